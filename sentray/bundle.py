@@ -1,0 +1,330 @@
+"""The folder a trained model is: written, checked and read here.
+
+`bundle.json` names every other file with its SHA-256, so the SHA-256 of `bundle.json` itself, the *digest*,
+stands for the whole content. Nothing in the folder is pickled.
+"""
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NoReturn, Self
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sentray.errors import SentrayError
+from sentray.text.cleaning import CleaningRules
+from sentray.text.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+MODEL = "model.keras"
+VOCABULARY = "vocabulary.txt"
+GOLDEN = "golden.json"
+ENGINE_FILES = "folded.*"
+"""Weights prepared for engines other than Keras; part of the bundle where they are present."""
+
+LIBRARIES = ("sentray", "keras", "tensorflow", "ray", "pyarrow", "numpy")
+
+Truncating = Literal["pre", "post"]
+
+
+class GoldenText(BaseModel):
+    """A text and the probability of each label, in the bundle's order, as the new model gave it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str
+    scores: tuple[float, ...]
+
+
+class Manifest(BaseModel):
+    """The content of `bundle.json`. It holds no time and no path: the same content has the same digest."""
+
+    model_config = ConfigDict(frozen=True)
+    format_version: int
+    architecture: str
+    cleaning: CleaningRules
+    unknown: Literal["drop", "share"]
+    max_length: int = Field(ge=1)
+    truncating: Truncating
+    labels: tuple[str, ...] = Field(min_length=2)
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _files_lie_in_the_folder(self) -> Self:
+        missing = {MODEL, VOCABULARY, GOLDEN} - self.files.keys()
+        if missing:
+            raise ValueError(f"it lists no {min(missing)}")
+        if foreign := [name for name in self.files if PurePosixPath(name).name != name or name == MANIFEST]:
+            raise ValueError(f"it lists a file {foreign[0]!r} that does not belong to a bundle")
+        return self
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model and all that is needed to use it.
+
+    Attributes:
+        path: Folder that holds the files.
+        digest: SHA-256 of `bundle.json`, 64 hexadecimal digits; it covers every file.
+        architecture: Versioned name of the network, such as `tutorial-cnn.v1`.
+        rules: How a text becomes words.
+        vocabulary: Which words have ids.
+        labels: Class names; a class is a position in them.
+        max_length: Word ids the network takes a review.
+        truncating: Which end of a longer review is cut: `pre` keeps its end, `post` its beginning.
+        settings: Settings of the training run.
+        metrics: Metrics of the training run and its evaluation.
+        versions: Versions of the libraries that made it.
+        golden: Texts with their scores, compared whenever the bundle is loaded for scoring.
+    """
+
+    path: Path
+    digest: str
+    architecture: str
+    rules: CleaningRules
+    vocabulary: Vocabulary
+    labels: tuple[str, ...]
+    max_length: int
+    truncating: Truncating
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    golden: tuple[GoldenText, ...]
+
+    @property
+    def model_file(self) -> Path:
+        """The network as a Keras 3 file."""
+        return self.path / MODEL
+
+
+def write(
+    folder: Path,
+    *,
+    architecture: str,
+    rules: CleaningRules,
+    vocabulary: Vocabulary,
+    labels: Sequence[str],
+    max_length: int,
+    truncating: Truncating = "pre",
+    settings: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    golden: Sequence[GoldenText] = (),
+    model_file: Path | None = None,
+) -> Bundle:
+    """Make `folder` a bundle.
+
+    Args:
+        folder: Where to write; made when absent. It already holds `model.keras` unless `model_file` is given.
+        architecture: Versioned name of the network.
+        rules: Cleaning rules that the network was trained with.
+        vocabulary: Vocabulary that the network was trained with.
+        labels: Class names in the order of the network's outputs.
+        max_length: Word ids the network takes a review.
+        truncating: Which end of a longer review is cut.
+        settings: Settings of the training run, as JSON values.
+        metrics: Metrics, as JSON values.
+        golden: Texts with their scores; see `sentray.scoring.scorer.golden_texts`.
+        model_file: Keras file to copy into the folder.
+
+    Returns:
+        The bundle as `load` would give it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if model_file is not None:
+        shutil.copyfile(model_file, folder / MODEL)
+    vocabulary.save(folder / VOCABULARY)
+    _write_json(folder / GOLDEN, [text.model_dump(mode="json") for text in golden])
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        architecture=architecture,
+        cleaning=rules,
+        unknown=vocabulary.unknown,
+        max_length=max_length,
+        truncating=truncating,
+        labels=tuple(labels),
+        settings=dict(settings or {}),
+        metrics=dict(metrics or {}),
+        versions={library: version(library) for library in LIBRARIES},
+        files={path.name: _sha256(path.read_bytes()) for path in _content(folder)},
+    )
+    _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return load(folder)
+
+
+def update(
+    bundle: Bundle,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    golden: Sequence[GoldenText] | None = None,
+) -> Bundle:
+    """Write a bundle's manifest anew with other metrics or golden texts; its digest changes with them."""
+    return write(
+        bundle.path,
+        architecture=bundle.architecture,
+        rules=bundle.rules,
+        vocabulary=bundle.vocabulary,
+        labels=bundle.labels,
+        max_length=bundle.max_length,
+        truncating=bundle.truncating,
+        settings=bundle.settings,
+        metrics=bundle.metrics if metrics is None else metrics,
+        golden=bundle.golden if golden is None else golden,
+    )
+
+
+def publish(bundle: Bundle, out: Path) -> Bundle:
+    """Put a finished bundle at `out`, whole or not at all; a bundle that was there is replaced.
+
+    Raises:
+        SentrayError: When `out` holds something that is not a bundle.
+    """
+    out = out.absolute()
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        for name, content in pack(bundle).items():
+            (new / name).write_bytes(content)
+        if out.exists():
+            os.rename(out, Path(scratch) / "old")
+        os.rename(new, out)
+    return load(out)
+
+
+def check_free(out: Path) -> None:
+    """Refuse a place for a new bundle that holds something else.
+
+    Raises:
+        SentrayError: When `out` is a file, or a folder with content that is no bundle.
+    """
+    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SentrayError(f"{out} exists and is not a bundle; choose another --out, or remove it")
+
+
+def load(source: str | Path) -> Bundle:
+    """Read a bundle and check every file of it.
+
+    Args:
+        source: Folder, or a URI of one (`s3://…`, `gs://…`), which is downloaded into a temporary folder.
+
+    Raises:
+        SentrayError: When `source` is no bundle, is damaged, or has a newer format than this sentray knows.
+    """
+    if "://" not in str(source):
+        return _parse(_read(pafs.LocalFileSystem(), str(source), str(source)), Path(source), str(source))
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(str(source))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SentrayError(f"the bundle {source} cannot be reached: {error}") from error
+    files = _read(filesystem, path, str(source))
+    folder = Path(tempfile.mkdtemp(prefix="sentray-bundle-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return unpack(files, folder)
+
+
+def pack(bundle: Bundle) -> dict[str, bytes]:
+    """The bundle's files by name, to hand to a process that does not see its folder; see `unpack`."""
+    return _read(pafs.LocalFileSystem(), str(bundle.path), str(bundle.path))
+
+
+def unpack(files: Mapping[str, bytes], folder: Path) -> Bundle:
+    """Write packed files into `folder` and load them as `load` does."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return _parse(files, folder, str(folder))
+
+
+def _read(filesystem: pafs.FileSystem, path: str, shown: str) -> dict[str, bytes]:
+    def content(name: str) -> bytes:
+        with filesystem.open_input_file(f"{path.rstrip('/')}/{name}") as stream:
+            return bytes(stream.readall())
+
+    try:
+        manifest = content(MANIFEST)
+    except OSError as error:
+        raise SentrayError(
+            f"{shown} is not a bundle (no readable {MANIFEST}); give a folder that `sentray train` wrote"
+        ) from error
+    files = {MANIFEST: manifest}
+    for name in _manifest(manifest, shown).files:
+        try:
+            files[name] = content(name)
+        except OSError as error:
+            _damaged(shown, f"{name} is missing or cannot be read", error)
+    return files
+
+
+def _parse(files: Mapping[str, bytes], folder: Path, shown: str) -> Bundle:
+    manifest = _manifest(files[MANIFEST], shown)
+    for name, digest in manifest.files.items():
+        if _sha256(files[name]) != digest:
+            _damaged(shown, f"{name} is not the file that {MANIFEST} describes")
+    try:
+        golden = tuple(GoldenText(**text) for text in json.loads(files[GOLDEN]))
+        vocabulary = Vocabulary.from_text(files[VOCABULARY].decode(), manifest.unknown)
+        if any(len(text.scores) != len(manifest.labels) for text in golden):
+            raise ValueError("a golden text has other labels than the bundle")
+    except (ValueError, TypeError, SentrayError) as error:
+        _damaged(shown, f"{GOLDEN} or {VOCABULARY} cannot be parsed", error)
+    return Bundle(
+        path=folder,
+        digest=_sha256(files[MANIFEST]),
+        architecture=manifest.architecture,
+        rules=manifest.cleaning,
+        vocabulary=vocabulary,
+        labels=manifest.labels,
+        max_length=manifest.max_length,
+        truncating=manifest.truncating,
+        settings=manifest.settings,
+        metrics=manifest.metrics,
+        versions=manifest.versions,
+        golden=golden,
+    )
+
+
+def _manifest(content: bytes, shown: str) -> Manifest:
+    try:
+        values = json.loads(content)
+        found = values["format_version"]
+        if isinstance(found, int) and found > FORMAT_VERSION:
+            raise SentrayError(
+                f"{shown} has bundle format {found} and this sentray knows formats up to {FORMAT_VERSION}; "
+                "use a newer sentray"
+            )
+        return Manifest.model_validate(values)
+    except (ValueError, TypeError, KeyError) as error:
+        reason = (
+            error.errors()[0]["msg"]
+            if isinstance(error, ValidationError)
+            else "it is not the JSON it should be"
+        )
+        _damaged(shown, f"{MANIFEST} cannot be parsed ({reason})", error)
+
+
+def _damaged(shown: str, what: str, cause: Exception | None = None) -> NoReturn:
+    raise SentrayError(f"the bundle {shown} is damaged: {what}; copy or train it again") from cause
+
+
+def _content(folder: Path) -> list[Path]:
+    return sorted([folder / MODEL, folder / VOCABULARY, folder / GOLDEN, *folder.glob(ENGINE_FILES)])
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

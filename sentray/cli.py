@@ -1,0 +1,210 @@
+"""The command line: each verb parses its settings, calls the room that does the work, prints the result."""
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from sentray import __version__, options
+from sentray.config import (
+    CheckSettings,
+    EvaluateSettings,
+    PredictSettings,
+    QuickstartSettings,
+    ScoreSettings,
+    Settings,
+    TrainSettings,
+    VocabSettings,
+    write_settings_beside,
+    write_text,
+)
+from sentray.console import Console
+from sentray.errors import SentrayError
+
+S = TypeVar("S", bound=Settings)
+
+USER_ERROR, USAGE_ERROR, UNEXPECTED_ERROR, INTERRUPTED = 1, 2, 3, 130
+
+RESUMABLE = ("train", "score")
+"""Verbs that go on where they were when the same command is given again."""
+
+
+def train(settings: TrainSettings, console: Console) -> None:
+    """Train and say where the bundle is."""
+    from sentray.training.run import train
+
+    train(settings, console)
+
+
+def evaluate(settings: EvaluateSettings, console: Console) -> None:
+    """Evaluate, print the metrics and write them where asked."""
+    from sentray import evaluation, tables
+
+    metrics = evaluation.evaluate(settings, console)
+    tables.metrics(console, metrics)
+    _write_json(settings.json_file, metrics, settings)
+
+
+def score(settings: ScoreSettings, console: Console) -> None:
+    """Score into Parquet."""
+    from sentray.scoring.job import score
+
+    score(settings, console)
+
+
+def predict(settings: PredictSettings, console: Console) -> None:
+    """Print a label and its probability for the text, or for each line of the standard input."""
+    from sentray.scoring.predict import predict
+
+    for prediction in predict(settings.bundle, settings.text, sys.stdin.buffer, settings.engine):
+        console.say(str(prediction))
+
+
+def check(settings: CheckSettings, console: Console) -> None:
+    """Print a report on a corpus and write it where asked."""
+    from sentray.corpus.check import check
+
+    report = check(settings, console)
+    for line in report.lines():
+        console.say(line)
+    _write_json(settings.json_file, report.to_dict(), settings)
+
+
+def vocab(settings: VocabSettings, console: Console) -> None:
+    """Write the vocabulary of a corpus's training reviews."""
+    from sentray.corpus.vocab import write_vocabulary
+
+    write_vocabulary(settings, console)
+
+
+def quickstart(settings: QuickstartSettings, console: Console) -> None:
+    """Show the whole way on a small corpus."""
+    from sentray.quickstart import quickstart
+
+    quickstart(settings, console)
+
+
+app = typer.Typer(
+    name="sentray",
+    help="Train sentiment models on review text and score reviews, on a laptop or a Ray cluster.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _offer(model: type[S], work: Callable[[S, Console], None], needs_arguments: bool = True) -> None:
+    verb = work.__name__
+    invoke = options.command(model, lambda settings: _run(verb, work, settings))
+    app.command(verb, no_args_is_help=needs_arguments)(invoke)
+
+
+def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
+    """Do a verb's work with a quiet console, and turn what goes wrong into one line and an exit status."""
+    console = Console()
+    verbose = getattr(settings, "verbose", False)
+    with _log_file(verb, getattr(settings, "out", None)) as log:
+        try:
+            with console.quiet(log, verbose):
+                work(settings, console)
+        except KeyboardInterrupt:
+            again = "; the same command goes on from here" if verb in RESUMABLE else ""
+            console.error(f"interrupted{again}")
+            raise SystemExit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output left, as `head` does; what Python would still flush has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(USER_ERROR) from None
+        except Exception as error:
+            _report(error, console, log, verbose)
+
+
+def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoReturn:
+    mistake = user_error(error)
+    if mistake is not None:
+        console.error(str(mistake))
+        raise SystemExit(USER_ERROR)
+    with log.open("a", encoding="utf-8") as stream:
+        traceback.print_exception(error, file=stream)
+    if verbose:
+        traceback.print_exception(error)
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    console.error(f"unexpected {type(error).__name__}: {first_line[:300]} (the traceback is in {log})")
+    raise SystemExit(UNEXPECTED_ERROR)
+
+
+def user_error(error: BaseException) -> SentrayError | None:
+    """The user's mistake behind an error, however Ray wrapped it on its way from another process."""
+    queue: list[Any] = [error]
+    seen: set[int] = set()
+    while queue:
+        current = queue.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        # Ray's own copy of a remote error is a SentrayError too, but its text holds the remote traceback.
+        if isinstance(current, SentrayError) and not hasattr(current, "cause"):
+            return current
+        failures = getattr(current, "worker_failures", None)
+        queue += [getattr(current, "cause", None), *(failures.values() if isinstance(failures, dict) else ())]
+        queue += [getattr(current, "training_failed_error", None), current.__cause__, current.__context__]
+        queue += current.args
+    return None
+
+
+@contextlib.contextmanager
+def _log_file(verb: str, out: str | None) -> Iterator[Path]:
+    """The run's log: beside a local output, or in the temporary folder and kept only after a failure."""
+    if out is not None and "://" not in out:
+        log = Path(out.rstrip("/") + ".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(f"sentray {__version__}: {shlex.join(sys.argv)}\n")
+        yield log
+        return
+    handle, name = tempfile.mkstemp(prefix=f"sentray-{verb}-", suffix=".log")
+    os.close(handle)
+    try:
+        yield Path(name)
+    except SystemExit as status:
+        if status.code != UNEXPECTED_ERROR:
+            os.unlink(name)
+        raise
+    os.unlink(name)
+
+
+def _write_json(file: str | None, content: dict[str, Any], settings: Settings) -> None:
+    if file is not None:
+        write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_settings_beside(file, settings)
+
+
+_offer(TrainSettings, train)
+_offer(EvaluateSettings, evaluate)
+_offer(ScoreSettings, score)
+_offer(PredictSettings, predict)
+_offer(CheckSettings, check)
+_offer(VocabSettings, vocab)
+_offer(QuickstartSettings, quickstart, needs_arguments=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: The words after `sentray`; those of this process where not given.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="sentray")
+    except SentrayError as error:
+        Console().error(str(error))
+        sys.exit(USAGE_ERROR)

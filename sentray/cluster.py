@@ -1,0 +1,217 @@
+"""The Ray cluster a run works on: reach one or start a local one, see what it has, and plan workers on it."""
+
+import logging
+import math
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sentray.errors import SentrayError
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
+
+# Ray reads this when it is imported: "0" makes a local cluster use the loopback address on Linux too.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has: processors and GPUs, all of them and those free now, and its nodes' shares.
+
+    `nodes` holds (CPUs, GPUs) of each living node. `most_cpus` and `most_gpus` are what an autoscaling
+    cluster may grow to; they equal the totals where the cluster has a fixed size.
+    """
+
+    cpus: float
+    gpus: float
+    free_cpus: float
+    free_gpus: float
+    most_cpus: float
+    most_gpus: float
+    nodes: tuple[tuple[float, float], ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether the autoscaler may add nodes."""
+        return self.most_cpus > self.cpus or self.most_gpus > self.gpus
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Workers that a cluster can hold, CPUs and GPUs of each, and the CPUs they leave to read with."""
+
+    workers: int
+    cpus_each: float
+    gpus_each: float
+    cpus_left: float
+
+    def describe(self) -> str:
+        """One line for the plan that a run prints before it starts."""
+        gpus = f", {_count(self.gpus_each, 'GPU')} each" if self.gpus_each else ""
+        return (
+            f"{_count(self.workers, 'worker')}, {_count(self.cpus_each, 'CPU')} each{gpus}; "
+            f"{_count(self.cpus_left, 'CPU')} left to read with"
+        )
+
+
+@contextmanager
+def connect(address: str | None = None, *, cpus: int | None = None, verbose: bool = False) -> Iterator[None]:
+    """Connect this process to Ray for the length of the block.
+
+    `address` or the variable RAY_ADDRESS reaches a running cluster. Without either, a local one is started on
+    the loopback address with `cpus` CPUs (all of the machine's where not given) and ended with the block. A
+    process that is already connected stays so, and the connection outlives the block.
+
+    Args:
+        address: `host:port` of the head, or `auto` for the cluster running on this machine.
+        cpus: CPUs of the local cluster; without effect on a running one.
+        verbose: let TensorFlow and Ray report what they do.
+
+    Raises:
+        SentrayError: no cluster answers at the address, or it refuses this client.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    quiet = {} if verbose else _QUIET
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield
+        return
+    with _environment(quiet if address else {**quiet, **_LOOPBACK}):
+        import ray
+
+        try:
+            _start(ray, address, cpus, quiet, verbose)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, str], verbose: bool) -> None:
+    arguments: dict[str, Any] = {
+        "logging_level": logging.INFO if verbose else logging.ERROR,
+        "log_to_driver": True,
+    }
+    if address is None:
+        ray.init("local", num_cpus=cpus, include_dashboard=False, **arguments)
+        return
+    _probe(address)
+    try:
+        ray.init(address, runtime_env={"env_vars": dict(quiet)} if quiet else None, **arguments)
+    except ray.exceptions.AuthenticationError as error:
+        raise SentrayError(
+            f"the Ray cluster at {address} refuses this client: set RAY_AUTH_MODE=token and give the "
+            "cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise _unreachable(
+            address, next(iter(str(error).strip().splitlines()), type(error).__name__)
+        ) from error
+
+
+def _probe(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would go on trying for ten minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        raise SentrayError(
+            f"{address!r} is not the address of a Ray head, which is HOST:PORT (port 6379 as a rule): for a "
+            "job server's address use `ray job submit`"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, reason: str) -> SentrayError:
+    return SentrayError(
+        f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, or leave out "
+        "--address and RAY_ADDRESS to use this machine"
+    )
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that the user has not set, for the processes Ray starts within the block."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def resources() -> Resources:
+    """The connected cluster's resources, as Ray counts them now."""
+    import ray
+    from ray._private.state import state
+
+    total, free = ray.cluster_resources(), ray.available_resources()
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    most = state.get_max_resources_from_cluster_config() or {}
+    living = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return Resources(
+        cpus=cpus,
+        gpus=gpus,
+        free_cpus=free.get("CPU", 0.0),
+        free_gpus=free.get("GPU", 0.0),
+        most_cpus=max(cpus, most.get("CPU", 0)),
+        most_gpus=max(gpus, most.get("GPU", 0)),
+        nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in living),
+    )
+
+
+def place(
+    workers: int, cpus_each: float, gpus_each: float = 0, *, reading: float = 0, on: Resources | None = None
+) -> Placement:
+    """Check that the cluster can hold these workers at once and leave CPUs to read with.
+
+    Args:
+        workers: how many workers run at the same time.
+        cpus_each: CPUs of each; fractions are allowed.
+        gpus_each: GPUs of each; 0 for none.
+        reading: CPUs that must stay free for the tasks that feed the workers.
+        on: the cluster's resources; those of the connected cluster where not given.
+
+    Raises:
+        SentrayError: they can never be placed, with what is missing and what to change.
+    """
+    have = on or resources()
+    wish = f"{_count(workers, 'worker')} with {_count(cpus_each, 'CPU')}"
+    wish += f" and {_count(gpus_each, 'GPU')} each" if gpus_each else " each"
+    if workers * gpus_each > have.most_gpus:
+        raise SentrayError(
+            f"the plan wants {wish}; the cluster has {_count(have.most_gpus, 'GPU')}: leave out --gpu, take "
+            "fewer --workers, or reach a cluster with GPUs by --address"
+        )
+    left = have.most_cpus - workers * cpus_each
+    if left < reading - 1e-6:
+        rest = f" and {_count(reading, 'CPU')} to read with" if reading else ""
+        raise SentrayError(
+            f"the plan wants {wish}{rest}; the cluster has {_count(have.most_cpus, 'CPU')}: take fewer "
+            "--workers or reach a larger cluster by --address"
+        )
+    if not have.grows and sum(_fits(*node, cpus_each, gpus_each) for node in have.nodes) < workers:
+        nodes = _count(len(have.nodes), "node")
+        largest = _count(max((cpus for cpus, _ in have.nodes), default=0), "CPU")
+        raise SentrayError(
+            f"the plan wants {wish}; the cluster's {nodes} (the largest has {largest}) cannot hold them side "
+            "by side: take fewer --workers"
+        )
+    return Placement(workers, cpus_each, gpus_each, left)
+
+
+def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
+    """How many workers one node holds."""
+    by_cpu = math.floor(cpus / cpus_each + 1e-6) if cpus_each else sys.maxsize
+    by_gpu = math.floor(gpus / gpus_each + 1e-6) if gpus_each else sys.maxsize
+    return min(by_cpu, by_gpu)
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,197 @@
+"""Settings of every verb: a validated model each, from which command line and config file are read."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors and values never change after validation.
+
+    A field is an option of the command line (`test_fraction` is `--test-fraction`; an alias goes before the
+    name) and a key of the config file. Help lists options under the name of the class that declares them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Inherited fields without meaning for this verb: they keep their defaults and are not offered."""
+
+
+def argument(description: str) -> Any:
+    """A field without default that the command line takes by position."""
+    return Field(description=description, json_schema_extra={"argument": True})
+
+
+class CorpusSettings(Settings):
+    """Which reviews to read and what their columns are called."""
+
+    text_column: str = Field("text", description="column that holds the review")
+    label_column: str = Field("label", description="column that holds the label")
+    id_column: str = Field("id", description="column that holds a unique id; path and position where absent")
+    split_column: str = Field("split", description="column that says train or test")
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of rows held out for testing, by a hash of the id, where no split is given"
+    )
+    max_bad_rows: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="share of rows that may be quarantined before the run stops"
+    )
+    shard_size: Annotated[int, Field(ge=1)] = Field(64, description="size of a shard of input, in MB")
+
+
+class TextSettings(Settings):
+    """How a review becomes words."""
+
+    cleaning: Literal["tutorial", "reviews"] = Field("tutorial", description="preset of cleaning rules")
+    stop_words: str | None = Field(
+        None, description="none, nltk:LANGUAGE, or a file with a word a line; as the preset where not given"
+    )
+    strip_html: bool | None = Field(
+        None, description="remove tags and decode entities; as the preset where not given"
+    )
+    lowercase: bool | None = Field(None, description="lower-case the text; as the preset where not given")
+    min_token_length: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="least characters of a word; as the preset where not given"
+    )
+    min_count: Annotated[int, Field(ge=1)] = Field(
+        2, description="least occurrences of a word in the vocabulary"
+    )
+    max_words: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="most words in the vocabulary; no limit where not given"
+    )
+    unknown: Literal["drop", "share"] = Field(
+        "drop", description="words outside the vocabulary: drop them, or give them one id together"
+    )
+
+
+class ClusterSettings(Settings):
+    """Where the work runs."""
+
+    address: str | None = Field(
+        None, description="HOST:PORT of a running Ray cluster; RAY_ADDRESS or a local one where not given"
+    )
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="processes that work at the same time; one for each CPU where not given"
+    )
+    verbose: bool = Field(False, description="show what Ray and TensorFlow print, else it goes to the log")
+
+
+class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
+    """Learn a model from a labelled corpus and write it as a bundle."""
+
+    corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
+    out: str = Field(description="folder for the bundle; a run that was stopped goes on there")
+    model: str = Field("tutorial-cnn", description="network to train")
+    workers: Annotated[int, Field(ge=1)] = Field(1, description="data-parallel training processes")
+    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(1.0, description="CPUs of each training process")
+    gpu: bool = Field(False, description="give each training process one GPU")
+    epochs: Annotated[int, Field(ge=1)] = Field(10, description="passes over the training reviews")
+    batch_size: Annotated[int, Field(ge=1)] = Field(32, description="reviews a step, all workers together")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.001, description="step size of Adam")
+    max_length: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="words of a review that are used; the longest training review where not given"
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        "none", description="weigh every review alike, or every class alike"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="fixes first weights and order of reviews")
+    max_restarts: Annotated[int, Field(ge=0)] = Field(
+        5, description="new seeds to try when the network does not start to learn"
+    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        3, description="lost workers after which to go on from the last checkpoint"
+    )
+
+
+class EvaluateSettings(CorpusSettings, ClusterSettings):
+    """Measure a bundle on labelled reviews."""
+
+    bundle: str = argument("folder or URL of the bundle")
+    corpus: str = argument("labelled reviews, as for train")
+    split: Literal["test", "train", "all"] | None = Field(
+        None, description="reviews to use; those for testing, or all where there are none, where not given"
+    )
+    engine: str = Field("auto", description="what computes the scores")
+    json_file: str | None = Field(None, alias="json", description="file to write the metrics to")
+
+
+class ScoreSettings(CorpusSettings, ClusterSettings):
+    """Score reviews and write Parquet."""
+
+    unused = frozenset({"label_column", "split_column", "test_fraction"})
+
+    bundle: str = argument("folder or URL of the bundle")
+    input: str = argument("reviews to score: a file, folder, glob or URL; labels are not needed")
+    out: str = Field(description="folder or URL for the scores")
+    keep: tuple[str, ...] = Field((), description="further column of the input to write out; may be repeated")
+    engine: str = Field("auto", description="what computes the scores")
+
+
+class PredictSettings(Settings):
+    """Print label and probability of one review, or of each line of the standard input."""
+
+    bundle: str = argument("folder or URL of the bundle")
+    text: str = argument("the review, or - for one review a line on the standard input")
+    engine: str = Field("auto", description="what computes the scores")
+    verbose: bool = Field(False, description="show what TensorFlow prints, else it goes to the log")
+
+
+class CheckSettings(CorpusSettings, ClusterSettings):
+    """Look at a corpus before training: rows, labels, lengths, duplicates, overlap of train and test."""
+
+    corpus: str = argument("reviews, as for train")
+    json_file: str | None = Field(None, alias="json", description="file to write the report to")
+
+
+class VocabSettings(CorpusSettings, TextSettings, ClusterSettings):
+    """Count the words of a corpus's training reviews and write the vocabulary, a word a line."""
+
+    corpus: str = argument("reviews, as for train")
+    out: str = Field(description="file for the vocabulary")
+
+
+class QuickstartSettings(ClusterSettings):
+    """Train, evaluate and score on a small corpus, and show the result."""
+
+    out: str = Field("runs/quickstart", description="folder for the bundle and the scores")
+    corpus: str | None = Field(
+        None, description="corpus to use; nltk:movie_reviews, or synthetic:4000 where it cannot be had"
+    )
+    epochs: Annotated[int, Field(ge=1)] = Field(10, description="passes over the training reviews")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="fixes first weights and order of reviews")
+
+
+SETTINGS_FILE = "settings.json"
+
+
+def write_settings(folder: str, settings: Settings) -> None:
+    """Write the resolved settings as `settings.json` into a folder, local or a `pyarrow.fs` URI.
+
+    The file can be given to `--config` to run the same again.
+    """
+    _write_settings(f"{folder.rstrip('/')}/{SETTINGS_FILE}", settings)
+
+
+def write_settings_beside(file: str, settings: Settings) -> None:
+    """Write the resolved settings as `FILE.settings.json`, for a result that is one file."""
+    _write_settings(f"{file}.{SETTINGS_FILE}", settings)
+
+
+def _write_settings(file: str, settings: Settings) -> None:
+    values = settings.model_dump(mode="json", by_alias=True, exclude=set(settings.unused))
+    write_text(file, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(file: str, content: str) -> None:
+    """Write a UTF-8 file, local or a `pyarrow.fs` URI, and the folder it is in."""
+    if "://" not in file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(content, encoding="utf-8", newline="\n")
+        return
+    from pyarrow import fs
+
+    file_system, path = fs.FileSystem.from_uri(file)
+    with file_system.open_output_stream(path) as stream:
+        stream.write(content.encode())

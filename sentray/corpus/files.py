@@ -1,0 +1,55 @@
+"""Opening files of any file system, with one clear sentence where a file cannot be read."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+from pyarrow import fs
+
+from sentray.errors import SentrayError
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn whatever goes wrong while `path` is read into one sentence.
+
+    Raises:
+        SentrayError: the file is gone, damaged, cut short or may not be read.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SentrayError(f"{path} is not there any more: put it back, or run again without it") from error
+    except PermissionError as error:
+        raise SentrayError(
+            f"{path} may not be read: give this user the right to, or leave the file out"
+        ) from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise SentrayError(
+            f"{path} cannot be read ({first_line(error)}): it seems damaged; replace it or leave it out"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line without its final stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def open_stream(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
+    """A file's bytes from its beginning, decompressed where the name ends in .gz."""
+    return filesystem.open_input_stream(path, compression="gzip" if path.lower().endswith(".gz") else None)
+
+
+def require_bytes(path: str, size: int) -> None:
+    """Refuse a file without any byte: it is the rest of a broken copy.
+
+    Raises:
+        SentrayError: `size` is zero.
+    """
+    if size == 0:
+        raise SentrayError(
+            f"{path} holds no byte: it seems the rest of a broken copy; replace it or leave it out"
+        )

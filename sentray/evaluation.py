@@ -1,0 +1,155 @@
+"""How good a bundle is on labelled reviews: each shard is tallied where it is read, then tallies are merged."""
+
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sentray import bundle, cluster
+from sentray.config import EvaluateSettings
+from sentray.corpus.dataset import Corpus, Rows
+from sentray.corpus.inspect import Inspection, inspect_block, mark_unknown
+from sentray.corpus.readers import read_shard
+from sentray.corpus.readers.records import mark
+from sentray.corpus.shards import Shard
+from sentray.corpus.source import Source
+from sentray.errors import SentrayError
+from sentray.metrics import Tally
+from sentray.quarantine import Reason
+from sentray.scoring import pool
+from sentray.scoring.job import Teller
+from sentray.scoring.scorer import unpacked_scorer
+
+TEST, ALL = "test", "all"
+
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a shard adds to an evaluation.
+
+    Attributes:
+        shard: Its index.
+        inspection: Of all its rows.
+        tally: Of its labelled, usable rows of the split in question.
+    """
+
+    shard: int
+    inspection: Inspection
+    tally: Tally
+
+
+class ShardEvaluator:
+    """Tallies shards; an actor of the pool.
+
+    Args:
+        source: Where the shards lie.
+        settings: Columns, engine.
+        files: The packed bundle.
+        split: `train`, `test`, or `all` for every labelled row.
+    """
+
+    def __init__(self, source: Source, settings: EvaluateSettings, files: Files, split: str) -> None:
+        self._source, self._settings, self._split = source, settings, split
+        self._scorer = unpacked_scorer(files, settings.engine, pool.WORKER_CPUS)
+
+    def __call__(self, item: tuple[Shard, Rows]) -> ShardResult:
+        """Read, score and tally a shard, given with those of its rows whose id an earlier row has."""
+        shard, duplicates = item
+        labels = self._scorer.bundle.labels
+        inspections, tallies = [Inspection()], [_tally_of_none(len(labels))]
+        for table in read_shard(self._source, shard, self._settings, need_label=True):
+            marked = mark_unknown(_mark_duplicates(table, duplicates), labels)
+            inspections.append(inspect_block(marked))
+            rows = marked.filter(self._chosen(marked))
+            if rows.num_rows:
+                truth = pc.index_in(rows["label"], pa.array(labels, pa.string())).to_numpy()
+                tallies.append(Tally.of(truth, self._scorer.score(rows["text"]).probabilities))
+        return ShardResult(shard.index, reduce(add, inspections), Tally.merge(tallies))
+
+    def _chosen(self, rows: pa.Table) -> pa.ChunkedArray:
+        labelled = pc.and_(pc.is_null(rows["reason"]), pc.is_valid(rows["label"]))
+        return labelled if self._split == ALL else pc.and_(labelled, pc.equal(rows["split"], self._split))
+
+
+def evaluate(settings: EvaluateSettings, console: Teller) -> dict[str, Any]:
+    """Score the labelled reviews of a corpus and compare.
+
+    Where no split is asked for, the corpus's rows for testing are used, or all of them when there are none.
+
+    Args:
+        settings: Which bundle, which reviews.
+        console: Where to say what happens.
+
+    Returns:
+        The metrics of `sentray.metrics.Tally.metrics`, with `bundle`, `corpus`, `split`, `quarantined_rows`
+        and `quarantined` (rows by reason, of the whole corpus).
+
+    Raises:
+        SentrayError: When the bundle or the corpus cannot be used, or too many rows are bad.
+    """
+    model = bundle.load(settings.bundle)
+    with cluster.connect(settings.address, verbose=settings.verbose):
+        corpus = Corpus.open(settings.corpus, settings)
+        placement = pool.place(settings.workers, len(corpus.shards))
+        console.say(f"{corpus.describe()}; {placement.describe()}")
+        measure = partial(_measure, corpus, settings, bundle.pack(model), placement.workers, console)
+        split = settings.split or TEST
+        inspection, tally = measure(split)
+        inspection.check_usable(settings.corpus, settings.max_bad_rows)
+        if not tally.rows and settings.split is None:
+            split = ALL
+            inspection, tally = measure(split)
+    if not tally.rows:
+        raise SentrayError(
+            f"{settings.corpus} has no labelled review whose split is {split}; choose another --split, or name "
+            "the right columns with --label-column and --split-column"
+        )
+    return {
+        **tally.metrics(model.labels),
+        "split": split,
+        "quarantined_rows": inspection.rows - inspection.usable,
+        "quarantined": dict(inspection.reasons.most_common()),
+        "bundle": model.digest,
+        "corpus": settings.corpus,
+    }
+
+
+def _measure(
+    corpus: Corpus,
+    settings: EvaluateSettings,
+    files: Files,
+    workers: int,
+    console: Teller,
+    split: str,
+) -> tuple[Inspection, Tally]:
+    """Inspection of the corpus and tally of a split, summed in the order of the shards."""
+    make = partial(ShardEvaluator, corpus.source.lean(), settings, files, split)
+    items = [(shard, corpus.duplicates.get(shard.index, {})) for shard in corpus.shards]
+    results: list[ShardResult] = []
+    for result in pool.run(make, items, workers):
+        results.append(result)
+        rows = sum(done.tally.rows for done in results)
+        console.progress(f"{len(results):,} of {len(corpus.shards):,} shards, {rows:,} rows scored")
+    results.sort(key=lambda result: result.shard)
+    return (
+        reduce(add, (result.inspection for result in results), Inspection()),
+        Tally.merge([result.tally for result in results]),
+    )
+
+
+def _mark_duplicates(rows: pa.Table, duplicates: Rows) -> pa.Table:
+    # Only formats whose tables hold rows of one file have ids that can occur twice.
+    if not duplicates or not rows.num_rows:
+        return rows
+    repeated = np.isin(rows["row"].to_numpy(), duplicates.get(rows["file"][0].as_py(), ()))
+    return mark(rows, repeated, Reason.DUPLICATE_ID)
+
+
+def _tally_of_none(labels: int) -> Tally:
+    return Tally.of(np.zeros(0, np.int64), np.zeros((0, labels), np.float32))

@@ -1,0 +1,121 @@
+"""NLTK's data where it can be had: found in the folders that NLTK itself uses, else downloaded once."""
+
+import http.client
+import io
+import os
+import sys
+import threading
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from sentray.errors import SentrayError
+
+_PACKAGES_URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages"
+_CONNECT_SECONDS = 5.0
+_DOWNLOAD_SECONDS = 60.0
+
+_attempted: set[str] = set()
+_unreachable = False
+
+
+def folders() -> list[Path]:
+    """The folders that NLTK looks in, in its order: `NLTK_DATA`, the home folder, the prefix, the system."""
+    given = [Path(name) for name in os.environ.get("NLTK_DATA", "").split(os.pathsep) if name]
+    roots = [sys.prefix, f"{sys.prefix}/share", f"{sys.prefix}/lib", os.environ.get("APPDATA")]
+    roots += ["/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib"]
+    return [*given, _home(), *(Path(root, "nltk_data") for root in roots if root)]
+
+
+def find(resource: str, download: bool = True) -> Path | None:
+    """Where a resource of NLTK's data lies on this machine.
+
+    A resource that is nowhere is downloaded into the home folder, quietly: one attempt a process, and none
+    after the server gave no answer within 5 s.
+
+    Args:
+        resource: folder and name as NLTK calls them, such as `corpora/movie_reviews`.
+        download: whether to try a download.
+
+    Returns:
+        The resource's folder or zip file (whose entries lie under the resource's name), or None.
+    """
+    for folder in folders():
+        for path in (folder / resource, folder / f"{resource}.zip"):
+            if path.is_dir() or (path.suffix == ".zip" and path.is_file()):
+                return path
+    if not download or _unreachable or resource in _attempted:
+        return None
+    _attempted.add(resource)
+    target = _home() / f"{resource}.zip"
+    return target if _download(f"{_PACKAGES_URL}/{resource}.zip", target) else None
+
+
+def read(path: Path, member: str) -> bytes:
+    """The bytes of one file of a resource that `find` found.
+
+    Raises:
+        SentrayError: the resource holds no such file or is damaged.
+    """
+    try:
+        if path.is_dir():
+            return (path / member).read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(f"{path.stem}/{member}")
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise SentrayError(
+            f"{member} can't be read from NLTK's data at {path}; delete that and download it again"
+        ) from error
+
+
+def members(path: Path) -> list[str]:
+    """The names of all files of a resource that `find` found, sorted, relative to the resource.
+
+    Raises:
+        SentrayError: the resource is damaged.
+    """
+    if path.is_dir():
+        return sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise SentrayError(f"NLTK's data at {path} is damaged; delete it and download it again") from error
+    prefix = f"{path.stem}/"
+    return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def _home() -> Path:
+    return Path(os.path.expanduser("~"), "nltk_data")
+
+
+def _download(url: str, target: Path) -> bool:
+    """Download in a thread, as looking up a host name can block for longer than any socket's time-out."""
+    global _unreachable
+    answered = threading.Event()
+    thread = threading.Thread(target=_fetch, args=(url, target, answered), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while thread.is_alive() and not answered.is_set() and time.monotonic() < deadline:
+        thread.join(0.02)
+    if answered.is_set():
+        thread.join(_DOWNLOAD_SECONDS)
+    else:
+        _unreachable = True
+    return target.is_file()
+
+
+def _fetch(url: str, target: Path, answered: threading.Event) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=_CONNECT_SECONDS) as response:
+            answered.set()
+            content = response.read()
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    except (OSError, http.client.HTTPException):
+        return

@@ -1,0 +1,170 @@
+"""One mechanism for every verb: a settings model becomes a command's options, and options become settings."""
+
+import difflib
+import inspect
+import json
+import tomllib
+import types
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from sentray.config import Settings
+from sentray.errors import SentrayError
+
+S = TypeVar("S", bound=Settings)
+
+
+class UsageError(SentrayError):
+    """An option or a key of the config file that cannot be used; the command line exits with status 2."""
+
+
+def command(model: type[S], run: Callable[[S], None]) -> Callable[..., None]:
+    """A function that Typer can offer as a command: an option for each field of `model`, then `run`.
+
+    Nothing is converted or defaulted by Typer: what is given reaches `resolve` as it was written.
+    """
+
+    def invoke(config: str | None, **given: Any) -> None:
+        run(resolve(model, {name: value for name, value in given.items() if value is not None}, config))
+
+    config_help = "TOML file, or the settings.json of an earlier run, that may set any option; flags win"
+    fields = _offered_fields(model)
+    annotations: dict[str, Any] = {name: _parameter(model, name, field) for name, field in fields.items()}
+    annotations["config"] = Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help=config_help, show_default=False)
+    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in annotations.items()]
+    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    invoke.__annotations__ = annotations
+    invoke.__doc__ = model.__doc__
+    return invoke
+
+
+def resolve(model: type[S], given: Mapping[str, Any], config: str | None = None) -> S:
+    """Settings from flags over the config file over the defaults.
+
+    Args:
+        model: The verb's settings.
+        given: Values of the flags by field name, as strings or typed.
+        config: Path of a TOML or JSON file; its keys are the names of options, with `-` or `_`.
+
+    Raises:
+        UsageError: A value is missing or not valid, a key is unknown, or the file cannot be read.
+    """
+    from_file = _read(model, config) if config is not None else {}
+    try:
+        return model.model_validate({**from_file, **given})
+    except ValidationError as error:
+        raise UsageError(_sentence(model, error, from_file.keys() - given, config)) from None
+
+
+def option_name(model: type[Settings], name: str) -> str:
+    """How the command line calls a field: `--test-fraction`, or `CORPUS` for an argument."""
+    field = model.model_fields[name]
+    return name.upper() if _is_argument(field) else "--" + (field.alias or name).replace("_", "-")
+
+
+def _read(model: type[Settings], config: str) -> dict[str, Any]:
+    """The config file's values by field name."""
+    try:
+        content = Path(config).read_text(encoding="utf-8")
+        values = json.loads(content) if config.endswith(".json") else tomllib.loads(content)
+    except OSError as error:
+        raise UsageError(f"the config file {config} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"the config file {config} is not valid: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"the config file {config} is not valid: it holds no keys")
+    fields = {
+        known.replace("-", "_"): name
+        for name, field in _offered_fields(model).items()
+        for known in (name, field.alias or name)
+    }
+    unknown = [key for key in values if key.replace("-", "_") not in fields]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].replace("-", "_"), fields, n=1, cutoff=0.5)
+        cure = f"did you mean {near[0]!r}?" if near else f"it may set {', '.join(sorted(fields))}"
+        raise UsageError(f"the config file {config} sets {unknown[0]!r}, which is no option here; {cure}")
+    return {fields[key.replace("-", "_")]: value for key, value in values.items()}
+
+
+def _sentence(
+    model: type[Settings], error: ValidationError, from_file: Collection[str], config: str | None
+) -> str:
+    """The first thing wrong, by the name the user knows it under; all that is missing at once."""
+    problems = error.errors(include_url=False)
+    by_name = {field.alias or name: name for name, field in model.model_fields.items()}
+    by_name |= {name: name for name in model.model_fields}
+    missing = [option_name(model, by_name[str(p["loc"][0])]) for p in problems if p["type"] == "missing"]
+    if missing:
+        return f"{' and '.join(missing)} must be given; --help shows every option"
+    problem = problems[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if not problem["loc"]:
+        return message
+    name = by_name[str(problem["loc"][0])]
+    where = f" in {config}" if name in from_file else ""
+    return f"{option_name(model, name)} is {problem['input']!r}{where}: {message}"
+
+
+def _parameter(model: type[Settings], name: str, field: FieldInfo) -> Any:
+    """The annotation from which Typer makes the option or argument of a field."""
+    if _is_argument(field):
+        argument = typer.Argument(metavar=name.upper(), help=field.description, show_default=False)
+        return Annotated[str | None, argument]
+    kind = _plain(field.annotation)
+    option = option_name(model, name)
+    if kind is bool:
+        option = f"{option}/--no-{option.removeprefix('--')}"
+    annotation = bool if kind is bool else list[str] if get_origin(kind) is tuple else str
+    return Annotated[
+        annotation | None,
+        typer.Option(
+            option,
+            metavar=None if kind is bool else _metavar(kind),
+            help=f"{field.description}{_default(field)}",
+            show_default=False,
+        ),
+    ]
+
+
+def _plain(annotation: Any) -> Any:
+    """A field's type without `None` and without bounds."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _plain(next(part for part in get_args(annotation) if part is not type(None)))
+    return annotation
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    return {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return " (required)"
+    if field.default is None or field.default == ():
+        return ""
+    value = {True: "on", False: "off"}[field.default] if isinstance(field.default, bool) else field.default
+    return f" (default {value})"
+
+
+def _offered_fields(model: type[Settings]) -> dict[str, FieldInfo]:
+    """The fields of a verb's options: its own first, then those of each class it is made of."""
+    names = dict.fromkeys(name for parent in model.__mro__ for name in inspect.get_annotations(parent))
+    offered = model.model_fields.keys() - model.unused
+    return {name: model.model_fields[name] for name in names if name in offered}
+
+
+def _is_argument(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and "argument" in field.json_schema_extra

@@ -1,0 +1,192 @@
+"""What a scoring process does with a shard: read it, score it, write its files, record the commit."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sentray import __version__
+from sentray.config import ScoreSettings
+from sentray.corpus.readers import read_shard
+from sentray.corpus.shards import Shard
+from sentray.corpus.source import Source
+from sentray.errors import SentrayError
+from sentray.quarantine import QUARANTINE_SCHEMA
+from sentray.scoring.ledger import Ledger
+from sentray.scoring.pool import WORKER_CPUS
+from sentray.scoring.scorer import Scorer, unpacked_scorer
+
+HISTOGRAM_BINS = 20
+COMPRESSION = "zstd"
+
+
+def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str) -> pa.Schema:
+    """Columns of the output: the same for every file that a bundle writes from an input.
+
+    Args:
+        labels: The bundle's labels; two of them get the column `positive`, the probability of the second.
+        kept: Columns of the input that are passed through.
+        digest: The bundle's digest, noted in the metadata beside sentray's version.
+
+    Raises:
+        SentrayError: When a kept column has the name of one of ours.
+    """
+    positive = [pa.field("positive", pa.float32())] if len(labels) == 2 else []
+    own = [
+        pa.field("id", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("score", pa.float32()),
+        *positive,
+        pa.field("words", pa.int32()),
+        pa.field("known_words", pa.int32()),
+    ]
+    taken = {column.name for column in own}
+    if clash := [name for name in kept.names if name in taken]:
+        raise SentrayError(
+            f"--keep {clash[0]} would hide the output's own column {clash[0]}; rename the input's column"
+        )
+    return pa.schema([*own, *kept], {"sentray.bundle": digest, "sentray.version": __version__})
+
+
+@dataclass
+class Counts:
+    """Counts over scored rows, of a shard or of a whole job.
+
+    Attributes:
+        rows: Rows read.
+        scored: Rows scored; the other rows are quarantined.
+        quarantined: Rows set aside, by reason.
+        labels: Rows by the label they got.
+        histogram: Rows in equal bins from 0 to 1 of a probability: the second of two labels' or the best's.
+        words: Words of the scored rows.
+        known_words: Those of them that the vocabulary has.
+        seconds: Time that workers spent on the shards.
+    """
+
+    rows: int = 0
+    scored: int = 0
+    quarantined: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    histogram: list[int] = field(default_factory=lambda: [0] * HISTOGRAM_BINS)
+    words: int = 0
+    known_words: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Add the counts of a shard's record."""
+        self.rows += other["rows"]
+        self.scored += other["scored"]
+        self.quarantined.update(other["quarantined"])
+        self.labels.update(other["labels"])
+        self.histogram = [a + b for a, b in zip(self.histogram, other["histogram"], strict=True)]
+        self.words += other["words"]
+        self.known_words += other["known_words"]
+        self.seconds += other["seconds"]
+
+    def add_scored(self, table: pa.Table) -> None:
+        """Add the rows of a table of the output's schema."""
+        self.scored += table.num_rows
+        self.labels.update(table["label"].to_pylist())
+        scores = table["positive" if "positive" in table.column_names else "score"].to_numpy()
+        in_bins, _ = np.histogram(scores, HISTOGRAM_BINS, (0, 1))
+        self.histogram = [a + b for a, b in zip(self.histogram, in_bins.tolist(), strict=True)]
+        self.words += int(table["words"].to_numpy().sum())
+        self.known_words += int(table["known_words"].to_numpy().sum())
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker must know: it needs neither the driver's folders nor its memory.
+
+    Attributes:
+        source: Where the shards lie.
+        settings: What the user asked for: columns of the input, columns to keep, engine.
+        schema: Columns of the output, the kept ones last.
+        ledger: The output folder.
+        digest: The bundle's digest.
+    """
+
+    source: Source
+    settings: ScoreSettings
+    schema: pa.Schema
+    ledger: Ledger
+    digest: str
+
+
+class ShardScorer:
+    """Scores shards; an actor of the pool.
+
+    Args:
+        job: What to do.
+        files: The packed bundle.
+    """
+
+    def __init__(self, job: Job, files: dict[str, bytes]) -> None:
+        self._job = job
+        self._scorer = unpacked_scorer(files, job.settings.engine, WORKER_CPUS)
+
+    def __call__(self, shard: Shard) -> dict[str, Any]:
+        """Score and commit a shard; gives its record."""
+        job, scorer = self._job, self._scorer
+        started = time.perf_counter()
+        counts, scores, bad = Counts(), pa.BufferOutputStream(), pa.BufferOutputStream()
+        with (
+            pq.ParquetWriter(scores, job.schema, compression=COMPRESSION) as good_rows,
+            pq.ParquetWriter(bad, QUARANTINE_SCHEMA, compression=COMPRESSION) as bad_rows,
+        ):
+            for rows in self._read(shard):
+                counts.rows += rows.num_rows
+                good = rows.filter(rows["reason"].is_null())
+                if good.num_rows:
+                    scored = self._table(good, scorer)
+                    counts.add_scored(scored)
+                    good_rows.write_table(scored)
+                if good.num_rows < rows.num_rows:
+                    set_aside = rows.filter(rows["reason"].is_valid())
+                    counts.quarantined.update(set_aside["reason"].to_pylist())
+                    bad_rows.write_table(set_aside.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
+        part = job.ledger.part(shard.index, job.digest)
+        job.ledger.write(part, scores.getvalue())
+        job.ledger.write_quarantine(shard.index, bad.getvalue())
+        counts.seconds = round(time.perf_counter() - started, 3)
+        record = {
+            "shard": shard.index,
+            "part": part,
+            "bytes": shard.bytes,
+            "engine": scorer.engine.name,
+            **vars(counts),
+        }
+        job.ledger.commit(shard.index, record)
+        return record
+
+    def _read(self, shard: Shard) -> Iterator[pa.Table]:
+        return read_shard(self._job.source, shard, self._job.settings, keep=self._job.settings.keep)
+
+    def _table(self, rows: pa.Table, scorer: Scorer) -> pa.Table:
+        scores, labels = scorer.score(rows["text"]), scorer.bundle.labels
+        positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
+        own = [
+            rows["id"],
+            pa.array(labels, pa.string()).take(pa.array(scores.classes)),
+            scores.best,
+            *positive,
+            scores.words,
+            scores.known,
+        ]
+        kept = [self._cast(rows, name) for name in self._job.settings.keep]
+        return pa.table([*own, *kept], schema=self._job.schema)
+
+    def _cast(self, rows: pa.Table, name: str) -> pa.ChunkedArray:
+        wanted = self._job.schema.field(name).type
+        try:
+            return rows[name].cast(wanted)
+        except pa.ArrowException as error:
+            raise SentrayError(
+                f"the column {name} of {rows['file'][0]} is {rows[name].type} and does not fit {wanted}, its "
+                "type in the input's first file; give it one type in all files, or leave out --keep"
+            ) from error

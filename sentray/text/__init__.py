@@ -1,0 +1,17 @@
+"""What a review becomes: cleaning, vocabulary and ids. Imports neither Ray nor TensorFlow."""
+
+from sentray.text.cleaning import CleaningRules, clean, preset, rules_from
+from sentray.text.encoding import Encoded, encode, pad
+from sentray.text.vocabulary import Vocabulary, count_words
+
+__all__ = [
+    "CleaningRules",
+    "Encoded",
+    "Vocabulary",
+    "clean",
+    "count_words",
+    "encode",
+    "pad",
+    "preset",
+    "rules_from",
+]

@@ -1,0 +1,184 @@
+"""From raw text to tokens: the rules as a value, and the plain Python that defines what they mean."""
+
+import html
+import re
+import string
+import sys
+import unicodedata
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sentray.text.stop_words import load_stop_words
+
+if TYPE_CHECKING:
+    from sentray.config import TextSettings
+
+# A tag ends at the next `<` at the latest, so that text full of unclosed tags takes linear time.
+_TAG = re.compile(r"<[A-Za-z/!][^<>]*>")
+_NUMERIC_REFERENCE = re.compile(r"&#0*([0-9]+)")
+_APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
+_REMOVE = str.maketrans("", "", string.punctuation)
+
+
+class CleaningRules(BaseModel):
+    """How a review becomes tokens; saved in the bundle, so that scoring does what training did.
+
+    The rules apply in this order; `clean` is their definition.
+
+    Attributes:
+        strip_html: tags (`<` followed by an ASCII letter, `/` or `!`, up to `>`, with no `<` between) become
+            one space each, then character references are decoded as `html.unescape` does.
+        lowercase: `str.lower` on the whole text.
+        punctuation: `keep`; `remove` deletes the characters of `string.punctuation`; `split` turns every
+            character of the Unicode categories P and S into a space, except that the apostrophes `'` and
+            U+2019 vanish (`don't` becomes `dont`).
+        alphabetic_only: after splitting at white space, keep tokens for which `str.isalpha` holds.
+        stop_words: tokens to drop, compared as they are after the rules above.
+        stop_words_source: where the stop words came from, for the reader.
+        min_token_length: drop tokens of fewer characters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strip_html: bool
+    lowercase: bool
+    punctuation: Literal["keep", "remove", "split"]
+    alphabetic_only: bool
+    stop_words: tuple[str, ...]
+    stop_words_source: str
+    min_token_length: int
+
+
+# Without their stop words, which are loaded when a preset is asked for.
+_PRESETS: dict[str, tuple[CleaningRules, str]] = {
+    "tutorial": (
+        CleaningRules(
+            strip_html=False,
+            lowercase=False,
+            punctuation="remove",
+            alphabetic_only=True,
+            stop_words=(),
+            stop_words_source="none",
+            min_token_length=2,
+        ),
+        "nltk:english",
+    ),
+    "reviews": (
+        CleaningRules(
+            strip_html=True,
+            lowercase=True,
+            punctuation="split",
+            alphabetic_only=False,
+            stop_words=(),
+            stop_words_source="none",
+            min_token_length=1,
+        ),
+        "none",
+    ),
+}
+
+
+def preset(
+    name: Literal["tutorial", "reviews"],
+    *,
+    stop_words: str | None = None,
+    strip_html: bool | None = None,
+    lowercase: bool | None = None,
+    min_token_length: int | None = None,
+) -> tuple[CleaningRules, str | None]:
+    """The rules of a preset, with single rules replaced where given.
+
+    Args:
+        name: `tutorial` (the tutorial's five rules, for text that is tokenised already) or `reviews` (for raw
+            text with HTML and capitals; it drops no word, so negations stay).
+        stop_words: source as `load_stop_words` takes it.
+        strip_html: as in `CleaningRules`.
+        lowercase: as in `CleaningRules`.
+        min_token_length: in characters.
+
+    Returns:
+        The rules, and one sentence to tell the user where other stop words were taken than those asked for.
+
+    Raises:
+        SentrayError: the stop words can't be loaded.
+    """
+    rules, default_source = _PRESETS[name]
+    loaded = load_stop_words(default_source if stop_words is None else stop_words)
+    replaced = {"strip_html": strip_html, "lowercase": lowercase, "min_token_length": min_token_length}
+    update: dict[str, object] = {key: value for key, value in replaced.items() if value is not None}
+    update |= {"stop_words": loaded.words, "stop_words_source": loaded.source}
+    return rules.model_copy(update=update), loaded.note
+
+
+def rules_from(settings: "TextSettings") -> tuple[CleaningRules, str | None]:
+    """The rules that settings ask for; see `preset`."""
+    return preset(
+        settings.cleaning,
+        stop_words=settings.stop_words,
+        strip_html=settings.strip_html,
+        lowercase=settings.lowercase,
+        min_token_length=settings.min_token_length,
+    )
+
+
+class Tokenizer:
+    """The rules prepared for use, in two steps so that many texts share the work that a token needs.
+
+    `clean` is `split` and then `word` for each token. A token's word depends on the token alone, so callers
+    that see many texts remember it.
+    """
+
+    def __init__(self, rules: CleaningRules) -> None:
+        self._rules = rules
+        self._stop_words = frozenset(rules.stop_words)
+        self._spaces = _split_table() if rules.punctuation == "split" else None
+
+    def split(self, text: str) -> list[str]:
+        """The rules that look at the whole text, then a split at white space.
+
+        Deleting punctuation is left to `word`: none of it is white space, so token by token gives the same.
+        """
+        if self._rules.strip_html:
+            text = _unescape(_TAG.sub(" ", text))
+        if self._rules.lowercase:
+            text = text.lower()
+        if self._spaces is not None:
+            text = text.translate(self._spaces)
+        return text.split()
+
+    def word(self, token: str) -> str | None:
+        """The rules that look at one token: the word it is kept as, or None where it is dropped."""
+        if self._rules.punctuation == "remove":
+            token = token.translate(_REMOVE)
+        if not token or token in self._stop_words or len(token) < self._rules.min_token_length:
+            return None
+        return None if self._rules.alphabetic_only and not token.isalpha() else token
+
+
+@lru_cache(maxsize=16)
+def tokenizer(rules: CleaningRules) -> Tokenizer:
+    """The tokenizer of these rules, prepared once a process."""
+    return Tokenizer(rules)
+
+
+def clean(text: str, rules: CleaningRules) -> list[str]:
+    """The tokens of a text: the definition that every faster implementation must equal."""
+    prepared = tokenizer(rules)
+    return [word for token in prepared.split(text) if (word := prepared.word(token)) is not None]
+
+
+@lru_cache(maxsize=1)
+def _split_table() -> dict[int, str | None]:
+    """Punctuation and symbols become spaces, apostrophes vanish."""
+    marks = (code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "PS")
+    return dict.fromkeys(marks, " ") | dict.fromkeys(map(ord, _APOSTROPHES))
+
+
+def _unescape(text: str) -> str:
+    try:
+        return html.unescape(text)
+    except ValueError:
+        # Python reads no number of thousands of digits; eight already are beyond Unicode's last character.
+        return html.unescape(_NUMERIC_REFERENCE.sub(lambda reference: f"&#{reference[1][:8]}", text))

@@ -1,0 +1,159 @@
+"""Words and their ids: id = position + 1, id 0 is padding."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from sentray.errors import SentrayError
+from sentray.text.cleaning import CleaningRules, tokenizer
+
+Unknown = Literal["drop", "share"]
+
+
+class Vocabulary:
+    """The words a model knows, in id order.
+
+    Attributes:
+        words: the words; the first has id 1.
+        unknown: what becomes of other words: `drop` leaves them out, `share` gives them one id, `unknown_id`.
+    """
+
+    def __init__(self, words: Iterable[str], unknown: Unknown = "drop") -> None:
+        self.words = list(words)
+        self.unknown = unknown
+
+    @classmethod
+    def from_counts(
+        cls,
+        counts: Mapping[str, int],
+        min_count: int = 1,
+        max_words: int | None = None,
+        unknown: Unknown = "drop",
+    ) -> "Vocabulary":
+        """The words that occur at least `min_count` times, the most frequent `max_words` of them.
+
+        They are ordered by count, the highest first, then by code points.
+
+        Raises:
+            SentrayError: no word is left.
+        """
+        kept = [word for word, count in counts.items() if count >= min_count]
+        if not kept:
+            raise SentrayError(
+                f"no word is left for the vocabulary: none of the {len(counts):,} distinct words occurs "
+                f"{min_count} times or more; lower --min-count, or check --cleaning and --text-column"
+            )
+        kept.sort(key=lambda word: (-counts[word], word))
+        return cls(kept[:max_words], unknown)
+
+    @classmethod
+    def from_text(cls, text: str, unknown: Unknown = "drop", name: str = "vocabulary.txt") -> "Vocabulary":
+        r"""Read what `to_text` wrote.
+
+        Args:
+            text: one word a line, lines ended by `\n` alone.
+            unknown: as in the class.
+            name: the file's name, for messages.
+
+        Raises:
+            SentrayError: an empty file, or a line that is empty, holds white space or repeats a word.
+        """
+        words = text.removesuffix("\n").split("\n")
+        vocabulary = cls(words, unknown)
+        if text.split() != words or len(vocabulary.ids) != len(words):
+            seen: set[str] = set()
+            for line, word in enumerate(words, 1):
+                if word.split() != [word] or word in seen:
+                    raise SentrayError(
+                        f"the vocabulary {name} is damaged: line {line} ({word[:40]!r}) is no single new "
+                        "word; restore the file or train again"
+                    )
+                seen.add(word)
+        return vocabulary
+
+    def to_text(self) -> str:
+        """One word a line, in id order."""
+        return "".join(f"{word}\n" for word in self.words)
+
+    def save(self, path: Path | str) -> None:
+        """Write the words as UTF-8, one a line, in id order."""
+        Path(path).write_bytes(self.to_text().encode("utf-8"))
+
+    @classmethod
+    def load(cls, path: Path | str, unknown: Unknown = "drop") -> "Vocabulary":
+        """Read a file that `save` wrote.
+
+        Raises:
+            SentrayError: the file can't be read or is damaged.
+        """
+        try:
+            text = Path(path).read_bytes().decode("utf-8")
+        except OSError as error:
+            raise SentrayError(
+                f"the vocabulary {path} can't be read ({error.strerror}); check the path"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise SentrayError(
+                f"the vocabulary {path} is damaged: byte {error.start + 1} is not UTF-8; "
+                "restore the file or train again"
+            ) from error
+        return cls.from_text(text, unknown, str(path))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Word to id, from 1."""
+        return dict(zip(self.words, range(1, len(self.words) + 1), strict=True))
+
+    @property
+    def unknown_id(self) -> int:
+        """The id that unknown words share where `unknown` is `share`: one past the last word's."""
+        return len(self.words) + 1
+
+    @property
+    def size(self) -> int:
+        """Rows an embedding needs: padding, every word, and the shared id where there is one."""
+        return len(self.words) + (2 if self.unknown == "share" else 1)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return self.unknown == other.unknown and self.words == other.words
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self.words)} words, unknown={self.unknown!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # One string pickles faster than a list of words, and the ids are made where they are needed.
+        return _unpickle, ("\n".join(self.words), self.unknown)
+
+
+def _unpickle(text: str, unknown: Unknown) -> Vocabulary:
+    return Vocabulary(text.split("\n") if text else [], unknown)
+
+
+def count_words(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules) -> Counter[str]:
+    """How often each word occurs in the texts after cleaning.
+
+    Args:
+        texts: `string` or `large_string`; nulls count nothing.
+        rules: the cleaning.
+    """
+    prepared = tokenizer(rules)
+    tokens: Counter[str] = Counter()
+    for text in texts.to_pylist():
+        if text is not None:
+            tokens.update(prepared.split(text))
+    words: Counter[str] = Counter()
+    for token, count in tokens.items():
+        if (word := prepared.word(token)) is not None:
+            words[word] += count
+    return words

@@ -1,0 +1,119 @@
+"""The encoded training reviews as the workers read them: files in the run's work folder, mapped, never copied."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentray.text.cleaning import CleaningRules
+from sentray.text.encoding import Truncating
+from sentray.text.vocabulary import Vocabulary
+
+IDS_FILE = "ids.bin"
+"""The reviews' word ids, int32, one after the other."""
+_FACTS = "dataset.json"
+_VOCABULARY = "vocabulary.txt"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a training set besides its rows.
+
+    Attributes:
+        architecture: Versioned name of the network it is made for.
+        rules: How a text became words.
+        unknown: What becomes of words outside the vocabulary.
+        labels: Class names; a class is a position in them.
+        label_rows: Training rows of each label.
+        max_length: Word ids a review is padded and cut to.
+        truncating: Which end of a longer review is cut.
+        longest: Word ids of the longest training review.
+        distinct: Distinct words of the training reviews, in the vocabulary or not.
+        test_rows: Rows held out for testing.
+        quarantined_rows: Rows set aside.
+    """
+
+    architecture: str
+    rules: CleaningRules
+    unknown: str
+    labels: tuple[str, ...]
+    label_rows: tuple[int, ...]
+    max_length: int
+    truncating: Truncating
+    longest: int
+    distinct: int
+    test_rows: int
+    quarantined_rows: int
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Encoded training reviews.
+
+    Attributes:
+        facts: What is known of them.
+        vocabulary: Their words.
+        ids: int32 [total], the reviews' word ids, one review after the other.
+        offsets: int64 [rows + 1], where each review starts in `ids`, and the end of the last.
+        targets: int32 [rows], positions of the reviews' labels.
+    """
+
+    facts: Facts
+    vocabulary: Vocabulary
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    targets: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [rows]: word ids of each review, before it is cut."""
+        return np.diff(self.offsets)
+
+    def review(self, row: int) -> NDArray[np.int32]:
+        """Word ids of a review, cut to the network's length; int32 [words]."""
+        start, end, longest = int(self.offsets[row]), int(self.offsets[row + 1]), self.facts.max_length
+        if self.facts.truncating == "pre":
+            return self.ids[max(start, end - longest) : end]
+        return self.ids[start : min(end, start + longest)]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map a training set that `write` made."""
+        values: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        values["rules"] = CleaningRules.model_validate(values["rules"])
+        values |= {name: tuple(values[name]) for name in ("labels", "label_rows")}
+        facts = Facts(**values)
+        offsets = np.load(folder / "offsets.npy")
+        # A file without bytes cannot be mapped.
+        ids = np.memmap(folder / IDS_FILE, np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
+        return cls(
+            facts, Vocabulary.load(folder / _VOCABULARY, facts.unknown), ids, offsets, np.load(folder / "targets.npy")
+        )
+
+
+def exists(folder: Path) -> bool:
+    """Whether a whole training set lies in the folder."""
+    return (folder / _FACTS).exists()
+
+
+def write(
+    folder: Path,
+    facts: Facts,
+    vocabulary: Vocabulary,
+    offsets: NDArray[np.int64],
+    targets: NDArray[np.int32],
+) -> None:
+    """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole."""
+    np.save(folder / "offsets.npy", offsets)
+    np.save(folder / "targets.npy", targets)
+    vocabulary.save(folder / _VOCABULARY)
+    values = asdict(facts) | {"rules": facts.rules.model_dump(mode="json")}
+    partial = folder / f".{_FACTS}"
+    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.rename(folder / _FACTS)

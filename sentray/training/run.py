@@ -1,0 +1,187 @@
+"""A training run as the driver sees it: prepare, plan, train, evaluate, publish the bundle."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sentray import bundle, cluster, models
+from sentray.config import CorpusSettings, EvaluateSettings, TrainSettings, write_settings
+from sentray.console import Console
+from sentray.errors import SentrayError
+from sentray.quarantine import QUARANTINE_FILE
+from sentray.training import dataset
+from sentray.training.prepare import prepare
+from sentray.training.progress import Progress
+from sentray.training.worker import BUNDLE_FOLDER, Job, State, read_state
+
+METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
+RUN_NAME = "train"
+
+RESUMABLE = {"address", "workers", "cpus_per_worker", "gpu", "verbose", "max_failures", "max_restarts"}
+"""Settings that a resumed run may change: they do not change what is learnt."""
+
+
+def work_folder(out: Path) -> Path:
+    """Where a run keeps what it needs to be resumed, until the bundle is finished."""
+    return out.parent / f"{out.name}.work"
+
+
+def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
+    """Train a model and write its bundle to `settings.out`, with `metrics.json` and the settings beside it.
+
+    A run that was killed goes on from its last checkpoint when it is started again.
+
+    Returns:
+        The metrics, as in `metrics.json`.
+
+    Raises:
+        SentrayError: The corpus cannot be used, the plan cannot be placed, or `out` is taken.
+    """
+    out = Path(settings.out).absolute()
+    architecture = models.architecture(settings.model)
+    if (out / bundle.MANIFEST).exists():
+        raise SentrayError(f"{settings.out} already holds a bundle; choose another --out, or remove it to train anew")
+    bundle.check_free(out)
+    work = work_folder(out)
+    _claim(work, settings)
+    with cluster.connect(settings.address, verbose=settings.verbose):
+        placement = cluster.place(settings.workers, settings.cpus_per_worker, int(settings.gpu))
+        each = -(-settings.batch_size // settings.workers)
+        console.say(f"plan: {placement.describe()}; batches of {settings.batch_size}, {each} a worker")
+        prepared = work / "dataset"
+        if dataset.exists(prepared):
+            console.say("the corpus is prepared already: going on with it")
+        else:
+            prepare(settings, architecture, prepared, console)
+        checkpoint = _fit(settings, prepared, work, console)
+        with checkpoint.as_directory() as folder:
+            state = read_state(Path(folder))
+            shutil.copytree(Path(folder) / BUNDLE_FOLDER, work / "bundle", dirs_exist_ok=True)
+        trained = bundle.load(work / "bundle")
+        metrics = _metrics(dataset.TrainingSet.load(prepared), state)
+        if metrics["test_rows"]:
+            metrics |= _test(settings, work / "bundle", console)
+        else:
+            console.say("no test rows: the bundle's accuracy is not measured")
+    bundle.publish(bundle.update(trained, metrics=metrics), out)
+    _write_records(out, settings, work, metrics, state.history)
+    shutil.rmtree(work)
+    return metrics
+
+
+def _claim(work: Path, settings: TrainSettings) -> None:
+    """Make the work folder, or check that it belongs to a run with the same settings."""
+    values = settings.model_dump(mode="json", exclude=RESUMABLE)
+    claim = work / "run.json"
+    if claim.exists():
+        before = json.loads(claim.read_text(encoding="utf-8"))
+        changed = [key for key in values if before.get(key) != values[key]]
+        if changed:
+            key = changed[0]
+            raise SentrayError(
+                f"{work} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
+                f"{values[key]}; use that setting to go on, or remove the folder to start anew"
+            )
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    claim.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def _fit(settings: TrainSettings, prepared: Path, work: Path, console: Console) -> Any:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    from sentray.training.backend import ExchangeConfig
+
+    progress = Progress.start(console)
+    job = Job(
+        dataset=str(prepared),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        balanced=settings.class_weight == "balanced",
+        seed=settings.seed,
+        max_restarts=settings.max_restarts,
+        threads=max(int(settings.cpus_per_worker), 1),
+        settings=settings.model_dump(mode="json"),
+        progress=progress.actor,
+    )
+    trainer = DataParallelTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        backend_config=ExchangeConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.gpu,
+            resources_per_worker={"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=RUN_NAME,
+            storage_path=str(work),
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with progress:
+        result = trainer.fit()
+    ray.kill(progress.actor)
+    return result.checkpoint
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    from sentray.training import backend, worker
+
+    exchange = backend.connect()
+    try:
+        worker.run(config["job"], exchange)
+    finally:
+        exchange.close()
+
+
+def _metrics(prepared: dataset.TrainingSet, state: State) -> dict[str, Any]:
+    facts, last = prepared.facts, state.history[-1]
+    if any(record["rows_seen"] != len(prepared) for record in state.history):
+        raise RuntimeError("an epoch did not see every training row exactly once")
+    return {
+        "vocabulary_size": len(prepared.vocabulary),
+        "vocabulary_distinct": facts.distinct,
+        "max_length": facts.max_length,
+        "longest_review": facts.longest,
+        "train_rows": len(prepared),
+        "test_rows": facts.test_rows,
+        "quarantined_rows": facts.quarantined_rows,
+        "rows_seen_per_epoch": last["rows_seen"],
+        "epochs": state.epoch,
+        "restarts": state.restarts,
+        "seed": state.seed,
+        "train_loss": last["loss"],
+        "train_accuracy": last["accuracy"],
+        "test_accuracy": None,
+        "test_f1": None,
+        "test_auc": None,
+    }
+
+
+def _test(settings: TrainSettings, folder: Path, console: Console) -> dict[str, Any]:
+    from sentray.evaluation import evaluate
+
+    shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
+    result = evaluate(
+        EvaluateSettings(bundle=str(folder), corpus=settings.corpus, split="test", **shared), console
+    )
+    return {
+        "test_accuracy": result["accuracy"],
+        "test_f1": result["f1"],
+        "test_auc": result["roc_auc"],
+        "test": result,
+    }
+
+
+def _write_records(out: Path, settings: TrainSettings, work: Path, metrics: Any, history: Any) -> None:
+    """Put what the run leaves besides the bundle's own files into the bundle's folder."""
+    write_settings(str(out), settings)
+    for name, value in ((METRICS_FILE, metrics), (HISTORY_FILE, history)):
+        (out / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.copyfile(work / "dataset" / QUARANTINE_FILE, out / QUARANTINE_FILE)

@@ -1,0 +1,54 @@
+"""Small corpora for the tests of this folder."""
+
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sentray.config import CorpusSettings
+from sentray.corpus.readers import read_shard
+from sentray.corpus.shards import plan_shards
+from sentray.corpus.source import resolve
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    """Writes a file under the test's folder, text as UTF-8."""
+
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[..., pa.Table]:
+    """Reads all rows of a corpus into one table, shard by shard."""
+
+    def read(
+        uri: object, keep: Sequence[str] = (), need_label: bool = False, size: int = 64_000_000, **names: Any
+    ):
+        source = resolve(str(uri))
+        tables = [
+            table
+            for shard in plan_shards(source, size)
+            for table in read_shard(source.lean(), shard, CorpusSettings(**names), keep, need_label)
+        ]
+        return pa.concat_tables(tables)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def reviews_folder(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The polarity corpus as the class folders that its authors give out."""
+    folder = tmp_path_factory.mktemp("polarity")
+    with tarfile.open(shared / "data" / "review_polarity.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "txt_sentoken"

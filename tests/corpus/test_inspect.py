@@ -1,0 +1,78 @@
+import operator
+from functools import reduce
+
+import pytest
+
+from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.errors import SentrayError
+from sentray.quarantine import QUARANTINE_SCHEMA
+
+
+@pytest.fixture
+def table(write, read):
+    rows = ["x,pos,train", "y,neg,train", "z,neg,test", ",pos,train", "w,,train", "v,odd,test", "u,pos,train"]
+    path = write("a.csv", "text,label,split\n" + "\n".join(rows) + "\nbroken\n")
+    return read(path)
+
+
+def test_counts(table):
+    seen = inspect_block(table)
+    assert (seen.rows, seen.usable, seen.unlabelled) == (8, 6, 1)
+    assert seen.labels == {
+        ("train", "pos"): 2,
+        ("train", "neg"): 1,
+        ("test", "neg"): 1,
+        ("train", None): 1,
+        ("test", "odd"): 1,
+    }
+    assert seen.of_split("train") == {"pos": 2, "neg": 1}
+    assert seen.classes() == ["neg", "odd", "pos"]
+    assert seen.classes("train") == ["neg", "pos"]
+    assert seen.reasons == {"empty_text": 1, "invalid_record": 1}
+    assert seen.bad.schema == QUARANTINE_SCHEMA
+    assert seen.bad.to_pylist() == [
+        {"file": "a.csv", "row": 4, "id": "a.csv:4", "reason": "empty_text", "text": ""},
+        {"file": "a.csv", "row": 8, "id": None, "reason": "invalid_record", "text": "broken"},
+    ]
+
+
+def test_labels_that_a_model_does_not_know(table):
+    seen = inspect_block(table, labels=["pos", "neg"])
+    assert seen.reasons == {"empty_text": 1, "unknown_label": 1, "invalid_record": 1}
+    assert seen.unlabelled == 1
+    assert seen.usable == 5
+
+
+def test_parts_add_up_to_the_whole(table):
+    parts = [inspect_block(table.slice(start, 3)) for start in range(0, 8, 3)]
+    assert reduce(operator.add, parts, Inspection()) == inspect_block(table)
+
+
+def test_too_many_bad_rows(table):
+    seen = inspect_block(table)
+    seen.check_usable("a.csv", 0.25)
+    with pytest.raises(SentrayError) as raised:
+        seen.check_usable("a.csv", 0.2)
+    assert str(raised.value) == (
+        "2 of 8 rows of a.csv cannot be used (empty_text 1, invalid_record 1), more than --max-bad-rows 0.2 allows; "
+        "mend the input or allow more, beginning with a.csv row 4 (empty_text)"
+    )
+
+
+def test_no_row_and_no_good_row(table):
+    with pytest.raises(SentrayError, match="x holds no row"):
+        Inspection().check_usable("x", 1)
+    with pytest.raises(
+        SentrayError, match="1 of 1 rows of x cannot be used .* so that none is left; mend the input"
+    ):
+        inspect_block(table.slice(3, 1)).check_usable("x", 1)
+
+
+def test_nothing_to_train_on(table):
+    inspect_block(table).check_trainable("x", 1)
+    with pytest.raises(SentrayError, match=r"no labelled review whose split is train \(its splits: test\)"):
+        inspect_block(table.slice(2, 1)).check_trainable("x", 1)
+    with pytest.raises(SentrayError, match="only the class 'pos' to train on: give reviews of two classes"):
+        inspect_block(table.slice(0, 1)).check_trainable("x", 1)
+    with pytest.raises(SentrayError, match="no labelled review"):
+        inspect_block(table.slice(4, 1)).check_trainable("x", 1)

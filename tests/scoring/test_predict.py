@@ -1,0 +1,53 @@
+"""Single texts and lines of a stream."""
+
+import io
+
+import pytest
+
+from sentray.bundle import Bundle
+from sentray.errors import SentrayError
+from sentray.scoring.predict import predict, predict_lines, predict_texts
+from sentray.scoring.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def scorer(small_bundle: Bundle) -> Scorer:
+    return Scorer(small_bundle)
+
+
+def test_one_text(small_bundle: Bundle, scorer: Scorer) -> None:
+    (found,) = predict(str(small_bundle.path), "a good film", io.BytesIO())
+    assert found == predict_texts(scorer, ["a good film"])[0]
+    assert found.label in small_bundle.labels
+    assert 0.5 <= found.score <= 1
+    assert str(found) == f"{found.label}\t{found.score:.6f}"
+
+
+def test_each_line_is_a_review_whatever_else_it_holds(small_bundle: Bundle, scorer: Scorer) -> None:
+    lines = ["good\u2028bad", "", "slow\x85film", "fast\rplot", "naïve ending without a line break"]
+    stream = io.BytesIO("\n".join(lines).encode())
+    assert list(predict(str(small_bundle.path), "-", stream)) == predict_texts(scorer, lines)
+
+
+class Dialogue(io.BytesIO):
+    """Gives what is typed piece by piece."""
+
+    def __init__(self, *typed: bytes) -> None:
+        super().__init__()
+        self.typed = list(typed)
+
+    def read1(self, size: int = -1) -> bytes:
+        return self.typed.pop(0) if self.typed else b""
+
+
+def test_answers_as_soon_as_a_line_is_there(scorer: Scorer) -> None:
+    stream = Dialogue(b"good fi", b"lm\nbad", b" plot\n\n", "naïve".encode()[:3], "naïve".encode()[3:])
+    answers = predict_lines(scorer, stream)
+    assert next(answers) == predict_texts(scorer, ["good film"])[0]
+    assert len(stream.typed) == 3
+    assert list(answers) == predict_texts(scorer, ["bad plot", "", "naïve"])
+
+
+def test_names_the_line_that_is_not_utf8(scorer: Scorer) -> None:
+    with pytest.raises(SentrayError, match="line 3 of the standard input is not UTF-8"):
+        list(predict_lines(scorer, Dialogue(b"good\n", b"bad\n\xff\xfe\n")))

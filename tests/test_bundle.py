@@ -1,0 +1,158 @@
+"""A bundle is read back as it was written, or refused in one sentence."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sentray import bundle
+from sentray.bundle import Bundle, GoldenText
+from sentray.errors import SentrayError
+from sentray.text.cleaning import preset
+from sentray.text.vocabulary import Vocabulary
+
+RULES, _ = preset("reviews")
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Bundle:
+    """A bundle whose network is any bytes: what they mean is the engine's matter."""
+    return write(tmp_path / "bundle")
+
+
+def write(folder: Path, model: bytes = b"a network") -> Bundle:
+    folder.mkdir()
+    (folder / bundle.MODEL).write_bytes(model)
+    return bundle.write(
+        folder,
+        architecture="tutorial-cnn.v1",
+        rules=RULES,
+        vocabulary=Vocabulary(["good", "naïve", "bad\x85".strip()], "share"),
+        labels=["neg", "pos"],
+        max_length=17,
+        truncating="post",
+        settings={"epochs": 3},
+        metrics={"test_accuracy": 0.5, "test_auc": None},
+        golden=[GoldenText(text="line\u2028and\nline", scores=(0.25, 0.75))],
+    )
+
+
+def test_reads_back_what_was_written(written: Bundle) -> None:
+    found = bundle.load(written.path)
+    assert found == written
+    assert (found.rules, found.labels, found.max_length, found.truncating) == (
+        RULES,
+        ("neg", "pos"),
+        17,
+        "post",
+    )
+    assert found.vocabulary == Vocabulary(["good", "naïve", "bad"], "share")
+    assert found.golden[0].text == "line\u2028and\nline"
+    assert found.versions["sentray"]
+    assert {path.name for path in found.path.iterdir()} == {
+        "model.keras",
+        "vocabulary.txt",
+        "golden.json",
+        "bundle.json",
+    }
+
+
+def test_digest_stands_for_the_content(tmp_path: Path) -> None:
+    first, again, other = (write(tmp_path / name, name[:1].encode()) for name in ("same1", "same2", "x"))
+    assert first.digest == again.digest != other.digest
+    assert len(first.digest) == 64
+    assert bundle.update(again, metrics={"test_accuracy": 0.6}).digest != first.digest
+    assert bundle.load(again.path).metrics == {"test_accuracy": 0.6}
+
+
+def test_files_of_other_engines_belong_to_it(written: Bundle) -> None:
+    (written.path / "folded.npz").write_bytes(b"tables")
+    (written.path / "notes.txt").write_bytes(b"not part of it")
+    updated = bundle.update(written)
+    assert updated.digest != written.digest
+    assert set(bundle.pack(updated)) == {
+        "model.keras",
+        "vocabulary.txt",
+        "golden.json",
+        "bundle.json",
+        "folded.npz",
+    }
+    (written.path / "folded.npz").write_bytes(b"others")
+    with pytest.raises(SentrayError, match=r"folded\.npz is not the file"):
+        bundle.load(written.path)
+
+
+def test_travels_packed(written: Bundle, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    found = bundle.unpack(pickle.loads(pickle.dumps(bundle.pack(written))), target)
+    assert (found.digest, found.vocabulary, found.path) == (written.digest, written.vocabulary, target)
+
+
+def test_loads_from_a_uri(written: Bundle) -> None:
+    found = bundle.load(written.path.as_uri())
+    assert found.digest == written.digest
+    assert found.model_file.read_bytes() == b"a network"
+
+
+def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        values = json.loads((folder / bundle.MANIFEST).read_text())
+        change(values)
+        (folder / bundle.MANIFEST).write_text(json.dumps(values))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
+        (lambda folder: (folder / "model.keras").unlink(), r"model\.keras is missing"),
+        (lambda folder: (folder / "model.keras").write_bytes(b"another"), r"model\.keras is not the file"),
+        (lambda folder: (folder / "vocabulary.txt").write_text("good\n"), r"vocabulary\.txt is not the file"),
+        (lambda folder: (folder / "bundle.json").write_text("{"), r"bundle\.json cannot be parsed"),
+        (lambda folder: (folder / "bundle.json").write_text("[]"), r"bundle\.json cannot be parsed"),
+        (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), r"bundle\.json cannot be parsed"),
+        (edit(lambda values: values.update(format_version=2)), "bundle format 2"),
+        (edit(lambda values: values.update(format_version="x")), r"bundle\.json cannot be parsed"),
+        (edit(lambda values: values.pop("labels")), r"bundle\.json cannot be parsed"),
+        (edit(lambda values: values["files"].pop("golden.json")), r"lists no golden\.json"),
+        (edit(lambda values: values["files"].update({"../x": "0"})), "does not belong"),
+        (edit(lambda values: values["labels"].append("more")), "golden"),
+    ],
+)
+def test_refuses_in_one_sentence(written: Bundle, spoil: Callable[[Path], None], message: str) -> None:
+    spoil(written.path)
+    with pytest.raises(SentrayError, match=message) as error:
+        bundle.load(written.path)
+    assert "\n" not in str(error.value)
+    assert str(written.path) in str(error.value)
+
+
+def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
+    for source in (tmp_path / "nowhere", (tmp_path / "nowhere").as_uri(), "wrong://x/y"):
+        with pytest.raises(SentrayError, match=r"not a bundle|cannot be reached"):
+            bundle.load(source)
+
+
+def test_publishing_replaces_a_bundle_whole(written: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "models" / "mine"
+    assert bundle.publish(written, out).digest == written.digest
+    newer = bundle.publish(bundle.update(written, metrics={}), out)
+    assert newer.path == out
+    assert bundle.load(out).metrics == {}
+    assert [path.name for path in out.parent.iterdir()] == ["mine"]
+
+
+def test_publishing_spares_what_is_no_bundle(written: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter1.tex").write_text("much work")
+    with pytest.raises(SentrayError, match="is not a bundle"):
+        bundle.publish(written, out)
+    assert (out / "chapter1.tex").read_text() == "much work"
+    with pytest.raises(SentrayError, match="is not a bundle"):
+        bundle.publish(written, out / "chapter1.tex")

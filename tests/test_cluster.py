@@ -1,0 +1,102 @@
+"""Plans are refused before they start, and a process finds or starts its cluster."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sentray import cluster
+from sentray.cluster import Resources, place
+from sentray.errors import SentrayError
+
+
+def _nodes(*nodes: tuple[float, float], most: tuple[float, float] | None = None) -> Resources:
+    cpus, gpus = sum(node[0] for node in nodes), sum(node[1] for node in nodes)
+    return Resources(cpus, gpus, cpus, gpus, *(most or (cpus, gpus)), nodes)
+
+
+def test_a_plan_that_fits_says_what_is_left() -> None:
+    plan = place(2, 0.5, on=_nodes((2, 0)))
+    assert plan.cpus_left == 1
+    assert plan.describe() == "2 workers, 0.5 CPUs each; 1 CPU left to read with"
+    assert place(1, 1, 1, on=_nodes((4, 1))).describe() == (
+        "1 worker, 1 CPU each, 1 GPU each; 3 CPUs left to read with"
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "have", "sentence"),
+    [
+        ((4, 1, 1), _nodes((8, 0)), "wants 4 workers with 1 CPU and 1 GPU each; the cluster has 0 GPUs: leave"),
+        ((3, 1, 0), _nodes((2, 0)), "wants 3 workers with 1 CPU each; the cluster has 2 CPUs: take fewer"),
+        ((2, 2, 0), _nodes((3, 0), (1, 0)), r"2 nodes \(the largest has 3 CPUs\) cannot hold them side by side"),
+        ((2, 1, 1), _nodes((1, 2), (8, 0)), "cannot hold them side by side"),
+    ],
+)
+def test_a_plan_that_can_never_be_placed_is_refused(
+    plan: tuple[int, float, float], have: Resources, sentence: str
+) -> None:
+    with pytest.raises(SentrayError, match=sentence):
+        place(*plan, on=have)
+
+
+def test_cpus_to_read_with_are_part_of_the_plan() -> None:
+    assert place(2, 0.5, reading=1, on=_nodes((2, 0))).cpus_left == 1
+    with pytest.raises(SentrayError, match="wants 2 workers with 1 CPU each and 1 CPU to read with"):
+        place(2, 1, reading=1, on=_nodes((2, 0)))
+
+
+def test_thirds_of_a_cpu_add_up() -> None:
+    assert place(3, 1 / 3, on=_nodes((1, 0))).workers == 3
+
+
+def test_a_cluster_that_grows_may_hold_what_is_not_there_yet() -> None:
+    starting = _nodes((0, 0), most=(192, 4))
+    assert place(4, 1, 1, on=starting).cpus_left == 188
+    with pytest.raises(SentrayError, match="has 4 GPUs"):
+        place(5, 1, 1, on=starting)
+
+
+def test_the_local_cluster_has_what_was_asked_for(ray_session: None) -> None:
+    import ray
+
+    found = cluster.resources()
+    assert (found.cpus, found.gpus, found.nodes) == (2, 0, ((2, 0),))
+    assert not found.grows
+    assert ray.util.get_node_ip_address() == "127.0.0.1"
+
+
+def test_workers_of_the_local_cluster_keep_tensorflow_quiet(ray_session: None) -> None:
+    import ray
+
+    level = ray.remote(lambda: os.environ["TF_CPP_MIN_LOG_LEVEL"])
+    assert ray.get(level.remote()) == "3"
+
+
+def test_a_connected_process_stays_connected(ray_session: None) -> None:
+    import ray
+
+    with cluster.connect(address="127.0.0.1:1"):
+        pass
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
+        ("http://127.0.0.1:8265", "'http://127.0.0.1:8265' is not the address of a Ray head"),
+        ("myhost", "'myhost' is not the address of a Ray head"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused_at_once(address: str, sentence: str) -> None:
+    program = "from sentray import cluster\nwith cluster.connect(): pass"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert sentence in done.stderr.splitlines()[-1]

@@ -1,0 +1,124 @@
+"""Settings come from flags, config file and defaults, and what cannot be used is refused in one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from sentray.config import (
+    CheckSettings,
+    EvaluateSettings,
+    PredictSettings,
+    QuickstartSettings,
+    ScoreSettings,
+    Settings,
+    TrainSettings,
+    VocabSettings,
+    write_settings,
+)
+from sentray.options import UsageError, option_name, resolve
+
+MODELS = [
+    TrainSettings,
+    EvaluateSettings,
+    ScoreSettings,
+    PredictSettings,
+    CheckSettings,
+    VocabSettings,
+    QuickstartSettings,
+]
+GIVEN = {"corpus": "reviews.csv", "out": "bundle"}
+
+
+def _config(folder: Path, text: str, name: str = "run.toml") -> str:
+    file = folder / name
+    file.write_text(text)
+    return str(file)
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    config = _config(tmp_path, 'epochs = 3\nbatch-size = 64\ngpu = true\nout = "from-file"\n')
+    settings = resolve(TrainSettings, {"corpus": "c", "epochs": "5"}, config)
+    assert (settings.epochs, settings.batch_size, settings.gpu, settings.out) == (5, 64, True, "from-file")
+    assert settings.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(("written", "meant"), [("epoch", "epochs"), ("batch-sise", "batch_size")])
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, written: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"run\.toml sets '{written}'.*did you mean '{meant}'\?"):
+        resolve(TrainSettings, GIVEN, _config(tmp_path, f"{written} = 1\n"))
+
+
+def test_a_key_without_meaning_for_the_verb_is_unknown(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'test_fraction'"):
+        resolve(ScoreSettings, {}, _config(tmp_path, "test_fraction = 0.5\n"))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"test_fraction": "1.5"}, "--test-fraction is '1.5': input should be less than 1"),
+        ({"epochs": "ten"}, "--epochs is 'ten': input should be a valid integer"),
+        ({"epochs": "0"}, "--epochs is '0': input should be greater than or equal to 1"),
+        ({"learning_rate": "nan"}, "--learning-rate is 'nan': input should be a finite number"),
+        ({"cleaning": "none"}, "--cleaning is 'none': input should be 'tutorial' or 'reviews'"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(given: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(TrainSettings, {**GIVEN, **given})
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_value_of_the_file_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--epochs is 'x' in .*run\.toml: "):
+        resolve(TrainSettings, GIVEN, _config(tmp_path, 'epochs = "x"\n'))
+
+
+def test_all_that_is_missing_is_said_at_once() -> None:
+    with pytest.raises(UsageError, match="^CORPUS and --out must be given"):
+        resolve(TrainSettings, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("epochs = \n", "run.toml"), ("[1, 2]", "run.json"), ("{", "run.json")]
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is not valid"):
+        resolve(TrainSettings, GIVEN, _config(tmp_path, text, name))
+
+
+def test_a_file_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml cannot be read: No such file"):
+        resolve(TrainSettings, GIVEN, "nowhere.toml")
+
+
+def test_written_settings_run_the_same_again(tmp_path: Path) -> None:
+    settings = resolve(
+        ScoreSettings, {"bundle": "b", "input": "i", "out": "o", "keep": ["stars", "year"], "workers": "2"}
+    )
+    write_settings(str(tmp_path / "out"), settings)
+    file = tmp_path / "out" / "settings.json"
+    assert json.loads(file.read_text())["keep"] == ["stars", "year"]
+    assert resolve(ScoreSettings, {}, str(file)) == settings
+
+
+def test_settings_are_written_to_any_file_system(tmp_path: Path) -> None:
+    write_settings(f"file://{tmp_path}", resolve(TrainSettings, GIVEN))
+    assert json.loads((tmp_path / "settings.json").read_text())["corpus"] == "reviews.csv"
+
+
+def test_settings_never_change() -> None:
+    settings = resolve(TrainSettings, GIVEN)
+    with pytest.raises(ValidationError):
+        settings.epochs = 3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_setting_is_described_and_has_an_option_of_its_own(model: type[Settings]) -> None:
+    names = [option_name(model, name) for name in model.model_fields]
+    assert len(set(names)) == len(names)
+    assert all(field.description for field in model.model_fields.values())
+    assert all(not model.model_fields[name].is_required() for name in model.unused)
