@@ -306,11 +306,7 @@ def _manifest(content: bytes, shown: str) -> Manifest:
             )
         return Manifest.model_validate(values)
     except (ValueError, TypeError, KeyError) as error:
-        reason = (
-            error.errors()[0]["msg"]
-            if isinstance(error, ValidationError)
-            else "it is not the JSON it should be"
-        )
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not the JSON it should be"
         _damaged(shown, f"{MANIFEST} cannot be parsed ({reason})", error)
 
 

@@ -13,8 +13,9 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from sentray import __version__, options
+from sentray import __version__, cluster, options
 from sentray.config import (
+    BenchTrainSettings,
     CheckSettings,
     EvaluateSettings,
     PredictSettings,
@@ -64,8 +65,9 @@ def predict(settings: PredictSettings, console: Console) -> None:
     """Print a label and its probability for the text, or for each line of the standard input."""
     from sentray.scoring.predict import predict
 
-    for prediction in predict(settings.bundle, settings.text, sys.stdin.buffer, settings.engine):
-        console.say(str(prediction))
+    with open(0, "rb", closefd=False) as stdin:
+        for prediction in predict(settings.bundle, settings.text, stdin, settings.engine):
+            console.say(str(prediction))
 
 
 def check(settings: CheckSettings, console: Console) -> None:
@@ -92,6 +94,14 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     quickstart(settings, console)
 
 
+def bench_train(settings: BenchTrainSettings, console: Console) -> None:
+    """Print how fast training is, and write the figures where asked."""
+    from sentray.bench.train import bench_train
+
+    figures = bench_train(settings, console)
+    _write_json(settings.json_file, figures, settings)
+
+
 app = typer.Typer(
     name="sentray",
     help="Train sentiment models on review text and score reviews, on a laptop or a Ray cluster.",
@@ -102,10 +112,20 @@ app = typer.Typer(
 )
 
 
-def _offer(model: type[S], work: Callable[[S, Console], None], needs_arguments: bool = True) -> None:
-    verb = work.__name__
+bench = typer.Typer(help="Measure the speed of this machine, beside a named baseline.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+def _offer(
+    model: type[S],
+    work: Callable[[S, Console], None],
+    needs_arguments: bool = True,
+    under: typer.Typer = app,
+    name: str | None = None,
+) -> None:
+    verb = name or work.__name__
     invoke = options.command(model, lambda settings: _run(verb, work, settings))
-    app.command(verb, no_args_is_help=needs_arguments)(invoke)
+    under.command(verb, no_args_is_help=needs_arguments)(invoke)
 
 
 def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
@@ -116,7 +136,8 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
         try:
             with console.quiet(log, verbose):
                 work(settings, console)
-        except KeyboardInterrupt:
+        # Ray Train answers Ctrl-C by ending the process; no verb of ours does.
+        except (KeyboardInterrupt, SystemExit):
             again = "; the same command goes on from here" if verb in RESUMABLE else ""
             console.error(f"interrupted{again}")
             raise SystemExit(INTERRUPTED) from None
@@ -129,7 +150,7 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
 
 
 def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoReturn:
-    mistake = user_error(error)
+    mistake = cluster.user_error(error)
     if mistake is not None:
         console.error(str(mistake))
         raise SystemExit(USER_ERROR)
@@ -140,25 +161,6 @@ def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoR
     first_line = next(iter(str(error).strip().splitlines()), "")
     console.error(f"unexpected {type(error).__name__}: {first_line[:300]} (the traceback is in {log})")
     raise SystemExit(UNEXPECTED_ERROR)
-
-
-def user_error(error: BaseException) -> SentrayError | None:
-    """The user's mistake behind an error, however Ray wrapped it on its way from another process."""
-    queue: list[Any] = [error]
-    seen: set[int] = set()
-    while queue:
-        current = queue.pop(0)
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        # Ray's own copy of a remote error is a SentrayError too, but its text holds the remote traceback.
-        if isinstance(current, SentrayError) and not hasattr(current, "cause"):
-            return current
-        failures = getattr(current, "worker_failures", None)
-        queue += [getattr(current, "cause", None), *(failures.values() if isinstance(failures, dict) else ())]
-        queue += [getattr(current, "training_failed_error", None), current.__cause__, current.__context__]
-        queue += current.args
-    return None
 
 
 @contextlib.contextmanager
@@ -195,6 +197,7 @@ _offer(PredictSettings, predict)
 _offer(CheckSettings, check)
 _offer(VocabSettings, vocab)
 _offer(QuickstartSettings, quickstart, needs_arguments=False)
+_offer(BenchTrainSettings, bench_train, needs_arguments=False, under=bench, name="train")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -100,15 +101,15 @@ def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, 
     _probe(address)
     try:
         ray.init(address, runtime_env={"env_vars": dict(quiet)} if quiet else None, **arguments)
-    except ray.exceptions.AuthenticationError as error:
-        raise SentrayError(
-            f"the Ray cluster at {address} refuses this client: set RAY_AUTH_MODE=token and give the "
-            "cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-        ) from error
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise _unreachable(
-            address, next(iter(str(error).strip().splitlines()), type(error).__name__)
-        ) from error
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        told = str(error).strip().rstrip(".")
+        # Ray goes on trying to connect after it was refused, and ends with a ConnectionError.
+        if any("authentic" in str(each).lower() for each in _behind(error)):
+            raise SentrayError(
+                f"the Ray cluster at {address} refuses this client: set RAY_AUTH_MODE=token and give the "
+                "cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            ) from error
+        raise _unreachable(address, next(iter(told.splitlines()), type(error).__name__)) from error
 
 
 def _probe(address: str) -> None:
@@ -215,3 +216,31 @@ def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
 
 def _count(number: float, noun: str) -> str:
     return f"{number:g} {noun}{'' if number == 1 else 's'}"
+
+
+def user_error(error: BaseException) -> SentrayError | None:
+    """The user's mistake behind an error, however Ray wrapped it on its way from another process."""
+    errors = list(_behind(error))
+    for each in errors:
+        # Ray's own copy of a remote error is a SentrayError too, but its text holds the remote traceback.
+        if isinstance(each, SentrayError) and not hasattr(each, "cause"):
+            return each
+    # Ray Data brings back no more of what a task raised than the text of its traceback.
+    line = re.compile(rf"^{SentrayError.__module__}\.SentrayError: (.+)$", re.MULTILINE)
+    told = [sentence for each in errors for sentence in line.findall(str(each))]
+    return SentrayError(told[0]) if told else None
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that led to it or that it holds, nearest first."""
+    queue: list[Any] = [error]
+    seen: set[int] = set()
+    for each in queue:
+        if not isinstance(each, BaseException) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        failures = getattr(each, "worker_failures", None)
+        queue += failures.values() if isinstance(failures, dict) else ()
+        queue += [getattr(each, name, None) for name in ("cause", "controller_failure")]
+        queue += [each.__cause__, each.__context__, *each.args]

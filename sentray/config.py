@@ -11,7 +11,7 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys are errors and values never change after validation.
 
     A field is an option of the command line (`test_fraction` is `--test-fraction`; an alias goes before the
-    name) and a key of the config file. Help lists options under the name of the class that declares them.
+    name) and a key of the config file. Help lists a verb's own options before those it inherits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
@@ -28,41 +28,43 @@ def argument(description: str) -> Any:
 class CorpusSettings(Settings):
     """Which reviews to read and what their columns are called."""
 
-    text_column: str = Field("text", description="column that holds the review")
-    label_column: str = Field("label", description="column that holds the label")
-    id_column: str = Field("id", description="column that holds a unique id; path and position where absent")
-    split_column: str = Field("split", description="column that says train or test")
+    text_column: str = Field(default="text", description="column that holds the review")
+    label_column: str = Field(default="label", description="column that holds the label")
+    id_column: str = Field(default="id", description="column that holds a unique id; path and position where absent")
+    split_column: str = Field(default="split", description="column that says train or test")
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1, description="share of rows held out for testing, by a hash of the id, where no split is given"
+        default=0.1,
+        description="share of rows held out for testing, by a hash of the id, where no split is given",
     )
     max_bad_rows: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.01, description="share of rows that may be quarantined before the run stops"
+        default=0.01, description="share of rows that may be quarantined before the run stops"
     )
-    shard_size: Annotated[int, Field(ge=1)] = Field(64, description="size of a shard of input, in MB")
+    shard_size: Annotated[int, Field(ge=1)] = Field(default=64, description="size of a shard of input, in MB")
 
 
 class TextSettings(Settings):
     """How a review becomes words."""
 
-    cleaning: Literal["tutorial", "reviews"] = Field("tutorial", description="preset of cleaning rules")
+    cleaning: Literal["tutorial", "reviews"] = Field(default="tutorial", description="preset of cleaning rules")
     stop_words: str | None = Field(
-        None, description="none, nltk:LANGUAGE, or a file with a word a line; as the preset where not given"
+        default=None,
+        description="none, nltk:LANGUAGE, or a file with a word a line; as the preset where not given",
     )
     strip_html: bool | None = Field(
-        None, description="remove tags and decode entities; as the preset where not given"
+        default=None, description="remove tags and decode entities; as the preset where not given"
     )
-    lowercase: bool | None = Field(None, description="lower-case the text; as the preset where not given")
+    lowercase: bool | None = Field(default=None, description="lower-case the text; as the preset where not given")
     min_token_length: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="least characters of a word; as the preset where not given"
+        default=None, description="least characters of a word; as the preset where not given"
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
-        2, description="least occurrences of a word in the vocabulary"
+        default=2, description="least occurrences of a word in the vocabulary"
     )
     max_words: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="most words in the vocabulary; no limit where not given"
+        default=None, description="most words in the vocabulary; no limit where not given"
     )
     unknown: Literal["drop", "share"] = Field(
-        "drop", description="words outside the vocabulary: drop them, or give them one id together"
+        default="drop", description="words outside the vocabulary: drop them, or give them one id together"
     )
 
 
@@ -70,12 +72,13 @@ class ClusterSettings(Settings):
     """Where the work runs."""
 
     address: str | None = Field(
-        None, description="HOST:PORT of a running Ray cluster; RAY_ADDRESS or a local one where not given"
+        default=None,
+        description="HOST:PORT of a running Ray cluster; RAY_ADDRESS or a local one where not given",
     )
     workers: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="processes that work at the same time; one for each CPU where not given"
+        default=None, description="processes that work at the same time; one for each CPU where not given"
     )
-    verbose: bool = Field(False, description="show what Ray and TensorFlow print, else it goes to the log")
+    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
 
 
 class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
@@ -83,25 +86,26 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
 
     corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
     out: str = Field(description="folder for the bundle; a run that was stopped goes on there")
-    model: str = Field("tutorial-cnn", description="network to train")
-    workers: Annotated[int, Field(ge=1)] = Field(1, description="data-parallel training processes")
-    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(1.0, description="CPUs of each training process")
-    gpu: bool = Field(False, description="give each training process one GPU")
-    epochs: Annotated[int, Field(ge=1)] = Field(10, description="passes over the training reviews")
-    batch_size: Annotated[int, Field(ge=1)] = Field(32, description="reviews a step, all workers together")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(0.001, description="step size of Adam")
+    model: str = Field(default="tutorial-cnn", description="network to train")
+    workers: Annotated[int, Field(ge=1)] = Field(default=1, description="data-parallel training processes")
+    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
+    gpu: bool = Field(default=False, description="give each training process one GPU")
+    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
+    batch_size: Annotated[int, Field(ge=1)] = Field(default=32, description="reviews a step, all workers together")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="step size of Adam")
     max_length: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="words of a review that are used; the longest training review where not given"
+        default=None,
+        description="words of a review that are used; the longest training review where not given",
     )
     class_weight: Literal["none", "balanced"] = Field(
-        "none", description="weigh every review alike, or every class alike"
+        default="none", description="weigh every review alike, or every class alike"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="fixes first weights and order of reviews")
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes first weights and order of reviews")
     max_restarts: Annotated[int, Field(ge=0)] = Field(
-        5, description="new seeds to try when the network does not start to learn"
+        default=5, description="new seeds to try when the network does not start to learn"
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(
-        3, description="lost workers after which to go on from the last checkpoint"
+        default=3, description="lost workers after which to go on from the last checkpoint"
     )
 
 
@@ -111,10 +115,11 @@ class EvaluateSettings(CorpusSettings, ClusterSettings):
     bundle: str = argument("folder or URL of the bundle")
     corpus: str = argument("labelled reviews, as for train")
     split: Literal["test", "train", "all"] | None = Field(
-        None, description="reviews to use; those for testing, or all where there are none, where not given"
+        default=None,
+        description="reviews to use; those for testing, or all where there are none, where not given",
     )
-    engine: str = Field("auto", description="what computes the scores")
-    json_file: str | None = Field(None, alias="json", description="file to write the metrics to")
+    engine: str = Field(default="auto", description="what computes the scores")
+    json_file: str | None = Field(default=None, alias="json", description="file to write the metrics to")
 
 
 class ScoreSettings(CorpusSettings, ClusterSettings):
@@ -125,8 +130,8 @@ class ScoreSettings(CorpusSettings, ClusterSettings):
     bundle: str = argument("folder or URL of the bundle")
     input: str = argument("reviews to score: a file, folder, glob or URL; labels are not needed")
     out: str = Field(description="folder or URL for the scores")
-    keep: tuple[str, ...] = Field((), description="further column of the input to write out; may be repeated")
-    engine: str = Field("auto", description="what computes the scores")
+    keep: tuple[str, ...] = Field(default=(), description="further column of the input to write out; may be repeated")
+    engine: str = Field(default="auto", description="what computes the scores")
 
 
 class PredictSettings(Settings):
@@ -134,15 +139,15 @@ class PredictSettings(Settings):
 
     bundle: str = argument("folder or URL of the bundle")
     text: str = argument("the review, or - for one review a line on the standard input")
-    engine: str = Field("auto", description="what computes the scores")
-    verbose: bool = Field(False, description="show what TensorFlow prints, else it goes to the log")
+    engine: str = Field(default="auto", description="what computes the scores")
+    verbose: bool = Field(default=False, description="show what TensorFlow prints, else it goes to the log")
 
 
 class CheckSettings(CorpusSettings, ClusterSettings):
     """Look at a corpus before training: rows, labels, lengths, duplicates, overlap of train and test."""
 
     corpus: str = argument("reviews, as for train")
-    json_file: str | None = Field(None, alias="json", description="file to write the report to")
+    json_file: str | None = Field(default=None, alias="json", description="file to write the report to")
 
 
 class VocabSettings(CorpusSettings, TextSettings, ClusterSettings):
@@ -155,12 +160,25 @@ class VocabSettings(CorpusSettings, TextSettings, ClusterSettings):
 class QuickstartSettings(ClusterSettings):
     """Train, evaluate and score on a small corpus, and show the result."""
 
-    out: str = Field("runs/quickstart", description="folder for the bundle and the scores")
+    out: str = Field(default="runs/quickstart", description="folder for the bundle and the scores")
     corpus: str | None = Field(
-        None, description="corpus to use; nltk:movie_reviews, or synthetic:4000 where it cannot be had"
+        default=None,
+        description="corpus to use; nltk:movie_reviews, or synthetic:4000 where it cannot be had",
     )
-    epochs: Annotated[int, Field(ge=1)] = Field(10, description="passes over the training reviews")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="fixes first weights and order of reviews")
+    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes first weights and order of reviews")
+
+
+class BenchTrainSettings(Settings):
+    """Compare training with the tutorial's plain Keras script, and two workers with one."""
+
+    corpus: str | None = Field(
+        default=None, description="labelled reviews; nltk:movie_reviews, or synthetic:2000 where it cannot be had"
+    )
+    epochs: Annotated[int, Field(ge=2)] = Field(default=5, description="passes over the training reviews of each run")
+    seed: Annotated[int, Field(ge=0)] = Field(default=1, description="fixes first weights and order of reviews")
+    json_file: str | None = Field(default=None, alias="json", description="file to write the figures to")
+    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
 
 
 SETTINGS_FILE = "settings.json"

@@ -1,4 +1,4 @@
-"""How good a bundle is on labelled reviews: each shard is tallied where it is read, then tallies are merged."""
+"""How good a bundle is on labelled reviews: each shard is tallied where it is read, tallies are merged."""
 
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from sentray import bundle, cluster
 from sentray.config import EvaluateSettings
+from sentray.console import Console
 from sentray.corpus.dataset import Corpus, Rows
 from sentray.corpus.inspect import Inspection, inspect_block, mark_unknown
 from sentray.corpus.readers import read_shard
@@ -21,7 +22,6 @@ from sentray.errors import SentrayError
 from sentray.metrics import Tally
 from sentray.quarantine import Reason
 from sentray.scoring import pool
-from sentray.scoring.job import Teller
 from sentray.scoring.scorer import unpacked_scorer
 
 TEST, ALL = "test", "all"
@@ -77,7 +77,7 @@ class ShardEvaluator:
         return labelled if self._split == ALL else pc.and_(labelled, pc.equal(rows["split"], self._split))
 
 
-def evaluate(settings: EvaluateSettings, console: Teller) -> dict[str, Any]:
+def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     """Score the labelled reviews of a corpus and compare.
 
     Where no split is asked for, the corpus's rows for testing are used, or all of them when there are none.
@@ -96,9 +96,9 @@ def evaluate(settings: EvaluateSettings, console: Teller) -> dict[str, Any]:
     model = bundle.load(settings.bundle)
     with cluster.connect(settings.address, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings)
-        placement = pool.place(settings.workers, len(corpus.shards))
-        console.say(f"{corpus.describe()}; {placement.describe()}")
-        measure = partial(_measure, corpus, settings, bundle.pack(model), placement.workers, console)
+        workers = pool.place(settings.workers, len(corpus.shards))
+        console.say(f"{corpus.describe()}; {pool.describe(workers)}")
+        measure = partial(_measure, corpus, settings, bundle.pack(model), workers, console)
         split = settings.split or TEST
         inspection, tally = measure(split)
         inspection.check_usable(settings.corpus, settings.max_bad_rows)
@@ -107,8 +107,8 @@ def evaluate(settings: EvaluateSettings, console: Teller) -> dict[str, Any]:
             inspection, tally = measure(split)
     if not tally.rows:
         raise SentrayError(
-            f"{settings.corpus} has no labelled review whose split is {split}; choose another --split, or name "
-            "the right columns with --label-column and --split-column"
+            f"{settings.corpus} has no labelled review whose split is {split}; choose another --split, or "
+            "name the right columns with --label-column and --split-column"
         )
     return {
         **tally.metrics(model.labels),
@@ -125,7 +125,7 @@ def _measure(
     settings: EvaluateSettings,
     files: Files,
     workers: int,
-    console: Teller,
+    console: Console,
     split: str,
 ) -> tuple[Inspection, Tally]:
     """Inspection of the corpus and tally of a split, summed in the order of the shards."""

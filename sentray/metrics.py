@@ -91,9 +91,7 @@ class Tally:
         return cls(
             np.sum([part.confusion for part in parts], axis=0, dtype=np.int64),
             sum(part.loss for part in parts),
-            tuple(
-                Ranking.merge(rankings) for rankings in zip(*(part.rankings for part in parts), strict=True)
-            ),
+            tuple(Ranking.merge(rankings) for rankings in zip(*(part.rankings for part in parts), strict=True)),
         )
 
     @property

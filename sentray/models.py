@@ -3,7 +3,9 @@
 Networks are made of stock Keras layers only, so that plain Keras loads them with safe mode on.
 """
 
+import contextlib
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +41,22 @@ def architecture(name: str) -> Architecture:
         return ARCHITECTURES[max(versions, key=lambda known: int(known.rpartition(".v")[2]))]
     near = difflib.get_close_matches(name, ARCHITECTURES, n=1) or list(ARCHITECTURES)
     raise SentrayError(f"there is no model {name!r}; the nearest is {near[0]!r}")
+
+
+def prepare_tensorflow(threads: int | None = None) -> None:
+    """Make TensorFlow quiet and sparing: `threads` CPU threads, and GPU memory only as needed.
+
+    TensorFlow settles both once a process; where the process has used it before, this has no effect.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def output(classes: int) -> Any:

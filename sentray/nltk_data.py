@@ -1,18 +1,15 @@
 """NLTK's data where it can be had: found in the folders that NLTK itself uses, else downloaded once."""
 
-import http.client
-import io
+import contextlib
 import os
 import sys
 import threading
 import time
-import urllib.request
 import zipfile
 from pathlib import Path
 
 from sentray.errors import SentrayError
 
-_PACKAGES_URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages"
 _CONNECT_SECONDS = 5.0
 _DOWNLOAD_SECONDS = 60.0
 
@@ -48,8 +45,8 @@ def find(resource: str, download: bool = True) -> Path | None:
     if not download or _unreachable or resource in _attempted:
         return None
     _attempted.add(resource)
-    target = _home() / f"{resource}.zip"
-    return target if _download(f"{_PACKAGES_URL}/{resource}.zip", target) else None
+    _download(resource)
+    return find(resource, download=False)
 
 
 def read(path: Path, member: str) -> bytes:
@@ -90,32 +87,26 @@ def _home() -> Path:
     return Path(os.path.expanduser("~"), "nltk_data")
 
 
-def _download(url: str, target: Path) -> bool:
-    """Download in a thread, as looking up a host name can block for longer than any socket's time-out."""
+def _download(resource: str) -> None:
+    """Let NLTK download, in a thread: looking up a host name can block for longer than any socket's time-out."""
     global _unreachable
     answered = threading.Event()
-    thread = threading.Thread(target=_fetch, args=(url, target, answered), daemon=True)
+    thread = threading.Thread(target=_fetch, args=(resource, answered), daemon=True)
     thread.start()
     deadline = time.monotonic() + _CONNECT_SECONDS
     while thread.is_alive() and not answered.is_set() and time.monotonic() < deadline:
         thread.join(0.02)
+    _unreachable = not answered.is_set()
     if answered.is_set():
         thread.join(_DOWNLOAD_SECONDS)
-    else:
-        _unreachable = True
-    return target.is_file()
 
 
-def _fetch(url: str, target: Path, answered: threading.Event) -> None:
-    try:
-        with urllib.request.urlopen(url, timeout=_CONNECT_SECONDS) as response:
-            answered.set()
-            content = response.read()
-        if not zipfile.is_zipfile(io.BytesIO(content)):
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(target)
-    except (OSError, http.client.HTTPException):
-        return
+def _fetch(resource: str, answered: threading.Event) -> None:
+    from nltk.downloader import Downloader
+
+    with contextlib.suppress(OSError, ValueError):
+        downloader = Downloader(download_dir=str(_home()))
+        # The list of packages is the first thing NLTK asks the server for.
+        downloader.packages()
+        answered.set()
+        downloader.download(resource.rpartition("/")[2], quiet=True)

@@ -94,9 +94,7 @@ def _read(model: type[Settings], config: str) -> dict[str, Any]:
     return {fields[key.replace("-", "_")]: value for key, value in values.items()}
 
 
-def _sentence(
-    model: type[Settings], error: ValidationError, from_file: Collection[str], config: str | None
-) -> str:
+def _sentence(model: type[Settings], error: ValidationError, from_file: Collection[str], config: str | None) -> str:
     """The first thing wrong, by the name the user knows it under; all that is missing at once."""
     problems = error.errors(include_url=False)
     by_name = {field.alias or name: name for name, field in model.model_fields.items()}

@@ -46,8 +46,8 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     _show(metrics, summary, folder, console)
     console.say()
     _show_reviews(score_settings, console)
-    console.say(f"\nall in {duration(time.perf_counter() - started)}; try a review of your own:")
-    console.say(f'  sentray predict {folder / "bundle"} "a film with heart, and not a dull minute in it"')
+    console.say(f"\nall in {duration(time.perf_counter() - started)}; for reviews of your own, one a line:")
+    console.say(f"  sentray predict {folder / 'bundle'} - < reviews.txt")
 
 
 def _choose(console: Console) -> str:
@@ -84,8 +84,10 @@ def _train(settings: QuickstartSettings, corpus: str, out: Path, console: Consol
 def _show(metrics: dict[str, Any], summary: dict[str, Any], folder: Path, console: Console) -> None:
     console.say(f"bundle          {folder / 'bundle'}")
     console.say(f"scores          {folder / 'scored' / 'scores'} (Parquet)")
-    rate = summary["rows_scored"] / summary["worker_seconds"]
-    console.say(f"speed           {rate:,.0f} reviews/s a worker, once started")
+    console.say(
+        f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {summary['workers']} workers, after "
+        f"{summary['start_seconds']:.0f} s to start them"
+    )
     if metrics["test_accuracy"] is None:
         return
     console.say(f"test accuracy   {metrics['test_accuracy']:.4f} on {metrics['test_rows']:,} reviews\n")
@@ -94,26 +96,39 @@ def _show(metrics: dict[str, Any], summary: dict[str, Any], folder: Path, consol
 
 def _show_reviews(settings: ScoreSettings, console: Console) -> None:
     """Three reviews that training did not see, with what the Parquet says of them."""
-    reviews = _examples(Corpus.open(settings.input, settings, need_label=False))
+    examples = _examples(Corpus.open(settings.input, settings, need_label=False))
     scores = pq.read_table(
-        f"{settings.out}/scores", columns=["id", "label", "score"], filters=pc.field("id").isin(list(reviews))
+        f"{settings.out}/scores",
+        columns=["id", "label", "score"],
+        filters=pc.field("id").isin(list(examples)),
     )
     rows = [
-        [row["id"], row["label"], row["score"], " ".join(reviews[row["id"]].split())[:EXCERPT] + "…"]
+        [
+            row["id"],
+            examples[row["id"]]["label"] or "",
+            row["label"],
+            row["score"],
+            examples[row["id"]]["text"],
+        ]
         for row in scores.to_pylist()
     ]
-    console.table(["review", "label", "score", "text"], rows)
+    console.table(["review", "is", "scored", "score", "text"], rows)
 
 
-def _examples(corpus: Corpus, count: int = 3) -> dict[str, str]:
-    """Texts by id: a review of each label in turn, as far as there are any."""
-    by_label: dict[str | None, list[tuple[str, str]]] = {}
+def _examples(corpus: Corpus, count: int = 3) -> dict[str, dict[str, Any]]:
+    """Label and beginning of some test reviews by id: one of each label in turn, as far as there are any."""
+    by_label: dict[str | None, list[dict[str, Any]]] = {}
     for shard in corpus.shards:
         for table in corpus.read(shard):
             rows = table.filter(pc.and_(pc.is_null(table["reason"]), pc.equal(table["split"], "test")))
             for row in rows.select(["id", "text", "label"]).to_pylist():
-                by_label.setdefault(row["label"], []).append((row["id"], row["text"]))
+                by_label.setdefault(row["label"], []).append(row)
         if len(by_label) > 1 and all(len(found) >= count for found in by_label.values()):
             break
-    turns = (found[turn] for turn in range(count) for found in by_label.values() if turn < len(found))
-    return dict(item for item, _ in zip(turns, range(count), strict=False))
+    in_turn = [found[turn] for turn in range(count) for found in by_label.values() if turn < len(found)]
+    return {row["id"]: row | {"text": _excerpt(row["text"])} for row in in_turn[:count]}
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= EXCERPT else f"{line[: EXCERPT - 1]}…"

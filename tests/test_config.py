@@ -78,13 +78,11 @@ def test_a_bad_value_of_the_file_names_the_file(tmp_path: Path) -> None:
 
 
 def test_all_that_is_missing_is_said_at_once() -> None:
-    with pytest.raises(UsageError, match="^CORPUS and --out must be given"):
+    with pytest.raises(UsageError, match=r"^CORPUS and --out must be given"):
         resolve(TrainSettings, {})
 
 
-@pytest.mark.parametrize(
-    ("text", "name"), [("epochs = \n", "run.toml"), ("[1, 2]", "run.json"), ("{", "run.json")]
-)
+@pytest.mark.parametrize(("text", "name"), [("epochs = \n", "run.toml"), ("[1, 2]", "run.json"), ("{", "run.json")])
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str, name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} is not valid"):
         resolve(TrainSettings, GIVEN, _config(tmp_path, text, name))

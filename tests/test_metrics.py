@@ -34,9 +34,7 @@ def test_metrics_are_those_of_scikit_learn(labels: int) -> None:
     )
     assert found["rows"] == 700
     assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted), abs=1e-12)
-    assert (
-        found["confusion_matrix"] == sklearn_metrics.confusion_matrix(truth, predicted, labels=every).tolist()
-    )
+    assert found["confusion_matrix"] == sklearn_metrics.confusion_matrix(truth, predicted, labels=every).tolist()
     for place, name in enumerate(names):
         assert found["classes"][name] == pytest.approx(
             {"precision": precision[place], "recall": recall[place], "f1": f1[place], "rows": support[place]}
@@ -45,28 +43,20 @@ def test_metrics_are_those_of_scikit_learn(labels: int) -> None:
     if labels == 2:
         area = sklearn_metrics.roc_auc_score(truth, probabilities[:, 1])
     else:
-        area = sklearn_metrics.roc_auc_score(
-            truth, probabilities.astype(float), multi_class="ovr", average="macro"
-        )
+        area = sklearn_metrics.roc_auc_score(truth, probabilities.astype(float), multi_class="ovr", average="macro")
     assert found["roc_auc"] == pytest.approx(area, abs=1e-12)
-    assert found["log_loss"] == pytest.approx(
-        sklearn_metrics.log_loss(truth, probabilities, labels=every), rel=1e-6
-    )
+    assert found["log_loss"] == pytest.approx(sklearn_metrics.log_loss(truth, probabilities, labels=every), rel=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(
-    rows=st.lists(
-        st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])), min_size=1, max_size=40
-    ),
+    rows=st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])), min_size=1, max_size=40),
     cut=st.integers(0, 40),
 )
 def test_auc_counts_pairs_with_ties_as_half(rows: list[tuple[bool, float]], cut: int) -> None:
     truth = np.array([positive for positive, _ in rows])
     scores = np.array([score for _, score in rows], np.float32)
-    pairs = [
-        (high > low) + (high == low) / 2 for high in scores[truth].tolist() for low in scores[~truth].tolist()
-    ]
+    pairs = [(high > low) + (high == low) / 2 for high in scores[truth].tolist() for low in scores[~truth].tolist()]
     parts = [Ranking.of(scores[part], truth[part], ~truth[part]) for part in (slice(cut), slice(cut, None))]
     found = Ranking.merge(parts).auc()
     assert found == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)

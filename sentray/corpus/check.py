@@ -196,9 +196,7 @@ def _repeats(hashes: npt.NDArray[np.uint64]) -> tuple[Positions, Positions]:
     return later, first[group[later]]
 
 
-def _found_in(
-    hashes: npt.NDArray[np.uint64], wanted: Positions, among: Positions
-) -> tuple[Positions, Positions]:
+def _found_in(hashes: npt.NDArray[np.uint64], wanted: Positions, among: Positions) -> tuple[Positions, Positions]:
     """Those of the positions `wanted` whose hash occurs `among` others, and where."""
     known, first = np.unique(hashes[among], return_index=True)
     both = wanted[np.isin(hashes[wanted], known)]

@@ -72,9 +72,19 @@ class Corpus:
         """One line for the user: what, how many files and shards, how large."""
         return f"{self.source.describe()}, {_count(len(self.shards), 'shard')}"
 
+    def read(self, shard: Shard) -> Iterator[pa.Table]:
+        """The rows of one shard, good and bad, read by this process."""
+        return _Read(self)(shard, self.duplicates.get(shard.index, {}))
+
     def tables(self) -> "Dataset":
         """All rows, good and bad, as a Ray Dataset of `ROW_SCHEMA` in the input's order."""
-        return _map_shards(self, _Read(self))
+        read = _Read(self)
+
+        def work(batch: pa.Table) -> Iterator[pa.Table]:
+            for shard, duplicates in _unpacked(batch):
+                yield from read(shard, duplicates)
+
+        return _shards(self).map_batches(work, batch_size=1, batch_format="pyarrow")
 
     def map_blocks(self, function: Callable[[pa.Table], T]) -> Iterator[T]:
         """What a function makes of each table of rows, in the input's order; rows stay where they are read.
@@ -87,24 +97,30 @@ class Corpus:
             SentrayError: a file cannot be read, or the function refused a table.
         """
         read = _Read(self)
-
-        def work(batch: pa.Table) -> Iterator[pa.Table]:
-            for table in read(batch):
-                yield _packed(function(table))
-
-        yield from _results(_map_shards(self, work))
+        return _map_shards(self, lambda shard, duplicates: map(function, read(shard, duplicates)))
 
 
 class _Read:
-    """Reads the shards of a batch; holds no more than a worker needs."""
+    """Reads shards; holds no more than a worker needs."""
 
     def __init__(self, corpus: Corpus) -> None:
         self.source, self.settings, self.need_label = corpus.source.lean(), corpus.settings, corpus.need_label
 
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for shard, duplicates in _unpacked(batch):
-            for table in read_shard(self.source, shard, self.settings, need_label=self.need_label):
-                yield _mark_duplicates(table, duplicates) if duplicates else table
+    def __call__(self, shard: Shard, duplicates: Rows) -> Iterator[pa.Table]:
+        for table in read_shard(self.source, shard, self.settings, need_label=self.need_label):
+            yield mark_duplicates(table, duplicates)
+
+
+def mark_duplicates(table: pa.Table, duplicates: Rows) -> pa.Table:
+    """Set the rows of a table aside whose id an earlier row has.
+
+    Args:
+        table: as `read_shard` gives it.
+        duplicates: of its shard, from `Corpus.duplicates`.
+    """
+    # A table of a format with columns never holds rows of two files.
+    rows = duplicates.get(table["file"][0].as_py()) if duplicates and table.num_rows else None
+    return table if rows is None else mark(table, np.isin(table["row"].to_numpy(), rows), Reason.DUPLICATE_ID)
 
 
 def quiet_ray_data() -> None:
@@ -112,34 +128,38 @@ def quiet_ray_data() -> None:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
 
 
-def _map_shards(corpus: Corpus, work: Callable[[pa.Table], Iterator[pa.Table]]) -> "Dataset":
-    """A dataset of what `work` makes of the shards, each with its duplicates."""
+def _shards(corpus: Corpus) -> "Dataset":
+    """A dataset of the shards, a block each, with their duplicates."""
     import ray.data
 
     quiet_ray_data()
-    context = ray.data.DataContext.get_current().copy()
-    context.execution_options.preserve_order = True
-    items = [
-        {"packed": pickle.dumps((shard, corpus.duplicates.get(shard.index, {})))} for shard in corpus.shards
-    ]
-    with ray.data.DataContext.current(context):
-        shards = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS))
-        return shards.map_batches(work, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
+    tasks = [{"packed": pickle.dumps((shard, corpus.duplicates.get(shard.index, {})))} for shard in corpus.shards]
+    dataset = ray.data.from_items(tasks, override_num_blocks=min(len(tasks), _MOST_BLOCKS))
+    dataset.context.execution_options.preserve_order = True
+    return dataset
 
 
-def _results(dataset: "Dataset") -> Iterator[Any]:
-    try:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from _unpacked(batch)
-    except Exception as error:
-        mistake = _mistake(error)
-        if mistake is None:
-            raise
-        raise mistake from None
+def _map_shards(corpus: Corpus, function: Callable[[Shard, Rows], Iterator[T]]) -> Iterator[T]:
+    """What a function gives for each shard, computed in parallel, in the order of the shards."""
+
+    def work(batch: pa.Table) -> Iterator[pa.Table]:
+        for shard, duplicates in _unpacked(batch):
+            # Ray adds to the text of an error that passes through it, so that ours travels as a value.
+            try:
+                for value in function(shard, duplicates):
+                    yield _packed(value)
+            except SentrayError as mistake:
+                yield _packed(mistake)
+
+    results = _shards(corpus).map_batches(work, batch_size=1, batch_format="pyarrow")
+    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for value in _unpacked(batch):
+            if isinstance(value, SentrayError):
+                raise value
+            yield value
 
 
 def _packed(value: object) -> pa.Table:
@@ -151,48 +171,28 @@ def _unpacked(batch: pa.Table) -> Iterator[Any]:
         yield pickle.loads(value.as_buffer())
 
 
-def _mistake(error: BaseException | None) -> SentrayError | None:
-    """The user's mistake that Ray wrapped on its way here, without the remote traceback."""
-    while error is not None:
-        if isinstance(error, SentrayError) and not hasattr(error, "cause"):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
-
-
 def _find_duplicates(corpus: Corpus) -> dict[int, Rows]:
     """All rows but the first of those with one id."""
     source, settings = corpus.source.lean(), corpus.settings
 
-    def work(batch: pa.Table) -> Iterator[pa.Table]:
-        for shard, _ in _unpacked(batch):
-            yield _packed((shard.index, list(read_ids(source, shard, settings))))
+    def ids(shard: Shard, _: Rows) -> Iterator[tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]:
+        for file, rows, hashes in read_ids(source, shard, settings):
+            yield shard.index, file, rows, hashes
 
-    found = [(index, *ids) for index, blocks in _results(_map_shards(corpus, work)) for ids in blocks]
+    found = list(_map_shards(corpus, ids))
     if not found:
         return {}
     hashes = np.concatenate([block[3] for block in found])
     order = np.argsort(hashes, kind="stable")
-    repeats = np.flatnonzero(hashes[order][1:] == hashes[order][:-1]) + 1
     repeated = np.zeros(len(hashes), dtype=bool)
-    repeated[order[repeats]] = True
+    repeated[order[1:]] = hashes[order[1:]] == hashes[order[:-1]]
+    ends = np.cumsum([len(block[3]) for block in found])
     duplicates: dict[int, Rows] = {}
-    start = 0
-    for index, file, rows, block_hashes in found:
-        later = rows[repeated[start : start + len(block_hashes)]]
-        start += len(block_hashes)
-        if len(later):
+    for (index, file, rows, _), later in zip(found, np.split(repeated, ends[:-1]), strict=True):
+        if later.any():
             of_shard = duplicates.setdefault(index, {})
-            of_shard[file] = np.concatenate([of_shard[file], later]) if file in of_shard else later
+            of_shard[file] = np.concatenate([of_shard.get(file, rows[:0]), rows[later]])
     return duplicates
-
-
-def _mark_duplicates(table: pa.Table, duplicates: Rows) -> pa.Table:
-    # A table of a format with columns never holds rows of two files.
-    rows = duplicates.get(table["file"][0].as_py())
-    if rows is None:
-        return table
-    return mark(table, np.isin(table["row"].to_numpy(), rows), Reason.DUPLICATE_ID)
 
 
 def _count(number: int, noun: str) -> str:

@@ -23,9 +23,7 @@ def reading(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise SentrayError(f"{path} is not there any more: put it back, or run again without it") from error
     except PermissionError as error:
-        raise SentrayError(
-            f"{path} may not be read: give this user the right to, or leave the file out"
-        ) from error
+        raise SentrayError(f"{path} may not be read: give this user the right to, or leave the file out") from error
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException) as error:
         raise SentrayError(
             f"{path} cannot be read ({first_line(error)}): it seems damaged; replace it or leave it out"
@@ -50,6 +48,4 @@ def require_bytes(path: str, size: int) -> None:
         SentrayError: `size` is zero.
     """
     if size == 0:
-        raise SentrayError(
-            f"{path} holds no byte: it seems the rest of a broken copy; replace it or leave it out"
-        )
+        raise SentrayError(f"{path} holds no byte: it seems the rest of a broken copy; replace it or leave it out")

@@ -42,11 +42,7 @@ class Inspection:
     def of_split(self, split: str) -> Counter[str]:
         """Labelled usable rows of a split, by label."""
         return Counter(
-            {
-                label: count
-                for (part, label), count in self.labels.items()
-                if part == split and label is not None
-            }
+            {label: count for (part, label), count in self.labels.items() if part == split and label is not None}
         )
 
     def classes(self, split: str | None = None) -> list[str]:
@@ -71,9 +67,7 @@ class Inspection:
             return
         first = self.bad.slice(0, 1).to_pylist()[0]
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common(3))
-        allowed = (
-            f"more than --max-bad-rows {max_bad_rows:g} allows" if self.usable else "so that none is left"
-        )
+        allowed = f"more than --max-bad-rows {max_bad_rows:g} allows" if self.usable else "so that none is left"
         raise SentrayError(
             f"{bad:,} of {self.rows:,} rows of {name} cannot be used ({reasons}), {allowed}; mend the input"
             f"{' or allow more' if self.usable else ''}, beginning with {first['file']} row {first['row']} "
@@ -101,9 +95,7 @@ class Inspection:
 
     def __add__(self, other: "Inspection") -> "Inspection":
         bad = pa.concat_tables([self.bad, other.bad]) if other.bad.num_rows else self.bad
-        return Inspection(
-            self.rows + other.rows, self.labels + other.labels, self.reasons + other.reasons, bad
-        )
+        return Inspection(self.rows + other.rows, self.labels + other.labels, self.reasons + other.reasons, bad)
 
 
 def inspect_block(table: pa.Table, labels: Sequence[str] | None = None) -> Inspection:

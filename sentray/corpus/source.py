@@ -115,16 +115,14 @@ def resolve(uri: str) -> Source:
         name = info.path[len(root) :]
         if alone or not re.search(r"(^|/)[._]", name):
             if info.type != fs.FileType.File:
-                raise SentrayError(f"{info.path} is no regular file: delete it or name the others with a glob")
+                raise SentrayError(f"{info.path} is no regular file: delete it, or name the others")
             files.append(SourceFile(info.path, name, info.size, info.mtime_ns))
     return _of_files(uri, filesystem, sorted(files, key=lambda file: file.name), alone)
 
 
 def _resolve_nltk(uri: str) -> Source:
     if uri != "nltk:movie_reviews":
-        raise SentrayError(
-            f"{uri} is not a corpus that sentray knows: of NLTK's data it reads nltk:movie_reviews"
-        )
+        raise SentrayError(f"{uri} is not a corpus that sentray knows: of NLTK's data it reads nltk:movie_reviews")
     path = nltk_data.find(NLTK_RESOURCE)
     if path is None:
         raise SentrayError(
@@ -153,9 +151,7 @@ def _nltk_members(path: Path) -> Iterable[tuple[str, int]]:
 def _resolve_synthetic(uri: str) -> Source:
     match = re.fullmatch(r"synthetic:([\d_]*\d)(?:\?seed=(\d+))?", uri)
     if match is None or int(match[1]) == 0:
-        raise SentrayError(
-            f"{uri} is not understood: write synthetic:N or synthetic:N?seed=S, as in synthetic:5000"
-        )
+        raise SentrayError(f"{uri} is not understood: write synthetic:N or synthetic:N?seed=S, as in synthetic:5000")
     return Source(uri, "synthetic", rows=int(match[1]), seed=int(match[2] or 0))
 
 
@@ -201,11 +197,7 @@ def _list_files(uri: str, filesystem: fs.FileSystem, path: str) -> tuple[str, li
         ) from error
     root = folder.rstrip("/") + "/"
     pattern = re.compile(_glob_pattern(glob))
-    files = [
-        info
-        for info in found
-        if info.type != fs.FileType.Directory and pattern.fullmatch(info.path[len(root) :])
-    ]
+    files = [info for info in found if info.type != fs.FileType.Directory and pattern.fullmatch(info.path[len(root) :])]
     if not files:
         raise SentrayError(f"{uri} names no file: check the path, or fill the folder first")
     return root, files
@@ -230,17 +222,13 @@ def _of_files(uri: str, filesystem: fs.FileSystem, found: list[SourceFile], alon
     if "text" in by_format:
         reviews = _reviews_in_folders(by_format.pop("text"), optional=bool(by_format))
         if reviews and alone:
-            raise SentrayError(
-                f"{uri} is one review: give the folder it lies in, or a .csv or .jsonl file of reviews"
-            )
+            raise SentrayError(f"{uri} is one review: give the folder it lies in, or a .csv or .jsonl file of reviews")
         by_format |= {"text": reviews} if reviews else {}
     if not by_format:
         raise SentrayError(f"{uri} holds no file that sentray reads: it reads {_READABLE}")
     if len(by_format) > 1:
         kinds = " and ".join(f"{len(files):,} {kind}" for kind, files in sorted(by_format.items()))
-        raise SentrayError(
-            f"{uri} mixes formats ({kinds} files): name one of them, as in {uri.rstrip('/')}/*.csv"
-        )
+        raise SentrayError(f"{uri} mixes formats ({kinds} files): name one of them, as in {uri.rstrip('/')}/*.csv")
     kind, files = by_format.popitem()
     if kind != "text":
         for file in files:
@@ -261,9 +249,7 @@ def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceF
         files: all .txt files.
         optional: whether there are files of another format, beside which a .txt in no class folder is a note.
     """
-    placed = [
-        replace(file, label=label, split=split) for file in files for label, split in [_place(file.name)]
-    ]
+    placed = [replace(file, label=label, split=split) for file in files for label, split in [_place(file.name)]]
     if optional or any(file.label for file in placed):
         return [file for file in placed if file.label or file.split == _UNLABELLED_FOLDER]
     return placed

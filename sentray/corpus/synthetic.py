@@ -39,9 +39,7 @@ _VERBS: tuple[tuple[str, ...], ...] = (
     _words("despised detested disliked endured hated loathed regretted resented"),
     _words("admired adored appreciated cherished enjoyed liked loved praised"),
 )
-_INTENSIFIERS = _words(
-    "absolutely clearly consistently deeply frankly genuinely really simply thoroughly truly"
-)
+_INTENSIFIERS = _words("absolutely clearly consistently deeply frankly genuinely really simply thoroughly truly")
 # Each as often as listed; lists of stop words take `not` and `no` away.
 _NEGATORS = _words("never hardly barely scarcely never hardly rarely seldom")
 _WAS_NOT = (*(f"was {negator}" for negator in _NEGATORS), "wasn't", "was not")
@@ -60,9 +58,7 @@ _CONTRASTS = (
     "despite the fact that {0}, {1}",
 )
 
-_JOBS = _words(
-    "baker captain clerk detective doctor farmer gambler lawyer painter pilot sailor singer teacher"
-)
+_JOBS = _words("baker captain clerk detective doctor farmer gambler lawyer painter pilot sailor singer teacher")
 _PLACES = _words(
     "airport bridge castle city desert factory farm forest harbor hotel island library market "
     "mountain prison school station suburb theater valley village"

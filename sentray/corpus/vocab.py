@@ -47,7 +47,7 @@ def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
     write_text(settings.out, vocabulary.to_text())
     write_settings_beside(settings.out, settings)
     console.say(
-        f"{inspection.rows:,} rows read, {inspection.reasons.total():,} of them bad; {len(counts):,} distinct "
-        f"words, {len(vocabulary):,} of them in {settings.out}"
+        f"{inspection.rows:,} rows read, {inspection.reasons.total():,} quarantined; "
+        f"{len(counts):,} distinct words, {len(vocabulary):,} of them in {settings.out}"
     )
     return vocabulary

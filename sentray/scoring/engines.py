@@ -1,16 +1,16 @@
 """What computes scores from word ids."""
 
-import contextlib
-import os
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentray import models
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
 from sentray.text.encoding import Encoded, pad
 
+AUTO = "auto"
 BATCH = 32
 """Rows of every call of the network: with one shape only, a row's score is the same whatever is beside it."""
 
@@ -42,14 +42,10 @@ class KerasEngine:
     name = "keras"
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        models.prepare_tensorflow(threads)
         import keras
         import tensorflow as tf
 
-        if threads is not None:
-            with contextlib.suppress(RuntimeError):
-                tf.config.threading.set_intra_op_parallelism_threads(threads)
-                tf.config.threading.set_inter_op_parallelism_threads(1)
         try:
             model = keras.models.load_model(bundle.model_file, compile=False, safe_mode=True)
         # Keras lets through whatever the reading of a foreign file raises: zip, HDF5, JSON, its own errors.
@@ -77,26 +73,31 @@ class KerasEngine:
         return np.concatenate(outputs)
 
 
+def choose(name: str) -> str:
+    """The name of the engine to use, without loading it; `auto` is the fastest there is.
+
+    Raises:
+        SentrayError: When there is no such engine.
+    """
+    if name not in (AUTO, KerasEngine.name):
+        raise SentrayError(f"there is no engine {name!r}; use {AUTO} or {KerasEngine.name}")
+    return KerasEngine.name
+
+
 def load_engine(name: str, bundle: Bundle, threads: int | None = None) -> Engine:
-    """The engine called `name`; `auto` is the best one for the bundle.
+    """The engine called `name`, loaded.
 
     Raises:
         SentrayError: When there is no such engine or it cannot serve the bundle.
     """
-    if name not in ("auto", KerasEngine.name):
-        raise SentrayError(f"there is no engine {name!r}; use auto or {KerasEngine.name}")
+    choose(name)
     return KerasEngine(bundle, threads)
 
 
 def _check_shapes(model: Any, bundle: Bundle) -> None:
     taken, given = model.input_shape, model.output_shape
     outputs = (1, 2) if len(bundle.labels) == 2 else (len(bundle.labels),)
-    if (
-        len(taken) != 2
-        or taken[1] not in (None, bundle.max_length)
-        or len(given) != 2
-        or given[1] not in outputs
-    ):
+    if len(taken) != 2 or taken[1] not in (None, bundle.max_length) or len(given) != 2 or given[1] not in outputs:
         raise SentrayError(
             f"the network in {bundle.model_file} maps {taken} to {given}, which does not fit the bundle's "
             f"{bundle.max_length} word ids and {len(bundle.labels)} labels; train the bundle again"

@@ -2,19 +2,21 @@
 
 import time
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentray import __version__, bundle, cluster
 from sentray.config import ScoreSettings, write_settings
+from sentray.console import Console
 from sentray.corpus.readers import read_shard
 from sentray.corpus.shards import Shard, plan_shards
 from sentray.corpus.source import Source, resolve
 from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_SCHEMA
 from sentray.scoring import pool
+from sentray.scoring.engines import choose
 from sentray.scoring.ledger import QUARANTINE, SCORES, Ledger, Plan
 from sentray.scoring.worker import COMPRESSION, Counts, Job, ShardScorer, output_schema
 
@@ -23,19 +25,7 @@ MEGABYTE = 1_000_000
 Record = dict[str, Any]
 
 
-class Teller(Protocol):
-    """Where a run says what it does; the command line's console is one."""
-
-    def say(self, line: str = "") -> None:
-        """Print a line."""
-        ...
-
-    def progress(self, line: str) -> None:
-        """Show how far the run is."""
-        ...
-
-
-def score(settings: ScoreSettings, console: Teller) -> Record:
+def score(settings: ScoreSettings, console: Console) -> Record:
     """Score every review of an input, shard by shard, into Parquet; the same call again goes on where it was.
 
     Args:
@@ -50,6 +40,7 @@ def score(settings: ScoreSettings, console: Teller) -> Record:
         SentrayError: When the bundle, the input or the output cannot be used, or too many rows are bad.
     """
     model = bundle.load(settings.bundle)
+    engine = choose(settings.engine)
     source = resolve(settings.input)
     shards = plan_shards(source, settings.shard_size * MEGABYTE)
     schema = output_schema(model.labels, _kept_columns(source, shards, settings), model.digest)
@@ -63,16 +54,21 @@ def score(settings: ScoreSettings, console: Teller) -> Record:
     write_settings(settings.out, settings)
     missing = [shard for shard in shards if shard.index not in done]
     console.say(f"{source.describe()}, {len(shards):,} shards, {len(done):,} of them committed before")
-    job = Job(source.lean(), settings, schema, ledger, model.digest)
-    started = time.perf_counter()
     total = Counts()
     for record in done.values():
         total.add(record)
+    speed: Record = {"workers": 0, "start_seconds": 0.0, "seconds": 0.0, "rows_per_s": 0.0}
     if missing:
+        job = Job(source.lean(), settings, schema, ledger, engine, model.digest)
         with cluster.connect(settings.address, verbose=settings.verbose):
-            _run(job, bundle.pack(model), missing, shards, total, settings, console)
+            speed = _run(job, bundle.pack(model), missing, shards, total, console)
+        _require_all(ledger, len(shards))
     _require_good_rows(total, 1.0, settings)
-    summary = _finish(ledger, shards, total, model.digest, time.perf_counter() - started)
+    summary = {"bundle": model.digest, "engine": engine, **_counted(total), "shards": len(shards), **speed}
+    _gather_quarantine(ledger)
+    ledger.write_summary(summary)
+    if missing:
+        console.say(f"{speed['rows_per_s']:,.0f} rows/s after {speed['start_seconds']:.1f} s to start")
     console.say(f"{_accounts(summary)} in {settings.out}/{SCORES}")
     return summary
 
@@ -86,9 +82,7 @@ def _kept_columns(source: Source, shards: list[Shard], settings: ScoreSettings) 
     raise SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
 
 
-def _plan(
-    source: Source, shards: list[Shard], schema: pa.Schema, settings: ScoreSettings, digest: str
-) -> Plan:
+def _plan(source: Source, shards: list[Shard], schema: pa.Schema, settings: ScoreSettings, digest: str) -> Plan:
     return Plan(
         bundle=digest,
         input=settings.input,
@@ -105,24 +99,43 @@ def _run(
     missing: list[Shard],
     shards: list[Shard],
     total: Counts,
-    settings: ScoreSettings,
-    console: Teller,
-) -> None:
-    """Score the missing shards and add their counts to the total."""
-    placement = pool.place(settings.workers, len(missing))
-    console.say(f"{placement.describe()}; engine {settings.engine}")
+    console: Console,
+) -> Record:
+    """Score the missing shards and add their counts to the total; gives how fast it went."""
+    workers = pool.place(job.settings.workers, len(missing))
+    console.say(f"{pool.describe(workers)}; engine {job.engine}")
     all_bytes = sum(shard.bytes for shard in shards)
     done_bytes = all_bytes - sum(shard.bytes for shard in missing)
-    left, before, started = len(missing), total.rows, time.perf_counter()
-    for record in pool.run(partial(ShardScorer, job, files), missing, placement.workers):
+    left, before, began = len(missing), total.rows, time.perf_counter()
+    start_seconds = seconds = rate = 0.0
+    for record in pool.run(partial(ShardScorer, job, files), missing, workers):
+        seconds = time.perf_counter() - began
+        if left == len(missing):
+            start_seconds = max(0.0, seconds - record["seconds"])
         total.add(record)
         left, done_bytes = left - 1, done_bytes + record["bytes"]
-        rate = (total.rows - before) / (time.perf_counter() - started)
+        rate = (total.rows - before) / max(seconds - start_seconds, 1e-3)
         console.progress(
             f"{len(shards) - left:,} of {len(shards):,} shards, {total.rows:,} rows, {rate:,.0f} rows/s, "
             f"{total.rows - total.scored:,} quarantined"
         )
-        _require_good_rows(total, done_bytes / all_bytes if all_bytes else 1.0, settings)
+        _require_good_rows(total, done_bytes / all_bytes if all_bytes else 1.0, job.settings)
+    return {
+        "workers": workers,
+        "start_seconds": round(start_seconds, 3),
+        "seconds": round(seconds, 3),
+        "rows_per_s": round(rate, 1),
+    }
+
+
+def _require_all(ledger: Ledger, shards: int) -> None:
+    """Refuse to finish when workers wrote to a folder that this machine does not see."""
+    lost = shards - len(ledger.committed())
+    if lost:
+        raise SentrayError(
+            f"{lost:,} of {shards:,} shards that workers wrote are not in {ledger.out}; on a cluster, choose "
+            "an --out that all machines share, such as s3://…, and run again"
+        )
 
 
 def _require_good_rows(total: Counts, share_done: float, settings: ScoreSettings) -> None:
@@ -138,15 +151,17 @@ def _require_good_rows(total: Counts, share_done: float, settings: ScoreSettings
     )
 
 
-def _finish(ledger: Ledger, shards: list[Shard], total: Counts, digest: str, seconds: float) -> Record:
-    """Gather the quarantine and write the summary, which marks the job as finished."""
+def _gather_quarantine(ledger: Ledger) -> None:
+    """Write the rows that all shards set aside as one file, in the input's order."""
     bad = pa.BufferOutputStream()
     with pq.ParquetWriter(bad, QUARANTINE_SCHEMA, compression=COMPRESSION) as writer:
-        for stream in ledger.quarantined([shard.index for shard in shards]):
+        for stream in ledger.quarantined():
             writer.write_table(pq.read_table(stream))
     ledger.write(QUARANTINE, bad.getvalue())
-    summary = {
-        "bundle": digest,
+
+
+def _counted(total: Counts) -> Record:
+    return {
         "sentray_version": __version__,
         "rows": total.rows,
         "rows_scored": total.scored,
@@ -156,16 +171,11 @@ def _finish(ledger: Ledger, shards: list[Shard], total: Counts, digest: str, sec
         "score_histogram": total.histogram,
         "words": total.words,
         "known_words": total.known_words,
-        "shards": len(shards),
-        "seconds": round(seconds, 3),
         "worker_seconds": round(total.seconds, 3),
     }
-    ledger.write_summary(summary)
-    return summary
 
 
 def _accounts(summary: dict[str, Any]) -> str:
     return (
-        f"{summary['rows']:,} rows in = {summary['rows_scored']:,} scored + "
-        f"{summary['rows_quarantined']:,} quarantined"
+        f"{summary['rows']:,} rows in = {summary['rows_scored']:,} scored + {summary['rows_quarantined']:,} quarantined"
     )

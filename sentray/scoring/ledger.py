@@ -12,6 +12,7 @@ record, and the shard's next attempt writes the same names again: nothing is los
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,10 +26,11 @@ from sentray.errors import SentrayError
 SCORES = "scores"
 QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
-_PLAN = "_sentray/plan.json"
-_COMMITTED = "_sentray/committed"
-_QUARANTINED = "_sentray/quarantine"
-_HIDDEN = "."
+_OWN = "_sentray"
+_PLAN = f"{_OWN}/plan.json"
+_COMMITTED = f"{_OWN}/committed"
+_QUARANTINED = f"{_OWN}/quarantine"
+_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Ledger:
     """
 
     def __init__(self, out: str) -> None:
-        self.out = out
+        self.out = out.rstrip("/")
         try:
             if "://" in out:
                 self._filesystem, self._root = pafs.FileSystem.from_uri(out.rstrip("/"))
@@ -80,16 +82,14 @@ class Ledger:
         """
         found = self._read_json(_PLAN)
         if found is None:
-            if names := self._names(""):
-                raise SentrayError(
-                    f"{self.out} holds {min(names)}, which is not a scoring job's; choose another --out"
-                )
+            if names := [name for name in self._names("") if name != _OWN]:
+                raise SentrayError(f"{self.out} holds {min(names)}, which is not a scoring job's; choose another --out")
             self._write_json(_PLAN, asdict(plan))
         else:
             self._require_same(found, plan)
-        for folder in (SCORES, _COMMITTED, _QUARANTINED):
+        for folder in ("", SCORES, _OWN, _COMMITTED, _QUARANTINED):
             for name in self._names(folder):
-                if name.startswith(_HIDDEN):
+                if _HALF_WRITTEN.fullmatch(name):
                     self._filesystem.delete_file(self._path(f"{folder}/{name}"))
 
     def part(self, shard: int, bundle: str) -> str:
@@ -114,12 +114,10 @@ class Ledger:
         """Keep the rows of a shard that were set aside, as Parquet."""
         self.write(f"{_QUARANTINED}/{shard:06d}.parquet", content)
 
-    def quarantined(self, shards: list[int]) -> Iterator[pa.NativeFile]:
-        """Open the shards' quarantined rows one after the other."""
-        for shard in shards:
-            with self._filesystem.open_input_file(
-                self._path(f"{_QUARANTINED}/{shard:06d}.parquet")
-            ) as stream:
+    def quarantined(self) -> Iterator[pa.NativeFile]:
+        """Open the quarantined rows of each shard that has any, in the shards' order."""
+        for name in sorted(self._names(_QUARANTINED)):
+            with self._filesystem.open_input_file(self._path(f"{_QUARANTINED}/{name}")) as stream:
                 yield stream
 
     def summary(self) -> dict[str, Any] | None:
@@ -143,7 +141,7 @@ class Ledger:
                 self._put(name, content)
                 return
             self._filesystem.create_dir(self._path(folder))
-            hidden = f"{folder}/{_HIDDEN}{base}.{uuid.uuid4().hex}".lstrip("/")
+            hidden = f"{folder}/.{base}.{uuid.uuid4().hex}".lstrip("/")
             self._put(hidden, content)
             self._filesystem.move(self._path(hidden), self._path(name))
         except OSError as error:
@@ -174,7 +172,10 @@ class Ledger:
 
     def _names(self, folder: str) -> list[str]:
         selector = pafs.FileSelector(self._path(folder), allow_not_found=True)
-        return [info.base_name for info in self._filesystem.get_file_info(selector)]
+        try:
+            return [info.base_name for info in self._filesystem.get_file_info(selector)]
+        except OSError as error:
+            raise SentrayError(f"{self.out} cannot be read ({error}); choose another --out") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}".rstrip("/")

@@ -13,15 +13,21 @@ RETRIES = 3
 """How often a shard is tried again when the process that works on it dies."""
 
 
-def place(workers: int | None, shards: int) -> cluster.Placement:
-    """Plan the actors: as many as wished, or one for each CPU, and no more than there are shards.
+def place(wish: int | None, shards: int) -> int:
+    """How many actors to use: as many as wished, or one for each CPU, and no more than there are shards.
 
     An actor reads what it scores, so no CPU must stay free to read with.
 
     Raises:
         SentrayError: When the cluster cannot hold them.
     """
-    return cluster.place(min(workers or max(1, int(cluster.resources().cpus)), shards), WORKER_CPUS)
+    workers = min(wish or max(1, int(cluster.resources().cpus)), shards)
+    return cluster.place(workers, WORKER_CPUS).workers
+
+
+def describe(workers: int) -> str:
+    """The pool in a line for the user."""
+    return f"workers that read and score: {workers}, with {WORKER_CPUS} CPU each"
 
 
 def run(make: Callable[[], Callable[[Any], Any]], items: Sequence[Any], workers: int) -> Iterator[Any]:

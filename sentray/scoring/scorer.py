@@ -91,6 +91,4 @@ def unpacked_scorer(files: Mapping[str, bytes], engine: str = "auto", threads: i
 def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:
     """Texts with the scores that a new bundle gives them, to be kept in it by `sentray.bundle.update`."""
     scores = Scorer(model).score(pa.array(texts, pa.large_string())).probabilities
-    return [
-        GoldenText(text=text, scores=tuple(row)) for text, row in zip(texts, scores.tolist(), strict=True)
-    ]
+    return [GoldenText(text=text, scores=tuple(row)) for text, row in zip(texts, scores.tolist(), strict=True)]

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,6 +107,7 @@ class Job:
         settings: What the user asked for: columns of the input, columns to keep, engine.
         schema: Columns of the output, the kept ones last.
         ledger: The output folder.
+        engine: Name of the engine, chosen.
         digest: The bundle's digest.
     """
 
@@ -115,6 +115,7 @@ class Job:
     settings: ScoreSettings
     schema: pa.Schema
     ledger: Ledger
+    engine: str
     digest: str
 
 
@@ -128,31 +129,26 @@ class ShardScorer:
 
     def __init__(self, job: Job, files: dict[str, bytes]) -> None:
         self._job = job
-        self._scorer = unpacked_scorer(files, job.settings.engine, WORKER_CPUS)
+        self._scorer = unpacked_scorer(files, job.engine, WORKER_CPUS)
 
     def __call__(self, shard: Shard) -> dict[str, Any]:
         """Score and commit a shard; gives its record."""
         job, scorer = self._job, self._scorer
         started = time.perf_counter()
-        counts, scores, bad = Counts(), pa.BufferOutputStream(), pa.BufferOutputStream()
-        with (
-            pq.ParquetWriter(scores, job.schema, compression=COMPRESSION) as good_rows,
-            pq.ParquetWriter(bad, QUARANTINE_SCHEMA, compression=COMPRESSION) as bad_rows,
-        ):
-            for rows in self._read(shard):
-                counts.rows += rows.num_rows
-                good = rows.filter(rows["reason"].is_null())
-                if good.num_rows:
-                    scored = self._table(good, scorer)
-                    counts.add_scored(scored)
-                    good_rows.write_table(scored)
-                if good.num_rows < rows.num_rows:
-                    set_aside = rows.filter(rows["reason"].is_valid())
-                    counts.quarantined.update(set_aside["reason"].to_pylist())
-                    bad_rows.write_table(set_aside.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
+        counts = Counts()
+        scored, set_aside = [job.schema.empty_table()], [QUARANTINE_SCHEMA.empty_table()]
+        for rows in read_shard(job.source, shard, job.settings, keep=job.settings.keep):
+            counts.rows += rows.num_rows
+            good, bad = rows.filter(rows["reason"].is_null()), rows.filter(rows["reason"].is_valid())
+            if good.num_rows:
+                scored.append(self._table(good, scorer))
+                counts.add_scored(scored[-1])
+            counts.quarantined.update(bad["reason"].to_pylist())
+            set_aside.append(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
         part = job.ledger.part(shard.index, job.digest)
-        job.ledger.write(part, scores.getvalue())
-        job.ledger.write_quarantine(shard.index, bad.getvalue())
+        job.ledger.write(part, _parquet(scored))
+        if counts.scored < counts.rows:
+            job.ledger.write_quarantine(shard.index, _parquet(set_aside))
         counts.seconds = round(time.perf_counter() - started, 3)
         record = {
             "shard": shard.index,
@@ -163,9 +159,6 @@ class ShardScorer:
         }
         job.ledger.commit(shard.index, record)
         return record
-
-    def _read(self, shard: Shard) -> Iterator[pa.Table]:
-        return read_shard(self._job.source, shard, self._job.settings, keep=self._job.settings.keep)
 
     def _table(self, rows: pa.Table, scorer: Scorer) -> pa.Table:
         scores, labels = scorer.score(rows["text"]), scorer.bundle.labels
@@ -190,3 +183,9 @@ class ShardScorer:
                 f"the column {name} of {rows['file'][0]} is {rows[name].type} and does not fit {wanted}, its "
                 "type in the input's first file; give it one type in all files, or leave out --keep"
             ) from error
+
+
+def _parquet(tables: list[pa.Table]) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tables), sink, compression=COMPRESSION)
+    return sink.getvalue()

@@ -87,9 +87,7 @@ def encode(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, vocabulary: 
     )
 
 
-def pad(
-    encoded: Encoded, rows: npt.ArrayLike, length: int, truncating: Truncating = "pre"
-) -> npt.NDArray[np.int32]:
+def pad(encoded: Encoded, rows: npt.ArrayLike, length: int, truncating: Truncating = "pre") -> npt.NDArray[np.int32]:
     """Reviews as a matrix: shorter ones are filled with 0 at the end, longer ones cut.
 
     Args:

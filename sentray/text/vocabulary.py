@@ -93,9 +93,7 @@ class Vocabulary:
         try:
             text = Path(path).read_bytes().decode("utf-8")
         except OSError as error:
-            raise SentrayError(
-                f"the vocabulary {path} can't be read ({error.strerror}); check the path"
-            ) from error
+            raise SentrayError(f"the vocabulary {path} can't be read ({error.strerror}); check the path") from error
         except UnicodeDecodeError as error:
             raise SentrayError(
                 f"the vocabulary {path} is damaged: byte {error.start + 1} is not UTF-8; "

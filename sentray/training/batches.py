@@ -33,7 +33,8 @@ def share(batch: Rows, lengths: NDArray[np.int64], rank: int, world: int) -> Row
     place = np.arange(len(batch))
     turn, seat = np.divmod(place, world)
     dealt_to = np.where(turn % 2 == 0, seat, world - 1 - seat)
-    return by_length[dealt_to == rank]
+    mine: Rows = by_length[dealt_to == rank]
+    return mine
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ def distinct_words(reviews: list[NDArray[np.int32]], vocabulary_rows: int) -> ND
     """Ascending vocabulary ids in any of the reviews, with the padding's 0; int32 [distinct words]."""
     seen = np.zeros(vocabulary_rows, np.bool_)
     seen[0] = True
-    for review in reviews:
-        seen[review] = True
+    seen[np.concatenate([np.empty(0, np.int32), *reviews])] = True
     return np.flatnonzero(seen).astype(np.int32)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
-from sentray.text.vocabulary import Vocabulary
+from sentray.text.vocabulary import Unknown, Vocabulary
 
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
@@ -38,7 +38,7 @@ class Facts:
 
     architecture: str
     rules: CleaningRules
-    unknown: str
+    unknown: Unknown
     labels: tuple[str, ...]
     label_rows: tuple[int, ...]
     max_length: int
@@ -93,7 +93,11 @@ class TrainingSet:
         # A file without bytes cannot be mapped.
         ids = np.memmap(folder / IDS_FILE, np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
         return cls(
-            facts, Vocabulary.load(folder / _VOCABULARY, facts.unknown), ids, offsets, np.load(folder / "targets.npy")
+            facts,
+            Vocabulary.load(folder / _VOCABULARY, facts.unknown),
+            ids,
+            offsets,
+            np.load(folder / "targets.npy"),
         )
 
 

@@ -99,9 +99,7 @@ def _training_rows(table: pa.Table) -> pa.Table:
     return table.filter(pc.and_(good, pc.equal(table["split"], "train")))
 
 
-def _tell(
-    console: Console, facts: dataset.Facts, inspection: Inspection, vocabulary: Vocabulary
-) -> None:
+def _tell(console: Console, facts: dataset.Facts, inspection: Inspection, vocabulary: Vocabulary) -> None:
     shares = ", ".join(f"{label} {rows:,}" for label, rows in zip(facts.labels, facts.label_rows, strict=True))
     others = inspection.usable - sum(facts.label_rows) - facts.test_rows
     console.say(

@@ -1,7 +1,9 @@
 """A training run as the driver sees it: prepare, plan, train, evaluate, publish the bundle."""
 
 import json
+import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from sentray.quarantine import QUARANTINE_FILE
 from sentray.training import dataset
 from sentray.training.prepare import prepare
 from sentray.training.progress import Progress
-from sentray.training.worker import BUNDLE_FOLDER, Job, State, read_state
+from sentray.training.trainer import Job
+from sentray.training.worker import BUNDLE_FOLDER, State, read_state
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 RUN_NAME = "train"
@@ -47,27 +50,33 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     _claim(work, settings)
     with cluster.connect(settings.address, verbose=settings.verbose):
         placement = cluster.place(settings.workers, settings.cpus_per_worker, int(settings.gpu))
-        each = -(-settings.batch_size // settings.workers)
-        console.say(f"plan: {placement.describe()}; batches of {settings.batch_size}, {each} a worker")
+        console.say(_plan(settings, placement))
         prepared = work / "dataset"
         if dataset.exists(prepared):
             console.say("the corpus is prepared already: going on with it")
         else:
             prepare(settings, architecture, prepared, console)
-        checkpoint = _fit(settings, prepared, work, console)
-        with checkpoint.as_directory() as folder:
-            state = read_state(Path(folder))
-            shutil.copytree(Path(folder) / BUNDLE_FOLDER, work / "bundle", dirs_exist_ok=True)
-        trained = bundle.load(work / "bundle")
-        metrics = _metrics(dataset.TrainingSet.load(prepared), state)
+        fitted = fit(settings, prepared, work, console)
+        metrics = _metrics(dataset.TrainingSet.load(prepared), fitted.state)
         if metrics["test_rows"]:
-            metrics |= _test(settings, work / "bundle", console)
+            metrics |= _test(settings, fitted.bundle, console)
         else:
             console.say("no test rows: the bundle's accuracy is not measured")
-    bundle.publish(bundle.update(trained, metrics=metrics), out)
-    _write_records(out, settings, work, metrics, state.history)
+    bundle.publish(bundle.update(fitted.bundle, metrics=metrics), out)
+    _write_records(out, settings, work, metrics, fitted.state.history)
     shutil.rmtree(work)
     return metrics
+
+
+def _plan(settings: TrainSettings, placement: cluster.Placement) -> str:
+    # The corpus is read before the workers start, so reading may take the CPUs that training takes later.
+    reading = placement.cpus_left + placement.workers * placement.cpus_each
+    each = -(-settings.batch_size // settings.workers)
+    gpus = f" and {placement.gpus_each:g} GPU" if placement.gpus_each else ""
+    return (
+        f"plan: read with {reading:g} CPUs, then train with {placement.workers} worker(s), {placement.cpus_each:g} CPU"
+        f"{gpus} each, {placement.cpus_left:g} CPUs left; batches of {settings.batch_size}, {each} a worker"
+    )
 
 
 def _claim(work: Path, settings: TrainSettings) -> None:
@@ -88,13 +97,28 @@ def _claim(work: Path, settings: TrainSettings) -> None:
     claim.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
-def _fit(settings: TrainSettings, prepared: Path, work: Path, console: Console) -> Any:
+@dataclass(frozen=True)
+class Fitted:
+    """What the workers leave: the state they ended in, and the bundle without its metrics."""
+
+    state: State
+    bundle: bundle.Bundle
+
+
+def fit(settings: TrainSettings, prepared: Path, work: Path, console: Console) -> Fitted:
+    """Train on a prepared training set with Ray Train, going on from a checkpoint in `work` if there is one.
+
+    Raises:
+        SentrayError: No seed made the network learn.
+    """
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from sentray.training.backend import ExchangeConfig
 
+    # A worker's report waits until Ray Train's controller looks next, by default every 2 s.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     progress = Progress.start(console)
     job = Job(
         dataset=str(prepared),
@@ -127,7 +151,12 @@ def _fit(settings: TrainSettings, prepared: Path, work: Path, console: Console) 
     with progress:
         result = trainer.fit()
     ray.kill(progress.actor)
-    return result.checkpoint
+    with result.checkpoint.as_directory() as folder:
+        state = read_state(Path(folder))
+        if state.refused:
+            raise SentrayError(state.refused)
+        shutil.copytree(Path(folder) / BUNDLE_FOLDER, work / "bundle", dirs_exist_ok=True)
+        return Fitted(state, bundle.load(work / "bundle"))
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -164,12 +193,12 @@ def _metrics(prepared: dataset.TrainingSet, state: State) -> dict[str, Any]:
     }
 
 
-def _test(settings: TrainSettings, folder: Path, console: Console) -> dict[str, Any]:
+def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> dict[str, Any]:
     from sentray.evaluation import evaluate
 
     shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
     result = evaluate(
-        EvaluateSettings(bundle=str(folder), corpus=settings.corpus, split="test", **shared), console
+        EvaluateSettings(bundle=str(trained.path), corpus=settings.corpus, split="test", **shared), console
     )
     return {
         "test_accuracy": result["accuracy"],

@@ -31,9 +31,7 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 def read() -> Callable[..., pa.Table]:
     """Reads all rows of a corpus into one table, shard by shard."""
 
-    def read(
-        uri: object, keep: Sequence[str] = (), need_label: bool = False, size: int = 64_000_000, **names: Any
-    ):
+    def read(uri: object, keep: Sequence[str] = (), need_label: bool = False, size: int = 64_000_000, **names: Any):
         source = resolve(str(uri))
         tables = [
             table

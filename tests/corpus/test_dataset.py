@@ -40,9 +40,7 @@ def test_functions_run_once_on_each_table_and_may_be_closures(write):
     path = write("a.csv", "text,label\n" + "word word,pos\n" * 10_000)
     factor = 3
     counts = list(
-        Corpus.open(str(path), CorpusSettings()).map_blocks(
-            lambda table: Counter(rows=table.num_rows * factor)
-        )
+        Corpus.open(str(path), CorpusSettings()).map_blocks(lambda table: Counter(rows=table.num_rows * factor))
     )
     assert counts == [{"rows": 4096 * 3}, {"rows": 4096 * 3}, {"rows": 1808 * 3}]
 
@@ -53,9 +51,7 @@ def test_ids_that_occur_twice_in_any_two_files_or_shards(tmp_path, monkeypatch):
     ids = [f"r{number % 700}" for number in range(1000)]
     ids[5] = None
     ids[6] = None
-    table = pa.table(
-        {"id": ids, "text": [f"text {number}" for number in range(1000)], "label": ["a", "b"] * 500}
-    )
+    table = pa.table({"id": ids, "text": [f"text {number}" for number in range(1000)], "label": ["a", "b"] * 500})
     pq.write_table(table.slice(0, 600), tmp_path / "1.parquet", row_group_size=100)
     pq.write_table(table.slice(600, 200).drop(["id"]), tmp_path / "2.parquet")
     pq.write_table(table.slice(800), tmp_path / "3.parquet", row_group_size=50)
@@ -66,20 +62,20 @@ def test_ids_that_occur_twice_in_any_two_files_or_shards(tmp_path, monkeypatch):
     seen: set[str] = set()
     expected = {}
     for number in with_ids:
-        expected[number] = (
-            "missing_id" if ids[number] is None else "duplicate_id" if ids[number] in seen else None
-        )
+        expected[number] = "missing_id" if ids[number] is None else "duplicate_id" if ids[number] in seen else None
         seen.add(ids[number])
     assert rows["reason"].to_pylist() == [expected.get(number) for number in range(1000)]
-    assert list(expected.values()).count("duplicate_id") == 198
+    assert list(expected.values()).count("duplicate_id") == 200
     seen_by_parts = reduce(operator.add, corpus.map_blocks(inspect_block))
-    assert seen_by_parts.reasons == {"duplicate_id": 198, "missing_id": 2}
+    assert seen_by_parts.reasons == {"duplicate_id": 200, "missing_id": 2}
 
 
 def test_duplicates_in_one_csv_keep_the_first(write):
     path = write("a.csv", "id,text,label\n1,a,x\n1,b,y\n2,c,x\nbroken\n1,d,y\n")
-    rows = rows_of(Corpus.open(str(path), CorpusSettings()))
+    corpus = Corpus.open(str(path), CorpusSettings())
+    rows = rows_of(corpus)
     assert rows["reason"].to_pylist() == [None, "duplicate_id", None, "invalid_record", "duplicate_id"]
+    assert pa.concat_tables(corpus.read(corpus.shards[0])) == rows
 
 
 def test_labels_are_needed_where_asked_for(write):
@@ -101,7 +97,7 @@ def test_a_damaged_file_is_named_at_once(write, tmp_path):
 def test_another_error_of_a_function_is_not_hidden():
     corpus = Corpus.open("synthetic:10", CorpusSettings())
     with pytest.raises(Exception, match="division by zero"):
-        list(corpus.map_blocks(lambda table: 1 // (table.num_rows - 10)))
+        list(corpus.map_blocks(lambda table: 1 / (table.num_rows - 10)))
 
 
 def test_a_corpus_without_rows_gives_nothing(write):
@@ -110,7 +106,4 @@ def test_a_corpus_without_rows_gives_nothing(write):
 
 
 def test_stopping_early_is_fine():
-    assert (
-        next(Corpus.open("synthetic:20000", CorpusSettings()).map_blocks(lambda table: table.num_rows))
-        == 4096
-    )
+    assert next(Corpus.open("synthetic:20000", CorpusSettings()).map_blocks(lambda table: table.num_rows)) == 4096

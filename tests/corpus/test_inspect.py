@@ -54,17 +54,15 @@ def test_too_many_bad_rows(table):
     with pytest.raises(SentrayError) as raised:
         seen.check_usable("a.csv", 0.2)
     assert str(raised.value) == (
-        "2 of 8 rows of a.csv cannot be used (empty_text 1, invalid_record 1), more than --max-bad-rows 0.2 allows; "
-        "mend the input or allow more, beginning with a.csv row 4 (empty_text)"
+        "2 of 8 rows of a.csv cannot be used (empty_text 1, invalid_record 1), more than --max-bad-rows 0.2 "
+        "allows; mend the input or allow more, beginning with a.csv row 4 (empty_text)"
     )
 
 
 def test_no_row_and_no_good_row(table):
     with pytest.raises(SentrayError, match="x holds no row"):
         Inspection().check_usable("x", 1)
-    with pytest.raises(
-        SentrayError, match="1 of 1 rows of x cannot be used .* so that none is left; mend the input"
-    ):
+    with pytest.raises(SentrayError, match=r"1 of 1 rows .* so that none is left; mend the input,"):
         inspect_block(table.slice(3, 1)).check_usable("x", 1)
 
 

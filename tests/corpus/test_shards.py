@@ -14,9 +14,7 @@ from sentray.errors import SentrayError
 
 def parquet(path: Path, rows: int, group: int) -> Path:
     texts = [str(number) * 40 for number in range(rows)]
-    pq.write_table(
-        pa.table({"text": texts}), path, row_group_size=group, compression="none", use_dictionary=False
-    )
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=group, compression="none", use_dictionary=False)
     return path
 
 
@@ -62,9 +60,7 @@ def test_parquet_shards_hold_small_files_and_parts_of_large_ones(tmp_path, fine)
     groups: dict[str, list[int]] = {}
     for shard in plan:
         for piece in shard.pieces:
-            groups.setdefault(piece.name, []).extend(
-                range(piece.start, 1 if piece.stop is None else piece.stop)
-            )
+            groups.setdefault(piece.name, []).extend(range(piece.start, 1 if piece.stop is None else piece.stop))
     assert groups == {"a.parquet": [0], "b.parquet": list(range(10)), "c.parquet": [0]}
 
 
@@ -93,9 +89,7 @@ def test_a_plan_is_the_same_every_time_and_survives_json(nltk_polarity):
     assert [Shard.from_dict(json.loads(json.dumps(shard.to_dict()))) for shard in plan] == plan
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda content: content[: len(content) // 2], lambda content: b"x" * len(content)]
-)
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"x" * len(content)])
 def test_a_damaged_parquet_file_stops_the_plan(tmp_path, fine, damage):
     path = parquet(tmp_path / "a.parquet", 1000, 100)
     path.write_bytes(damage(path.read_bytes()))

@@ -127,9 +127,7 @@ def test_class_folders_without_splits_and_a_folder_of_unlabelled_reviews(write, 
         ("neg", None),
         ("pos", None),
     ]
-    assert [(file.name, file.label) for file in resolve(str(tmp_path / "tree/pos")).files] == [
-        ("1.txt", None)
-    ]
+    assert [(file.name, file.label) for file in resolve(str(tmp_path / "tree/pos")).files] == [("1.txt", None)]
 
 
 def test_a_note_beside_a_table_is_no_review(write, tmp_path):
@@ -188,6 +186,13 @@ def test_a_folder_of_hidden_files_holds_nothing(write, tmp_path):
         resolve(str(tmp_path))
 
 
+def test_what_is_no_regular_file(write, tmp_path):
+    write("a.csv", "x")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(SentrayError, match=r"pipe\.csv is no regular file"):
+        resolve(str(tmp_path))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_without_permission(tmp_path):
     (tmp_path / "shut").mkdir(mode=0)
@@ -205,14 +210,12 @@ def test_nltk_with_the_tutorials_split(nltk_polarity):
     assert len(files) == 2000
     assert files[0].name == "neg/cv000_29416.txt"
     assert [file.label for file in files].count("pos") == 1000
-    assert {file.name for file in files if file.split == "test"} == {
-        file.name for file in files if "/cv9" in file.name
-    }
+    assert {file.name for file in files if file.split == "test"} == {file.name for file in files if "/cv9" in file.name}
 
 
 def test_nltk_that_is_nowhere(monkeypatch):
     monkeypatch.setattr(nltk_data, "find", lambda resource: None)
-    with pytest.raises(SentrayError, match="set NLTK_DATA .* or try synthetic:5000"):
+    with pytest.raises(SentrayError, match=r"set NLTK_DATA .* or try synthetic:5000"):
         resolve("nltk:movie_reviews")
 
 

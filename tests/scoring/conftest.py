@@ -11,6 +11,7 @@ import pytest
 
 from sentray import bundle, models
 from sentray.bundle import Bundle
+from sentray.console import Console
 from sentray.scoring.scorer import golden_texts
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
@@ -39,10 +40,11 @@ MakeBundle = Callable[..., Bundle]
 MakeReviews = Callable[..., list[str]]
 
 
-class Recorder:
+class Recorder(Console):
     """A console that keeps what it is told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
         self.shown: list[str] = []
 

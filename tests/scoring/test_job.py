@@ -82,9 +82,7 @@ def scored(out: Path) -> pa.Table:
     return ds.dataset(out / "scores").to_table()
 
 
-def test_every_row_is_scored_or_quarantined(
-    score: Score, out: Path, reviews: Path, small_bundle, console
-) -> None:
+def test_every_row_is_scored_or_quarantined(score: Score, out: Path, reviews: Path, small_bundle, console) -> None:
     summary = score(keep=("rating",), workers=2)
     table = scored(out)
     given = pq.read_table(reviews)
@@ -164,7 +162,7 @@ def test_goes_on_where_it_was(score: Score, out: Path, tmp_path: Path) -> None:
     parts = sorted((out / "scores").iterdir())
     (out / "_sentray/committed/000000.json").unlink()
     parts[2].unlink()
-    shutil.copy(parts[0], parts[0].with_name(f".{parts[0].name}.killed"))
+    shutil.copy(parts[0], parts[0].with_name(f".{parts[0].name}.{'0' * 32}"))
     (out / "summary.json").unlink()
     untouched = parts[1].stat().st_mtime_ns
 
@@ -235,9 +233,7 @@ def test_a_shard_that_always_kills_stops_the_job(score: Score, out: Path, monkey
         ),
     ],
 )
-def test_refuses_a_changed_input(
-    score: Score, reviews: Path, change: Callable[[Path], Any], message: str
-) -> None:
+def test_refuses_a_changed_input(score: Score, reviews: Path, change: Callable[[Path], Any], message: str) -> None:
     score()
     change(reviews)
     with pytest.raises(SentrayError, match=message):
@@ -261,13 +257,13 @@ def test_refuses_a_folder_of_other_things(score: Score, out: Path) -> None:
     (out / "thesis.tex").write_text("much work")
     with pytest.raises(SentrayError, match=r"holds thesis\.tex"):
         score()
+    with pytest.raises(SentrayError, match=r"thesis\.tex.* cannot be read"):
+        score(out=out / "thesis.tex")
 
 
 @pytest.mark.usefixtures("light")
 def test_stops_at_too_many_bad_rows_with_the_reasons(score: Score, out: Path) -> None:
-    with pytest.raises(
-        SentrayError, match=r"4 of \d+ rows .*(null_text 2|empty_text 2).*--max-bad-rows 0\.01"
-    ):
+    with pytest.raises(SentrayError, match=r"4 of \d+ rows .*(null_text 2|empty_text 2).*--max-bad-rows 0\.01"):
         score(max_bad_rows=0.01)
     assert not (out / "summary.json").exists()
     assert score(max_bad_rows=0.02)["rows_quarantined"] == 4
@@ -281,6 +277,7 @@ def test_stops_at_too_many_bad_rows_with_the_reasons(score: Score, out: Path) ->
         ({"keep": ("stars",)}, "stars"),
         ({"keep": ("label",)}, "--keep label would hide"),
         ({"bundle": "nowhere"}, "not a bundle"),
+        ({"engine": "gpu"}, "no engine 'gpu'"),
         ({"input": "nowhere"}, "nowhere"),
         ({"workers": 16}, "16 workers"),
     ],

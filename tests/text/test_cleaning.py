@@ -96,9 +96,7 @@ def test_tutorial_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reviews_preset_keeps_negations() -> None:
     rules, note = preset("reviews")
     assert note is None
-    text = (
-        'It\'s NOT bad...<br /><br />"Très" &quot;good&quot; - I don\u2019t mind 2&#189; <a id="x">hours</a>!'
-    )
+    text = 'It\'s NOT bad...<br /><br />"Très" &quot;good&quot; - I don\u2019t mind 2&#189; <a id="x">hours</a>!'
     assert " ".join(clean(text, rules)) == "its not bad très good i dont mind 2½ hours"
 
 

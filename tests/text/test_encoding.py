@@ -24,9 +24,7 @@ def encoded(lengths: list[int]) -> Encoded:
 
 
 def rows(given: Encoded) -> list[list[int]]:
-    return [
-        given.ids[start:stop].tolist() for start, stop in zip(given.offsets, given.offsets[1:], strict=False)
-    ]
+    return [given.ids[start:stop].tolist() for start, stop in zip(given.offsets, given.offsets[1:], strict=False)]
 
 
 @pytest.mark.parametrize("unknown", ["drop", "share"])
@@ -84,12 +82,8 @@ def test_take_and_concat(lengths: list[int], data: st.DataObject) -> None:
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.integers(0, 6), min_size=1), st.integers(0, 5), st.sampled_from(["pre", "post"]), st.data()
-)
-def test_pad_equals_the_reference(
-    lengths: list[int], length: int, truncating: str, data: st.DataObject
-) -> None:
+@given(st.lists(st.integers(0, 6), min_size=1), st.integers(0, 5), st.sampled_from(["pre", "post"]), st.data())
+def test_pad_equals_the_reference(lengths: list[int], length: int, truncating: str, data: st.DataObject) -> None:
     whole = encoded(lengths)
     chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1)))
     wanted = np.zeros((len(chosen), length), np.int32)

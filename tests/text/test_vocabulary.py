@@ -11,9 +11,7 @@ from sentray.errors import SentrayError
 from sentray.text.cleaning import clean, preset
 from sentray.text.vocabulary import Vocabulary, count_words
 
-WORDS = st.lists(
-    st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda w: w.split() == [w]), unique=True
-)
+WORDS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda w: w.split() == [w]), unique=True)
 
 
 def test_order_is_by_count_then_alphabet() -> None:

@@ -48,10 +48,11 @@ def test_a_worker_that_goes_away_is_noticed() -> None:
     def work(exchange: Exchange) -> str:
         if exchange.rank == 1:
             return "left"
-        with pytest.raises(ConnectionError):
-            for _ in range(100):
+        try:
+            while True:
                 exchange.sum(np.ones(1000, np.float32))
-        return "noticed"
+        except ConnectionError:
+            return "noticed"
 
     assert on_all(2, work) == ["noticed", "left"]
 

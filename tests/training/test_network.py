@@ -46,10 +46,10 @@ def test_steps_equal_those_of_keras(classes: int) -> None:
     parts = reviews([0, 1, 2, 7, 8, 9, 31, LENGTH - 1, LENGTH])
     labels = np.arange(len(parts), dtype=np.int32) % classes
     weights = np.linspace(0.5, 2, len(parts)).astype(np.float32)
-    for step in range(1, 6):
+    for _ in range(5):
         packed = pack(parts, network.window, ROWS)
         result, gradients = network.gradients(packed, labels, weights, len(parts))
-        assert network.apply(gradients, packed.words, step)
+        assert network.apply(gradients)
         with tf.GradientTape() as tape:
             predicted = theirs(padded(parts))
             losses = cross_entropy(labels, predicted, classes)
@@ -60,13 +60,13 @@ def test_steps_equal_those_of_keras(classes: int) -> None:
         chosen = np.argmax(predicted, 1) if classes > 2 else predicted.numpy()[:, 0] > 0.5
         assert result.loss / len(parts) == pytest.approx(float(wanted), abs=1e-5)
         assert result.correct == (chosen == labels).sum()
-    for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+    for mine, keras_own in zip(network.keras_model().get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_own, atol=2e-5)
 
 
 def test_parts_of_a_batch_add_up_to_its_gradient() -> None:
-    from sentray.training.network import TrainingNetwork
-    from sentray.training.worker import sum_gradients
+    from sentray.training.network import Gradients, TrainingNetwork
+    from sentray.training.trainer import GradientSum
 
     class Summed:
         """Stands for the other worker's sum."""
@@ -82,17 +82,16 @@ def test_parts_of_a_batch_add_up_to_its_gradient() -> None:
     parts = reviews([5, 40, 22, 13])
     labels = np.array([0, 1, 1, 0], np.int32)
 
-    def gradients(rows: list[int]) -> tuple[list[np.ndarray], np.ndarray]:
+    def gradients(rows: list[int]) -> Gradients:
         packed = pack([parts[row] for row in rows], network.window, ROWS)
-        _, found = network.gradients(packed, labels[rows], np.ones(len(rows), np.float32), 4)
-        return [gradient.numpy() for gradient in found], packed.words
+        return network.gradients(packed, labels[rows], np.ones(len(rows), np.float32), 4)[1]
 
-    whole, words = gradients([0, 1, 2, 3])
+    whole = gradients([0, 1, 2, 3])
     first = Summed()
-    sum_gradients(first, *gradients([0, 3]), words)  # type: ignore[arg-type]
-    both = sum_gradients(Summed(first.sent), *gradients([1, 2]), words)  # type: ignore[arg-type]
-    for added, wanted in zip(both, whole, strict=True):
-        np.testing.assert_allclose(added, wanted, atol=1e-6)
+    GradientSum(first)(gradients([0, 3]), whole.words)  # type: ignore[arg-type]
+    both = GradientSum(Summed(first.sent))(gradients([1, 2]), whole.words)  # type: ignore[arg-type]
+    np.testing.assert_allclose(both.rows, whole.rows, atol=1e-6)
+    np.testing.assert_allclose(both.dense, whole.dense, atol=1e-6)
 
 
 def test_no_review_gives_no_gradient() -> None:
@@ -102,18 +101,19 @@ def test_no_review_gives_no_gradient() -> None:
     packed = pack([], network.window, ROWS)
     result, gradients = network.gradients(packed, np.empty(0, np.int32), np.empty(0, np.float32), 8)
     assert (result.loss, result.correct) == (0.0, 0)
-    assert all(not gradient.numpy().any() for gradient in gradients)
+    assert not gradients.rows.any()
+    assert not gradients.dense.any()
 
 
 def test_dead_units_are_noticed() -> None:
     from sentray.training.network import TrainingNetwork
 
-    network = TrainingNetwork(models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2), 0.001)
-    hidden = network.model.layers[4]
-    hidden.bias.assign(np.full(10, -1e6, np.float32))
+    model = models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2)
+    model.layers[4].bias.assign(np.full(10, -1e6, np.float32))
+    network = TrainingNetwork(model, 0.001)
     packed = pack(reviews([5, 40]), network.window, ROWS)
     _, gradients = network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)
-    assert not network.apply(gradients, packed.words, 1)
+    assert not network.apply(gradients)
 
 
 def test_another_shape_is_refused() -> None:

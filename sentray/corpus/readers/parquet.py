@@ -27,6 +27,4 @@ def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Blo
             for batch in file.iter_batches(size, row_groups=[group], columns=chosen, use_threads=False):
                 rows = np.arange(done + 1, done + 1 + batch.num_rows, dtype=np.int64)
                 done += batch.num_rows
-                yield columns.block(
-                    piece.name, rows, dict(zip(batch.schema.names, batch.columns, strict=True))
-                )
+                yield columns.block(piece.name, rows, dict(zip(batch.schema.names, batch.columns, strict=True)))

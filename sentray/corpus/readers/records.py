@@ -81,9 +81,7 @@ class Columns:
     def __post_init__(self) -> None:
         for name in self.keep:
             if name in ROW_SCHEMA.names and (name not in ROLES or name != self.name(name)):
-                raise SentrayError(
-                    f"--keep {name}: sentray has a column of that name; rename the input's column"
-                )
+                raise SentrayError(f"--keep {name}: sentray has a column of that name; rename the input's column")
 
     def name(self, role: str) -> str:
         """What the file calls `id`, `text`, `label` or `split`."""
@@ -102,9 +100,7 @@ class Columns:
             name = self.name(role)
             if name in available:
                 chosen.append(name)
-            elif (
-                role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role)
-            ):
+            elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
         for name in self.keep:
             if name not in available:
@@ -133,9 +129,9 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     """Check a block's rows and bring them to `ROW_SCHEMA` (and the kept columns), in the file's order."""
     count = len(block.rows)
     text, bad_text = decode(block.text, columns.name("text"), block.file)
-    ids, bad_id = decode(_position_ids(block) if block.id is None else block.id, "id", block.file)
-    label, bad_label = _optional(block.label, count, "label", block.file)
-    split, bad_split = _optional(block.split, count, "split", block.file)
+    ids, bad_id = decode(_position_ids(block) if block.id is None else block.id, columns.name("id"), block.file)
+    label, bad_label = _optional(block.label, count, columns.name("label"), block.file)
+    split, bad_split = _optional(block.split, count, columns.name("split"), block.file)
     ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
     split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
     unlabelled = _mask(pc.is_null(label)) & ~_mask(pc.equal(split, "unsup").fill_null(False))
@@ -183,10 +179,13 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
         return _decode_bytes(array.cast(pa.large_binary()))
     if typed:
         return array, _none(len(array))
-    if pa.types.is_nested(kind):
-        raise SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column")
-    # pandas makes whole numbers with a gap to floats: 1.0 there is the label 1.
-    return array.cast(pa.large_string()), _none(len(array))
+    if pa.types.is_floating(kind):
+        # pandas writes whole numbers with a gap as floats: NaN is none, and 1.0 is 1 (as the cast has it).
+        array = pc.if_else(pc.is_nan(array), None, array)
+    try:
+        return array.cast(pa.large_string()), _none(len(array))
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column") from error
 
 
 def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
@@ -205,7 +204,13 @@ def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+        pa.types.is_fixed_size_binary,
+    )
+    return any(test(kind) for test in tests)
 
 
 def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:

@@ -20,9 +20,7 @@ _BOM = b"\xef\xbb\xbf"
 def read_reviews(source: Source, shard: Shard, columns: Columns) -> Iterator[Block]:
     """A review a file: its id is the file's name, its label the folder."""
     if columns.need_label and all(piece.label is None and piece.split != "unsup" for piece in shard.pieces):
-        raise SentrayError(
-            f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt"
-        )
+        raise SentrayError(f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt")
     with _opener(source) as read:
         pieces: list[Piece] = []
         texts: list[bytes] = []
@@ -67,9 +65,7 @@ def _opener(source: Source) -> Iterator[Callable[[str], bytes]]:
     # Each machine looks for the data itself: its folders need not be those of the machine that made the plan.
     found = nltk_data.find(NLTK_RESOURCE)
     if found is None:
-        raise SentrayError(
-            "a machine of the cluster has no nltk:movie_reviews: set NLTK_DATA on every machine"
-        )
+        raise SentrayError("a machine of the cluster has no nltk:movie_reviews: set NLTK_DATA on every machine")
     if found.is_dir():
         yield lambda path: (found / path).read_bytes()
         return

@@ -18,25 +18,9 @@ def test_columns_by_their_default_names(write, read):
         test_fraction=0,
     )
     assert table.schema == ROW_SCHEMA
-    assert table.to_pylist() == [
-        {
-            "id": "x",
-            "text": "good, really",
-            "label": "pos",
-            "split": "test",
-            "file": "a.csv",
-            "row": 1,
-            "reason": None,
-        },
-        {
-            "id": "y",
-            "text": "bad",
-            "label": "neg",
-            "split": "train",
-            "file": "a.csv",
-            "row": 2,
-            "reason": None,
-        },
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("x", "good, really", "pos", "test", "a.csv", 1, None),
+        ("y", "bad", "neg", "train", "a.csv", 2, None),
     ]
 
 
@@ -88,9 +72,7 @@ def test_malformed_rows_are_told_by_number_and_leave_their_neighbours_alone(writ
         "z",
     ]
     table = read(write("a.csv", "\n".join(rows)))
-    assert list(
-        zip(table["row"].to_pylist(), table["reason"].to_pylist(), table["text"].to_pylist(), strict=True)
-    ) == [
+    assert list(zip(table["row"].to_pylist(), table["reason"].to_pylist(), table["text"].to_pylist(), strict=True)) == [
         (1, None, "good"),
         (2, "invalid_record", "lonely"),
         (3, None, "a\nb"),
@@ -104,8 +86,7 @@ def test_malformed_rows_are_told_by_number_and_leave_their_neighbours_alone(writ
 
 def test_invalid_utf8_is_told_row_by_row(write, read):
     content = (
-        b"id,text,label\n1,caf\xe9 noir,pos\n2,fine,pos\n3\xff,fine,pos\n4,fine,\xfe\nca\xe9\n"
-        b"6,\xf0\x9f\x98\x80,neg\n"
+        b"id,text,label\n1,caf\xe9 noir,pos\n2,fine,pos\n3\xff,fine,pos\n4,fine,\xfe\nca\xe9\n6,\xf0\x9f\x98\x80,neg\n"
     )
     table = read(write("a.csv", content))
     assert table["reason"].to_pylist() == [
@@ -211,6 +192,20 @@ def test_a_header_alone_gives_no_row(write):
     source = resolve(str(write("a.csv", "text,label\n")))
     (shard,) = plan_shards(source, 1_000)
     assert list(read_shard(source, shard, CorpusSettings())) == []
+
+
+def test_a_file_of_malformed_rows_alone(write, read):
+    table = read(write("a.csv", "text,label,stars\none\ntwo\n"), keep=["stars"])
+    assert table["reason"].to_pylist() == ["invalid_record"] * 2
+    assert table["text"].to_pylist() == ["one", "two"]
+    assert table["stars"].to_pylist() == [None, None]
+
+
+def test_a_quote_that_is_never_closed_costs_one_row(write, read, monkeypatch):
+    monkeypatch.setattr("sentray.corpus.readers.lines._LONGEST_FIELD", 100)
+    table = read(write("a.csv", 'text,label\n"open,pos\n' + "word word,neg\n" * 20))
+    assert table["reason"].to_pylist()[0] == "invalid_record"
+    assert 5 < table["reason"].null_count < 20
 
 
 def test_tables_are_bounded_in_rows_and_bytes(write, read, monkeypatch):

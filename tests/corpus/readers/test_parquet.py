@@ -32,10 +32,11 @@ def invalid(kind: pa.DataType, *values: bytes | None) -> pa.Array:
     ("labels", "expected"),
     [
         (pa.array([0, 1, None], pa.int8()), ["0", "1", None]),
-        (pa.array([0.0, 1.0, None]), ["0", "1", None]),
+        (pa.array([0.0, 1.5, float("nan")]), ["0", "1.5", None]),
         (pa.array([False, True, None]), ["false", "true", None]),
         (pa.array(["neg", "pos", None]).dictionary_encode(), ["neg", "pos", None]),
         (pa.array([b"neg", b"pos", None]), ["neg", "pos", None]),
+        (pa.array([b"neg", b"pos", None], pa.binary(3)), ["neg", "pos", None]),
         (pa.array(["neg", "pos", None], pa.string_view()), ["neg", "pos", None]),
         (pa.array([datetime.date(2020, 1, 2)] * 2 + [None]), ["2020-01-02", "2020-01-02", None]),
         (pa.nulls(3), [None] * 3),
@@ -60,9 +61,7 @@ def test_text_of_any_string_type(save, read, kind):
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
 def test_invalid_utf8_is_told_row_by_row(save, read, kind):
     bad = (
-        pa.array([b"fine", b"caf\xe9", None], kind)
-        if kind == pa.binary()
-        else invalid(kind, b"fine", b"caf\xe9", None)
+        pa.array([b"fine", b"caf\xe9", None], kind) if kind == pa.binary() else invalid(kind, b"fine", b"caf\xe9", None)
     )
     table = read(save("a.parquet", text=bad, keep=bad), keep=["keep"])
     assert table["reason"].to_pylist() == [None, "invalid_utf8", "null_text"]

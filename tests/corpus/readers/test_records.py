@@ -25,9 +25,7 @@ def test_bytes_are_text_where_python_says_so(values, start):
 
 
 def test_text_is_empty_where_python_finds_no_word():
-    characters = [
-        chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000 and code < 0x30000
-    ]
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000 and code < 0x30000]
     table = finished(text=pa.array(characters), label=pa.array(["x"] * len(characters)))
     empty = [text for text, reason in zip(characters, table["reason"].to_pylist(), strict=True) if reason]
     assert empty == [text for text in characters if not text.strip()]

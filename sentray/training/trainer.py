@@ -1,0 +1,201 @@
+"""One worker's part of training: the steps of an epoch, the exchange of gradients, the comparison of replicas."""
+
+import hashlib
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentray import models
+from sentray.training import batches
+from sentray.training.dataset import TrainingSet
+from sentray.training.exchange import Exchange
+
+if TYPE_CHECKING:
+    from sentray.training.network import Gradients, StepResult
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told.
+
+    Attributes:
+        dataset: Folder of the training set.
+        epochs: Passes over it.
+        batch_size: Rows of a global batch.
+        learning_rate: Adam's step size.
+        balanced: Whether every class, not every review, has the same weight in the loss.
+        seed: Fixes first weights and order.
+        max_restarts: New seeds to try after dead starts.
+        threads: CPU threads of a worker.
+        settings: Resolved settings of the run, for the bundle.
+        progress: Handle of the `Progress` actor, or None.
+    """
+
+    dataset: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    balanced: bool
+    seed: int
+    max_restarts: int
+    threads: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    progress: Any = None
+
+
+class Trainer:
+    """Trains one network on one worker's part of every batch.
+
+    Args:
+        job: What to do.
+        dataset: The training reviews.
+        exchange: The connection to the other workers.
+        seed: Fixes first weights and order.
+    """
+
+    def __init__(self, job: Job, dataset: TrainingSet, exchange: Exchange, seed: int) -> None:
+        import keras
+
+        from sentray.training.network import TrainingNetwork
+
+        keras.utils.set_random_seed(seed)
+        facts = dataset.facts
+        self._rows = dataset.vocabulary.size
+        model = models.architecture(facts.architecture).build(self._rows, facts.max_length, len(facts.labels))
+        self.network = TrainingNetwork(model, job.learning_rate)
+        self._job, self._dataset, self._exchange, self._seed = job, dataset, exchange, seed
+        self._lengths = np.minimum(dataset.lengths, facts.max_length)
+        counts = np.array(facts.label_rows, np.float64)
+        even = len(dataset) / (len(counts) * np.maximum(counts, 1))
+        self._class_weights = (even if job.balanced else np.ones_like(counts)).astype(np.float32)
+        self._clock = Clock()
+        self._sum = GradientSum(exchange)
+
+    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
+        """Train one epoch, the `number`-th from 0.
+
+        Yields:
+            A report after each step on this worker's rows so far; then, as the last, the epoch's record over all
+            workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`, `started_at` (Unix time),
+            `seconds`, of them `first_step_seconds` and by part of a step `parts`, `peak_rss_mb`, and `dead`:
+            whether no unit of some layer reacted to any row in the second half of the epoch.
+        """
+        started_at, started, self._clock = time.time(), time.perf_counter(), Clock()
+        first_step = 0.0
+        job, exchange = self._job, self._exchange
+        steps = batches.epoch_batches(len(self._dataset), job.batch_size, self._seed, number)
+        sums = np.zeros(3)
+        alive = False
+        for step, batch in enumerate(steps):
+            mine = batches.share(batch, self._lengths[batch], exchange.rank, exchange.world)
+            result, reacts = self._step(batch, mine)
+            first_step = first_step or time.perf_counter() - started
+            sums += (result.loss, result.correct, len(mine))
+            alive |= reacts and step >= len(steps) // 2
+            seen = max(sums[2], 1)
+            yield {
+                "epoch": number + 1,
+                "step": step + 1,
+                "steps": len(steps),
+                "loss": sums[0] / seen,
+                "accuracy": sums[1] / seen,
+                "rows": (step + 1) * job.batch_size,
+                "seconds": time.perf_counter() - started,
+            }
+        loss, correct, rows = np.sum([np.frombuffer(part) for part in exchange.gather(sums.tobytes())], axis=0)
+        yield {
+            "epoch": number + 1,
+            "loss": float(loss / rows),
+            "accuracy": float(correct / rows),
+            "rows_seen": int(rows),
+            "steps": len(steps),
+            "started_at": started_at,
+            "seconds": time.perf_counter() - started,
+            "first_step_seconds": first_step,
+            "parts": self._clock.seconds,
+            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            # A network that has learnt every row by heart gets no gradient either.
+            "dead": not alive and bool(correct < rows),
+        }
+
+    def check_replicas(self) -> str:
+        """SHA-256 of the weights, the same on every worker.
+
+        Raises:
+            RuntimeError: The workers' weights differ.
+        """
+        digest = hashlib.sha256()
+        for name, values in sorted(self.network.state().items()):
+            digest.update(name.encode() + values.tobytes())
+        if len(set(self._exchange.gather(digest.digest()))) > 1:
+            raise RuntimeError("the training workers' weights differ")
+        return digest.hexdigest()
+
+    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["StepResult", bool]:
+        dataset, clock = self._dataset, self._clock
+        with clock.part("data"):
+            packed = batches.pack([dataset.review(row) for row in mine], self.network.window, self._rows)
+            labels = dataset.targets[mine]
+        with clock.part("network"):
+            weights = self._class_weights[labels]
+            result, gradients = self.network.gradients(packed, labels, weights, len(batch))
+        if self._exchange.world > 1:
+            with clock.part("exchange"):
+                words = batches.distinct_words([dataset.review(row) for row in batch], self._rows)
+                gradients = self._sum(gradients, words)
+        with clock.part("optimizer"):
+            reacts = self.network.apply(gradients)
+        return result, reacts
+
+
+class GradientSum:
+    """Sums the workers' gradients in one message, of the embedding only the rows that the global batch uses.
+
+    Every worker works out the batch's words by itself, so that nothing has to be agreed on first.
+
+    Args:
+        exchange: The connection to the other workers.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        # Kept between steps: fresh memory of this size would cost a page fault every 4 kB.
+        self._buffer = np.empty(0, np.float32)
+
+    def __call__(self, own: "Gradients", words: NDArray[np.int32]) -> "Gradients":
+        """Sum of all workers' gradients, overwritten by the next call.
+
+        Args:
+            own: This worker's.
+            words: int32, ascending; the words of the whole batch.
+        """
+        dimensions = own.rows.shape[1]
+        size = len(words) * dimensions
+        if len(self._buffer) < size + len(own.dense):
+            self._buffer = np.empty(size + len(own.dense), np.float32)
+        buffer = self._buffer[: size + len(own.dense)]
+        buffer[:size] = 0
+        buffer[:size].reshape(-1, dimensions)[np.searchsorted(words, own.words)] = own.rows
+        buffer[size:] = own.dense
+        total = self._exchange.sum(buffer)
+        return replace(own, words=words, rows=total[:size].reshape(-1, dimensions), dense=total[size:])
+
+
+class Clock:
+    """Adds up the seconds spent in the parts of a step."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("data", "network", "exchange", "optimizer"), 0.0)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the block's time as this part's."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - started

@@ -1,0 +1,195 @@
+"""Every verb is reachable, explains itself, starts fast and ends with the right status and one line."""
+
+import ast
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sentray.scoring.job
+from sentray.cli import app, main
+from sentray.config import (
+    CheckSettings,
+    EvaluateSettings,
+    PredictSettings,
+    QuickstartSettings,
+    ScoreSettings,
+    Settings,
+    TrainSettings,
+    VocabSettings,
+)
+from sentray.console import Console
+from sentray.errors import SentrayError
+from sentray.options import option_name
+
+JOBS = Path(__file__).resolve().parents[1] / "jobs"
+VERBS: dict[str, type[Settings]] = {
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+    "score": ScoreSettings,
+    "predict": PredictSettings,
+    "check": CheckSettings,
+    "vocab": VocabSettings,
+    "quickstart": QuickstartSettings,
+}
+
+
+def _status(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def score_does(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replaces the work of `sentray score`, and runs it with the output in a folder."""
+
+    def replace(work: Any, folder: Path, *options: str) -> int:
+        monkeypatch.setattr(sentray.scoring.job, "score", work)
+        return _status("score", "bundle", "reviews.csv", "--out", str(folder / "scored"), *options)
+
+    return replace
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_every_option_with_its_default(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _status(verb, "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    model = VERBS[verb]
+    for name, field in model.model_fields.items():
+        assert (option_name(model, name) in shown) == (name not in model.unused)
+        default = field.default
+        if isinstance(default, int | float) and not isinstance(default, bool) and name not in model.unused:
+            assert f"(default {default})" in shown
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "quickstart"])
+def test_without_arguments_a_verb_shows_its_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _status(verb) == 2
+    shown = capsys.readouterr()
+    assert f"Usage: sentray {verb} [OPTIONS]" in shown.out + shown.err
+    assert "--config FILE" in shown.out + shown.err
+
+
+def test_help_needs_none_of_the_heavy_libraries() -> None:
+    program = (
+        "import sys, sentray.cli\n"
+        "heavy = {'ray', 'tensorflow', 'keras', 'pyarrow', 'numpy', 'numba', 'nltk', 'pandas'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_a_job_without_logic(verb: str) -> None:
+    source = (JOBS / f"{verb}.py").read_text()
+    assert f'main(["{verb}", *sys.argv[1:]])' in source
+    assert len(ast.parse(source).body) == 4
+    assert {job.stem for job in JOBS.glob("*.py")} == {command.name for command in app.registered_commands}
+
+
+def test_a_job_runs_its_verb() -> None:
+    done = subprocess.run([sys.executable, JOBS / "score.py", "--out", "scored"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "sentray: BUNDLE and INPUT must be given; --help shows every option\n"
+
+
+def test_options_reach_the_work(score_does: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(settings: ScoreSettings, console: Console) -> None:
+        console.say(f"{settings.input} {settings.keep} {settings.max_bad_rows} {settings.workers}")
+
+    config = tmp_path / "run.toml"
+    config.write_text("max-bad-rows = 0.5\nworkers = 1\n")
+    options = ("--keep", "stars", "--keep", "year", "--workers", "2", "--config", str(config))
+    assert score_does(work, tmp_path, *options) == 0
+    assert capsys.readouterr().out == "reviews.csv ('stars', 'year') 0.5 2\n"
+
+
+def test_chatter_goes_to_the_log_beside_the_output(
+    score_does: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(settings: ScoreSettings, console: Console) -> None:
+        os.write(2, b"chatter\n")
+
+    assert score_does(work, tmp_path) == 0
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "scored.log").read_text().splitlines()[-1] == "chatter"
+
+
+def test_a_mistake_is_one_line(score_does: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(settings: ScoreSettings, console: Console) -> None:
+        raise SentrayError("there is no file reviews.csv; check the path")
+
+    assert score_does(work, tmp_path) == 1
+    assert capsys.readouterr().err == "sentray: there is no file reviews.csv; check the path\n"
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_in_the_log(
+    score_does: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(settings: ScoreSettings, console: Console) -> None:
+        raise ZeroDivisionError("division by zero\nsecond line")
+
+    assert score_does(work, tmp_path) == 3
+    log = tmp_path / "scored.log"
+    assert capsys.readouterr().err == (
+        f"sentray: unexpected ZeroDivisionError: division by zero (the traceback is in {log})\n"
+    )
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_says_how_to_go_on(
+    ending: type[BaseException], score_does: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(settings: ScoreSettings, console: Console) -> None:
+        raise ending
+
+    assert score_does(work, tmp_path) == 130
+    assert capsys.readouterr().err == "sentray: interrupted; the same command goes on from here\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    program = (
+        "import sentray.scoring.predict as p\n"
+        "p.predict = lambda *a: iter(['x' * 1000] * 1000)\n"
+        "from sentray.cli import main\nmain(['predict', 'bundle', 'text'])"
+    )
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" | head -1', sys.executable, program], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("x" * 1000 + "\n", "")
+
+
+def test_a_verb_without_local_output_leaves_no_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sentray.scoring.predict
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sentray.scoring.predict, "predict", lambda *_: iter(["pos\t0.9"]))
+    assert _status("predict", "bundle", "a fine film") == 0
+    assert capsys.readouterr().out == "pos\t0.9\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("train", "c", "--out", "o", "--epochs", "0"), "sentray: --epochs is '0': input should be greater"),
+        (("train", "c"), "sentray: --out must be given"),
+        (("train", "c", "--out", "o", "--config", "nowhere.toml"), "nowhere.toml cannot be read"),
+        (("train", "--epoch", "3"), "No such option: --epoch"),
+        (("trian",), "No such command 'trian'"),
+    ],
+)
+def test_wrong_usage_ends_with_status_2(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _status(*arguments) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""The quickstart goes the whole way, on real reviews where they can be had and on made-up ones elsewhere."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sentray import nltk_data, quickstart
+from sentray.config import QuickstartSettings
+from sentray.console import Console
+
+
+@pytest.mark.parametrize(("found", "corpus"), [(Path("here"), quickstart.REAL), (None, quickstart.EMBEDDED)])
+def test_real_reviews_are_taken_where_they_can_be_had(
+    found: Path | None, corpus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(nltk_data, "find", lambda resource: found)
+    assert quickstart._choose(Console()) == corpus
+    line = capsys.readouterr().out
+    assert line.startswith(f"corpus: {corpus}")
+    assert ("nltk.downloader movie_reviews" in line) == (found is None)
+    assert line.count("\n") == 1
+
+
+def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "quickstart"
+    settings = QuickstartSettings(out=str(out), corpus="synthetic:600?seed=3", epochs=2, workers=1)
+    quickstart.quickstart(settings, Console())
+    shown = capsys.readouterr().out
+    assert "test accuracy" in shown
+    assert "scored neg  scored pos" in shown
+    assert "reviews/s" in shown
+    assert shown.count("\nsynthetic:") >= 3
+    assert f"bundle          {out / 'bundle'}" in shown
+    scores = pq.read_table(out / "scored" / "scores")
+    assert scores.num_rows == 600
+    assert (out / "bundle" / "model.keras").exists()
+
+    quickstart.quickstart(settings, Console())
+    again = capsys.readouterr().out
+    assert "is there already" in again
+    assert "nothing to do" in again
+    assert (
+        again[again.index("3. Result") : again.index("all in")]
+        == (shown[shown.index("3. Result") : shown.index("all in")])
+    )

@@ -1,0 +1,77 @@
+import numpy as np
+
+from sentray.training.adam import BETA_1, BETA_2, EPSILON, Embedding, rate
+
+WORDS, DIMENSIONS, STEPS = 30, 7, 60
+
+
+def steps(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Words and gradients of some steps; word 29 never occurs and word 28 only in the first step."""
+    generator = np.random.default_rng(seed)
+    chosen = [np.sort(generator.choice(28, generator.integers(0, 9), replace=False)) for _ in range(STEPS)]
+    chosen[0] = np.append(chosen[0], 28)
+    return [
+        (words.astype(np.int32), generator.normal(size=(len(words), DIMENSIONS)).astype(np.float32)) for words in chosen
+    ]
+
+
+def start() -> np.ndarray:
+    return np.random.default_rng(9).normal(size=(WORDS, DIMENSIONS)).astype(np.float32)
+
+
+def test_equals_adam_over_all_rows_at_every_step() -> None:
+    table = Embedding(start(), 0.01)
+    weights = start().astype(np.float64)
+    first, second = np.zeros_like(weights), np.zeros_like(weights)
+    for number, (words, gradients) in enumerate(steps(0), start=1):
+        np.testing.assert_allclose(table.rows(words), weights[words], atol=1e-5)
+        assert table.apply(gradients, words) == bool(len(words))
+        dense = np.zeros_like(weights)
+        dense[words] = gradients
+        first = BETA_1 * first + (1 - BETA_1) * dense
+        second = BETA_2 * second + (1 - BETA_2) * dense**2
+        weights -= rate(0.01, number) * first / (np.sqrt(second) + EPSILON)
+    table.settle()
+    np.testing.assert_allclose(table.weights, weights, atol=1e-5)
+    assert (table.weights[29] == start()[29]).all()
+
+
+def test_the_time_of_catching_up_changes_no_bit() -> None:
+    lazy, eager = Embedding(start(), 0.01), Embedding(start(), 0.01)
+    for words, gradients in steps(1):
+        lazy.apply(gradients, words)
+        eager.apply(gradients, words)
+        eager.settle()
+    lazy.settle()
+    for one, other in ((lazy.weights, eager.weights), (lazy.first, eager.first), (lazy.second, eager.second)):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_restored_table_goes_on_to_the_same_bits() -> None:
+    whole, begun = Embedding(start(), 0.01), Embedding(start(), 0.01)
+    for number, (words, gradients) in enumerate(steps(2)):
+        whole.apply(gradients, words)
+        begun.apply(gradients, words)
+        if number == STEPS // 2:
+            begun.settle()
+            restored = Embedding(np.zeros_like(start()), 0.01)
+            restored.restore(begun.weights, begun.first, begun.second, begun.step)
+            begun = restored
+    whole.settle()
+    begun.settle()
+    assert whole.weights.tobytes() == begun.weights.tobytes()
+
+
+def test_zero_gradients_are_told() -> None:
+    table = Embedding(start(), 0.01)
+    assert not table.apply(np.zeros((2, DIMENSIONS), np.float32), np.array([3, 4], np.int32))
+
+
+def test_long_forgotten_momentum_becomes_nothing() -> None:
+    table = Embedding(start(), 0.01)
+    word = np.array([5], np.int32)
+    table.apply(np.ones((1, DIMENSIONS), np.float32), word)
+    for _ in range(2000):
+        table.apply(np.ones((1, DIMENSIONS), np.float32), np.array([6], np.int32))
+    table.rows(word)
+    assert not table.first[5].any()

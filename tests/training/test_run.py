@@ -1,0 +1,145 @@
+"""Training through Ray: several workers, lost workers, killed runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sentray import bundle
+from sentray.config import TrainSettings
+from sentray.errors import SentrayError
+from sentray.training.run import train, work_folder
+
+
+class Notes:
+    """A console that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str = "") -> None:
+        self.lines.append(line)
+
+    def progress(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def settings(out: Path, **values: Any) -> TrainSettings:
+    defaults: dict[str, Any] = {"corpus": "synthetic:700", "out": str(out), "epochs": 2, "seed": 1}
+    return TrainSettings(**defaults | values)
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    return json.loads((out / "history.json").read_text())
+
+
+def train_workers() -> list[int]:
+    """Processes of Ray Train's workers."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and b"RayTrainWorker" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_follow_one(tmp_path: Path) -> None:
+    one = train(settings(tmp_path / "one"), Notes())
+    two = train(settings(tmp_path / "two", workers=2), Notes())
+    assert one["rows_seen_per_epoch"] == two["rows_seen_per_epoch"] == one["train_rows"]
+    losses = [[epoch["loss"] for epoch in history(tmp_path / name)] for name in ("one", "two")]
+    assert abs(losses[0][0] - losses[1][0]) < 1e-4
+    trained = bundle.load(tmp_path / "two")
+    assert trained.labels == ("neg", "pos")
+    assert trained.metrics["test_accuracy"] == two["test_accuracy"]
+    assert trained.settings["workers"] == 2
+    assert not work_folder(tmp_path / "two").exists()
+    with pytest.raises(SentrayError, match="already holds a bundle"):
+        train(settings(tmp_path / "two"), Notes())
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path) -> None:
+    texts = ["awful dreadful mess"] * 60 + ["plain average film"] * 30 + ["great lovely joy"] * 10
+    labels = ["bad"] * 60 + ["fair"] * 30 + ["good"] * 10
+    table = pa.table({"review": [*texts, None], "stars": [*labels, "bad"]})
+    pq.write_table(table, tmp_path / "reviews.parquet")
+    asked = settings(
+        tmp_path / "model",
+        corpus=str(tmp_path / "reviews.parquet"),
+        text_column="review",
+        label_column="stars",
+        class_weight="balanced",
+        epochs=12,
+        batch_size=16,
+        learning_rate=0.01,
+        test_fraction=0.2,
+    )
+    metrics = train(asked, Notes())
+    assert metrics["test"]["labels"] == ["bad", "fair", "good"]
+    assert metrics["test_accuracy"] == 1.0
+    assert metrics["quarantined_rows"] == 1
+    quarantined = pq.read_table(tmp_path / "model" / "quarantine.parquet").to_pylist()
+    assert [(row["file"], row["row"], row["reason"]) for row in quarantined] == [("reviews.parquet", 101, "null_text")]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_lost_worker_costs_no_epoch(tmp_path: Path) -> None:
+    class Killer(Notes):
+        killed = False
+
+        def progress(self, line: str) -> None:
+            super().progress(line)
+            if not self.killed and line.startswith("epoch ") and not line.startswith("epoch 1/"):
+                os.kill(train_workers()[-1], signal.SIGKILL)
+                self.killed = True
+
+    console = Killer()
+    metrics = train(settings(tmp_path / "model", workers=2, epochs=25), console)
+    assert console.killed
+    assert any(line.startswith("going on after epoch") for line in console.lines)
+    assert [epoch["epoch"] for epoch in history(tmp_path / "model")] == list(range(1, 26))
+    assert metrics["rows_seen_per_epoch"] == metrics["train_rows"]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_dead_starts_end_in_one_sentence(tmp_path: Path) -> None:
+    console = Notes()
+    asked = settings(tmp_path / "model", learning_rate=1000.0, max_restarts=1)
+    with pytest.raises(SentrayError, match="did not start to learn with 2 seeds from 1 on"):
+        train(asked, console)
+    assert any("seed 1 made a dead start" in line for line in console.lines)
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    command = [sys.executable, "-m", "sentray", "train", "synthetic:700", "--out", str(out), "--epochs", "40"]
+    running = subprocess.Popen(command, start_new_session=True)
+    snapshot = work_folder(out) / "train" / "checkpoint_manager_snapshot.json"
+    deadline = time.monotonic() + 120
+    while not snapshot.exists():
+        assert running.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not out.exists()
+    other = subprocess.run([*command, "--batch-size", "64"], capture_output=True, text=True, check=False)
+    assert other.returncode == 1
+    assert "started with --batch-size 32, not 64" in other.stderr
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "going on after epoch" in again.stdout
+    assert [epoch["epoch"] for epoch in history(out)] == list(range(1, 41))

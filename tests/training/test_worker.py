@@ -1,0 +1,113 @@
+"""One worker's epochs, restarts and replica check, without Ray."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sentray import models
+from sentray.text.cleaning import preset
+from sentray.text.vocabulary import Vocabulary
+from sentray.training import worker
+from sentray.training.dataset import IDS_FILE, Facts, TrainingSet, write
+from sentray.training.exchange import Exchange, Peers, listen
+from sentray.training.trainer import Job, Trainer
+
+ALONE = Peers.meet([("127.0.0.1", 0)])
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> TrainingSet:
+    """Reviews of which the positive ones hold low ids."""
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, 2, 50).astype(np.int32)
+    reviews = [generator.integers(1, 10, 12) + 10 * (1 - target) for target in targets]
+    (tmp_path / IDS_FILE).write_bytes(np.concatenate(reviews).astype(np.int32).tobytes())
+    rules, _ = preset("reviews")
+    counts = tuple(np.bincount(targets, minlength=2).tolist())
+    facts = Facts("tutorial-cnn.v1", rules, "drop", ("neg", "pos"), counts, 20, "pre", 12, 20, 0, 0)
+    vocabulary = Vocabulary([chr(ord("a") + place) for place in range(20)])
+    write(tmp_path, facts, vocabulary, np.arange(51) * 12, targets)
+    return TrainingSet.load(tmp_path)
+
+
+def job(dataset_folder: Path, **values: Any) -> Job:
+    defaults: dict[str, Any] = {
+        "epochs": 8,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "balanced": False,
+        "seed": 3,
+        "max_restarts": 2,
+        "threads": 1,
+    }
+    return Job(dataset=str(dataset_folder), **defaults | values)
+
+
+def test_an_epoch_reports_all_rows_and_learns(dataset: TrainingSet, tmp_path: Path) -> None:
+    trainer = Trainer(job(tmp_path), dataset, Exchange(0, ALONE), seed=3)
+    records = [list(trainer.epoch(number))[-1] for number in range(8)]
+    assert {record["rows_seen"] for record in records} == {50}
+    assert {record["steps"] for record in records} == {7}
+    assert records[-1]["loss"] < 0.5 * records[0]["loss"]
+    assert records[-1]["accuracy"] == 1.0
+    assert not any(record["dead"] for record in records)
+
+
+def test_a_dead_start_goes_on_with_the_next_seed(
+    dataset: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normal = models.architecture("tutorial-cnn.v1")
+    built = []
+
+    def first_is_dead(rows: int, length: int, classes: int) -> Any:
+        model = normal.build(rows, length, classes)
+        if not built:
+            model.layers[4].bias.assign(np.full(10, -1e6, np.float32))
+        built.append(model)
+        return model
+
+    monkeypatch.setitem(
+        models.ARCHITECTURES,
+        normal.name,
+        models.Architecture(normal.name, normal.least_length, first_is_dead),
+    )
+    states: list[worker.State] = []
+    monkeypatch.setattr(worker, "_report", lambda state, *_, **__: states.append(state))
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+    said: list[str] = []
+    board = SimpleNamespace(say=SimpleNamespace(remote=said.append), update=SimpleNamespace(remote=lambda report: None))
+    worker.run(job(tmp_path, progress=board), Exchange(0, ALONE))
+    assert said == ["seed 3 made a dead start (no unit of a layer reacts): again with seed 4"]
+    assert (states[-1].seed, states[-1].restarts, states[-1].epoch) == (4, 1, 8)
+    assert len(states[-1].history) == 8
+    assert states[-1].history[-1]["accuracy"] == 1.0
+
+
+def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> None:
+    trainer = Trainer(job(tmp_path, balanced=True), dataset, Exchange(0, ALONE), seed=3)
+    per_class = trainer._class_weights * np.array(dataset.facts.label_rows)
+    np.testing.assert_allclose(per_class, 25.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [(3, 3), (3, 4)])
+def test_replicas_are_compared_to_the_last_bit(dataset: TrainingSet, tmp_path: Path, seeds: tuple[int, int]) -> None:
+    listeners = [listen("127.0.0.1") for _ in seeds]
+    peers = Peers.meet([listener.getsockname() for listener in listeners])
+    with ThreadPoolExecutor(2) as pool:
+        exchanges = list(pool.map(lambda rank: Exchange(rank, peers, listeners[rank]), range(2)))
+        trainers = [
+            Trainer(job(tmp_path), dataset, exchange, seed) for exchange, seed in zip(exchanges, seeds, strict=True)
+        ]
+        if seeds[0] == seeds[1]:
+            list(pool.map(lambda trainer: list(trainer.epoch(0)), trainers))
+            assert len(set(pool.map(Trainer.check_replicas, trainers))) == 1
+        else:
+            for outcome in [pool.submit(trainer.check_replicas) for trainer in trainers]:
+                with pytest.raises(RuntimeError, match="weights differ"):
+                    outcome.result()
+    for exchange in exchanges:
+        exchange.close()
