@@ -12,15 +12,13 @@ import pyarrow.compute as pc
 from sentray import bundle, cluster
 from sentray.config import EvaluateSettings
 from sentray.console import Console
-from sentray.corpus.dataset import Corpus, Rows
+from sentray.corpus.dataset import Corpus, Rows, mark_duplicates
 from sentray.corpus.inspect import Inspection, inspect_block, mark_unknown
 from sentray.corpus.readers import read_shard
-from sentray.corpus.readers.records import mark
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.metrics import Tally
-from sentray.quarantine import Reason
 from sentray.scoring import pool
 from sentray.scoring.scorer import unpacked_scorer
 
@@ -64,7 +62,7 @@ class ShardEvaluator:
         labels = self._scorer.bundle.labels
         inspections, tallies = [Inspection()], [_tally_of_none(len(labels))]
         for table in read_shard(self._source, shard, self._settings, need_label=True):
-            marked = mark_unknown(_mark_duplicates(table, duplicates), labels)
+            marked = mark_unknown(mark_duplicates(table, duplicates), labels)
             inspections.append(inspect_block(marked))
             rows = marked.filter(self._chosen(marked))
             if rows.num_rows:
@@ -141,14 +139,6 @@ def _measure(
         reduce(add, (result.inspection for result in results), Inspection()),
         Tally.merge([result.tally for result in results]),
     )
-
-
-def _mark_duplicates(rows: pa.Table, duplicates: Rows) -> pa.Table:
-    # Only formats whose tables hold rows of one file have ids that can occur twice.
-    if not duplicates or not rows.num_rows:
-        return rows
-    repeated = np.isin(rows["row"].to_numpy(), duplicates.get(rows["file"][0].as_py(), ()))
-    return mark(rows, repeated, Reason.DUPLICATE_ID)
 
 
 def _tally_of_none(labels: int) -> Tally:

@@ -192,5 +192,6 @@ def _show(
     console.say()
     console.say(
         f"start-up: Ray {figures['startup_ray_s']:.1f} s, workers with TensorFlow "
-        f"{figures['startup_workers_s']:.1f} s, first step {figures['startup_first_step_s']:.1f} s; a worker's peak memory {figures['peak_rss_mb']:,.0f} MB"
+        f"{figures['startup_workers_s']:.1f} s, first step {figures['startup_first_step_s']:.1f} s; "
+        f"a worker's peak memory {figures['peak_rss_mb']:,.0f} MB"
     )

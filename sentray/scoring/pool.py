@@ -21,7 +21,7 @@ def place(wish: int | None, shards: int) -> int:
     Raises:
         SentrayError: When the cluster cannot hold them.
     """
-    workers = min(wish or max(1, int(cluster.resources().cpus)), shards)
+    workers = min(wish or max(1, int(cluster.resources().most_cpus)), shards)
     return cluster.place(workers, WORKER_CPUS).workers
 
 

@@ -26,11 +26,11 @@ def rate(learning_rate: float, step: int) -> np.float32:
     return np.float32(learning_rate * np.sqrt(1 - BETA_2**step) / (1 - BETA_1**step))
 
 
-class Dense:
-    """Weights all of which get a gradient at every step, and their moments.
+class _Weights:
+    """Weights and their moments.
 
     Args:
-        weights: float32 [n], first values; taken over, not copied.
+        weights: float32, first values; taken over, not copied.
         learning_rate: Adam's step size.
     """
 
@@ -38,6 +38,18 @@ class Dense:
         self.weights = weights
         self.first, self.second = np.zeros_like(weights), np.zeros_like(weights)
         self._learning_rate = learning_rate
+
+    def arrays(self) -> dict[str, Floats]:
+        """The weights and both moments by name."""
+        return {"weights": self.weights, "first": self.first, "second": self.second}
+
+    def _set(self, weights: Floats, first: Floats, second: Floats) -> None:
+        for target, source in ((self.weights, weights), (self.first, first), (self.second, second)):
+            target[:] = source
+
+
+class Dense(_Weights):
+    """Weights float32 [n], all of which get a gradient at every step."""
 
     def apply(self, gradient: Floats, step: int) -> None:
         """Take step number `step` (from 1) with a gradient float32 [n]."""
@@ -45,24 +57,16 @@ class Dense:
 
     def restore(self, weights: Floats, first: Floats, second: Floats) -> None:
         """Go back to earlier values."""
-        for target, source in ((self.weights, weights), (self.first, first), (self.second, second)):
-            target[:] = source
+        self._set(weights, first, second)
 
 
-class Embedding:
-    """Word vectors and their moments.
-
-    Args:
-        weights: float32 [words, dimensions], first values; taken over, not copied.
-        learning_rate: Adam's step size.
-    """
+class Embedding(_Weights):
+    """Word vectors float32 [words, dimensions], some of which get a gradient at a step."""
 
     def __init__(self, weights: Floats, learning_rate: float) -> None:
-        self.weights = weights
-        self.first, self.second = np.zeros_like(weights), np.zeros_like(weights)
+        super().__init__(weights, learning_rate)
         self.step = 0
         self._updated = np.zeros(len(weights), np.int64)
-        self._learning_rate = learning_rate
         self._rates = np.zeros(1, np.float32)
 
     def rows(self, words: NDArray[np.int32]) -> Floats:
@@ -93,13 +97,12 @@ class Embedding:
         """Bring every row up to date."""
         self._catch_up(np.arange(len(self.weights), dtype=np.int32))
 
-    def restore(self, weights: Floats, first: Floats, second: Floats, step: int) -> None:
+    def restore(self, step: int, weights: Floats, first: Floats, second: Floats) -> None:
         """Go back to a settled state."""
-        for target, source in ((self.weights, weights), (self.first, first), (self.second, second)):
-            target[:] = source
+        self._set(weights, first, second)
         self.step = step
-        # Rows without momentum, among them words that never occurred, stay where they are.
-        self._updated[:] = np.where(first.any(axis=1), step, 0)
+        # Words that never occurred have no moments yet.
+        self._updated[:] = np.where(first.any(axis=1) | second.any(axis=1), step, 0)
         self._rates = np.array([0, *(rate(self._learning_rate, done + 1) for done in range(step))], np.float32)
 
     def _catch_up(self, words: NDArray[np.int32]) -> None:

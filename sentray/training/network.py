@@ -123,18 +123,16 @@ class TrainingNetwork:
     def state(self) -> dict[str, NDArray[Any]]:
         """All that training changes, by name: weights and Adam's two moments, and the number of steps."""
         self.embedding.settle()
-        parts = {"embedding": self.embedding, "dense": self.dense}
         state: dict[str, NDArray[Any]] = {"step": np.array(self.embedding.step)}
-        for name, part in parts.items():
-            state |= {name: part.weights, f"{name}_first": part.first, f"{name}_second": part.second}
+        for name, part in (("embedding", self.embedding.arrays()), ("dense", self.dense.arrays())):
+            state |= {f"{name}_{kind}": array for kind, array in part.items()}
         return state
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go back to a state that `state` gave."""
-        self.embedding.restore(
-            state["embedding"], state["embedding_first"], state["embedding_second"], int(state["step"])
-        )
-        self.dense.restore(state["dense"], state["dense_first"], state["dense_second"])
+        kinds = ("weights", "first", "second")
+        self.embedding.restore(int(state["step"]), *(state[f"embedding_{kind}"] for kind in kinds))
+        self.dense.restore(*(state[f"dense_{kind}"] for kind in kinds))
 
     def _gradient(
         self, vectors: Any, flat: Any, ids: Any, cells: Any, labels: Any, weights: Any, batch_rows: Any

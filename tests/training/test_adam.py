@@ -55,7 +55,7 @@ def test_a_restored_table_goes_on_to_the_same_bits() -> None:
         if number == STEPS // 2:
             begun.settle()
             restored = Embedding(np.zeros_like(start()), 0.01)
-            restored.restore(begun.weights, begun.first, begun.second, begun.step)
+            restored.restore(begun.step, begun.weights, begun.first, begun.second)
             begun = restored
     whole.settle()
     begun.settle()
