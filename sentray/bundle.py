@@ -184,8 +184,13 @@ def update(
     )
 
 
-def publish(bundle: Bundle, out: Path) -> Bundle:
+def publish(bundle: Bundle, out: Path, records: Mapping[str, bytes] | None = None) -> Bundle:
     """Put a finished bundle at `out`, whole or not at all; a bundle that was there is replaced.
+
+    Args:
+        bundle: The bundle.
+        out: Folder to make.
+        records: Further files to put beside the bundle's own, by name; the digest does not cover them.
 
     Raises:
         SentrayError: When `out` holds something that is not a bundle.
@@ -196,7 +201,7 @@ def publish(bundle: Bundle, out: Path) -> Bundle:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
-        for name, content in pack(bundle).items():
+        for name, content in {**(records or {}), **pack(bundle)}.items():
             (new / name).write_bytes(content)
         if out.exists():
             os.rename(out, Path(scratch) / "old")

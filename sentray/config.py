@@ -189,17 +189,18 @@ def write_settings(folder: str, settings: Settings) -> None:
 
     The file can be given to `--config` to run the same again.
     """
-    _write_settings(f"{folder.rstrip('/')}/{SETTINGS_FILE}", settings)
+    write_text(f"{folder.rstrip('/')}/{SETTINGS_FILE}", settings_text(settings))
 
 
 def write_settings_beside(file: str, settings: Settings) -> None:
     """Write the resolved settings as `FILE.settings.json`, for a result that is one file."""
-    _write_settings(f"{file}.{SETTINGS_FILE}", settings)
+    write_text(f"{file}.{SETTINGS_FILE}", settings_text(settings))
 
 
-def _write_settings(file: str, settings: Settings) -> None:
+def settings_text(settings: Settings) -> str:
+    """The resolved settings as JSON."""
     values = settings.model_dump(mode="json", by_alias=True, exclude=set(settings.unused))
-    write_text(file, json.dumps(values, indent=2) + "\n")
+    return json.dumps(values, indent=2) + "\n"
 
 
 def write_text(file: str, content: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sentray import bundle, cluster, models
-from sentray.config import CorpusSettings, EvaluateSettings, TrainSettings, write_settings
+from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
 from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_FILE
@@ -19,7 +19,7 @@ from sentray.training.trainer import Job
 from sentray.training.worker import BUNDLE_FOLDER, State, read_state
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
-RUN_NAME = "train"
+RUN_NAME, DATASET = "train", "dataset"
 
 RESUMABLE = {"address", "workers", "cpus_per_worker", "gpu", "verbose", "max_failures", "max_restarts"}
 """Settings that a resumed run may change: they do not change what is learnt."""
@@ -51,7 +51,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     with cluster.connect(settings.address, verbose=settings.verbose):
         placement = cluster.place(settings.workers, settings.cpus_per_worker, int(settings.gpu))
         console.say(_plan(settings, placement))
-        prepared = work / "dataset"
+        prepared = work / DATASET
         if dataset.exists(prepared):
             console.say("the corpus is prepared already: going on with it")
         else:
@@ -62,39 +62,40 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
             metrics |= _test(settings, fitted.bundle, console)
         else:
             console.say("no test rows: the bundle's accuracy is not measured")
-    bundle.publish(bundle.update(fitted.bundle, metrics=metrics), out)
-    _write_records(out, settings, work, metrics, fitted.state.history)
+    records = {
+        SETTINGS_FILE: settings_text(settings).encode(),
+        METRICS_FILE: _json(metrics),
+        HISTORY_FILE: _json(fitted.state.history),
+        QUARANTINE_FILE: (prepared / QUARANTINE_FILE).read_bytes(),
+    }
+    bundle.publish(bundle.update(fitted.bundle, metrics=metrics), out, records)
     shutil.rmtree(work)
     return metrics
 
 
 def _plan(settings: TrainSettings, placement: cluster.Placement) -> str:
-    # The corpus is read before the workers start, so reading may take the CPUs that training takes later.
-    reading = placement.cpus_left + placement.workers * placement.cpus_each
     each = -(-settings.batch_size // settings.workers)
-    gpus = f" and {placement.gpus_each:g} GPU" if placement.gpus_each else ""
     return (
-        f"plan: read with {reading:g} CPUs, then train with {placement.workers} worker(s), {placement.cpus_each:g} CPU"
-        f"{gpus} each, {placement.cpus_left:g} CPUs left; batches of {settings.batch_size}, {each} a worker"
+        f"plan: {placement.describe()}, and all of them before training starts; batches of {settings.batch_size}, "
+        f"{each} a worker"
     )
 
 
 def _claim(work: Path, settings: TrainSettings) -> None:
-    """Make the work folder, or check that it belongs to a run with the same settings."""
+    """Make the work folder, or check that what was prepared in it is for a run with the same settings."""
     values = settings.model_dump(mode="json", exclude=RESUMABLE)
     claim = work / "run.json"
-    if claim.exists():
-        before = json.loads(claim.read_text(encoding="utf-8"))
-        changed = [key for key in values if before.get(key) != values[key]]
-        if changed:
-            key = changed[0]
-            raise SentrayError(
-                f"{work} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
-                f"{values[key]}; use that setting to go on, or remove the folder to start anew"
-            )
+    if not dataset.exists(work / DATASET):
+        work.mkdir(parents=True, exist_ok=True)
+        claim.write_bytes(_json(values))
         return
-    work.mkdir(parents=True, exist_ok=True)
-    claim.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    before = json.loads(claim.read_text(encoding="utf-8"))
+    for key, value in values.items():
+        if before.get(key) != value:
+            raise SentrayError(
+                f"{work} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not {value}; "
+                "use that setting to go on, or remove the folder to start anew"
+            )
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ def fit(settings: TrainSettings, prepared: Path, work: Path, console: Console) -
     with result.checkpoint.as_directory() as folder:
         state = read_state(Path(folder))
         if state.refused:
+            # The same settings would end the same way; others may use the place.
+            shutil.rmtree(work)
             raise SentrayError(state.refused)
         shutil.copytree(Path(folder) / BUNDLE_FOLDER, work / "bundle", dirs_exist_ok=True)
         return Fitted(state, bundle.load(work / "bundle"))
@@ -208,9 +211,5 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     }
 
 
-def _write_records(out: Path, settings: TrainSettings, work: Path, metrics: Any, history: Any) -> None:
-    """Put what the run leaves besides the bundle's own files into the bundle's folder."""
-    write_settings(str(out), settings)
-    for name, value in ((METRICS_FILE, metrics), (HISTORY_FILE, history)):
-        (out / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.copyfile(work / "dataset" / QUARANTINE_FILE, out / QUARANTINE_FILE)
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
