@@ -11,8 +11,27 @@ from sentray.console import Console
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.inspect import Inspection, inspect_block
 from sentray.errors import SentrayError
-from sentray.text.cleaning import rules_from
+from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.vocabulary import Vocabulary, count_words
+
+
+def survey(corpus: Corpus, rules: CleaningRules, console: Console) -> tuple[Inspection, Counter[str]]:
+    """Count a corpus's rows, and the words of its usable training reviews, in one parallel pass."""
+
+    def work(table: pa.Table) -> tuple[Inspection, Counter[str]]:
+        return inspect_block(table), count_words(training_rows(table)["text"], rules)
+
+    inspection, counts = Inspection(), Counter[str]()
+    for part, words in corpus.map_blocks(work):
+        inspection += part
+        counts.update(words)
+        console.progress(f"reading: {inspection.rows:,} rows, {len(counts):,} distinct words")
+    return inspection, counts
+
+
+def training_rows(table: pa.Table) -> pa.Table:
+    """The usable rows to train on of a table of `ROW_SCHEMA`."""
+    return table.filter(pc.and_(pc.is_null(table["reason"]), pc.equal(table["split"], "train")))
 
 
 def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
@@ -24,19 +43,10 @@ def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
     rules, note = rules_from(settings)
     if note:
         console.say(note)
-
-    def work(table: pa.Table) -> tuple[Inspection, Counter[str]]:
-        usable = pc.and_(pc.is_null(table["reason"]), pc.equal(table["split"], "train"))
-        return inspect_block(table), count_words(table.filter(usable)["text"], rules)
-
-    inspection, counts = Inspection(), Counter[str]()
     with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings, need_label=False)
         console.say(f"corpus: {corpus.describe()}")
-        for part, words in corpus.map_blocks(work):
-            inspection += part
-            counts.update(words)
-            console.progress(f"{inspection.rows:,} rows, {len(counts):,} distinct words")
+        inspection, counts = survey(corpus, rules, console)
     inspection.check_usable(corpus.name, settings.max_bad_rows)
     if all(split != "train" for split, _ in inspection.labels):
         raise SentrayError(

@@ -1,7 +1,6 @@
 """From a corpus to a training set: one parallel pass counts the words, a second one encodes the reviews."""
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Corpus
-from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.corpus.inspect import Inspection
+from sentray.corpus.vocab import survey, training_rows
 from sentray.models import Architecture
 from sentray.quarantine import QUARANTINE_FILE
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.encoding import encode
-from sentray.text.vocabulary import Vocabulary, count_words
+from sentray.text.vocabulary import Vocabulary
 from sentray.training import dataset
 
 Block = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
@@ -62,25 +62,11 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
     _tell(console, facts, inspection, vocabulary)
 
 
-def survey(corpus: Corpus, rules: CleaningRules, console: Console) -> tuple[Inspection, Counter[str]]:
-    """Count a corpus's rows, and the words of its labelled training reviews, in one pass."""
-
-    def work(table: pa.Table) -> tuple[Inspection, Counter[str]]:
-        return inspect_block(table), count_words(_training_rows(table)["text"], rules)
-
-    inspection, words = Inspection(), Counter[str]()
-    for part, counts in corpus.map_blocks(work):
-        inspection += part
-        words.update(counts)
-        console.progress(f"reading: {inspection.rows:,} rows, {len(words):,} distinct words")
-    return inspection, words
-
-
 def _write_reviews(
     corpus: Corpus, rules: CleaningRules, vocabulary: Vocabulary, labels: list[str], path: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     def work(table: pa.Table) -> Block:
-        rows = _training_rows(table)
+        rows = training_rows(table)
         encoded = encode(rows["text"], rules, vocabulary)
         targets = pc.index_in(rows["label"], pa.array(labels, pa.string()))
         return encoded.ids, encoded.lengths, targets.to_numpy().astype(np.int32)
@@ -92,11 +78,6 @@ def _write_reviews(
             lengths.append(block_lengths)
             targets.append(block_targets)
     return np.cumsum(np.concatenate(lengths)), np.concatenate(targets)
-
-
-def _training_rows(table: pa.Table) -> pa.Table:
-    good = pc.and_(pc.is_null(table["reason"]), pc.is_valid(table["label"]))
-    return table.filter(pc.and_(good, pc.equal(table["split"], "train")))
 
 
 def _tell(console: Console, facts: dataset.Facts, inspection: Inspection, vocabulary: Vocabulary) -> None:
