@@ -42,7 +42,7 @@ class GoldenText(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: str
-    scores: tuple[float, ...]
+    scores: dict[str, float]
 
 
 class Manifest(BaseModel):
@@ -280,7 +280,7 @@ def _parse(files: Mapping[str, bytes], folder: Path, shown: str) -> Bundle:
     try:
         golden = tuple(GoldenText(**text) for text in json.loads(files[GOLDEN]))
         vocabulary = Vocabulary.from_text(files[VOCABULARY].decode(), manifest.unknown)
-        if any(len(text.scores) != len(manifest.labels) for text in golden):
+        if any(text.scores.keys() != set(manifest.labels) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
     except (ValueError, TypeError, SentrayError) as error:
         _damaged(shown, f"{GOLDEN} or {VOCABULARY} cannot be parsed", error)

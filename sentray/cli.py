@@ -40,9 +40,13 @@ RESUMABLE = ("train", "score")
 
 def train(settings: TrainSettings, console: Console) -> None:
     """Train and say where the bundle is."""
+    from sentray import tables
     from sentray.training.run import train
 
-    train(settings, console)
+    metrics = train(settings, console)
+    if metrics["test_rows"]:
+        tables.metrics(console, metrics["test"])
+    console.say(f"the bundle is in {settings.out}")
 
 
 def evaluate(settings: EvaluateSettings, console: Console) -> None:
@@ -132,7 +136,12 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
     """Do a verb's work with a quiet console, and turn what goes wrong into one line and an exit status."""
     console = Console()
     verbose = getattr(settings, "verbose", False)
-    with _log_file(verb, getattr(settings, "out", None)) as log:
+    with contextlib.ExitStack() as stack:
+        try:
+            log = stack.enter_context(_log_file(verb, getattr(settings, "out", None)))
+        except OSError as error:
+            console.error(f"{error.filename} cannot be made or written ({error.strerror}); choose another --out")
+            raise SystemExit(USER_ERROR) from None
         try:
             with console.quiet(log, verbose):
                 work(settings, console)

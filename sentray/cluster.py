@@ -52,10 +52,10 @@ class Placement:
 
     def describe(self) -> str:
         """One line for the plan that a run prints before it starts."""
-        gpus = f", {_count(self.gpus_each, 'GPU')} each" if self.gpus_each else ""
+        gpus = f", {count(self.gpus_each, 'GPU')} each" if self.gpus_each else ""
         return (
-            f"{_count(self.workers, 'worker')}, {_count(self.cpus_each, 'CPU')} each{gpus}; "
-            f"{_count(self.cpus_left, 'CPU')} left to read with"
+            f"{count(self.workers, 'worker')}, {count(self.cpus_each, 'CPU')} each{gpus}; "
+            f"{count(self.cpus_left, 'CPU')} left"
         )
 
 
@@ -183,23 +183,23 @@ def place(
         SentrayError: they can never be placed, with what is missing and what to change.
     """
     have = on or resources()
-    wish = f"{_count(workers, 'worker')} with {_count(cpus_each, 'CPU')}"
-    wish += f" and {_count(gpus_each, 'GPU')} each" if gpus_each else " each"
+    wish = f"{count(workers, 'worker')} with {count(cpus_each, 'CPU')}"
+    wish += f" and {count(gpus_each, 'GPU')} each" if gpus_each else " each"
     if workers * gpus_each > have.most_gpus:
         raise SentrayError(
-            f"the plan wants {wish}; the cluster has {_count(have.most_gpus, 'GPU')}: leave out --gpu, take "
+            f"the plan wants {wish}; the cluster has {count(have.most_gpus, 'GPU')}: leave out --gpu, take "
             "fewer --workers, or reach a cluster with GPUs by --address"
         )
     left = have.most_cpus - workers * cpus_each
     if left < reading - 1e-6:
-        rest = f" and {_count(reading, 'CPU')} to read with" if reading else ""
+        rest = f" and {count(reading, 'CPU')} to read with" if reading else ""
         raise SentrayError(
-            f"the plan wants {wish}{rest}; the cluster has {_count(have.most_cpus, 'CPU')}: take fewer "
+            f"the plan wants {wish}{rest}; the cluster has {count(have.most_cpus, 'CPU')}: take fewer "
             "--workers or reach a larger cluster by --address"
         )
     if not have.grows and sum(_fits(*node, cpus_each, gpus_each) for node in have.nodes) < workers:
-        nodes = _count(len(have.nodes), "node")
-        largest = _count(max((cpus for cpus, _ in have.nodes), default=0), "CPU")
+        nodes = count(len(have.nodes), "node")
+        largest = count(max((cpus for cpus, _ in have.nodes), default=0), "CPU")
         raise SentrayError(
             f"the plan wants {wish}; the cluster's {nodes} (the largest has {largest}) cannot hold them side "
             "by side: take fewer --workers"
@@ -214,7 +214,8 @@ def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
     return min(by_cpu, by_gpu)
 
 
-def _count(number: float, noun: str) -> str:
+def count(number: float, noun: str) -> str:
+    """A number with its noun, such as `2 CPUs`."""
     return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from sentray.errors import SentrayError
 
 
 class Settings(BaseModel):
@@ -133,6 +135,11 @@ class ScoreSettings(CorpusSettings, ClusterSettings):
     keep: tuple[str, ...] = Field(default=(), description="further column of the input to write out; may be repeated")
     engine: str = Field(default="auto", description="what computes the scores")
 
+    @field_validator("keep")
+    @classmethod
+    def _each_once(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(keep))
+
 
 class PredictSettings(Settings):
     """Print label and probability of one review, or of each line of the standard input."""
@@ -206,8 +213,11 @@ def settings_text(settings: Settings) -> str:
 def write_text(file: str, content: str) -> None:
     """Write a UTF-8 file, local or a `pyarrow.fs` URI, and the folder it is in."""
     if "://" not in file:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text(content, encoding="utf-8", newline="\n")
+        try:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).write_text(content, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise SentrayError(f"{file} cannot be written ({error.strerror}); choose another place") from error
         return
     from pyarrow import fs
 

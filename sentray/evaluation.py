@@ -128,9 +128,8 @@ def _measure(
 ) -> tuple[Inspection, Tally]:
     """Inspection of the corpus and tally of a split, summed in the order of the shards."""
     make = partial(ShardEvaluator, corpus.source.lean(), settings, files, split)
-    items = [(shard, corpus.duplicates.get(shard.index, {})) for shard in corpus.shards]
     results: list[ShardResult] = []
-    for result in pool.run(make, items, workers):
+    for result in pool.run(make, corpus.items(), workers):
         results.append(result)
         rows = sum(done.tally.rows for done in results)
         console.progress(f"{len(results):,} of {len(corpus.shards):,} shards, {rows:,} rows scored")

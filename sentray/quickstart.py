@@ -12,6 +12,7 @@ from sentray import bundle, cluster, nltk_data, tables
 from sentray.config import QuickstartSettings, ScoreSettings, TrainSettings
 from sentray.console import Console, duration
 from sentray.corpus.dataset import Corpus
+from sentray.errors import SentrayError
 from sentray.scoring.job import score
 from sentray.training.run import METRICS_FILE, train
 
@@ -63,6 +64,9 @@ def _choose(console: Console) -> str:
 
 def _train(settings: QuickstartSettings, corpus: str, out: Path, console: Console) -> dict[str, Any]:
     if (out / bundle.MANIFEST).exists():
+        before = bundle.load(out).settings["corpus"]
+        if before != corpus:
+            raise SentrayError(f"{out} was trained on {before}, not on {corpus}; choose another --out, or remove it")
         console.say(f"{out} is there already; remove {out.parent} to train anew")
         metrics: dict[str, Any] = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
         return metrics

@@ -35,7 +35,7 @@ def write(folder: Path, model: bytes = b"a network") -> Bundle:
         truncating="post",
         settings={"epochs": 3},
         metrics={"test_accuracy": 0.5, "test_auc": None},
-        golden=[GoldenText(text="line\u2028and\nline", scores=(0.25, 0.75))],
+        golden=[GoldenText(text="line\u2028and\nline", scores={"neg": 0.25, "pos": 0.75})],
     )
 
 

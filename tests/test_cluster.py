@@ -20,10 +20,8 @@ def _nodes(*nodes: tuple[float, float], most: tuple[float, float] | None = None)
 def test_a_plan_that_fits_says_what_is_left() -> None:
     plan = place(2, 0.5, on=_nodes((2, 0)))
     assert plan.cpus_left == 1
-    assert plan.describe() == "2 workers, 0.5 CPUs each; 1 CPU left to read with"
-    assert place(1, 1, 1, on=_nodes((4, 1))).describe() == (
-        "1 worker, 1 CPU each, 1 GPU each; 3 CPUs left to read with"
-    )
+    assert plan.describe() == "2 workers, 0.5 CPUs each; 1 CPU left"
+    assert place(1, 1, 1, on=_nodes((4, 1))).describe() == ("1 worker, 1 CPU each, 1 GPU each; 3 CPUs left")
 
 
 @pytest.mark.parametrize(

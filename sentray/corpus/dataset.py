@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,12 +56,28 @@ class Corpus:
         Raises:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
+        return cls.plan(uri, settings, need_label).without_duplicates()
+
+    @classmethod
+    def plan(cls, uri: str, settings: CorpusSettings, need_label: bool = True) -> "Corpus":
+        """Find a corpus and plan its shards, without Ray and without a look at its ids.
+
+        Raises:
+            SentrayError: there is no such corpus, or a file cannot be read.
+        """
         source = resolve(uri)
-        shards = tuple(plan_shards(source, settings.shard_size * 1_000_000))
-        corpus = cls(source, settings, shards, need_label)
-        if source.format not in ("csv", "jsonl", "parquet"):
-            return corpus
-        return replace(corpus, duplicates=_find_duplicates(corpus))
+        return cls(source, settings, tuple(plan_shards(source, settings.shard_size * 1_000_000)), need_label)
+
+    def without_duplicates(self) -> "Corpus":
+        """The corpus with the rows known whose id an earlier row has."""
+        if self.source.format not in ("csv", "jsonl", "parquet"):
+            return self
+        return replace(self, duplicates=_find_duplicates(self))
+
+    def items(self, shards: Iterable[Shard] | None = None) -> list[tuple[Shard, Rows]]:
+        """Shards, all of them where not given, each with those of its rows whose id an earlier row has."""
+        chosen = self.shards if shards is None else shards
+        return [(shard, self.duplicates.get(shard.index, {})) for shard in chosen]
 
     @property
     def name(self) -> str:

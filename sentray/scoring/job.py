@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from sentray import __version__, bundle, cluster
 from sentray.config import ScoreSettings, write_settings
 from sentray.console import Console
+from sentray.corpus.dataset import Corpus
 from sentray.corpus.readers import read_shard
-from sentray.corpus.shards import Shard, plan_shards
-from sentray.corpus.source import Source, resolve
+from sentray.corpus.shards import Shard
 from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_SCHEMA
 from sentray.scoring import pool
@@ -20,7 +20,8 @@ from sentray.scoring.engines import choose
 from sentray.scoring.ledger import QUARANTINE, SCORES, Ledger, Plan
 from sentray.scoring.worker import COMPRESSION, Counts, Job, ShardScorer, output_schema
 
-MEGABYTE = 1_000_000
+EARLY_STOP_ROWS, EARLY_STOP_MARGIN = 10_000, 2.0
+"""Before its end a job stops for bad rows only after so many rows, and when this many times too many are bad."""
 
 Record = dict[str, Any]
 
@@ -41,11 +42,11 @@ def score(settings: ScoreSettings, console: Console) -> Record:
     """
     model = bundle.load(settings.bundle)
     engine = choose(settings.engine)
-    source = resolve(settings.input)
-    shards = plan_shards(source, settings.shard_size * MEGABYTE)
-    schema = output_schema(model.labels, _kept_columns(source, shards, settings), model.digest)
+    corpus = Corpus.plan(settings.input, settings, need_label=False)
+    shards = corpus.shards
+    schema = output_schema(model.labels, _kept_columns(corpus, settings), model.digest)
     ledger = Ledger(settings.out)
-    ledger.open(_plan(source, shards, schema, settings, model.digest))
+    ledger.open(_plan(corpus, schema, settings, model.digest))
     done = ledger.committed()
     summary = ledger.summary()
     if summary is not None and len(done) == len(shards):
@@ -53,15 +54,15 @@ def score(settings: ScoreSettings, console: Console) -> Record:
         return summary
     write_settings(settings.out, settings)
     missing = [shard for shard in shards if shard.index not in done]
-    console.say(f"{source.describe()}, {len(shards):,} shards, {len(done):,} of them committed before")
+    console.say(f"{corpus.describe()}, {len(done):,} of them committed before")
     total = Counts()
     for record in done.values():
         total.add(record)
     speed: Record = {"workers": 0, "start_seconds": 0.0, "seconds": 0.0, "rows_per_s": 0.0}
     if missing:
-        job = Job(source.lean(), settings, schema, ledger, engine, model.digest)
+        job = Job(corpus.source.lean(), settings, schema, ledger, engine, model.digest)
         with cluster.connect(settings.address, verbose=settings.verbose):
-            speed = _run(job, bundle.pack(model), missing, shards, total, console)
+            speed = _run(job, bundle.pack(model), corpus.without_duplicates(), missing, total, console)
         _require_all(ledger, len(shards))
     _require_good_rows(total, 1.0, settings)
     summary = {"bundle": model.digest, "engine": engine, **_counted(total), "shards": len(shards), **speed}
@@ -73,21 +74,21 @@ def score(settings: ScoreSettings, console: Console) -> Record:
     return summary
 
 
-def _kept_columns(source: Source, shards: list[Shard], settings: ScoreSettings) -> pa.Schema:
+def _kept_columns(corpus: Corpus, settings: ScoreSettings) -> pa.Schema:
     """Types of the kept columns in the first rows; what is missing is told before anything starts."""
-    for shard in shards:
-        for table in read_shard(source, shard, settings, keep=settings.keep):
+    for shard in corpus.shards:
+        for table in read_shard(corpus.source, shard, settings, keep=settings.keep):
             if table.num_rows:
                 return pa.schema([table.schema.field(name) for name in settings.keep]).remove_metadata()
     raise SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
 
 
-def _plan(source: Source, shards: list[Shard], schema: pa.Schema, settings: ScoreSettings, digest: str) -> Plan:
+def _plan(corpus: Corpus, schema: pa.Schema, settings: ScoreSettings, digest: str) -> Plan:
     return Plan(
         bundle=digest,
         input=settings.input,
-        files=[[file.name, file.size, file.modified] for file in source.files],
-        shards=[shard.to_dict() for shard in shards],
+        files=[[file.name, file.size, file.modified] for file in corpus.source.files],
+        shards=[shard.to_dict() for shard in corpus.shards],
         columns={"text": settings.text_column, "id": settings.id_column, "keep": list(settings.keep)},
         schema={column.name: str(column.type) for column in schema},
     )
@@ -96,19 +97,20 @@ def _plan(source: Source, shards: list[Shard], schema: pa.Schema, settings: Scor
 def _run(
     job: Job,
     files: dict[str, bytes],
+    corpus: Corpus,
     missing: list[Shard],
-    shards: list[Shard],
     total: Counts,
     console: Console,
 ) -> Record:
     """Score the missing shards and add their counts to the total; gives how fast it went."""
     workers = pool.place(job.settings.workers, len(missing))
     console.say(f"{pool.describe(workers)}; engine {job.engine}")
+    shards = corpus.shards
     all_bytes = sum(shard.bytes for shard in shards)
     done_bytes = all_bytes - sum(shard.bytes for shard in missing)
     left, before, began = len(missing), total.rows, time.perf_counter()
     start_seconds = seconds = rate = 0.0
-    for record in pool.run(partial(ShardScorer, job, files), missing, workers):
+    for record in pool.run(partial(ShardScorer, job, files), corpus.items(missing), workers):
         seconds = time.perf_counter() - began
         if left == len(missing):
             start_seconds = max(0.0, seconds - record["seconds"])
@@ -139,9 +141,17 @@ def _require_all(ledger: Ledger, shards: int) -> None:
 
 
 def _require_good_rows(total: Counts, share_done: float, settings: ScoreSettings) -> None:
-    """Stop when more rows are bad than the whole input, as far as its rows can be told by now, may have."""
-    bad = total.rows - total.scored
-    if not share_done or bad <= settings.max_bad_rows * total.rows / share_done:
+    """Stop when too many rows are bad.
+
+    Before the end, the input's rows are guessed from the share of its bytes that is done: only after many rows, and
+    with room for a wrong guess.
+    """
+    bad, allowed = total.rows - total.scored, settings.max_bad_rows
+    if share_done < 1:
+        if total.rows < EARLY_STOP_ROWS:
+            return
+        allowed *= EARLY_STOP_MARGIN / share_done
+    if bad <= allowed * total.rows:
         return
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in total.quarantined.most_common(3))
     raise SentrayError(

@@ -81,7 +81,10 @@ class Ledger:
             SentrayError: When the folder holds another job's output or anything else.
         """
         found = self._read_json(_PLAN)
-        if found is None:
+        if found is not None and not self._names(_COMMITTED) and not self._names(SCORES):
+            # Nothing is lost with a plan of which no shard was written.
+            self._write_json(_PLAN, asdict(plan))
+        elif found is None:
             if names := [name for name in self._names("") if name != _OWN]:
                 raise SentrayError(f"{self.out} holds {min(names)}, which is not a scoring job's; choose another --out")
             self._write_json(_PLAN, asdict(plan))

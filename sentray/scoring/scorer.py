@@ -73,7 +73,7 @@ class Scorer:
         if not golden:
             return
         found = self.score(pa.array([text.text for text in golden], pa.large_string())).probabilities
-        wanted = np.array([text.scores for text in golden], np.float32)
+        wanted = np.array([[text.scores[label] for label in self.bundle.labels] for text in golden], np.float32)
         if not np.allclose(found, wanted, rtol=0, atol=GOLDEN_TOLERANCE):
             made_with = ", ".join(f"{library} {version}" for library, version in self.bundle.versions.items())
             raise SentrayError(
@@ -91,4 +91,7 @@ def unpacked_scorer(files: Mapping[str, bytes], engine: str = "auto", threads: i
 def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:
     """Texts with the scores that a new bundle gives them, to be kept in it by `sentray.bundle.update`."""
     scores = Scorer(model).score(pa.array(texts, pa.large_string())).probabilities
-    return [GoldenText(text=text, scores=tuple(row)) for text, row in zip(texts, scores.tolist(), strict=True)]
+    return [
+        GoldenText(text=text, scores=dict(zip(model.labels, row, strict=True)))
+        for text, row in zip(texts, scores.tolist(), strict=True)
+    ]

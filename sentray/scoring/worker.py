@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from sentray import __version__
 from sentray.config import ScoreSettings
+from sentray.corpus.dataset import Rows, mark_duplicates
 from sentray.corpus.readers import read_shard
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
@@ -131,13 +132,15 @@ class ShardScorer:
         self._job = job
         self._scorer = unpacked_scorer(files, job.engine, WORKER_CPUS)
 
-    def __call__(self, shard: Shard) -> dict[str, Any]:
-        """Score and commit a shard; gives its record."""
+    def __call__(self, item: tuple[Shard, Rows]) -> dict[str, Any]:
+        """Score and commit a shard, given with those of its rows whose id an earlier row has; gives its record."""
         job, scorer = self._job, self._scorer
+        shard, duplicates = item
         started = time.perf_counter()
         counts = Counts()
         scored, set_aside = [job.schema.empty_table()], [QUARANTINE_SCHEMA.empty_table()]
-        for rows in read_shard(job.source, shard, job.settings, keep=job.settings.keep):
+        for table in read_shard(job.source, shard, job.settings, keep=job.settings.keep):
+            rows = mark_duplicates(table, duplicates)
             counts.rows += rows.num_rows
             good, bad = rows.filter(rows["reason"].is_null()), rows.filter(rows["reason"].is_valid())
             if good.num_rows:

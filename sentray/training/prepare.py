@@ -1,6 +1,7 @@
 """From a corpus to a training set: one parallel pass counts the words, a second one encodes the reviews."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Corpus
-from sentray.corpus.inspect import Inspection
+from sentray.corpus.inspect import Inspection, inspect_block
 from sentray.corpus.vocab import survey, training_rows
 from sentray.models import Architecture
 from sentray.quarantine import QUARANTINE_FILE
@@ -39,10 +40,14 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     inspection, counts = survey(corpus, rules, console)
-    pq.write_table(inspection.bad, folder / QUARANTINE_FILE)
+    labels = inspection.classes("train")
+    if set(inspection.classes("test")) - set(labels):
+        parts = corpus.map_blocks(partial(inspect_block, labels=labels))
+        inspection = sum(parts, start=Inspection())
+    if inspection.rows:
+        pq.write_table(inspection.bad, folder / QUARANTINE_FILE)
     inspection.check_trainable(corpus.name, settings.max_bad_rows)
     vocabulary = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
-    labels = inspection.classes("train")
     offsets, targets = _write_reviews(corpus, rules, vocabulary, labels, folder / dataset.IDS_FILE)
     longest = int(np.diff(offsets).max())
     facts = dataset.Facts(

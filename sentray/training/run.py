@@ -19,9 +19,9 @@ from sentray.training.trainer import Job
 from sentray.training.worker import BUNDLE_FOLDER, State, read_state
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
-RUN_NAME, DATASET = "train", "dataset"
+RUN_NAME, DATASET, CLAIM = "train", "dataset", "run.json"
 
-RESUMABLE = {"address", "workers", "cpus_per_worker", "gpu", "verbose", "max_failures", "max_restarts"}
+RESUMABLE = {"address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "verbose", "max_failures", "max_restarts"}
 """Settings that a resumed run may change: they do not change what is learnt."""
 
 
@@ -41,21 +41,23 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     Raises:
         SentrayError: The corpus cannot be used, the plan cannot be placed, or `out` is taken.
     """
+    if "://" in settings.out:
+        raise SentrayError(f"--out {settings.out} is no folder; train into a folder, which may be copied afterwards")
     out = Path(settings.out).absolute()
     architecture = models.architecture(settings.model)
     if (out / bundle.MANIFEST).exists():
         raise SentrayError(f"{settings.out} already holds a bundle; choose another --out, or remove it to train anew")
     bundle.check_free(out)
     work = work_folder(out)
-    _claim(work, settings)
+    prepared = work / DATASET
     with cluster.connect(settings.address, verbose=settings.verbose):
         placement = cluster.place(settings.workers, settings.cpus_per_worker, int(settings.gpu))
         console.say(_plan(settings, placement))
-        prepared = work / DATASET
         if dataset.exists(prepared):
+            _require_same(work, settings)
             console.say("the corpus is prepared already: going on with it")
         else:
-            prepare(settings, architecture, prepared, console)
+            _prepare(settings, architecture, work, console)
         fitted = fit(settings, prepared, work, console)
         metrics = _metrics(dataset.TrainingSet.load(prepared), fitted.state)
         if metrics["test_rows"]:
@@ -74,23 +76,34 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
 
 
 def _plan(settings: TrainSettings, placement: cluster.Placement) -> str:
+    # Reading ends before training starts, so both may take the same CPUs.
     each = -(-settings.batch_size // settings.workers)
+    reading = placement.cpus_left + placement.workers * placement.cpus_each
     return (
-        f"plan: {placement.describe()}, and all of them before training starts; batches of {settings.batch_size}, "
-        f"{each} a worker"
+        f"plan: read with {cluster.count(reading, 'CPU')}, then train with {placement.describe()}; batches of "
+        f"{settings.batch_size}, {each} a worker"
     )
 
 
-def _claim(work: Path, settings: TrainSettings) -> None:
-    """Make the work folder, or check that what was prepared in it is for a run with the same settings."""
-    values = settings.model_dump(mode="json", exclude=RESUMABLE)
-    claim = work / "run.json"
-    if not dataset.exists(work / DATASET):
-        work.mkdir(parents=True, exist_ok=True)
-        claim.write_bytes(_json(values))
-        return
-    before = json.loads(claim.read_text(encoding="utf-8"))
-    for key, value in values.items():
+def _claim(settings: TrainSettings) -> dict[str, Any]:
+    """What a run that goes on in a work folder must have in common with the one that began there."""
+    return settings.model_dump(mode="json", exclude=RESUMABLE)
+
+
+def _prepare(settings: TrainSettings, architecture: models.Architecture, work: Path, console: Console) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    (work / CLAIM).write_bytes(_json(_claim(settings)))
+    try:
+        prepare(settings, architecture, work / DATASET, console)
+    except SentrayError:
+        if not (work / DATASET / QUARANTINE_FILE).exists():
+            shutil.rmtree(work)
+        raise
+
+
+def _require_same(work: Path, settings: TrainSettings) -> None:
+    before = json.loads((work / CLAIM).read_text(encoding="utf-8"))
+    for key, value in _claim(settings).items():
         if before.get(key) != value:
             raise SentrayError(
                 f"{work} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not {value}; "

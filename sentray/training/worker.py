@@ -88,7 +88,7 @@ def read_state(folder: Path) -> State:
 
 
 def _train_epoch(trainer: Trainer, job: Job, exchange: Exchange, state: State) -> dict[str, Any]:
-    reported = 0.0
+    reported = time.monotonic()
     report: dict[str, Any] = {}
     for report in trainer.epoch(state.epoch):
         if exchange.rank == 0 and job.progress and time.monotonic() - reported > REPORT_SECONDS:

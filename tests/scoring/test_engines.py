@@ -76,8 +76,9 @@ def test_refuses_code_hidden_in_a_network(make_bundle, tmp_path: Path) -> None:
 
 def test_refuses_a_bundle_that_breaks_its_golden_scores(make_bundle) -> None:
     made: Bundle = make_bundle()
-    scores = made.golden[0].scores
-    shifted = GoldenText(text=made.golden[0].text, scores=(scores[0] - 0.001, scores[1] + 0.001))
+    neg, pos = made.golden[0].scores.items()
+    moved = {neg[0]: neg[1] - 0.001, pos[0]: pos[1] + 0.001}
+    shifted = GoldenText(text=made.golden[0].text, scores=moved)
     with pytest.raises(SentrayError, match=r"differ from its golden texts' by 0\.001"):
         Scorer(bundle.update(made, golden=[shifted]))
 

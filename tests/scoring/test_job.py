@@ -184,15 +184,16 @@ def test_a_killed_worker_costs_nothing(score: Score, out: Path, tmp_path: Path, 
     class Fragile(job.ShardScorer):
         """Dies once, when it has written a shard's file and not yet recorded it, and once before a shard."""
 
-        def __call__(self, shard):
+        def __call__(self, item):
+            shard, _ = item
             deaths = len(list(tmp_path.glob("killed*")))
             if deaths < 2 and shard.index == 1 + deaths:
                 trace.with_suffix(f".{deaths}").touch()
                 if deaths == 0:
-                    super().__call__(shard)
+                    super().__call__(item)
                     (out / f"_sentray/committed/{shard.index:06d}.json").unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(shard)
+            return super().__call__(item)
 
     monkeypatch.setattr(job, "ShardScorer", Fragile)
     summary = score()
@@ -204,10 +205,10 @@ def test_a_killed_worker_costs_nothing(score: Score, out: Path, tmp_path: Path, 
 @pytest.mark.usefixtures("light")
 def test_a_shard_that_always_kills_stops_the_job(score: Score, out: Path, monkeypatch) -> None:
     class Deadly(job.ShardScorer):
-        def __call__(self, shard):
-            if shard.index == 3:
+        def __call__(self, item):
+            if item[0].index == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(shard)
+            return super().__call__(item)
 
     usual = job.ShardScorer
     monkeypatch.setattr(job, "ShardScorer", Deadly)
@@ -310,3 +311,16 @@ def test_text_files_and_uris(score: Score, out: Path, tmp_path: Path, make_revie
     summary = score(input=folder.as_uri(), out=out.as_uri())
     assert summary["rows_scored"] == 20
     assert sorted(scored(out)["id"].to_pylist())[0] == "neg/0.txt"
+
+
+@pytest.mark.usefixtures("light")
+def test_an_id_that_an_earlier_file_has_is_set_aside(score: Score, out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    folder.mkdir()
+    (folder / "a.csv").write_text("id,text\n1,good\n2,bad\n")
+    (folder / "b.csv").write_text("id,text\n2,fine\n3,poor\n")
+    summary = score(input=folder, max_bad_rows=0.5)
+    assert scored(out)["id"].to_pylist() == ["1", "2", "3"]
+    assert summary["quarantined"] == {"duplicate_id": 1}
+    bad = pq.read_table(out / "quarantine.parquet").to_pylist()
+    assert [(row["file"], row["row"], row["id"], row["text"]) for row in bad] == [("b.csv", 1, "2", "fine")]

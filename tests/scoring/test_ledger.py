@@ -62,7 +62,12 @@ def test_cleans_up_after_a_kill_and_touches_nothing_else(tmp_path: Path) -> None
     ],
 )
 def test_refuses_another_job(tmp_path: Path, change: dict, message: str) -> None:
-    Ledger(str(tmp_path / "out")).open(PLAN)
+    ledger = Ledger(str(tmp_path / "out"))
+    ledger.open(PLAN)
+    Ledger(str(tmp_path / "out")).open(replace(PLAN, **change))
+    ledger.open(PLAN)
+    # Until a shard is written there is nothing to mix up; from then on there is.
+    ledger.write(ledger.part(0, PLAN.bundle), b"")
     with pytest.raises(SentrayError, match=message):
         Ledger(str(tmp_path / "out")).open(replace(PLAN, **change))
 

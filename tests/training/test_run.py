@@ -79,7 +79,15 @@ def test_two_workers_follow_one(tmp_path: Path) -> None:
 def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path) -> None:
     texts = ["awful dreadful mess"] * 60 + ["plain average film"] * 30 + ["great lovely joy"] * 10
     labels = ["bad"] * 60 + ["fair"] * 30 + ["good"] * 10
-    table = pa.table({"review": [*texts, None], "stars": [*labels, "bad"]})
+    # A missing text, and a label that occurs in the test rows only.
+    splits = ["test" if row % 5 == 0 else "train" for row in range(100)]
+    table = pa.table(
+        {
+            "review": [*texts, None, "odd"],
+            "stars": [*labels, "bad", "excellent"],
+            "split": [*splits, "train", "test"],
+        }
+    )
     pq.write_table(table, tmp_path / "reviews.parquet")
     asked = settings(
         tmp_path / "model",
@@ -90,14 +98,17 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path) -> None:
         epochs=12,
         batch_size=16,
         learning_rate=0.01,
-        test_fraction=0.2,
+        max_bad_rows=0.02,
     )
     metrics = train(asked, Notes())
     assert metrics["test"]["labels"] == ["bad", "fair", "good"]
     assert metrics["test_accuracy"] == 1.0
-    assert metrics["quarantined_rows"] == 1
+    assert (metrics["quarantined_rows"], metrics["test_rows"]) == (2, 20)
     quarantined = pq.read_table(tmp_path / "model" / "quarantine.parquet").to_pylist()
-    assert [(row["file"], row["row"], row["reason"]) for row in quarantined] == [("reviews.parquet", 101, "null_text")]
+    assert [(row["file"], row["row"], row["reason"]) for row in quarantined] == [
+        ("reviews.parquet", 101, "null_text"),
+        ("reviews.parquet", 102, "unknown_label"),
+    ]
 
 
 @pytest.mark.usefixtures("ray_session")
