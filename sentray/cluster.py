@@ -167,16 +167,13 @@ def resources() -> Resources:
     )
 
 
-def place(
-    workers: int, cpus_each: float, gpus_each: float = 0, *, reading: float = 0, on: Resources | None = None
-) -> Placement:
-    """Check that the cluster can hold these workers at once and leave CPUs to read with.
+def place(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources | None = None) -> Placement:
+    """Check that the cluster can hold these workers at once.
 
     Args:
         workers: how many workers run at the same time.
         cpus_each: CPUs of each; fractions are allowed.
         gpus_each: GPUs of each; 0 for none.
-        reading: CPUs that must stay free for the tasks that feed the workers.
         on: the cluster's resources; those of the connected cluster where not given.
 
     Raises:
@@ -191,10 +188,9 @@ def place(
             "fewer --workers, or reach a cluster with GPUs by --address"
         )
     left = have.most_cpus - workers * cpus_each
-    if left < reading - 1e-6:
-        rest = f" and {count(reading, 'CPU')} to read with" if reading else ""
+    if left < -1e-6:
         raise SentrayError(
-            f"the plan wants {wish}{rest}; the cluster has {count(have.most_cpus, 'CPU')}: take fewer "
+            f"the plan wants {wish}; the cluster has {count(have.most_cpus, 'CPU')}: take fewer "
             "--workers or reach a larger cluster by --address"
         )
     if not have.grows and sum(_fits(*node, cpus_each, gpus_each) for node in have.nodes) < workers:

@@ -40,12 +40,6 @@ def test_a_plan_that_can_never_be_placed_is_refused(
         place(*plan, on=have)
 
 
-def test_cpus_to_read_with_are_part_of_the_plan() -> None:
-    assert place(2, 0.5, reading=1, on=_nodes((2, 0))).cpus_left == 1
-    with pytest.raises(SentrayError, match="wants 2 workers with 1 CPU each and 1 CPU to read with"):
-        place(2, 1, reading=1, on=_nodes((2, 0)))
-
-
 def test_thirds_of_a_cpu_add_up() -> None:
     assert place(3, 1 / 3, on=_nodes((1, 0))).workers == 3
 

@@ -39,23 +39,6 @@ class Encoded:
         """int64[n]: ids a review has."""
         return np.diff(self.offsets)
 
-    def take(self, indices: npt.ArrayLike) -> "Encoded":
-        """The reviews at these indices (int[m], 0 to n - 1), in that order; repeats are allowed."""
-        rows = np.asarray(indices, dtype=np.int64)
-        lengths = self.lengths[rows]
-        ids = self.ids[_positions(self.offsets[rows], lengths)]
-        return Encoded(ids, _offsets(lengths), self.words[rows], self.known[rows])
-
-    @staticmethod
-    def concat(parts: Sequence["Encoded"]) -> "Encoded":
-        """The reviews of all parts, in order."""
-        return Encoded(
-            np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)]),
-            _offsets(np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])),
-            np.concatenate([np.empty(0, np.int32), *(part.words for part in parts)]),
-            np.concatenate([np.empty(0, np.int32), *(part.known for part in parts)]),
-        )
-
 
 def encode(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, vocabulary: Vocabulary) -> Encoded:
     """Clean texts and look their words up.

@@ -84,7 +84,7 @@ class Trainer:
             A report after each step on this worker's rows so far; then, as the last, the epoch's record over all
             workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`, `started_at` (Unix time),
             `seconds`, of them `first_step_seconds` and by part of a step `parts`, `peak_rss_mb`, and `dead`:
-            whether no unit of some layer reacted to any row in the second half of the epoch.
+            whether the loss is no number, or no unit of some layer reacted to any row in the epoch's second half.
         """
         started_at, started, self._clock = time.time(), time.perf_counter(), Clock()
         first_step = 0.0
@@ -121,7 +121,7 @@ class Trainer:
             "parts": self._clock.seconds,
             "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             # A network that has learnt every row by heart gets no gradient either.
-            "dead": not alive and bool(correct < rows),
+            "dead": not np.isfinite(loss) or (not alive and bool(correct < rows)),
         }
 
     def check_replicas(self) -> str:

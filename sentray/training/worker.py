@@ -100,17 +100,14 @@ def _train_epoch(trainer: Trainer, job: Job, exchange: Exchange, state: State) -
 def _no_start(job: Job) -> str:
     return (
         f"the network did not start to learn with {job.max_restarts + 1} seeds from {job.seed} on: every unit of a "
-        "layer died in each; try a smaller --learning-rate or a larger --max-restarts"
+        "layer died in each, or the loss was no number; try a smaller --learning-rate or a larger --max-restarts"
     )
 
 
 def _next_seed(job: Job, state: State, exchange: Exchange) -> State:
     seed = state.seed + 1
-    _say(
-        job,
-        exchange,
-        f"seed {state.seed} made a dead start (no unit of a layer reacts): again with seed {seed}",
-    )
+    why = "no unit of a layer reacts, or the loss is no number"
+    _say(job, exchange, f"seed {state.seed} made a dead start ({why}): again with seed {seed}")
     return State(0, seed, state.restarts + 1)
 
 

@@ -64,21 +64,6 @@ def test_no_texts() -> None:
     assert len(got) == 0
     assert got.offsets.tolist() == [0]
     assert pad(got, [], 3).shape == (0, 3)
-    assert rows(Encoded.concat([])) == []
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=1), st.data())
-def test_take_and_concat(lengths: list[int], data: st.DataObject) -> None:
-    whole = encoded(lengths)
-    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1)))
-    taken = whole.take(chosen)
-    assert rows(taken) == [rows(whole)[i] for i in chosen]
-    assert taken.words.tolist() == [lengths[i] + 1 for i in chosen]
-    assert taken.known.tolist() == [lengths[i] for i in chosen]
-    joined = Encoded.concat([whole, taken, whole])
-    assert rows(joined) == rows(whole) + rows(taken) + rows(whole)
-    assert joined.words.tolist() == whole.words.tolist() + taken.words.tolist() + whole.words.tolist()
 
 
 @settings(deadline=None)

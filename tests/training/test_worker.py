@@ -81,10 +81,18 @@ def test_a_dead_start_goes_on_with_the_next_seed(
     said: list[str] = []
     board = SimpleNamespace(say=SimpleNamespace(remote=said.append), update=SimpleNamespace(remote=lambda report: None))
     worker.run(job(tmp_path, progress=board), Exchange(0, ALONE))
-    assert said == ["seed 3 made a dead start (no unit of a layer reacts): again with seed 4"]
+    assert said == ["seed 3 made a dead start (no unit of a layer reacts, or the loss is no number): again with seed 4"]
     assert (states[-1].seed, states[-1].restarts, states[-1].epoch) == (4, 1, 8)
     assert len(states[-1].history) == 8
     assert states[-1].history[-1]["accuracy"] == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_loss_that_is_no_number_is_a_dead_start(dataset: TrainingSet, tmp_path: Path) -> None:
+    trainer = Trainer(job(tmp_path, learning_rate=1e38), dataset, Exchange(0, ALONE), seed=3)
+    records = [list(trainer.epoch(number))[-1] for number in range(2)]
+    assert not np.isfinite(records[-1]["loss"])
+    assert records[-1]["dead"]
 
 
 def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> None:
