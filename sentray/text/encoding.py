@@ -1,7 +1,6 @@
 """From texts to ids, and from ids to the padded matrix that a network takes."""
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
