@@ -11,12 +11,18 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 TIMEOUT_SECONDS = 600.0
 """How long to wait for another worker. One that dies closes its connection, which is noticed at once."""
+
+Floats = NDArray[np.float32]
+Words = NDArray[np.int32]
+Message = NDArray[Any] | bytes
 
 TOKEN_BYTES = 32
 _BUFFER_BYTES = 4 << 20
@@ -59,13 +65,13 @@ class Exchange:
         self.world = len(peers.addresses)
         self._sockets: dict[int, socket.socket] = {}
         # Kept between calls: fresh memory of this size would cost a page fault every 4 kB.
-        self._total = np.empty(0, np.float32)
+        self._totals: dict[str, Floats] = {}
         self._sender = ThreadPoolExecutor(max(self.world - 1, 1), thread_name_prefix="exchange")
         if listener is not None:
             with listener:
                 self._connect(peers, listener)
 
-    def sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def sum(self, values: Floats) -> Floats:
         """Sum of the workers' values, the same bits everywhere.
 
         Args:
@@ -76,33 +82,62 @@ class Exchange:
         """
         if self.world == 1:
             return values
-        limits = np.linspace(0, len(values), self.world + 1).astype(np.int64)
-        parts = [slice(limits[rank], limits[rank + 1]) for rank in range(self.world)]
-        if len(self._total) < len(values):
-            self._total = np.empty(len(values), np.float32)
-        total = self._total[: len(values)]
-        mine = parts[self.rank]
-        received = np.empty(mine.stop - mine.start, np.float32)
+        parts = self._parts(len(values))
+        total = self._memory("sum", len(values))
         sent = [self._send(peer, values[parts[peer]]) for peer in self._sockets]
-        # Added in the order of the ranks, whichever part arrives first: floating point sums depend on order.
+        mine = total[parts[self.rank]]
+        received = np.empty_like(mine)
+        # Added in the order of the ranks, whichever comes first: sums of floating point numbers depend on order.
         for rank in range(self.world):
             if rank != self.rank:
                 self._receive_into(rank, received)
-            part = values[mine] if rank == self.rank else received
-            if rank == 0:
-                total[mine] = part
-            else:
-                total[mine] += part
+            part = values[parts[rank]] if rank == self.rank else received
+            mine[:] = part if rank == 0 else mine + part
         _wait(sent)
-        sent = [self._send(peer, total[mine]) for peer in self._sockets]
-        for peer in self._sockets:
-            self._receive_into(peer, total[parts[peer]])
+        self._hand_round(total, parts)
+        return total
+
+    def sum_rows(self, rows: Floats, words: Words, all_words: Words) -> Floats:
+        """Sum of the workers' rows by word, the same bits everywhere; only rows that a worker has are sent for it.
+
+        Args:
+            rows: float32 [len(words), dimensions], contiguous.
+            words: int32, ascending; this worker's, all of them among `all_words`.
+            all_words: int32, ascending, the same for all workers.
+
+        Returns:
+            float32 [len(all_words), dimensions], overwritten by the next call.
+        """
+        if self.world == 1:
+            return rows
+        dimensions = rows.shape[1]
+        parts = self._parts(len(all_words))
+        total = self._memory("rows", len(all_words) * dimensions).reshape(-1, dimensions)
+        cuts = np.searchsorted(words, [all_words[part.start] for part in parts[1:] if part.start < len(all_words)])
+        bounds = [0, *cuts.tolist(), *[len(words)] * (self.world - len(cuts))]
+        own = [slice(bounds[rank], bounds[rank + 1]) for rank in range(self.world)]
+        sent = [
+            self._send(peer, _HEADER.pack(own[peer].stop - own[peer].start), words[own[peer]], rows[own[peer]])
+            for peer in self._sockets
+        ]
+        mine, my_words = total[parts[self.rank]], all_words[parts[self.rank]]
+        mine[:] = 0
+        for rank in range(self.world):
+            if rank == self.rank:
+                mine[np.searchsorted(my_words, words[own[rank]])] += rows[own[rank]]
+                continue
+            count = self._receive_count(rank)
+            their_words, their_rows = np.empty(count, np.int32), np.empty((count, dimensions), np.float32)
+            self._receive_into(rank, their_words)
+            self._receive_into(rank, their_rows)
+            mine[np.searchsorted(my_words, their_words)] += their_rows
         _wait(sent)
+        self._hand_round(total, parts)
         return total
 
     def gather(self, message: bytes) -> list[bytes]:
         """Every worker's message, by rank."""
-        sent = [self._send(peer, _HEADER.pack(len(message)) + message) for peer in self._sockets]
+        sent = [self._send(peer, _HEADER.pack(len(message)), message) for peer in self._sockets]
         messages = [message if rank == self.rank else self._receive_message(rank) for rank in range(self.world)]
         _wait(sent)
         return messages
@@ -137,18 +172,44 @@ class Exchange:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self._sockets[peer] = connection
 
-    def _send(self, peer: int, data: NDArray[np.float32] | bytes) -> "Future[None]":
-        return self._sender.submit(self._sockets[peer].sendall, data.data if isinstance(data, np.ndarray) else data)
+    def _parts(self, size: int) -> list[slice]:
+        """Which part of `size` items each worker adds up."""
+        limits = np.linspace(0, size, self.world + 1).astype(np.int64).tolist()
+        return [slice(start, stop) for start, stop in pairwise(limits)]
 
-    def _receive_into(self, peer: int, target: NDArray[np.float32]) -> None:
-        _receive(self._sockets[peer], target.data.cast("B"))
+    def _memory(self, name: str, size: int) -> Floats:
+        """Float32 [size] with any values, the same memory as for the last call where it is large enough."""
+        if name not in self._totals or len(self._totals[name]) < size:
+            self._totals[name] = np.empty(size, np.float32)
+        return self._totals[name][:size]
 
-    def _receive_message(self, peer: int) -> bytes:
+    def _hand_round(self, total: Floats, parts: list[slice]) -> None:
+        """Give this worker's part of the total to all others, and get theirs."""
+        sent = [self._send(peer, total[parts[self.rank]]) for peer in self._sockets]
+        for peer in self._sockets:
+            self._receive_into(peer, total[parts[peer]])
+        _wait(sent)
+
+    def _send(self, peer: int, *messages: Message) -> "Future[None]":
+        return self._sender.submit(_send_all, self._sockets[peer], messages)
+
+    def _receive_into(self, peer: int, target: NDArray[Any]) -> None:
+        _receive(self._sockets[peer], target.reshape(-1).view(np.uint8).data)
+
+    def _receive_count(self, peer: int) -> int:
         header = bytearray(_HEADER.size)
         _receive(self._sockets[peer], memoryview(header))
-        message = bytearray(_HEADER.unpack(header)[0])
+        return int(_HEADER.unpack(header)[0])
+
+    def _receive_message(self, peer: int) -> bytes:
+        message = bytearray(self._receive_count(peer))
         _receive(self._sockets[peer], memoryview(message))
         return bytes(message)
+
+
+def _send_all(connection: socket.socket, messages: Sequence[Message]) -> None:
+    for message in messages:
+        connection.sendall(message.data if isinstance(message, np.ndarray) else message)
 
 
 def _receive(connection: socket.socket, target: memoryview) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentray import models
 from sentray.training import batches
@@ -17,7 +16,7 @@ from sentray.training.dataset import TrainingSet
 from sentray.training.exchange import Exchange
 
 if TYPE_CHECKING:
-    from sentray.training.network import Gradients, StepResult
+    from sentray.training.network import StepResult
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ class Trainer:
         even = len(dataset) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if job.balanced else np.ones_like(counts)).astype(np.float32)
         self._clock = Clock()
-        self._sum = GradientSum(exchange)
 
     def epoch(self, number: int) -> Iterator[dict[str, Any]]:
         """Train one epoch, the `number`-th from 0.
@@ -147,44 +145,17 @@ class Trainer:
             result, gradients = self.network.gradients(packed, labels, weights, len(batch))
         if self._exchange.world > 1:
             with clock.part("exchange"):
+                # Every worker works out the batch's words by itself: nothing has to be agreed on first.
                 words = batches.distinct_words([dataset.review(row) for row in batch], self._rows)
-                gradients = self._sum(gradients, words)
+                gradients = replace(
+                    gradients,
+                    words=words,
+                    rows=self._exchange.sum_rows(gradients.rows, gradients.words, words),
+                    dense=self._exchange.sum(gradients.dense),
+                )
         with clock.part("optimizer"):
             reacts = self.network.apply(gradients)
         return result, reacts
-
-
-class GradientSum:
-    """Sums the workers' gradients in one message, of the embedding only the rows that the global batch uses.
-
-    Every worker works out the batch's words by itself, so that nothing has to be agreed on first.
-
-    Args:
-        exchange: The connection to the other workers.
-    """
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        # Kept between steps: fresh memory of this size would cost a page fault every 4 kB.
-        self._buffer = np.empty(0, np.float32)
-
-    def __call__(self, own: "Gradients", words: NDArray[np.int32]) -> "Gradients":
-        """Sum of all workers' gradients, overwritten by the next call.
-
-        Args:
-            own: This worker's.
-            words: int32, ascending; the words of the whole batch.
-        """
-        dimensions = own.rows.shape[1]
-        size = len(words) * dimensions
-        if len(self._buffer) < size + len(own.dense):
-            self._buffer = np.empty(size + len(own.dense), np.float32)
-        buffer = self._buffer[: size + len(own.dense)]
-        buffer[:size] = 0
-        buffer[:size].reshape(-1, dimensions)[np.searchsorted(words, own.words)] = own.rows
-        buffer[size:] = own.dense
-        total = self._exchange.sum(buffer)
-        return replace(own, words=words, rows=total[:size].reshape(-1, dimensions), dense=total[size:])
 
 
 class Clock:

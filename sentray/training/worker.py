@@ -40,6 +40,31 @@ class State:
     refused: str | None = None
 
 
+class Reporter:
+    """Tells the driver how far training is; only the first worker speaks.
+
+    Args:
+        job: What the workers were told.
+        rank: This worker's number.
+    """
+
+    def __init__(self, job: Job, rank: int) -> None:
+        self._board = job.progress if rank == 0 else None
+        self._epochs = job.epochs
+        self._last = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Have a line printed."""
+        if self._board:
+            self._board.say.remote(line)
+
+    def progress(self, report: dict[str, Any]) -> None:
+        """Have a step's report shown, unless the last one was a moment ago."""
+        if self._board and time.monotonic() - self._last > REPORT_SECONDS:
+            self._last = time.monotonic()
+            self._board.update.remote(report | {"epochs": self._epochs})
+
+
 def run(job: Job, exchange: Exchange) -> None:
     """Train under Ray Train: from its latest checkpoint, one new checkpoint an epoch, the bundle in the last.
 
@@ -47,16 +72,17 @@ def run(job: Job, exchange: Exchange) -> None:
     """
     models.prepare_tensorflow(job.threads)
     dataset = TrainingSet.load(Path(job.dataset))
-    state, trainer = _start(job, dataset, exchange)
+    reporter = Reporter(job, exchange.rank)
+    state, trainer = _start(job, dataset, exchange, reporter)
     trainer.check_replicas()
     while state.epoch < job.epochs:
-        record = _train_epoch(trainer, job, exchange, state)
+        record = _train_epoch(trainer, state.epoch, reporter)
         if record.pop("dead"):
             if state.restarts == job.max_restarts:
                 # Reported and not raised: Ray Train would try again what cannot go otherwise.
                 _report(replace(state, refused=_no_start(job)), trainer, exchange)
                 return
-            state = _next_seed(job, state, exchange)
+            state = _next_seed(state, reporter)
             trainer = Trainer(job, dataset, exchange, state.seed)
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
@@ -65,7 +91,7 @@ def run(job: Job, exchange: Exchange) -> None:
     _report(state, trainer, exchange, finished=(job, dataset))
 
 
-def _start(job: Job, dataset: TrainingSet, exchange: Exchange) -> tuple[State, Trainer]:
+def _start(job: Job, dataset: TrainingSet, exchange: Exchange, reporter: Reporter) -> tuple[State, Trainer]:
     import ray.train
 
     checkpoint = ray.train.get_checkpoint()
@@ -77,7 +103,7 @@ def _start(job: Job, dataset: TrainingSet, exchange: Exchange) -> tuple[State, T
         trainer = Trainer(job, dataset, exchange, state.seed)
         with np.load(Path(folder) / WEIGHTS_FILE) as weights:
             trainer.network.restore(weights)
-    _say(job, exchange, f"going on after epoch {state.epoch} of {job.epochs}")
+    reporter.say(f"going on after epoch {state.epoch} of {job.epochs}")
     return state, trainer
 
 
@@ -87,13 +113,11 @@ def read_state(folder: Path) -> State:
     return State(**values | {"history": tuple(values["history"])})
 
 
-def _train_epoch(trainer: Trainer, job: Job, exchange: Exchange, state: State) -> dict[str, Any]:
-    reported = time.monotonic()
+def _train_epoch(trainer: Trainer, number: int, reporter: Reporter) -> dict[str, Any]:
     report: dict[str, Any] = {}
-    for report in trainer.epoch(state.epoch):
-        if exchange.rank == 0 and job.progress and time.monotonic() - reported > REPORT_SECONDS:
-            reported = time.monotonic()
-            job.progress.update.remote(report | {"epochs": job.epochs})
+    for report in trainer.epoch(number):
+        if "step" in report:
+            reporter.progress(report)
     return report
 
 
@@ -104,16 +128,11 @@ def _no_start(job: Job) -> str:
     )
 
 
-def _next_seed(job: Job, state: State, exchange: Exchange) -> State:
+def _next_seed(state: State, reporter: Reporter) -> State:
     seed = state.seed + 1
     why = "no unit of a layer reacts, or the loss is no number"
-    _say(job, exchange, f"seed {state.seed} made a dead start ({why}): again with seed {seed}")
+    reporter.say(f"seed {state.seed} made a dead start ({why}): again with seed {seed}")
     return State(0, seed, state.restarts + 1)
-
-
-def _say(job: Job, exchange: Exchange, line: str) -> None:
-    if exchange.rank == 0 and job.progress:
-        job.progress.say.remote(line)
 
 
 def _report(

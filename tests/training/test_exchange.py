@@ -39,6 +39,23 @@ def test_sum_is_right_and_the_same_bits_everywhere(world: int, size: int) -> Non
     assert sums[0] == in_order.tobytes()
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 4, 2000])
+def test_rows_are_summed_by_word(world: int, size: int) -> None:
+    generator = np.random.default_rng(world)
+    all_words = np.sort(generator.choice(5 * size, size, replace=False)).astype(np.int32)
+    words = [all_words[generator.random(size) < 0.5] for _ in range(world)] if world > 1 else [all_words]
+    rows = [generator.normal(size=(len(part), 6)).astype(np.float32) for part in words]
+    sums = on_all(
+        world, lambda exchange: exchange.sum_rows(rows[exchange.rank], words[exchange.rank], all_words).tobytes()
+    )
+    assert len(set(sums)) == 1
+    in_order = np.zeros((size, 6), np.float32)
+    for part, of_words in zip(rows, words, strict=True):
+        in_order[np.searchsorted(all_words, of_words)] += part
+    assert sums[0] == in_order.tobytes()
+
+
 def test_gather_gives_messages_by_rank() -> None:
     messages = [b"", b"one", b"2" * 100_000]
     assert on_all(3, lambda exchange: exchange.gather(messages[exchange.rank])) == [messages] * 3
