@@ -182,7 +182,7 @@ class BenchTrainSettings(Settings):
     corpus: str | None = Field(
         default=None, description="labelled reviews; nltk:movie_reviews, or synthetic:2000 where it cannot be had"
     )
-    epochs: Annotated[int, Field(ge=2)] = Field(default=5, description="passes over the training reviews of each run")
+    epochs: Annotated[int, Field(ge=2)] = Field(default=8, description="passes over the training reviews of each run")
     seed: Annotated[int, Field(ge=0)] = Field(default=1, description="fixes first weights and order of reviews")
     json_file: str | None = Field(default=None, alias="json", description="file to write the figures to")
     verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
