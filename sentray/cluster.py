@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from sentray.console import count
 from sentray.errors import SentrayError
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
@@ -208,11 +209,6 @@ def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
     by_cpu = math.floor(cpus / cpus_each + 1e-6) if cpus_each else sys.maxsize
     by_gpu = math.floor(gpus / gpus_each + 1e-6) if gpus_each else sys.maxsize
     return min(by_cpu, by_gpu)
-
-
-def count(number: float, noun: str) -> str:
-    """A number with its noun, such as `2 CPUs`."""
-    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def user_error(error: BaseException) -> SentrayError | None:

@@ -128,6 +128,11 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
+def count(number: float, noun: str) -> str:
+    """A number with its noun, such as `0.5 CPUs`, `1 file` or `4,000 files`."""
+    return f"{f'{number:,}' if isinstance(number, int) else f'{number:g}'} {noun}{'' if number == 1 else 's'}"
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sentray.config import CorpusSettings
+from sentray.console import count
 from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.readers.records import mark
 from sentray.corpus.shards import Shard, plan_shards
@@ -86,7 +87,7 @@ class Corpus:
 
     def describe(self) -> str:
         """One line for the user: what, how many files and shards, how large."""
-        return f"{self.source.describe()}, {_count(len(self.shards), 'shard')}"
+        return f"{self.source.describe()}, {count(len(self.shards), 'shard')}"
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The rows of one shard, good and bad, read by this process."""
@@ -209,7 +210,3 @@ def _find_duplicates(corpus: Corpus) -> dict[int, Rows]:
             of_shard = duplicates.setdefault(index, {})
             of_shard[file] = np.concatenate([of_shard.get(file, rows[:0]), rows[later]])
     return duplicates
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -103,7 +103,7 @@ class Exchange:
         Args:
             rows: float32 [len(words), dimensions], contiguous.
             words: int32, ascending; this worker's, all of them among `all_words`.
-            all_words: int32, ascending, the same for all workers.
+            all_words: int32, ascending and not empty, the same for all workers.
 
         Returns:
             float32 [len(all_words), dimensions], overwritten by the next call.
@@ -113,9 +113,8 @@ class Exchange:
         dimensions = rows.shape[1]
         parts = self._parts(len(all_words))
         total = self._memory("rows", len(all_words) * dimensions).reshape(-1, dimensions)
-        cuts = np.searchsorted(words, [all_words[part.start] for part in parts[1:] if part.start < len(all_words)])
-        bounds = [0, *cuts.tolist(), *[len(words)] * (self.world - len(cuts))]
-        own = [slice(bounds[rank], bounds[rank + 1]) for rank in range(self.world)]
+        starts = np.searchsorted(words, all_words[[part.start for part in parts]]).tolist()
+        own = [slice(start, stop) for start, stop in pairwise([*starts, len(words)])]
         sent = [
             self._send(peer, _HEADER.pack(own[peer].stop - own[peer].start), words[own[peer]], rows[own[peer]])
             for peer in self._sockets

@@ -9,7 +9,7 @@ from typing import Any
 
 from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
-from sentray.console import Console
+from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_FILE
 from sentray.training import dataset
@@ -80,7 +80,7 @@ def _plan(settings: TrainSettings, placement: cluster.Placement) -> str:
     each = -(-settings.batch_size // settings.workers)
     reading = placement.cpus_left + placement.workers * placement.cpus_each
     return (
-        f"plan: read with {cluster.count(reading, 'CPU')}, then train with {placement.describe()}; batches of "
+        f"plan: read with {count(reading, 'CPU')}, then train with {placement.describe()}; batches of "
         f"{settings.batch_size}, {each} a worker"
     )
 

@@ -130,7 +130,8 @@ class Trainer:
         """
         digest = hashlib.sha256()
         for name, values in sorted(self.network.state().items()):
-            digest.update(name.encode() + values.tobytes())
+            digest.update(name.encode())
+            digest.update(values.data)
         if len(set(self._exchange.gather(digest.digest()))) > 1:
             raise RuntimeError("the training workers' weights differ")
         return digest.hexdigest()
