@@ -1,16 +1,16 @@
 """What a review becomes: cleaning, vocabulary and ids. Imports neither Ray nor TensorFlow."""
 
 from sentray.text.cleaning import CleaningRules, clean, preset, rules_from
-from sentray.text.encoding import Encoded, encode, pad
+from sentray.text.encoding import Encoded, Encoder, pad
 from sentray.text.vocabulary import Vocabulary, count_words
 
 __all__ = [
     "CleaningRules",
     "Encoded",
+    "Encoder",
     "Vocabulary",
     "clean",
     "count_words",
-    "encode",
     "pad",
     "preset",
     "rules_from",

@@ -133,7 +133,7 @@ class Tokenizer:
     def __init__(self, rules: CleaningRules) -> None:
         self._rules = rules
         self._stop_words = frozenset(rules.stop_words)
-        self._spaces = _split_table() if rules.punctuation == "split" else None
+        self._spaces = marks() if rules.punctuation == "split" else None
 
     def split(self, text: str) -> list[str]:
         """The rules that look at the whole text, then a split at white space.
@@ -170,10 +170,10 @@ def clean(text: str, rules: CleaningRules) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _split_table() -> dict[int, str | None]:
-    """Punctuation and symbols become spaces, apostrophes vanish."""
-    marks = (code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "PS")
-    return dict.fromkeys(marks, " ") | dict.fromkeys(map(ord, _APOSTROPHES))
+def marks() -> dict[int, str | None]:
+    """What `split` makes of punctuation and symbols, by code point: a space, or nothing of apostrophes."""
+    codes = (code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "PS")
+    return dict.fromkeys(codes, " ") | dict.fromkeys(map(ord, _APOSTROPHES))
 
 
 def _unescape(text: str) -> str:

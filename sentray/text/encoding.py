@@ -1,6 +1,5 @@
 """From texts to ids, and from ids to the padded matrix that a network takes."""
 
-from array import array
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sentray.text.cleaning import CleaningRules, Tokenizer, tokenizer
+from sentray.text import kernel
+from sentray.text.cleaning import CleaningRules, tokenizer
 from sentray.text.vocabulary import Vocabulary
 
 Truncating = Literal["pre", "post"]
@@ -39,34 +39,62 @@ class Encoded:
         return np.diff(self.offsets)
 
 
-def encode(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, vocabulary: Vocabulary) -> Encoded:
-    """Clean texts and look their words up.
+class Encoder:
+    """Cleans texts and looks their words up.
 
     Args:
-        texts: `string` or `large_string`; a null has no words.
         rules: the cleaning.
         vocabulary: the ids; its `unknown` says whether other words are left out or share an id.
     """
-    prepared = tokenizer(rules)
-    code_of = _Codes(prepared, vocabulary).__getitem__
-    codes = array("i")
-    ends = array("q", [0])
-    for text in texts.to_pylist():
-        if text is not None:
-            codes.extend(map(code_of, prepared.split(text)))
-        ends.append(len(codes))
-    code = np.frombuffer(codes, dtype=np.int32)
-    limits = np.frombuffer(ends, dtype=np.int64)
-    is_word = code > 0
-    is_known = is_word & (code < vocabulary.unknown_id)
-    words, known = (_counts(flags, limits) for flags in (is_word, is_known))
-    shared = vocabulary.unknown == "share"
-    return Encoded(
-        code[is_word if shared else is_known],
-        _offsets(words if shared else known),
-        words.astype(np.int32),
-        known.astype(np.int32),
-    )
+
+    def __init__(self, rules: CleaningRules, vocabulary: Vocabulary) -> None:
+        self._rules, self._vocabulary = rules, vocabulary
+        words = [*rules.stop_words, *vocabulary.words]
+        codes = np.concatenate([np.zeros(len(rules.stop_words), np.int64), np.arange(1, len(vocabulary) + 1)])
+        self._table = kernel.table(words, codes)
+
+    def encode(self, texts: pa.Array | pa.ChunkedArray) -> Encoded:
+        """Encode texts, `string` or `large_string`; a null has no words."""
+        chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+        return _joined([self._encode(chunk, self._rules) for chunk in chunks])
+
+    def _encode(self, texts: pa.Array, rules: CleaningRules) -> Encoded:
+        data, offsets = _buffers(texts)
+        count = len(texts)
+        # A word takes a byte at least, and another parts it from the next.
+        ids = np.empty((len(data) + count) // 2 + 1, np.int32)
+        ends = np.empty(count + 1, np.int64)
+        words, known, whole = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.bool_)
+        kernel.encode_rows(
+            data,
+            offsets,
+            kernel.rule_bits(rules, self._vocabulary.unknown == "share"),
+            rules.min_token_length,
+            *kernel.characters(rules.punctuation, rules.lowercase),
+            self._table,
+            self._vocabulary.unknown_id,
+            ids,
+            ends,
+            words,
+            known,
+            whole,
+        )
+        encoded = Encoded(ids[: ends[-1]], ends, words, known)
+        rows = np.flatnonzero(whole)
+        return self._with_whole(encoded, texts, rows) if len(rows) else encoded
+
+    def _with_whole(self, encoded: Encoded, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Encoded:
+        """Put those rows in that need rules which look at the whole text: the reference applies these."""
+        split = tokenizer(self._rules).split
+        tokens = [" ".join(split(text)) for text in texts.take(pa.array(rows)).to_pylist()]
+        applied = {"strip_html": False, "lowercase": False}
+        rest = self._encode(pa.array(tokens, pa.large_string()), self._rules.model_copy(update=applied))
+        lengths, words, known = encoded.lengths, encoded.words, encoded.known
+        lengths[rows], words[rows], known[rows] = rest.lengths, rest.words, rest.known
+        between = np.split(encoded.ids, encoded.offsets[rows])
+        inserted = [*np.split(rest.ids, rest.offsets[1:-1]), rest.ids[:0]]
+        ids = [part for pair in zip(between, inserted, strict=True) for part in pair]
+        return Encoded(np.concatenate(ids), _offsets(lengths), words, known)
 
 
 def pad(encoded: Encoded, rows: npt.ArrayLike, length: int, truncating: Truncating = "pre") -> npt.NDArray[np.int32]:
@@ -92,25 +120,28 @@ def pad(encoded: Encoded, rows: npt.ArrayLike, length: int, truncating: Truncati
     return matrix
 
 
-class _Codes(dict[str, int]):
-    """Token to code, worked out once a token: 0 where cleaning drops it, else its id or the unknown id."""
-
-    def __init__(self, prepared: Tokenizer, vocabulary: Vocabulary) -> None:
-        super().__init__()
-        self._word = prepared.word
-        self._ids = vocabulary.ids
-        self._unknown_id = vocabulary.unknown_id
-
-    def __missing__(self, token: str) -> int:
-        word = self._word(token)
-        code = 0 if word is None else self._ids.get(word, self._unknown_id)
-        self[token] = code
-        return code
+def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The texts' UTF-8, uint8, and where each starts and ends in it, int64[n + 1]."""
+    texts = texts.cast(pa.large_string())
+    if texts.null_count:
+        texts = texts.fill_null("")
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
+    limits = np.frombuffer(offsets, np.int64, len(texts) + 1, 8 * texts.offset)
+    return np.frombuffer(data, np.uint8, limits[-1]), limits
 
 
-def _counts(flags: npt.NDArray[np.bool_], limits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """int64[n]: how many flags are set between each two limits."""
-    return np.diff(_offsets(flags)[limits])
+def _joined(parts: list[Encoded]) -> Encoded:
+    if len(parts) == 1:
+        return parts[0]
+    lengths = [np.diff(part.offsets) for part in parts]
+    return Encoded(
+        np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)]),
+        _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])),
+        np.concatenate([np.zeros(0, np.int32), *(part.words for part in parts)]),
+        np.concatenate([np.zeros(0, np.int32), *(part.known for part in parts)]),
+    )
 
 
 def _offsets(lengths: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:

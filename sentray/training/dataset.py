@@ -32,6 +32,7 @@ class Facts:
         truncating: Which end of a longer review is cut.
         longest: Word ids of the longest training review.
         distinct: Distinct words of the training reviews, in the vocabulary or not.
+        coverage: Share of the training reviews' words that the vocabulary has, each counted as often as it occurs.
         test_rows: Rows held out for testing.
         quarantined_rows: Rows set aside.
     """
@@ -45,6 +46,7 @@ class Facts:
     truncating: Truncating
     longest: int
     distinct: int
+    coverage: float
     test_rows: int
     quarantined_rows: int
 

@@ -18,7 +18,7 @@ from sentray.corpus.vocab import survey, training_rows
 from sentray.models import Architecture
 from sentray.quarantine import QUARANTINE_FILE
 from sentray.text.cleaning import CleaningRules, rules_from
-from sentray.text.encoding import encode
+from sentray.text.encoding import Encoder
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import dataset
 
@@ -60,6 +60,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
         truncating="pre",
         longest=longest,
         distinct=len(counts),
+        coverage=round(sum(counts[word] for word in vocabulary.words) / counts.total(), 6),
         test_rows=inspection.of_split("test").total(),
         quarantined_rows=inspection.reasons.total(),
     )
@@ -70,9 +71,11 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
 def _write_reviews(
     corpus: Corpus, rules: CleaningRules, vocabulary: Vocabulary, labels: list[str], path: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    encoder = Encoder(rules, vocabulary)
+
     def work(table: pa.Table) -> Block:
         rows = training_rows(table)
-        encoded = encode(rows["text"], rules, vocabulary)
+        encoded = encoder.encode(rows["text"])
         targets = pc.index_in(rows["label"], pa.array(labels, pa.string()))
         return encoded.ids, encoded.lengths, targets.to_numpy().astype(np.int32)
 

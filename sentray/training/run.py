@@ -192,6 +192,7 @@ def _metrics(prepared: dataset.TrainingSet, state: State) -> dict[str, Any]:
     return {
         "vocabulary_size": len(prepared.vocabulary),
         "vocabulary_distinct": facts.distinct,
+        "coverage": facts.coverage,
         "max_length": facts.max_length,
         "longest_review": facts.longest,
         "train_rows": len(prepared),

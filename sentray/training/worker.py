@@ -155,6 +155,7 @@ def _report(
 
 
 def _write_bundle(folder: Path, model: Any, job: Job, dataset: TrainingSet) -> None:
+    from sentray.scoring.folding import fold_if_possible
     from sentray.scoring.scorer import golden_texts
 
     facts = dataset.facts
@@ -169,6 +170,7 @@ def _write_bundle(folder: Path, model: Any, job: Job, dataset: TrainingSet) -> N
         max_length=facts.max_length,
         truncating=facts.truncating,
         settings=job.settings,
+        engine_files=fold_if_possible(model),
     )
     bundle.update(written, golden=golden_texts(written, _samples(dataset.vocabulary)))
 

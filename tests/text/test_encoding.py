@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sentray import nltk_data
 from sentray.text.cleaning import clean, preset
-from sentray.text.encoding import Encoded, encode, pad
+from sentray.text.encoding import Encoded, Encoder, pad
 from sentray.text.vocabulary import Vocabulary, count_words
 
 RULES, _ = preset("reviews", stop_words="sentray:english")
@@ -32,7 +32,7 @@ def rows(given: Encoded) -> list[list[int]]:
 @given(texts=TEXTS)
 def test_encode_equals_the_reference(unknown: str, texts: list[str | None]) -> None:
     vocabulary = Vocabulary(KNOWN, unknown)
-    got = encode(pa.array(texts, pa.string()), RULES, vocabulary)
+    got = Encoder(RULES, vocabulary).encode(pa.array(texts, pa.string()))
     words = [clean(text or "", RULES) for text in texts]
     other = len(KNOWN) + 1
     ids = [[KNOWN.index(word) + 1 if word in KNOWN else other for word in row] for row in words]
@@ -54,13 +54,13 @@ def test_encode_equals_the_reference(unknown: str, texts: list[str | None]) -> N
 def test_sliced_and_chunked_texts(texts: list[str | None], start: int, cut: int) -> None:
     vocabulary = Vocabulary(KNOWN)
     column = pa.array(texts, pa.large_string())[start:]
-    whole = encode(pa.array(texts[start:], pa.string()), RULES, vocabulary)
+    whole = Encoder(RULES, vocabulary).encode(pa.array(texts[start:], pa.string()))
     for other in (column, pa.chunked_array([column[:cut], column[cut:]])):
-        assert rows(encode(other, RULES, vocabulary)) == rows(whole)
+        assert rows(Encoder(RULES, vocabulary).encode(other)) == rows(whole)
 
 
 def test_no_texts() -> None:
-    got = encode(pa.array([], pa.string()), RULES, Vocabulary(KNOWN))
+    got = Encoder(RULES, Vocabulary(KNOWN)).encode(pa.array([], pa.string()))
     assert len(got) == 0
     assert got.offsets.tolist() == [0]
     assert pad(got, [], 3).shape == (0, 3)
@@ -93,7 +93,7 @@ def test_real_corpus_figures() -> None:
         pytest.skip(note)
     counts = count_words(texts, rules)
     vocabulary = Vocabulary.from_counts(counts, min_count=2)
-    got = encode(texts, rules, vocabulary)
+    got = Encoder(rules, vocabulary).encode(texts)
     assert len(texts) == 1800
     assert len(counts) == 44_276
     assert len(vocabulary) == 25_767

@@ -28,7 +28,7 @@ def dataset(tmp_path: Path) -> TrainingSet:
     (tmp_path / IDS_FILE).write_bytes(np.concatenate(reviews).astype(np.int32).tobytes())
     rules, _ = preset("reviews")
     counts = tuple(np.bincount(targets, minlength=2).tolist())
-    facts = Facts("tutorial-cnn.v1", rules, "drop", ("neg", "pos"), counts, 20, "pre", 12, 20, 0, 0)
+    facts = Facts("tutorial-cnn.v1", rules, "drop", ("neg", "pos"), counts, 20, "pre", 12, 20, 1.0, 0, 0)
     vocabulary = Vocabulary([chr(ord("a") + place) for place in range(20)])
     write(tmp_path, facts, vocabulary, np.arange(51) * 12, targets)
     return TrainingSet.load(tmp_path)

@@ -1,0 +1,135 @@
+"""The compiled cleaning gives what the reference gives, on any text and for all rules."""
+
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentray.text import kernel
+from sentray.text.cleaning import CleaningRules, clean
+from sentray.text.encoding import Encoder
+from sentray.text.vocabulary import Vocabulary
+
+ALL_RULES = [
+    CleaningRules(
+        strip_html=strip_html,
+        lowercase=lowercase,
+        punctuation=punctuation,
+        alphabetic_only=alphabetic_only,
+        stop_words=("a", "it's", "its", "the"),
+        stop_words_source="none",
+        min_token_length=length,
+    )
+    for strip_html, lowercase, punctuation, alphabetic_only, length in product(
+        [False, True], [False, True], ["keep", "remove", "split"], [False, True], [1, 3]
+    )
+]
+# Words of every length around the eight and sixteen bytes that the table compares at once.
+LONG = ["abcdefghijklmnopqrstuvwxyzabcdefghijklmnop"[:length] for length in (7, 8, 9, 15, 16, 17, 23, 24, 25, 33, 42)]
+KNOWN = ["film", "don't", "dont", "é", "naïve", "ß", "1st", "\U0001d49c", "οδος", "i\u0307", "x\x00", "amp", *LONG]
+MARKED = """
+a it's the don\u2019t FILM Film, (film) 'film' fi'lm É İ ΟΔΟΣ Σ ½ ² e\u0301 x -- … € ^ <br/> <b > < </i> <film> &amp;
+&lt;p&gt; &#65; & &; &a <&amp> \ufffd \u4e2d\u6587
+"""
+PIECES = [
+    *KNOWN,
+    *(word[:-1] + "!" for word in LONG),
+    *MARKED.split(),
+    *("<!-- x -->", "< 3", "<br />"),
+    *(" ", " ", " ", "\n", "\t", "\x85", "\u2028", "\u00a0", "\u3000", "\x1c", "\u200b", "\x00", " " * 61, "." * 63),
+]
+TEXTS = st.lists(st.none() | st.text() | st.lists(st.sampled_from(PIECES), max_size=40).map("".join), max_size=6)
+
+
+def assert_equals_the_reference(texts: list[str | None], rules: CleaningRules, column: pa.Array, unknown: str) -> None:
+    vocabulary = Vocabulary(KNOWN, unknown)
+    got = Encoder(rules, vocabulary).encode(column)
+    words = [clean(text or "", rules) for text in texts]
+    ids = [[vocabulary.ids.get(word, vocabulary.unknown_id) for word in row] for row in words]
+    known = [[number for number in row if number < vocabulary.unknown_id] for row in ids]
+    wanted = ids if unknown == "share" else known
+    assert [row.tolist() for row in np.split(got.ids, got.offsets[1:-1])] == (wanted or [[]])
+    assert got.words.tolist() == [len(row) for row in words]
+    assert got.known.tolist() == [len(row) for row in known]
+
+
+@pytest.mark.parametrize("unknown", ["drop", "share"])
+@settings(deadline=None, max_examples=250)
+@given(texts=TEXTS, rules=st.sampled_from(ALL_RULES), start=st.integers(0, 2), kind=st.sampled_from(["s", "l", "c"]))
+def test_equals_the_reference(texts, rules: CleaningRules, start: int, kind: str, unknown: str) -> None:
+    column = pa.array(texts, pa.string() if kind == "s" else pa.large_string())[start:]
+    if kind == "c":
+        column = pa.chunked_array([column[:1], column[1:]])
+    assert_equals_the_reference(texts[start:], rules, column, unknown)
+
+
+@pytest.mark.parametrize("rules", ALL_RULES)
+def test_texts_of_megabytes(rules: CleaningRules) -> None:
+    chance = np.random.default_rng(0)
+    # The last has words of a megabyte, and ends where its memory ends.
+    texts = [
+        "".join(chance.choice(PIECES, 30_000)),
+        "<" * 100_000,
+        "&amp;film " * 5_000,
+        "film" + "é" * 500_000 + " fi",
+    ]
+    assert_equals_the_reference(texts, rules, pa.array(texts), "share")
+
+
+def test_every_character() -> None:
+    codes = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    texts = ["".join(f"x{chr(code)}y " for code in codes[start : start + 4096]) for start in range(0, len(codes), 4096)]
+    for rules in ALL_RULES[1::11]:
+        got = Encoder(rules, Vocabulary(["x", "y", "xy"])).encode(pa.array(texts))
+        assert got.words.tolist() == [len(clean(text, rules)) for text in texts]
+
+
+def test_words_with_one_hash_stay_apart() -> None:
+    # In a table of 16 slots, words must share slots; longer ones share the numbers that are compared first as well.
+    words = [f"{'same beginning of a word'.replace(' ', '')}{number}" for number in range(7)]
+    slots, shift, blob, _ = kernel.table(words, np.arange(1, 8))
+    assert len(slots) == 4 * 16
+    vocabulary = Vocabulary(words)
+    rules = ALL_RULES[0]
+    got = Encoder(rules, vocabulary).encode(pa.array([" ".join(words), words[3] + "x", words[3][:-1]]))
+    assert got.ids.tolist() == list(range(1, 8))
+    # Even a word whose hash and length are those of another is told apart by its bytes.
+    place = next(slot for slot in range(0, len(slots), 4) if slots[slot + 2])
+    forged = blob.copy()
+    forged[int(slots[place + 3])] ^= 1
+    data = np.frombuffer(words[int(slots[place + 2] >> np.uint64(32)) - 2].encode() + bytes(32), np.uint8)
+    length = int(slots[place + 2] & np.uint64(0xFFFFFFFF))
+    same = kernel._slot(data.ctypes.data, length, slots.ctypes.data, shift, blob.ctypes.data)
+    other = kernel._slot(data.ctypes.data, length, slots.ctypes.data, shift, forged.ctypes.data)
+    assert same == slots.ctypes.data + 8 * place
+    assert other != same
+
+
+def test_nothing_is_read_behind_the_texts() -> None:
+    # The text lies at the end of a page behind which nothing may be read.
+    code = """
+import ctypes, mmap
+import numpy as np, pyarrow as pa
+from sentray.text.cleaning import preset
+from sentray.text.encoding import Encoder
+from sentray.text.vocabulary import Vocabulary
+libc = ctypes.CDLL(None, use_errno=True)
+area = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+assert libc.mprotect(ctypes.c_void_p(start + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+encoder = Encoder(preset("reviews")[0], Vocabulary(["good", "film", "x" * 30]))
+for text in (b"a good film", b"good " + b"x" * 30, b"A GOOD FILM", "good film é".encode(), b"<b>good</b>film"):
+    first = start + mmap.PAGESIZE - len(text)
+    ctypes.memmove(first, text, len(text))
+    data = pa.foreign_buffer(first, len(text))
+    offsets = pa.py_buffer(np.array([0, len(text)]).tobytes())
+    column = pa.LargeStringArray.from_buffers(1, offsets, data)
+    assert encoder.encode(column).known.tolist() == [2], text
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
