@@ -6,7 +6,10 @@ import pyarrow as pa
 
 
 class Reason(StrEnum):
-    """Why a row was set aside. Values are written to `quarantine.parquet` and are stable."""
+    """Why a row was set aside. Values are written to `quarantine.parquet` and are stable.
+
+    Members come in the order in which a row with several faults gets its reason.
+    """
 
     NULL_TEXT = "null_text"
     EMPTY_TEXT = "empty_text"
@@ -16,6 +19,10 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate_id"
     MISSING_LABEL = "missing_label"
     UNKNOWN_LABEL = "unknown_label"
+    CRASH = "crash"
+    """The process that scored the row died of it, each time."""
+    UNREADABLE_FILE = "unreadable_file"
+    """The file cannot be read from this row on; the text says why."""
 
 
 QUARANTINE_FILE = "quarantine.parquet"

@@ -13,8 +13,8 @@ import pyarrow as pa
 from sentray.config import CorpusSettings
 from sentray.console import count
 from sentray.corpus.readers import read_ids, read_shard
-from sentray.corpus.readers.records import mark
-from sentray.corpus.shards import Shard, plan_shards
+from sentray.corpus.readers.records import Hashes, mark
+from sentray.corpus.shards import Shard, ShardPlan, plan_shards
 from sentray.corpus.source import Source, resolve
 from sentray.errors import SentrayError
 from sentray.quarantine import Reason
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Rows = dict[str, npt.NDArray[np.int64]]
 """Rows of files, by the file's name."""
+Ids = tuple[str, npt.NDArray[np.int64], Hashes]
+"""A file's name, some of its rows and the 64-bit hash of each one's id."""
 
 _MOST_BLOCKS = 4096
 
@@ -43,7 +45,7 @@ class Corpus:
 
     source: Source
     settings: CorpusSettings
-    shards: tuple[Shard, ...]
+    shards: ShardPlan
     need_label: bool
     duplicates: dict[int, Rows] = field(default_factory=dict)
 
@@ -67,13 +69,19 @@ class Corpus:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
         source = resolve(uri)
-        return cls(source, settings, tuple(plan_shards(source, settings.shard_size * 1_000_000)), need_label)
+        return cls(source, settings, plan_shards(source, settings.shard_size * 1_000_000), need_label)
 
     def without_duplicates(self) -> "Corpus":
         """The corpus with the rows known whose id an earlier row has."""
         if self.source.format not in ("csv", "jsonl", "parquet"):
             return self
-        return replace(self, duplicates=_find_duplicates(self))
+        source, settings = self.source.lean(), self.settings
+
+        def ids(shard: Shard, _: Rows) -> Iterator[tuple[int, str, npt.NDArray[np.int64], Hashes]]:
+            for found in read_ids(source, shard, settings):
+                yield shard.index, *found
+
+        return replace(self, duplicates=find_duplicates(_map_shards(self, ids)))
 
     def items(self, shards: Iterable[Shard] | None = None) -> list[tuple[Shard, Rows]]:
         """Shards, all of them where not given, each with those of its rows whose id an earlier row has."""
@@ -188,25 +196,41 @@ def _unpacked(batch: pa.Table) -> Iterator[Any]:
         yield pickle.loads(value.as_buffer())
 
 
-def _find_duplicates(corpus: Corpus) -> dict[int, Rows]:
-    """All rows but the first of those with one id."""
-    source, settings = corpus.source.lean(), corpus.settings
+def shard_ids(source: Source, shard: Shard, settings: CorpusSettings) -> list[Ids]:
+    """File, rows and 64-bit hashes of the ids of a shard's rows, for `find_duplicates`.
 
-    def ids(shard: Shard, _: Rows) -> Iterator[tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]:
-        for file, rows, hashes in read_ids(source, shard, settings):
-            yield shard.index, file, rows, hashes
+    Empty where no column gives ids: those made of file and row cannot occur twice. Of a file that cannot be read to
+    its end, the ids before the damage.
+    """
+    return list(read_ids(source, shard, settings, on_unreadable="quarantine"))
 
-    found = list(_map_shards(corpus, ids))
+
+def find_duplicates(blocks: Iterable[tuple[int, str, npt.NDArray[np.int64], Hashes]]) -> dict[int, Rows]:
+    """All rows but the first of those with one id, by the shard's index; takes some 24 bytes a row.
+
+    Args:
+        blocks: the index of a shard and what `shard_ids` gave for it, a tuple each; the shards in any order.
+    """
+    found = sorted(blocks, key=lambda block: block[0])
     if not found:
         return {}
     hashes = np.concatenate([block[3] for block in found])
-    order = np.argsort(hashes, kind="stable")
-    repeated = np.zeros(len(hashes), dtype=bool)
-    repeated[order[1:]] = hashes[order[1:]] == hashes[order[:-1]]
-    ends = np.cumsum([len(block[3]) for block in found])
+    hashes.sort()
+    twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    del hashes
+    seen = np.zeros(len(twice), bool)
     duplicates: dict[int, Rows] = {}
-    for (index, file, rows, _), later in zip(found, np.split(repeated, ends[:-1]), strict=True):
-        if later.any():
-            of_shard = duplicates.setdefault(index, {})
-            of_shard[file] = np.concatenate([of_shard.get(file, rows[:0]), rows[later]])
+    for index, file, rows, hashes in found:
+        place = np.searchsorted(twice, hashes)
+        place[place == len(twice)] = 0
+        candidates = np.flatnonzero(twice[place] == hashes) if len(twice) else place[:0]
+        if len(candidates):
+            of = place[candidates]
+            first = np.zeros(len(of), bool)
+            first[np.unique(of, return_index=True)[1]] = True
+            later = rows[candidates[seen[of] | ~first]]
+            seen[of] = True
+            if len(later):
+                of_shard = duplicates.setdefault(index, {})
+                of_shard[file] = np.concatenate([of_shard.get(file, later[:0]), later])
     return duplicates

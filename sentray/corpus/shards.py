@@ -1,13 +1,17 @@
 """The plan of a run: the input cut into shards, the same for the same input on every machine."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any, overload
 
-import pyarrow.parquet as pq
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from sentray.corpus.files import reading
-from sentray.corpus.source import Format, Source, SourceFile
+from sentray.corpus.cuts import UNKNOWN, Numbers, cut_files
+from sentray.corpus.source import Format, Source
+from sentray.errors import SentrayError
 
 # Opening a file takes about as long as reading this many bytes, so that a bundle of small files stays at some
 # thousand of them.
@@ -17,6 +21,25 @@ _LEAST_SHARDS = 16
 _LEAST_SHARD = 1_000_000
 _SYNTHETIC_ROWS = 8192
 _SYNTHETIC_ROW_BYTES = 750
+# Shards are made so many at a time when a plan is gone through.
+_BATCH = 4096
+
+_NAMES = pa.dictionary(pa.int32(), pa.string())
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("path", _NAMES),
+        pa.field("name", _NAMES),
+        pa.field("start", pa.int64()),
+        pa.field("stop", pa.int64()),
+        pa.field("row", pa.int64()),
+        pa.field("label", _NAMES),
+        pa.field("split", _NAMES),
+        pa.field("shard", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("rows", pa.int64()),
+    ]
+)
+"""A plan as a table: a row a `Piece`, with the index of its shard, its size as stored and its rows where known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +49,10 @@ class Piece:
     Attributes:
         path: where the source's file system has the file.
         name: relative to the URI's root; what ids are made of.
-        start: where the part begins: a row group of Parquet, a row of synthetic reviews, else 0.
+        start: where the part begins: a row group of Parquet, a byte of CSV and JSON Lines, a row of synthetic
+            reviews, else 0.
         stop: where it ends, exclusive; None is the file's end.
+        row: how many rows of the file are before it, so that rows have the same numbers however a file is cut.
         label: of a file that is one review.
         split: of a file that is one review.
     """
@@ -36,6 +61,7 @@ class Piece:
     name: str
     start: int = 0
     stop: int | None = None
+    row: int = 0
     label: str | None = None
     split: str | None = None
 
@@ -49,82 +75,192 @@ class Shard:
         format: of its pieces.
         pieces: in the order in which they are read.
         bytes: size as stored (an estimate for synthetic reviews).
+        rows: how many it holds, good and bad, where planning found out.
     """
 
     index: int
     format: Format
     pieces: tuple[Piece, ...]
     bytes: int
+    rows: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The shard as JSON values; `from_dict` brings it back."""
-        pieces = [[p.path, p.name, p.start, p.stop, p.label, p.split] for p in self.pieces]
-        return {"index": self.index, "format": self.format, "bytes": self.bytes, "pieces": pieces}
+
+class ShardPlan(Sequence[Shard]):
+    """The shards of an input, kept as columns; one is made when it is asked for.
+
+    A million shards take some 70 MB, or twice that where each is a file of its own.
+
+    Args:
+        table: of `PLAN_SCHEMA`, sorted by shard.
+        format: of every piece.
+    """
+
+    def __init__(self, table: pa.Table, format: Format) -> None:
+        self.format = format
+        self._table = table.unify_dictionaries().combine_chunks()
+        shards = self._column("shard")
+        self._first = np.flatnonzero(np.diff(shards, prepend=-1, append=-2))
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Shard":
-        """The shard that `to_dict` wrote."""
-        pieces = tuple(Piece(*piece) for piece in values["pieces"])
-        return cls(values["index"], values["format"], pieces, values["bytes"])
+    def from_table(cls, table: pa.Table, format: Format) -> "ShardPlan":
+        """The plan that `to_table` gave, also after a way through Parquet.
+
+        Raises:
+            SentrayError: the table is no plan.
+        """
+        try:
+            plan = cls(table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), format)
+        except (KeyError, ValueError, pa.ArrowException) as error:
+            raise SentrayError("the plan of shards has other columns than it should: choose another --out") from error
+        shards = plan._column("shard")
+        if len(shards) and not (shards[0] == 0 and np.isin(np.diff(shards), (0, 1)).all()):
+            raise SentrayError("the plan of shards has gaps: choose another --out")
+        return plan
+
+    def to_table(self) -> pa.Table:
+        """The plan as a table of `PLAN_SCHEMA`."""
+        return self._table
+
+    def extended(self, other: "ShardPlan") -> "ShardPlan":
+        """This plan with another's shards after its own, which go on with the numbers."""
+        table = other.to_table()
+        place = PLAN_SCHEMA.get_field_index("shard")
+        moved = table.set_column(place, PLAN_SCHEMA.field(place), pc.add(table["shard"], len(self)))
+        return ShardPlan(pa.concat_tables([self._table, moved]), self.format)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards together, as stored."""
+        return int(self._column("bytes").sum())
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows all shards hold, where that is known of each."""
+        return None if self._table["rows"].null_count else int(self._column("rows").sum())
+
+    def __len__(self) -> int:
+        return len(self._first) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Shard]: ...
+    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        return self._made(place, place + 1)[0]
+
+    def __iter__(self) -> Iterator[Shard]:
+        batches = range(0, len(self), _BATCH)
+        return chain.from_iterable(self._made(start, min(start + _BATCH, len(self))) for start in batches)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ShardPlan):
+            return NotImplemented
+        plain = pa.schema([(field.name, pa.string() if field.type == _NAMES else field.type) for field in PLAN_SCHEMA])
+        return self.format == other.format and bool(self._table.cast(plain).equals(other.to_table().cast(plain)))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _made(self, start: int, stop: int) -> list[Shard]:
+        """The shards from `start` to `stop`."""
+        first = self._first[start : stop + 1].tolist()
+        table = self._table.slice(first[0], first[-1] - first[0])
+        *parts, _, sizes, rows = (_values(column) for column in table.columns)
+        pieces = list(map(Piece, *parts))
+        shards = []
+        for index, (begin, end) in enumerate(pairwise(first), start=start):
+            here = slice(begin - first[0], end - first[0])
+            known = None if None in rows[here] else sum(rows[here])
+            shards.append(Shard(index, self.format, tuple(pieces[here]), sum(sizes[here]), known))
+        return shards
+
+    def _column(self, name: str) -> Numbers:
+        column: Numbers = self._table[name].to_numpy()
+        return column
 
 
-def plan_shards(source: Source, shard_size: int) -> list[Shard]:
-    """Cut a corpus into shards: small files in bundles, a large Parquet file by its row groups.
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if column.type != _NAMES and not column.null_count:
+        # Several times as fast as Arrow's own way.
+        return list(column.to_numpy().tolist())
+    return list(column.cast(pa.string()).to_pylist() if column.type == _NAMES else column.to_pylist())
+
+
+def plan_shards(source: Source, shard_size: int) -> ShardPlan:
+    """Cut a corpus into shards: small files in bundles, large ones at their records or row groups.
+
+    A large CSV or JSON Lines file is read once to find where its records end. A file that cannot be read stays whole:
+    whoever reads it says why.
 
     Args:
         source: what `resolve` found.
         shard_size: aimed-at size of a shard in bytes as stored. A file counts at least 64 kB, as opening it
             takes time too; a small input is cut into smaller shards.
-
-    Raises:
-        SentrayError: a large Parquet file cannot be read.
     """
     if source.format == "synthetic":
         return _plan_synthetic(source, shard_size)
-    total = sum(max(file.size, _LEAST_WEIGHT) for file in source.files)
-    size = min(shard_size, max(_LEAST_SHARD, total // _LEAST_SHARDS))
-    shards: list[Shard] = []
-    pieces: list[Piece] = []
-    stored = weight = 0
-    for piece, part in (part for file in source.files for part in _parts(source, file, size)):
-        cost = max(part, _LEAST_WEIGHT) if piece.stop is None else part
-        if pieces and weight + cost > size:
-            shards.append(Shard(len(shards), source.format, tuple(pieces), stored))
-            pieces, stored, weight = [], 0, 0
-        if pieces and pieces[-1].path == piece.path:
-            pieces[-1] = replace(pieces[-1], stop=piece.stop)
-        else:
-            pieces.append(piece)
-        stored, weight = stored + part, weight + cost
-    return [*shards, Shard(len(shards), source.format, tuple(pieces), stored)]
+    files = source.files
+    weights = np.maximum(np.fromiter((file.size for file in files), np.int64, len(files)), _LEAST_WEIGHT)
+    size = min(shard_size, max(_LEAST_SHARD, int(weights.sum()) // _LEAST_SHARDS))
+    parts = cut_files(source, size)
+    shard = _bundled(np.where(parts.whole, weights[parts.file], parts.bytes), size)
+    # Neighbouring parts of a file that share a shard are one piece.
+    first = np.flatnonzero(np.diff(shard, prepend=-1) | np.diff(parts.file, prepend=-1))
+    last = np.append(first[1:], len(shard)) - 1
+    of = parts.file[first]
+
+    def texts(values: Iterable[str | None]) -> pa.Array:
+        return pa.array(values, pa.string()).dictionary_encode().take(pa.array(of))
+
+    rows, stop = np.add.reduceat(parts.rows, first), parts.stop[last]
+    unknown = np.minimum.reduceat(parts.rows, first) == UNKNOWN
+    columns = {
+        "path": texts(file.path for file in files),
+        "name": texts(file.name for file in files),
+        "start": parts.start[first],
+        "stop": pa.array(stop, mask=stop == UNKNOWN),
+        "row": parts.row[first],
+        "label": texts(file.label for file in files),
+        "split": texts(file.split for file in files),
+        "shard": shard[first],
+        "bytes": np.add.reduceat(parts.bytes, first),
+        "rows": pa.array(rows, mask=unknown),
+    }
+    return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
 
 
-def _parts(source: Source, file: SourceFile, size: int) -> Iterator[tuple[Piece, int]]:
-    """The parts that a file may be cut into, with their sizes."""
-    piece = Piece(file.path, file.name, label=file.label, split=file.split)
-    if source.format != "parquet" or file.size <= size:
-        yield piece, file.size
-        return
-    assert source.filesystem is not None
-    with reading(file.path), source.filesystem.open_input_file(file.path) as stream:
-        metadata = pq.ParquetFile(stream).metadata
-        sizes = [
-            sum(group.column(column).total_compressed_size for column in range(group.num_columns))
-            for group in map(metadata.row_group, range(metadata.num_row_groups))
-        ]
-    for index, part in enumerate(sizes):
-        yield replace(piece, start=index, stop=index + 1), part
+def _bundled(weights: Numbers, size: int) -> Numbers:
+    """The shard of each part: as many neighbours as `size` has room for, and at least one."""
+    shards = np.empty_like(weights)
+    shard = filled = 0
+    for part, weight in enumerate(weights.tolist()):
+        if filled and filled + weight > size:
+            shard, filled = shard + 1, 0
+        shards[part] = shard
+        filled += weight
+    return shards
 
 
-def _plan_synthetic(source: Source, shard_size: int) -> list[Shard]:
-    rows = max(1, min(_SYNTHETIC_ROWS, shard_size // _SYNTHETIC_ROW_BYTES))
-    bounds = [(start, min(start + rows, source.rows)) for start in range(0, source.rows, rows)]
-    return [
-        Shard(
-            index,
-            "synthetic",
-            (Piece(source.uri, "synthetic", start, stop),),
-            (stop - start) * _SYNTHETIC_ROW_BYTES,
-        )
-        for index, (start, stop) in enumerate(bounds)
-    ]
+def _plan_synthetic(source: Source, shard_size: int) -> ShardPlan:
+    step = max(1, min(_SYNTHETIC_ROWS, shard_size // _SYNTHETIC_ROW_BYTES))
+    start = np.arange(0, source.rows, step)
+    stop = np.minimum(start + step, source.rows)
+
+    def texts(value: str | None) -> pa.Array:
+        return pa.array([value], pa.string()).dictionary_encode().take(pa.array(np.zeros(len(start), np.int64)))
+
+    columns = {
+        "path": texts(source.uri),
+        "name": texts("synthetic"),
+        "start": start,
+        "stop": stop,
+        "row": start,
+        "label": texts(None),
+        "split": texts(None),
+        "shard": np.arange(len(start)),
+        "bytes": (stop - start) * _SYNTHETIC_ROW_BYTES,
+        "rows": stop - start,
+    }
+    return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)

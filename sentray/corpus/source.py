@@ -1,11 +1,12 @@
 """From a URI to the files of a corpus: `nltk:movie_reviews`, `synthetic:N`, or files, folders and globs."""
 
 import os
+import posixpath
 import re
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -230,15 +231,14 @@ def _of_files(uri: str, filesystem: fs.FileSystem, found: list[SourceFile], alon
         kinds = " and ".join(f"{len(files):,} {kind}" for kind, files in sorted(by_format.items()))
         raise SentrayError(f"{uri} mixes formats ({kinds} files): name one of them, as in {uri.rstrip('/')}/*.csv")
     kind, files = by_format.popitem()
-    if kind != "text":
-        for file in files:
-            require_bytes(file.path, file.size)
+    if kind != "text" and not any(file.size for file in files):
+        require_bytes(files[0].path, 0)
     return Source(uri, kind, tuple(files), filesystem, ignored=len(found) - len(files))
 
 
 def _format_of(name: str) -> Format | None:
     plain = name.lower().removesuffix(".gz")
-    kind = _SUFFIXES.get(PurePosixPath(plain).suffix)
+    kind = _SUFFIXES.get(posixpath.splitext(plain)[1])
     return None if name.lower() != plain and kind in ("parquet", "text") else kind
 
 

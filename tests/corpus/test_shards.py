@@ -1,13 +1,13 @@
-import json
 from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from sentray.corpus import shards as module
-from sentray.corpus.shards import Shard, plan_shards
+from sentray.corpus.shards import Piece, ShardPlan, plan_shards
 from sentray.corpus.source import Source, SourceFile, resolve
 from sentray.errors import SentrayError
 
@@ -83,15 +83,63 @@ def test_synthetic_rows_are_all_there_once():
     assert bounds == [(0, 8192), (8192, 16384), (16384, 20001)]
 
 
-def test_a_plan_is_the_same_every_time_and_survives_json(nltk_polarity):
+def test_a_plan_is_the_same_every_time_and_survives_parquet(nltk_polarity, tmp_path):
     plan = plan_shards(resolve(nltk_polarity), 64_000_000)
     assert plan == plan_shards(resolve(nltk_polarity), 64_000_000)
-    assert [Shard.from_dict(json.loads(json.dumps(shard.to_dict()))) for shard in plan] == plan
+    pq.write_table(plan.to_table(), tmp_path / "plan.parquet")
+    assert ShardPlan.from_table(pq.read_table(tmp_path / "plan.parquet"), "nltk") == plan
+    assert list(plan) == [plan[index] for index in range(len(plan))]
+    assert plan.rows == 2000
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"x" * len(content)])
-def test_a_damaged_parquet_file_stops_the_plan(tmp_path, fine, damage):
+def test_a_damaged_parquet_file_stays_whole(tmp_path, fine, damage):
     path = parquet(tmp_path / "a.parquet", 1000, 100)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(SentrayError, match=r"a\.parquet cannot be read .*: it seems damaged; replace it"):
-        plan_shards(resolve(str(path)), 1000)
+    (shard,) = plan_shards(resolve(str(path)), 1000)
+    assert shard.pieces == (Piece(str(path), "a.parquet"),)
+    assert shard.rows is None
+
+
+def test_a_plan_of_a_million_shards_stays_small():
+    plan = plan_shards(Source("synthetic:1", "synthetic", rows=8192 * 1_000_000), 64_000_000)
+    assert (len(plan), plan.rows) == (1_000_000, 8192 * 1_000_000)
+    assert plan.to_table().nbytes < 80_000_000
+    assert plan[-1] == plan[999_999]
+    assert plan[999_999].pieces[0].start == 8192 * 999_999
+    assert [shard.index for shard in plan[5:8]] == [5, 6, 7]
+    with pytest.raises(IndexError):
+        plan[1_000_000]
+
+
+def test_a_plan_goes_on_with_another(write, tmp_path, fine):
+    write("a.csv", "text\nx\n")
+    before = plan_shards(resolve(str(tmp_path)), 1)
+    write("b.csv", "text\nx\ny\n")
+    added = plan_shards(resolve(str(tmp_path / "b.csv")), 4)
+    both = before.extended(added)
+    assert [shard.index for shard in both] == list(range(len(before) + len(added)))
+    assert [piece.path for shard in both for piece in shard.pieces][len(before) :] == [str(tmp_path / "b.csv")] * 2
+    assert both.bytes == before.bytes + added.bytes
+    assert [shard.rows for shard in both] == [shard.rows for shard in [*before, *added]]
+    assert both != before
+    assert both == before.extended(added)
+
+
+def test_what_is_no_plan(nltk_polarity):
+    table = plan_shards(resolve(nltk_polarity), 64_000_000).to_table()
+    with pytest.raises(SentrayError, match="has other columns"):
+        ShardPlan.from_table(table.drop(["row"]), "nltk")
+    with pytest.raises(SentrayError, match="has gaps"):
+        ShardPlan.from_table(table.filter(pc.not_equal(table["shard"], 3)), "nltk")
+    assert len(ShardPlan.from_table(table.slice(0, 0), "nltk")) == 0
+
+
+def test_rows_are_known_where_planning_saw_them(tmp_path, fine, write):
+    path = parquet(tmp_path / "a.parquet", 1000, 100)
+    plan = plan_shards(resolve(str(path)), path.stat().st_size // 4)
+    assert plan.rows == 1000
+    assert [shard.pieces[0].row for shard in plan] == [shard.pieces[0].start * 100 for shard in plan]
+    assert plan_shards(resolve(str(path)), 1_000_000_000).rows is None
+    write("text/pos/1.txt", "x")
+    assert plan_shards(resolve(str(tmp_path / "text")), 1000).rows == 1

@@ -1,9 +1,8 @@
 """From a shard to checked rows, whatever the format."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from sentray.config import CorpusSettings
@@ -13,19 +12,23 @@ from sentray.corpus.readers.parquet import read_parquet
 from sentray.corpus.readers.records import (
     ROW_SCHEMA,
     TABLE_ROWS,
-    Block,
     Columns,
+    Hashes,
+    Rows,
     blank_to_null,
     decode,
     finish,
     hash64,
+    unreadable,
 )
 from sentray.corpus.readers.trees import read_reviews, read_synthetic
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 
-__all__ = ["ROW_SCHEMA", "TABLE_ROWS", "hash64", "read_ids", "read_shard"]
+__all__ = ["ROW_SCHEMA", "TABLE_ROWS", "OnUnreadable", "hash64", "read_ids", "read_shard"]
+
+OnUnreadable = Literal["raise", "quarantine"]
 
 _READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet, "synthetic": read_synthetic}
 _WITH_COLUMNS = ("csv", "jsonl", "parquet")
@@ -37,6 +40,7 @@ def read_shard(
     settings: CorpusSettings,
     keep: Sequence[str] = (),
     need_label: bool = False,
+    on_unreadable: OnUnreadable = "raise",
 ) -> Iterator[pa.Table]:
     """All rows of a shard, good and bad, in the input's order.
 
@@ -46,10 +50,14 @@ def read_shard(
         settings: names of the columns, and the share of rows for testing.
         keep: further columns to pass through; Parquet's keep their type, others are strings.
         need_label: whether a row without a label is bad (`unsup` rows are not).
+        on_unreadable: with "quarantine", a piece that cannot be read, or not to its end, gives the rows before the
+            damage and then one bad row: its number is that of the first row not read, its reason
+            `Reason.UNREADABLE_FILE`, its text what is wrong. The other pieces are read as ever.
 
     Yields:
         Tables of `ROW_SCHEMA` and the kept columns, of at most 4,096 rows and about 16 MB each. A kept column
-        that is one of `id`, `text`, `label` and `split` is that column of the schema.
+        that is one of `id`, `text`, `label` and `split` is that column of the schema. Where a Parquet file
+        cannot be read at all, its bad row's further kept columns have the type of the table before it, or null.
 
     Raises:
         SentrayError: a file cannot be read or lacks a column.
@@ -57,28 +65,52 @@ def read_shard(
     columns = Columns(settings, tuple(keep), need_label)
     if keep and shard.format not in _WITH_COLUMNS:
         raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
-    for block in _blocks(source, shard, columns):
-        yield finish(block, columns)
+    quarantine = on_unreadable == "quarantine"
+    if shard.format in ("text", "nltk"):
+        for block in read_reviews(source, shard, columns, quarantine):
+            yield finish(block, columns)
+        return
+    kept: dict[str, pa.Array] = columns.no_kept(pa.null() if shard.format == "parquet" else pa.large_string())
+    for piece in shard.pieces:
+        row = piece.row + 1
+        try:
+            with reading(piece.path):
+                for block in _READERS[shard.format](source, piece, columns):
+                    table = finish(block, columns)
+                    kept = {name: pa.nulls(0, array.type) for name, array in block.kept.items()}
+                    if table.num_rows:
+                        row = table["row"][-1].as_py() + 1
+                        yield table
+        except SentrayError as error:
+            if not quarantine:
+                raise
+            yield finish(unreadable(piece.name, row, error, kept), columns)
 
 
 def read_ids(
-    source: Source, shard: Shard, settings: CorpusSettings
-) -> Iterator[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]:
-    """File, rows and 64-bit hashes of the ids that a column gives; nothing where no column does."""
+    source: Source, shard: Shard, settings: CorpusSettings, on_unreadable: OnUnreadable = "raise"
+) -> Iterator[tuple[str, Rows, Hashes]]:
+    """File, rows and 64-bit hashes of the ids that a column gives; nothing where no column does.
+
+    With `on_unreadable="quarantine"`, a piece that cannot be read ends where the damage begins.
+
+    Raises:
+        SentrayError: a file cannot be read.
+    """
+    # Numba takes its time to load, and not every run looks for ids.
+    from sentray.corpus.readers.hashing import hash_texts
+
     if shard.format not in _WITH_COLUMNS:
         return
-    for block in _blocks(source, shard, Columns(settings, ids_only=True)):
-        if block.id is not None and len(block.rows):
-            ids = blank_to_null(decode(block.id, settings.id_column, block.file)[0])
-            given = np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False))
-            hashes = np.fromiter(map(hash64, ids.drop_null().to_pylist()), np.uint64, len(given))
-            yield str(block.file), block.rows[given], hashes
-
-
-def _blocks(source: Source, shard: Shard, columns: Columns) -> Iterator[Block]:
-    if shard.format in ("text", "nltk"):
-        yield from read_reviews(source, shard, columns)
-        return
+    columns = Columns(settings, ids_only=True)
     for piece in shard.pieces:
-        with reading(piece.path):
-            yield from _READERS[shard.format](source, piece, columns)
+        try:
+            with reading(piece.path):
+                for block in _READERS[shard.format](source, piece, columns):
+                    if block.id is not None and len(block.rows):
+                        ids = blank_to_null(decode(block.id, settings.id_column, block.file)[0])
+                        given = ids.is_valid().to_numpy(zero_copy_only=False)
+                        yield piece.name, block.rows[given], hash_texts(ids.drop_null())
+        except SentrayError:
+            if on_unreadable == "raise":
+                raise

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow.parquet as pq
 
+from sentray.corpus.files import open_file
 from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Columns
 from sentray.corpus.shards import Piece
 from sentray.corpus.source import Source
@@ -13,7 +14,7 @@ from sentray.corpus.source import Source
 def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     """The rows of a Parquet file's row groups `piece.start` to `piece.stop`."""
     assert source.filesystem is not None
-    with source.filesystem.open_input_file(piece.path) as stream:
+    with open_file(source.filesystem, piece.path) as stream:
         file = pq.ParquetFile(stream)
         chosen = columns.choose(file.schema_arrow.names, piece.path)
         if not chosen:

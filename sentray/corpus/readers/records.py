@@ -1,6 +1,7 @@
 """What the readers of all formats share: which columns to read, and from raw columns to checked rows."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -35,6 +36,9 @@ TABLE_BYTES = 16_000_000
 """About the most bytes of text of a table that a reader gives, but for a single longer review."""
 
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+"""Positions within a file, from 1."""
+Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass
@@ -50,16 +54,24 @@ class Block:
         split: the splits, where there are any.
         kept: further columns, by name.
         broken: rows that are no record at all: position and raw text.
+        fault: what the broken ones are told by.
     """
 
     file: str | pa.Array
-    rows: npt.NDArray[np.int64]
+    rows: Rows
     text: pa.Array
     id: pa.Array | None = None
     label: pa.Array | None = None
     split: pa.Array | None = None
     kept: dict[str, pa.Array] = field(default_factory=dict)
     broken: list[tuple[int, str]] = field(default_factory=list)
+    fault: Reason = Reason.INVALID_RECORD
+
+
+def unreadable(file: str, row: int, error: SentrayError, kept: dict[str, pa.Array]) -> Block:
+    """The one row that stands for all rows of a file from `row` on, which cannot be read."""
+    none = pa.nulls(0, pa.large_string())
+    return Block(file, np.zeros(0, np.int64), none, kept=kept, broken=[(row, str(error))], fault=Reason.UNREADABLE_FILE)
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,11 @@ class Columns:
             raise SentrayError(f"{path} has more than one column {twice[0]!r}: rename all but one")
         return list(dict.fromkeys(chosen))
 
-    def block(self, file: str, rows: npt.NDArray[np.int64], columns: dict[str, pa.Array]) -> Block:
+    def no_kept(self, kind: pa.DataType) -> dict[str, pa.Array]:
+        """The further kept columns without a value."""
+        return {name: pa.nulls(0, kind) for name in self.keep if name not in ROW_SCHEMA.names}
+
+    def block(self, file: str, rows: Rows, columns: dict[str, pa.Array]) -> Block:
         """Give each column that was read its role."""
         id, text, label, split = (columns.get(self.name(role)) for role in ROLES)
         kept = {name: columns[name] for name in self.keep if name not in ROW_SCHEMA.names}
@@ -139,7 +155,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         count,
         {
             Reason.NULL_TEXT: _mask(pc.is_null(text)),
-            Reason.EMPTY_TEXT: _mask(_is_blank(text).fill_null(False)),
+            Reason.EMPTY_TEXT: _blank(text),
             Reason.INVALID_UTF8: bad_text | bad_id | bad_label | bad_split,
             Reason.MISSING_ID: _mask(pc.is_null(ids)),
             Reason.MISSING_LABEL: unlabelled if columns.need_label else _none(count),
@@ -242,13 +258,23 @@ def _mask(array: pa.Array) -> Mask:
     return mask
 
 
-def _is_blank(array: pa.Array) -> pa.Array:
-    return pc.equal(pc.binary_length(pc.utf8_ltrim_whitespace(array)), 0)
+def _blank(array: pa.Array) -> Mask:
+    """Which strings hold nothing but white space."""
+    # Few texts begin with white space, and only those are looked at to their end.
+    blank = _trimmed_empty(pc.utf8_slice_codeunits(array, 0, 1))
+    if blank.any():
+        blank[blank] = _trimmed_empty(array.filter(pa.array(blank)))
+    return blank
+
+
+def _trimmed_empty(array: pa.Array) -> Mask:
+    return _mask(pc.equal(pc.binary_length(pc.utf8_ltrim_whitespace(array)), 0).fill_null(False))
 
 
 def blank_to_null(array: pa.Array) -> pa.Array:
     """Strings without those that hold nothing but white space."""
-    return pc.if_else(_is_blank(array), None, array)
+    blank = _blank(array)
+    return pc.if_else(blank, None, array) if blank.any() else array
 
 
 def _position_ids(block: Block) -> pa.Array:
@@ -270,14 +296,19 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
         return split
     if not test_fraction:
         return split.fill_null("train")
-    limit = test_fraction * 2.0**64
-    drawn = ["test" if hash64(id) < limit else "train" for id in ids.fill_null("").to_pylist()]
+    limit = math.ceil(test_fraction * 2.0**64).to_bytes(8, "big")
+    names = ids.fill_null("").cast(pa.large_binary()).to_pylist()
+    drawn = ["test" if _digest(name) < limit else "train" for name in names]
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
 def hash64(text: str) -> int:
     """A 64-bit hash of a text, the same everywhere and always."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(_digest(text.encode()), "big")
+
+
+def _digest(text: bytes) -> bytes:
+    return blake2b(text, digest_size=8).digest()
 
 
 def _with_broken(table: pa.Table, block: Block) -> pa.Table:
@@ -289,7 +320,7 @@ def _with_broken(table: pa.Table, block: Block) -> pa.Table:
             "text": pa.array(excerpts, pa.large_string()),
             "file": pa.repeat(block.file, len(rows)),
             "row": pa.array(rows, pa.int64()),
-            "reason": pa.repeat(str(Reason.INVALID_RECORD), len(rows)),
+            "reason": pa.repeat(str(block.fault), len(rows)),
         }
     )
     both = pa.concat_tables([table, broken], promote_options="default")

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sentray import nltk_data
 from sentray.corpus.files import reading
-from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Columns
+from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Columns, unreadable
 from sentray.corpus.shards import Piece, Shard
 from sentray.corpus.source import NLTK_RESOURCE, Source
 from sentray.errors import SentrayError
@@ -17,8 +17,15 @@ from sentray.errors import SentrayError
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_reviews(source: Source, shard: Shard, columns: Columns) -> Iterator[Block]:
-    """A review a file: its id is the file's name, its label the folder."""
+def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: bool) -> Iterator[Block]:
+    """A review a file: its id is the file's name, its label the folder.
+
+    Args:
+        source: where the files lie.
+        shard: which of them.
+        columns: what is wanted of them.
+        quarantine: whether a file that cannot be read is a bad row.
+    """
     if columns.need_label and all(piece.label is None and piece.split != "unsup" for piece in shard.pieces):
         raise SentrayError(f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt")
     with _opener(source) as read:
@@ -26,8 +33,17 @@ def read_reviews(source: Source, shard: Shard, columns: Columns) -> Iterator[Blo
         texts: list[bytes] = []
         size = 0
         for piece in shard.pieces:
-            with reading(piece.path):
-                texts.append(read(piece.path).removeprefix(_BOM))
+            try:
+                with reading(piece.path):
+                    texts.append(read(piece.path).removeprefix(_BOM))
+            except SentrayError as error:
+                if not quarantine:
+                    raise
+                if pieces:
+                    yield _block(pieces, texts)
+                    pieces, texts, size = [], [], 0
+                yield unreadable(piece.name, 1, error, {})
+                continue
             pieces.append(piece)
             size += len(texts[-1])
             if len(texts) == TABLE_ROWS or size >= TABLE_BYTES:

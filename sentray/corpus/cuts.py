@@ -1,0 +1,112 @@
+"""Where large files may be cut: Parquet between row groups, CSV and JSON Lines between records."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from sentray.corpus.files import open_stream, reading
+from sentray.corpus.source import Source, SourceFile
+from sentray.errors import SentrayError
+
+Numbers = npt.NDArray[np.int64]
+Cut = tuple[int, int, int, int, int]
+"""Start, stop, rows of the file before, bytes as stored and rows of a part."""
+
+UNKNOWN = -1
+LONGEST_FIELD = 1 << 26
+"""Most characters of a CSV field: a quote that is never closed makes the rest of the file one field."""
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The smallest parts that a shard can hold, in the order of the files; an array an attribute.
+
+    Attributes:
+        file: which of the source's files.
+        whole: whether it is all of the file.
+        start: as a piece's.
+        stop: as a piece's, `UNKNOWN` for the file's end.
+        row: as a piece's.
+        bytes: size as stored.
+        rows: how many it holds, or `UNKNOWN`.
+    """
+
+    file: Numbers
+    whole: npt.NDArray[np.bool_]
+    start: Numbers
+    stop: Numbers
+    row: Numbers
+    bytes: Numbers
+    rows: Numbers
+
+
+def cut_files(source: Source, size: int) -> Parts:
+    """Cut the files larger than `size` into parts of about so many bytes, and leave the others whole."""
+    cuts = {"parquet": _row_groups, "csv": _records, "jsonl": _records}.get(source.format)
+    sizes = np.fromiter((file.size for file in source.files), np.int64, len(source.files))
+    large = np.flatnonzero(sizes > size) if cuts is not None else np.zeros(0, np.int64)
+    found: list[list[Cut]] = []
+    if cuts is not None and len(large):
+        with ThreadPoolExecutor(min(_THREADS, len(large))) as threads:
+            found = list(threads.map(lambda place: cuts(source, source.files[place], size), large.tolist()))
+    counts = np.ones(len(sizes), np.int64)
+    counts[large] = [max(1, len(parts)) for parts in found]
+    file = np.repeat(np.arange(len(sizes)), counts)
+    one = 1 if source.format in ("text", "nltk") else UNKNOWN
+    table = np.zeros((5, len(file)), np.int64)
+    table[1], table[3], table[4] = UNKNOWN, sizes[file], one
+    whole = np.ones(len(file), bool)
+    for begin, parts in zip((np.cumsum(counts) - counts)[large].tolist(), found, strict=True):
+        if parts:
+            table[:, begin : begin + len(parts)] = np.transpose(parts)
+            whole[begin : begin + len(parts)] = False
+    return Parts(file, whole, *table)
+
+
+def _row_groups(source: Source, file: SourceFile, _: int) -> list[Cut]:
+    """A Parquet file's row groups; none where its footer cannot be read."""
+    assert source.filesystem is not None
+    try:
+        with reading(file.path), source.filesystem.open_input_file(file.path) as stream:
+            metadata = pq.ParquetFile(stream).metadata
+            parts, row = [], 0
+            for place in range(metadata.num_row_groups):
+                group = metadata.row_group(place)
+                stored = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
+                parts.append((place, place + 1, row, stored, group.num_rows))
+                row += group.num_rows
+            return parts
+    except SentrayError:
+        return []
+
+
+def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
+    """Byte ranges of whole records; none of what is compressed, cannot be read or is one record."""
+    # Numba takes its time to load, which only large files are worth.
+    from sentray.corpus.scan import find_records
+
+    if file.name.lower().endswith(".gz"):
+        return []
+    assert source.filesystem is not None
+    count = -(-file.size // size)
+    targets = [file.size * part // count for part in range(1, count)]
+    try:
+        with reading(file.path):
+            stream = open_stream(source.filesystem, file.path, 0, file.size)
+            places, rows = find_records(stream, source.format, targets, LONGEST_FIELD)
+    except SentrayError:
+        return []
+    places = [place for place in places if place[0] < file.size]
+    if not places:
+        return []
+    bounds = [(0, 0, 0), *places]
+    stops = [place for place, _, _ in places] + [file.size]
+    totals = [rows_before for _, _, rows_before in places] + [rows]
+    return [
+        (start, stop, before, stop - start, UNKNOWN if total is None else total - rows_before)
+        for (start, before, rows_before), stop, total in zip(bounds, stops, totals, strict=True)
+    ]
