@@ -29,6 +29,7 @@ MANIFEST = "bundle.json"
 MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
 GOLDEN = "golden.json"
+FOLDED = "folded.json"
 ENGINE_FILES = "folded.*"
 """Weights prepared for engines other than Keras; part of the bundle where they are present."""
 
@@ -104,6 +105,11 @@ class Bundle:
     golden: tuple[GoldenText, ...]
 
     @property
+    def folded(self) -> bool:
+        """Whether it holds the network prepared for the engine `folded`."""
+        return (self.path / FOLDED).exists()
+
+    @property
     def model_file(self) -> Path:
         """The network as a Keras 3 file."""
         return self.path / MODEL
@@ -122,6 +128,7 @@ def write(
     metrics: Mapping[str, Any] | None = None,
     golden: Sequence[GoldenText] = (),
     model_file: Path | None = None,
+    engine_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Make `folder` a bundle.
 
@@ -137,6 +144,7 @@ def write(
         metrics: Metrics, as JSON values.
         golden: Texts with their scores; see `sentray.scoring.scorer.golden_texts`.
         model_file: Keras file to copy into the folder.
+        engine_files: The network prepared for other engines; see `sentray.scoring.folding.fold`.
 
     Returns:
         The bundle as `load` would give it.
@@ -144,6 +152,8 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     if model_file is not None:
         shutil.copyfile(model_file, folder / MODEL)
+    for name, content in (engine_files or {}).items():
+        (folder / name).write_bytes(content)
     vocabulary.save(folder / VOCABULARY)
     _write_json(folder / GOLDEN, [text.model_dump(mode="json") for text in golden])
     manifest = Manifest(

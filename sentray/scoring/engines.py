@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from sentray import models
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
+from sentray.scoring.folded import FoldedEngine
 from sentray.text.encoding import Encoded, pad
 
 AUTO = "auto"
-BATCH = 32
-"""Rows of every call of the network: with one shape only, a row's score is the same whatever is beside it."""
+BATCH, GPU_BATCH = 32, 256
+"""Rows of every call of the network: always as many, so that a row's score does not depend on those beside it."""
+_LEAST_LENGTH = 64
 
 
 class Engine(Protocol):
@@ -28,7 +30,8 @@ class Engine(Protocol):
 class KerasEngine:
     """The bundle's network as Keras runs it, on a GPU where TensorFlow sees one.
 
-    Every review is padded to the bundle's length, because the network's output may depend on the padding.
+    Every review is padded to the bundle's length, because the network's output may depend on the padding. Only where
+    the network takes any length and masks the padding, it is padded to the next of a few lengths.
 
     Args:
         bundle: Bundle whose network to load.
@@ -57,31 +60,56 @@ class KerasEngine:
             ) from error
         _check_shapes(model, bundle)
         self._bundle = bundle
-        signature = tf.TensorSpec((BATCH, bundle.max_length), tf.int32)
-        self._network = tf.function(lambda ids: model(ids, training=False), input_signature=[signature])
+        self._batch = GPU_BATCH if tf.config.list_physical_devices("GPU") else BATCH
+        masked = model.input_shape[1] is None and any(getattr(layer, "mask_zero", False) for layer in model.layers)
+        self._lengths = np.array(_lengths(bundle.max_length) if masked else [bundle.max_length])
+        self._networks = {
+            length: tf.function(
+                lambda ids: model(ids, training=False),
+                input_signature=[tf.TensorSpec((self._batch, length), tf.int32)],
+            )
+            for length in self._lengths.tolist()
+        }
 
     def scores(self, encoded: Encoded) -> NDArray[np.float32]:
         """Probability of each label for each review, float32 [reviews, labels]."""
-        rows, length = len(encoded.words), self._bundle.max_length
-        outputs = [np.empty((0, len(self._bundle.labels)), np.float32)]
-        ids = np.zeros((BATCH, length), np.int32)
-        for start in range(0, rows, BATCH):
-            chosen = np.arange(start, min(start + BATCH, rows))
-            ids[: len(chosen)] = pad(encoded, chosen, length, self._bundle.truncating)
-            output: NDArray[np.float32] = self._network(ids).numpy()[: len(chosen)]
-            outputs.append(np.hstack([1 - output, output]) if output.shape[1] == 1 else output)
-        return np.concatenate(outputs)
+        scores = np.empty((len(encoded), len(self._bundle.labels)), np.float32)
+        padded = self._lengths[np.searchsorted(self._lengths[:-1], encoded.lengths)]
+        for length, network in self._networks.items():
+            rows = np.flatnonzero(padded == length)
+            ids = np.zeros((self._batch, length), np.int32)
+            for start in range(0, len(rows), self._batch):
+                chosen = rows[start : start + self._batch]
+                ids[: len(chosen)] = pad(encoded, chosen, length, self._bundle.truncating)
+                output: NDArray[np.float32] = network(ids).numpy()[: len(chosen)]
+                scores[chosen] = np.hstack([1 - output, output]) if output.shape[1] == 1 else output
+        return scores
 
 
-def choose(name: str) -> str:
-    """The name of the engine to use, without loading it; `auto` is the fastest there is.
+def _lengths(most: int) -> list[int]:
+    """A few lengths up to the largest, each twice the one before."""
+    lengths = [most]
+    while lengths[0] > _LEAST_LENGTH:
+        lengths.insert(0, -(-lengths[0] // 2))
+    return lengths
+
+
+def choose(name: str, bundle: Bundle) -> str:
+    """The name of the engine to use, without loading it; `auto` takes `folded` where the bundle has its files.
 
     Raises:
-        SentrayError: When there is no such engine.
+        SentrayError: When there is no such engine, or the bundle cannot be scored with it.
     """
-    if name not in (AUTO, KerasEngine.name):
-        raise SentrayError(f"there is no engine {name!r}; use {AUTO} or {KerasEngine.name}")
-    return KerasEngine.name
+    if name not in (AUTO, FoldedEngine.name, KerasEngine.name):
+        raise SentrayError(f"there is no engine {name!r}; use {AUTO}, {FoldedEngine.name} or {KerasEngine.name}")
+    if name == KerasEngine.name or bundle.folded:
+        return FoldedEngine.name if name == AUTO else name
+    if name == AUTO:
+        return KerasEngine.name
+    raise SentrayError(
+        f"the bundle {bundle.path} has no folded network, since its layers have another shape or an older sentray made "
+        f"it; use --engine {KerasEngine.name}, or train it again"
+    )
 
 
 def load_engine(name: str, bundle: Bundle, threads: int | None = None) -> Engine:
@@ -90,8 +118,7 @@ def load_engine(name: str, bundle: Bundle, threads: int | None = None) -> Engine
     Raises:
         SentrayError: When there is no such engine or it cannot serve the bundle.
     """
-    choose(name)
-    return KerasEngine(bundle, threads)
+    return FoldedEngine(bundle) if choose(name, bundle) == FoldedEngine.name else KerasEngine(bundle, threads)
 
 
 def _check_shapes(model: Any, bundle: Bundle) -> None:

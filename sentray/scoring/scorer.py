@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sentray import bundle
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
-from sentray.scoring.engines import load_engine
-from sentray.text.encoding import encode
+from sentray.scoring.engines import KerasEngine, load_engine
+from sentray.text.encoding import Encoder
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference of a probability from the golden texts', for the arithmetic of another processor."""
@@ -61,11 +61,12 @@ class Scorer:
     def __init__(self, model: Bundle, engine: str = "auto", threads: int | None = None) -> None:
         self.bundle = model
         self.engine = load_engine(engine, model, threads)
+        self._encoder = Encoder(model.rules, model.vocabulary)
         self._check_golden()
 
     def score(self, texts: pa.Array | pa.ChunkedArray) -> Scores:
         """Score texts (`string` or `large_string`, null as empty), each on its own."""
-        encoded = encode(texts, self.bundle.rules, self.bundle.vocabulary)
+        encoded = self._encoder.encode(texts)
         return Scores(self.engine.scores(encoded), encoded.words, encoded.known)
 
     def _check_golden(self) -> None:
@@ -89,8 +90,11 @@ def unpacked_scorer(files: Mapping[str, bytes], engine: str = "auto", threads: i
 
 
 def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:
-    """Texts with the scores that a new bundle gives them, to be kept in it by `sentray.bundle.update`."""
-    scores = Scorer(model).score(pa.array(texts, pa.large_string())).probabilities
+    """Texts with the scores that Keras gives them, to be kept in a new bundle by `sentray.bundle.update`.
+
+    Whatever engine loads the bundle is held to them.
+    """
+    scores = Scorer(model, KerasEngine.name).score(pa.array(texts, pa.large_string())).probabilities
     return [
         GoldenText(text=text, scores=dict(zip(model.labels, row, strict=True)))
         for text, row in zip(texts, scores.tolist(), strict=True)

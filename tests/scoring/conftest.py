@@ -1,18 +1,34 @@
 """Small bundles with random weights, reviews to score with them, and a console that remembers."""
 
+import json
+import os
 import random
-from collections.abc import Callable
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
 from sentray import bundle, models
 from sentray.bundle import Bundle
+from sentray.config import CorpusSettings, ScoreSettings, VerifySettings
 from sentray.console import Console
-from sentray.scoring.scorer import golden_texts
+from sentray.corpus.readers import read_shard
+from sentray.corpus.readers.records import mark
+from sentray.corpus.shards import Shard, ShardPlan
+from sentray.corpus.source import Source, resolve
+from sentray.quarantine import QUARANTINE_SCHEMA, Reason
+from sentray.scoring import folding, gather, job
+from sentray.scoring.ledger import Header, Ledger, Part, Record, partition_folder
+from sentray.scoring.scorer import Scores, golden_texts
+from sentray.scoring.verify import verify
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 
@@ -51,7 +67,7 @@ class Recorder(Console):
     def say(self, line: str = "") -> None:
         self.lines.append(line)
 
-    def progress(self, line: str) -> None:
+    def progress(self, line: str, share: float | None = None) -> None:
         self.shown.append(line)
 
 
@@ -79,6 +95,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             vocabulary=vocabulary,
             labels=labels,
             max_length=length,
+            engine_files=folding.fold(model),
         )
         return bundle.update(made, golden=golden_texts(made, ["good film", "not a good film", ""]))
 
@@ -119,3 +136,183 @@ def reviews(tmp_path: Path, make_reviews: MakeReviews) -> Path:
         )
         pq.write_table(table, folder / f"part{part}.parquet")
     return folder
+
+
+class Run:
+    """A run of a scoring job without Ray and without a network: a row's score follows from its text's length.
+
+    Attributes:
+        ledger: The output folder.
+        header: What the job is.
+        crashes: File and row of rows that kill who scores them.
+    """
+
+    digest = "b" * 64
+
+    def __init__(self, reviews: Path, out: Path, **changes: Any) -> None:
+        self.reviews, self.ledger = reviews, Ledger(str(out))
+        self.crashes: set[tuple[str, int]] = set()
+        schema = {"id": "string", "label": "string", "score": "float"}
+        schema.pop(changes.get("partition_by", ""), None)
+        columns = {"text": "text", "id": "id", "keep": []}
+        self.header = Header(
+            **{"bundle": self.digest, "input": str(reviews), "shard_size": 1, "columns": columns, "schema": schema}
+            | changes
+        )
+
+    @property
+    def source(self) -> Source:
+        return resolve(str(self.reviews))
+
+    def open(self, new_input: bool = False) -> ShardPlan:
+        return self.ledger.open(self.header, self.source, new_input)
+
+    def committed(self) -> list[int]:
+        return sorted(record.shard for record in self.ledger.records())
+
+    def score(self, shards: Iterable[Shard]) -> None:
+        with self.ledger.commits() as log:
+            for shard in shards:
+                log.add(self.files(shard))
+
+    def files(self, shard: Shard) -> Record:
+        """Write a shard's files and do not record them."""
+        rows = pa.concat_tables(read_shard(self.source, shard, CorpusSettings(), on_unreadable="quarantine"))
+        killers = [row in self.crashes for row in zip(rows["file"].to_pylist(), rows["row"].to_pylist(), strict=True)]
+        rows = mark(rows, np.array(killers, bool), Reason.CRASH)
+        good, bad = (rows.filter(mask) for mask in (rows["reason"].is_null(), rows["reason"].is_valid()))
+        lengths = [len(text) for text in good["text"].to_pylist()]
+        scored = pa.table(
+            {
+                "id": good["id"],
+                "label": pa.array([("neg", "pos")[length % 2] for length in lengths], pa.string()),
+                "score": pa.array([length % 101 / 101 for length in lengths], pa.float32()),
+            }
+        ).replace_schema_metadata({"sentray.bundle": self.digest})
+        counts = {
+            "rows": rows.num_rows,
+            "scored": good.num_rows,
+            "quarantined": Counter(bad["reason"].to_pylist()),
+            "labels": Counter(scored["label"].to_pylist()),
+        }
+        parts = tuple(self._put(shard, *partition) for partition in self._partitions(scored))
+        set_aside = bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
+        name = self.ledger.quarantine_name(shard.index)
+        quarantine = self.ledger.put(name, parquet(set_aside), bad.num_rows) if bad.num_rows else None
+        return Record(shard.index, parts, quarantine, counts)
+
+    def _partitions(self, scored: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        column = self.header.partition_by
+        if column is None:
+            yield "", scored
+            return
+        for value in scored[column].unique().to_pylist():
+            rows = scored.filter(pa.compute.equal(scored[column], value)).drop_columns(column)
+            yield partition_folder(column, value), rows
+
+    def _put(self, shard: Shard, partition: str, rows: pa.Table) -> Part:
+        staged = self.header.rows_per_file is not None
+        name = self.ledger.part_name(shard.index, self.digest, staged, partition)
+        return self.ledger.put(name, parquet(rows), rows.num_rows)
+
+    def finish(self) -> None:
+        gather.gather(self.ledger)
+        bad = gather.gather_quarantine(self.ledger)
+        records = list(self.ledger.records())
+        total = {
+            key: sum((Counter(record.counts[key]) for record in records), Counter())
+            for key in ("quarantined", "labels")
+        }
+        rows, scored = (sum(record.counts[key] for record in records) for key in ("rows", "scored"))
+        self.ledger.write_summary(
+            {
+                "bundle": self.digest,
+                "rows": rows,
+                "rows_scored": scored,
+                "rows_quarantined": bad,
+                "shards": len(records),
+                **total,
+            }
+        )
+
+    def whole(self) -> "Run":
+        """Do all of it."""
+        self.score(self.open())
+        self.finish()
+        return self
+
+
+def parquet(table: pa.Table) -> pa.Buffer:
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content)
+    return content.getvalue()
+
+
+@pytest.fixture
+def run(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Make a run over the reviews; small files make a shard each."""
+    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+    return lambda out=tmp_path / "out", **changes: Run(reviews, out, **changes)
+
+
+POISON = "the process that scores this dies"
+
+
+class LightScorer:
+    """Gives scores that depend on a text's length; dies of `POISON`."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.bundle = SimpleNamespace(labels=labels)
+
+    def score(self, texts: pa.ChunkedArray) -> Scores:
+        values = texts.to_pylist()
+        if POISON in values:
+            os.kill(os.getpid(), signal.SIGKILL)
+        length = np.array([len(text) for text in values], np.int32)
+        positive = (length % 101 / 101).astype(np.float32)
+        return Scores(np.stack([1 - positive, positive], axis=1), length, length // 2)
+
+
+@pytest.fixture
+def a_shard_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files make a shard each."""
+    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers without a network, which start in a tenth of the time."""
+
+    class LightShardScorer(job.ShardScorer):
+        def _load(self, files: dict[str, bytes]) -> Any:
+            return LightScorer(tuple(json.loads(files["bundle.json"])["labels"]))
+
+    monkeypatch.setattr(job, "ShardScorer", LightShardScorer)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def score(small_bundle: Bundle, reviews: Path, out: Path, console: Recorder) -> Callable[..., dict[str, Any]]:
+    """Runs the job in this process, with one worker unless told otherwise."""
+
+    def run(**changes: Any) -> dict[str, Any]:
+        values = {"bundle": small_bundle.path, "input": reviews, "out": out, "workers": 1} | changes
+        values |= {name: str(values[name]) for name in ("bundle", "input", "out")}
+        return job.score(ScoreSettings(**{"max_bad_rows": 0.05} | values), console)
+
+    return run
+
+
+@pytest.fixture
+def proved() -> Callable[[Path, Path], pa.Table]:
+    """Lets `verify` prove an output against its input; gives the scores."""
+
+    def prove(out: Path, given: Path) -> pa.Table:
+        verify(VerifySettings(directory=str(out), input=str(given)), Recorder())
+        return ds.dataset(out / "scores", partitioning="hive").to_table()
+
+    return prove

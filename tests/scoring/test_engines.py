@@ -9,9 +9,9 @@ import pytest
 from sentray import bundle
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
-from sentray.scoring.engines import BATCH, KerasEngine, load_engine
+from sentray.scoring.engines import BATCH, KerasEngine, choose, load_engine
 from sentray.scoring.scorer import Scorer
-from sentray.text.encoding import encode, pad
+from sentray.text.encoding import Encoder, pad
 
 keras = pytest.importorskip("keras")
 
@@ -19,7 +19,7 @@ keras = pytest.importorskip("keras")
 @pytest.mark.parametrize("labels", [("neg", "pos"), ("bad", "fine", "good")])
 def test_gives_what_plain_keras_gives(make_bundle, make_reviews, labels: tuple[str, ...]) -> None:
     made: Bundle = make_bundle(labels)
-    encoded = encode(pa.array(make_reviews(70)), made.rules, made.vocabulary)
+    encoded = Encoder(made.rules, made.vocabulary).encode(pa.array(make_reviews(70)))
     found = KerasEngine(made).scores(encoded)
     # What a stranger without sentray does with the bundle's file.
     model = keras.models.load_model(made.model_file, safe_mode=True)
@@ -32,8 +32,9 @@ def test_gives_what_plain_keras_gives(make_bundle, make_reviews, labels: tuple[s
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
 
-def test_a_score_has_the_same_bits_alone_and_in_company(small_bundle: Bundle, make_reviews) -> None:
-    scorer = Scorer(small_bundle)
+@pytest.mark.parametrize("engine", ["folded", "keras"])
+def test_a_score_has_the_same_bits_alone_and_in_company(small_bundle: Bundle, make_reviews, engine: str) -> None:
+    scorer = Scorer(small_bundle, engine)
     texts = pa.array(make_reviews(2 * BATCH + 5, seed=3))
     together = scorer.score(texts).probabilities
     backwards = scorer.score(texts.take(pa.array(range(len(texts) - 1, -1, -1)))).probabilities[::-1]
@@ -43,8 +44,9 @@ def test_a_score_has_the_same_bits_alone_and_in_company(small_bundle: Bundle, ma
     np.testing.assert_array_equal(together, backwards)
 
 
-def test_no_reviews_and_reviews_without_words(small_bundle: Bundle) -> None:
-    scorer = Scorer(small_bundle)
+@pytest.mark.parametrize("engine", ["folded", "keras"])
+def test_no_reviews_and_reviews_without_words(small_bundle: Bundle, engine: str) -> None:
+    scorer = Scorer(small_bundle, engine)
     assert scorer.score(pa.array([], pa.string())).probabilities.shape == (0, 2)
     scores = scorer.score(pa.array(["", None, "zebra", "zebra good"], pa.large_string()))
     assert scores.words.tolist() == [0, 0, 1, 2]
@@ -56,7 +58,7 @@ def test_refuses_what_is_no_network(make_bundle) -> None:
     made: Bundle = make_bundle()
     made.model_file.write_bytes(b"not a zip file")
     with pytest.raises(SentrayError, match=r"cannot load .*model\.keras") as error:
-        Scorer(bundle.update(made))
+        Scorer(bundle.update(made), "keras")
     assert "\n" not in str(error.value)
 
 
@@ -64,26 +66,54 @@ def test_refuses_a_network_of_another_shape(make_bundle) -> None:
     short, long = make_bundle(length=20), make_bundle(length=30)
     long.model_file.write_bytes(short.model_file.read_bytes())
     with pytest.raises(SentrayError, match="does not fit the bundle's 30 word ids"):
-        Scorer(bundle.update(long))
+        Scorer(bundle.update(long), "keras")
 
 
 def test_refuses_code_hidden_in_a_network(make_bundle, tmp_path: Path) -> None:
     made: Bundle = make_bundle()
     keras.Sequential([keras.Input((40,)), keras.layers.Lambda(lambda ids: ids[:, :1])]).save(made.model_file)
     with pytest.raises(SentrayError, match="cannot load"):
-        Scorer(bundle.update(made))
+        Scorer(bundle.update(made), "keras")
 
 
-def test_refuses_a_bundle_that_breaks_its_golden_scores(make_bundle) -> None:
+@pytest.mark.parametrize("engine", ["folded", "keras"])
+def test_refuses_a_bundle_that_breaks_its_golden_scores(make_bundle, engine: str) -> None:
     made: Bundle = make_bundle()
     neg, pos = made.golden[0].scores.items()
     moved = {neg[0]: neg[1] - 0.001, pos[0]: pos[1] + 0.001}
     shifted = GoldenText(text=made.golden[0].text, scores=moved)
     with pytest.raises(SentrayError, match=r"differ from its golden texts' by 0\.001"):
-        Scorer(bundle.update(made, golden=[shifted]))
+        Scorer(bundle.update(made, golden=[shifted]), engine)
 
 
-def test_names_the_engines_there_are(small_bundle: Bundle) -> None:
-    assert load_engine("auto", small_bundle).name == "keras"
+def test_auto_takes_the_folded_network_where_there_is_one(make_bundle) -> None:
+    made: Bundle = make_bundle()
+    assert choose("auto", made) == load_engine("auto", made).name == "folded"
+    for file in made.path.glob(bundle.ENGINE_FILES):
+        file.unlink()
+    bare = bundle.update(made)
+    assert choose("auto", bare) == "keras"
+    with pytest.raises(SentrayError, match="has no folded network"):
+        choose("folded", bare)
     with pytest.raises(SentrayError, match="no engine 'gpu'"):
-        load_engine("gpu", small_bundle)
+        choose("gpu", bare)
+
+
+def test_pads_to_a_few_lengths_where_padding_is_masked(make_bundle, make_reviews) -> None:
+    made: Bundle = make_bundle(length=300)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(made.vocabulary.size, 8, mask_zero=True),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.save(made.model_file)
+    engine = KerasEngine(bundle.update(made, golden=[]))
+    texts = [*make_reviews(40), " ".join(["good bad film"] * 90)]
+    encoded = Encoder(made.rules, made.vocabulary).encode(pa.array(texts))
+    wanted = model.predict(pad(encoded, range(len(texts)), 300), verbose=0)
+    np.testing.assert_allclose(engine.scores(encoded)[:, 1:], wanted, atol=1e-6)
+    assert sorted(engine._networks) == [38, 75, 150, 300]

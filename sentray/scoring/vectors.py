@@ -1,0 +1,139 @@
+"""Vector arithmetic for the folded engine, written as LLVM instructions where Numba's own loops would not be vectors.
+
+Everything goes by addresses, since Numba counts an array's references at every call.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+LANES = 16
+"""Floats of a vector; LLVM makes of it what the processor has."""
+
+_FLOAT = ir.FloatType()
+
+
+def _pieces(count: int) -> list[tuple[int, Any]]:
+    """Vectors that cover so many floats: first float and type of each."""
+    return [(start, ir.VectorType(_FLOAT, min(LANES, count - start))) for start in range(0, count, LANES)]
+
+
+def _pointer(builder: Any, address: Any, offset: int, kind: Any) -> Any:
+    place = builder.add(address, ir.Constant(ir.IntType(64), offset))
+    return builder.inttoptr(place, kind.as_pointer())
+
+
+def _load(builder: Any, address: Any, offset: int, kind: Any) -> Any:
+    return builder.load(_pointer(builder, address, offset, kind), align=4)
+
+
+def _larger(builder: Any, left: Any, right: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", left, right), left, right)
+
+
+@intrinsic(prefer_literal=True)
+def pool(
+    _: Any, rows: Any, bias: Any, out: Any, width: Any, filters: Any, window: Any, average: Any, relu: Any, gather: Any
+) -> Any:
+    """Pool neighbouring windows of words, each window the sum of its words' rows and the bias.
+
+    The first three arguments are addresses, the others constants.
+
+    Args:
+        rows: of int64[width + window - 1], the address of each word's row, float32[width, filters].
+        bias: of float32[filters].
+        out: of float32[filters], written with the result.
+        width: words of a window.
+        filters: outputs of a window.
+        window: windows to pool.
+        average: 1 for their sum, 0 for the largest.
+        relu: 1 where a window's outputs below 0 count as 0.
+        gather: 1 to pool with what is at `out` already.
+    """
+    constants = (width, filters, window, average, relu, gather)
+    width, filters, window, average, relu, gather = (constant.literal_value for constant in constants)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows_at, bias_at, out_at = arguments[:3]
+        number = ir.IntType(64)
+        places = [_load_number(builder, rows_at, 8 * word, number) for word in range(width + window - 1)]
+        for start, kind in _pieces(filters):
+            first = _load(builder, bias_at, 4 * start, kind)
+            zero = ir.Constant(kind, [0.0] * kind.count)
+            result = _load(builder, out_at, 4 * start, kind) if gather else None
+            for place in range(window):
+                value = first
+                for word in range(width):
+                    term = _load(builder, places[place + word], 4 * (word * filters + start), kind)
+                    value = builder.fadd(value, term)
+                # The largest of rectified outputs is the rectified largest.
+                if relu and average:
+                    value = _larger(builder, value, zero)
+                if result is None:
+                    result = value
+                else:
+                    result = builder.fadd(result, value) if average else _larger(builder, result, value)
+            if relu and not average:
+                result = _larger(builder, result, zero)
+            builder.store(result, _pointer(builder, out_at, 4 * start, kind), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, *constants), generate
+
+
+def _load_number(builder: Any, address: Any, offset: int, number: Any) -> Any:
+    return builder.load(_pointer(builder, address, offset, number), align=8)
+
+
+@intrinsic(prefer_literal=True)
+def dense(_: Any, features: Any, count: Any, weights: Any, sums: Any, units: Any) -> Any:
+    """Add products of features and weights to sums.
+
+    Args:
+        features: address of float32[count, LANES].
+        count: vectors of features.
+        weights: address of float32[count, units, LANES].
+        sums: address of float32[units, LANES]; the products of a lane are added in their order.
+        units: a constant.
+    """
+    sums_count = units.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        features_at, number, weights_at, sums_at = arguments[:4]
+        vector, index = ir.VectorType(_FLOAT, LANES), ir.IntType(64)
+        fused = ("contract",)
+        entry = builder.block
+        loop = builder.append_basic_block("dense.loop")
+        done = builder.append_basic_block("dense.done")
+        before = [_load(builder, sums_at, 4 * LANES * unit, vector) for unit in range(sums_count)]
+        builder.cbranch(builder.icmp_signed(">", number, ir.Constant(index, 0)), loop, done)
+        builder.position_at_end(loop)
+        step = builder.phi(index)
+        totals = [builder.phi(vector) for _ in range(sums_count)]
+        place = builder.add(features_at, builder.mul(step, ir.Constant(index, 4 * LANES)))
+        feature = _load(builder, place, 0, vector)
+        row = builder.add(weights_at, builder.mul(step, ir.Constant(index, 4 * LANES * sums_count)))
+        products = [
+            builder.fmul(feature, _load(builder, row, 4 * LANES * unit, vector), flags=fused)
+            for unit in range(sums_count)
+        ]
+        more = [builder.fadd(product, total, flags=fused) for product, total in zip(products, totals, strict=True)]
+        following = builder.add(step, ir.Constant(index, 1))
+        step.add_incoming(ir.Constant(index, 0), entry)
+        step.add_incoming(following, loop)
+        for phi, first, next_one in zip(totals, before, more, strict=True):
+            phi.add_incoming(first, entry)
+            phi.add_incoming(next_one, loop)
+        builder.cbranch(builder.icmp_signed("<", following, number), loop, done)
+        builder.position_at_end(done)
+        results = [builder.phi(vector) for _ in range(sums_count)]
+        for result, first, last in zip(results, before, more, strict=True):
+            result.add_incoming(first, entry)
+            result.add_incoming(last, loop)
+        for unit, result in enumerate(results):
+            builder.store(result, _pointer(builder, sums_at, 4 * LANES * unit, vector), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64, units), generate

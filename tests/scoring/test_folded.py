@@ -1,0 +1,147 @@
+"""The folded engine gives what Keras gives, for every shipped network and for random ones of the shapes it computes."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sentray import models
+from sentray.scoring import folded
+from sentray.scoring.engines import FoldedEngine
+from sentray.scoring.folding import Unfoldable, fold, fold_if_possible
+from sentray.text.encoding import Encoded, pad
+
+keras = pytest.importorskip("keras")
+layers = keras.layers
+
+WORDS, LENGTH = 300, 50
+
+
+def reviews(lengths: list[int], seed: int = 0) -> Encoded:
+    offsets = np.cumsum([0, *lengths]).astype(np.int64)
+    ids = np.random.default_rng(seed).integers(1, WORDS, offsets[-1]).astype(np.int32)
+    size = np.array(lengths, np.int32)
+    return Encoded(ids, offsets, size, size)
+
+
+def with_random_weights(model: Any, seed: int) -> Any:
+    """Weights of a size with which the scores differ and are not all 0 or 1."""
+    chance = np.random.default_rng(seed)
+    for layer in model.layers:
+        inputs = 1 if isinstance(layer, layers.Embedding) else [np.prod(w.shape[:-1]) for w in layer.get_weights()][:1]
+        scale = 1.5 / np.sqrt(inputs)
+        layer.set_weights([scale * chance.normal(size=weights.shape) for weights in layer.get_weights()])
+    return model
+
+
+def engine(model: Any, folder: Path, length: int = LENGTH, truncating: str = "pre") -> FoldedEngine:
+    for name, content in fold(model).items():
+        (folder / name).write_bytes(content)
+    labels = ["label"] * max(2, model.output_shape[1])
+    return FoldedEngine(SimpleNamespace(path=folder, max_length=length, labels=labels, truncating=truncating))
+
+
+def assert_equals_keras(model: Any, folder: Path, length: int, truncating: str = "pre", widest: int = 8) -> None:
+    lengths = [0, 1, 2, widest - 1, widest, widest + 1, length // 2, length - 1, length, length + 1, 3 * length]
+    given = reviews([*lengths, *range(3, length, 7)], seed=length)
+    wanted = model.predict(pad(given, range(len(given)), length, truncating), verbose=0)
+    if wanted.shape[1] == 1:
+        wanted = np.hstack([1 - wanted, wanted])
+    found = engine(model, folder, length, truncating).scores(given)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    assert np.ptp(found[:, 0]) > 0.01
+
+
+@pytest.mark.parametrize("truncating", ["pre", "post"])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_every_shipped_network(name: str, classes: int, truncating: str, tmp_path: Path) -> None:
+    # An odd and an even number of windows, the shortest that is allowed, and more words than a vector has lanes.
+    for number, length in enumerate((models.ARCHITECTURES[name].least_length, LENGTH, LENGTH + 1)):
+        model = with_random_weights(models.ARCHITECTURES[name].build(WORDS, length, classes), seed=number)
+        assert_equals_keras(model, tmp_path, length, truncating)
+
+
+def parallel(*branches: tuple[int, int, str | None, Any]) -> Any:
+    words = keras.Input((LENGTH,), dtype="int32")
+    embedded = layers.SpatialDropout1D(0.2)(layers.Embedding(WORDS, 11)(words))
+    outputs = []
+    for width, filters, activation, pooling in branches:
+        tensor = pooling(layers.Conv1D(filters, width, activation=activation, use_bias=width != 2)(embedded))
+        outputs.append(layers.Flatten()(layers.Dropout(0.1)(tensor)) if len(tensor.shape) == 3 else tensor)
+    joined = layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]
+    hidden = layers.Dense(6, activation="tanh")(layers.Dropout(0.5)(joined))
+    return keras.Model(words, layers.Dense(3, activation="softmax")(hidden))
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [(3, 7, "relu", layers.GlobalMaxPooling1D()), (4, 16, "relu", layers.GlobalMaxPooling1D())],
+        [(1, 33, None, layers.GlobalAveragePooling1D()), (5, 4, "relu", layers.GlobalAveragePooling1D())],
+        [(2, 5, None, layers.MaxPooling1D(3, 2)), (3, 17, "relu", layers.AveragePooling1D(2, 3))],
+        [(8, 32, "relu", layers.AveragePooling1D(4)), (2, 3, "relu", layers.GlobalMaxPooling1D())],
+        [(50, 2, None, layers.GlobalMaxPooling1D())],
+        [(49, 1, "relu", layers.MaxPooling1D(2))],
+    ],
+)
+def test_random_networks(branches: list[Any], tmp_path: Path) -> None:
+    assert_equals_keras(with_random_weights(parallel(*branches), seed=1), tmp_path, LENGTH, widest=branches[0][0])
+
+
+def test_a_network_without_hidden_layer(tmp_path: Path) -> None:
+    stack = [
+        layers.Embedding(WORDS, 9),
+        layers.Conv1D(128, 5, activation="relu"),
+        layers.MaxPooling1D(2),
+        layers.Flatten(),
+    ]
+    model = keras.Sequential([keras.Input((LENGTH,), dtype="int32"), *stack, layers.Dense(1, activation="sigmoid")])
+    assert_equals_keras(with_random_weights(model, seed=2), tmp_path, LENGTH)
+
+
+def test_scores_of_many_reviews_are_those_of_each_alone(tmp_path: Path) -> None:
+    made = engine(with_random_weights(models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2), seed=3), tmp_path)
+    given = reviews([7, 0, 60, 33, 50, 8])
+    together = made.scores(given)
+    for row in range(len(given)):
+        start, stop = given.offsets[row], given.offsets[row + 1]
+        one = Encoded(given.ids[start:stop], np.array([0, stop - start]), given.words[:1], given.known[:1])
+        np.testing.assert_array_equal(made.scores(one)[0], together[row])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: layers.LSTM(4)(e), "lstm"),
+        (lambda e: layers.GlobalMaxPooling1D()(layers.Conv1D(4, 3, padding="same")(e)), "conv1d"),
+        (lambda e: layers.GlobalMaxPooling1D()(layers.Conv1D(4, 3, dilation_rate=2)(e)), "conv1d"),
+        (lambda e: layers.GlobalMaxPooling1D()(layers.Conv1D(4, 3, activation="gelu")(e)), "conv1d"),
+        (lambda e: layers.GlobalMaxPooling1D()(layers.Conv1D(4, 3)(layers.Conv1D(4, 3)(e))), "no embedding"),
+        (lambda e: layers.Flatten()(layers.MaxPooling1D(2, padding="same")(layers.Conv1D(4, 3)(e))), "pool"),
+    ],
+)
+def test_tells_networks_of_other_shapes(change: Any, message: str) -> None:
+    words = keras.Input((LENGTH,), dtype="int32")
+    model = keras.Model(words, layers.Dense(1, activation="sigmoid")(change(layers.Embedding(WORDS, 8)(words))))
+    with pytest.raises(Unfoldable, match=message):
+        fold(model)
+    assert fold_if_possible(model) == {}
+
+
+def test_refuses_files_that_do_not_fit(tmp_path: Path) -> None:
+    model = models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2)
+    with pytest.raises(folded.SentrayError, match="does not fit the bundle"):
+        engine(model, tmp_path, LENGTH + 1)
+    (tmp_path / "folded.npz").write_bytes(b"no archive")
+    bundle = SimpleNamespace(path=tmp_path, max_length=LENGTH, labels=["a", "b"], truncating="pre")
+    with pytest.raises(folded.SentrayError, match="cannot be scored with the engine folded"):
+        FoldedEngine(bundle)
+
+
+def test_the_same_network_gives_the_same_files() -> None:
+    model = models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2)
+    assert fold(model) == fold(model)
