@@ -15,6 +15,7 @@ import typer
 
 from sentray import __version__, cluster, options
 from sentray.config import (
+    BenchScoreSettings,
     BenchTrainSettings,
     CheckSettings,
     EvaluateSettings,
@@ -23,6 +24,7 @@ from sentray.config import (
     ScoreSettings,
     Settings,
     TrainSettings,
+    VerifySettings,
     VocabSettings,
     write_settings_beside,
     write_text,
@@ -65,6 +67,13 @@ def score(settings: ScoreSettings, console: Console) -> None:
     score(settings, console)
 
 
+def verify(settings: VerifySettings, console: Console) -> None:
+    """Check a scoring job's files against its plan and its ledger."""
+    from sentray.scoring.verify import verify
+
+    verify(settings, console)
+
+
 def predict(settings: PredictSettings, console: Console) -> None:
     """Print a label and its probability for the text, or for each line of the standard input."""
     from sentray.scoring.predict import predict
@@ -103,6 +112,14 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> None:
     from sentray.bench.train import bench_train
 
     figures = bench_train(settings, console)
+    _write_json(settings.json_file, figures, settings)
+
+
+def bench_score(settings: BenchScoreSettings, console: Console) -> None:
+    """Print how fast scoring is, and write the figures where asked."""
+    from sentray.bench.score import bench_score
+
+    figures = bench_score(settings, console)
     _write_json(settings.json_file, figures, settings)
 
 
@@ -202,11 +219,13 @@ def _write_json(file: str | None, content: dict[str, Any], settings: Settings) -
 _offer(TrainSettings, train)
 _offer(EvaluateSettings, evaluate)
 _offer(ScoreSettings, score)
+_offer(VerifySettings, verify)
 _offer(PredictSettings, predict)
 _offer(CheckSettings, check)
 _offer(VocabSettings, vocab)
 _offer(QuickstartSettings, quickstart, needs_arguments=False)
 _offer(BenchTrainSettings, bench_train, needs_arguments=False, under=bench, name="train")
+_offer(BenchScoreSettings, bench_score, needs_arguments=False, under=bench, name="score")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -120,7 +120,7 @@ class EvaluateSettings(CorpusSettings, ClusterSettings):
         default=None,
         description="reviews to use; those for testing, or all where there are none, where not given",
     )
-    engine: str = Field(default="auto", description="what computes the scores")
+    engine: Literal["auto", "folded", "keras"] = Field(default="auto", description="what computes the scores")
     json_file: str | None = Field(default=None, alias="json", description="file to write the metrics to")
 
 
@@ -129,11 +129,22 @@ class ScoreSettings(CorpusSettings, ClusterSettings):
 
     unused = frozenset({"label_column", "split_column", "test_fraction"})
 
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="no row is held out, so that no id has to be hashed to see which"
+    )
     bundle: str = argument("folder or URL of the bundle")
     input: str = argument("reviews to score: a file, folder, glob or URL; labels are not needed")
     out: str = Field(description="folder or URL for the scores")
     keep: tuple[str, ...] = Field(default=(), description="further column of the input to write out; may be repeated")
-    engine: str = Field(default="auto", description="what computes the scores")
+    engine: Literal["auto", "folded", "keras"] = Field(default="auto", description="what computes the scores")
+    gpu: bool = Field(default=False, description="give each worker one GPU; needs the engine keras")
+    new_input: bool = Field(default=False, description="score the files that were added since the output was made")
+    rows_per_file: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="gather the scores of small shards into files of about so many rows"
+    )
+    partition_by: str | None = Field(
+        default=None, description="column of the output whose values become folders, as in COLUMN=value/"
+    )
 
     @field_validator("keep")
     @classmethod
@@ -141,12 +152,20 @@ class ScoreSettings(CorpusSettings, ClusterSettings):
         return tuple(dict.fromkeys(keep))
 
 
+class VerifySettings(Settings):
+    """Prove from the files of a scoring job that each row is in its output or its quarantine exactly once."""
+
+    directory: str = argument("folder or URL that `sentray score` wrote")
+    input: str | None = Field(default=None, description="the job's input, to compare it with the output row by row")
+    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
+
+
 class PredictSettings(Settings):
     """Print label and probability of one review, or of each line of the standard input."""
 
     bundle: str = argument("folder or URL of the bundle")
     text: str = argument("the review, or - for one review a line on the standard input")
-    engine: str = Field(default="auto", description="what computes the scores")
+    engine: Literal["auto", "folded", "keras"] = Field(default="auto", description="what computes the scores")
     verbose: bool = Field(default=False, description="show what TensorFlow prints, else it goes to the log")
 
 
@@ -188,6 +207,26 @@ class BenchTrainSettings(Settings):
     verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
 
 
+class BenchScoreSettings(Settings):
+    """Compare scoring with the tutorial's path, scikit-learn, fastText and Vowpal Wabbit, and two workers with one."""
+
+    rows: Annotated[int, Field(ge=1000)] = Field(default=100_000, description="reviews to score through Ray")
+    bundle: str | None = Field(
+        default=None, description="bundle to score with; a model trained for the occasion where not given"
+    )
+    reviews: str | None = Field(
+        default=None,
+        description="reviews to score, as for score; texts of the polarity corpus's length where not given",
+    )
+    memory_rows: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="largest number of reviews of a run of its own that shows the memory curve; 0: no such runs",
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes the texts and the model")
+    json_file: str | None = Field(default=None, alias="json", description="file to write the figures to")
+    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
+
+
 SETTINGS_FILE = "settings.json"
 
 
@@ -196,12 +235,18 @@ def write_settings(folder: str, settings: Settings) -> None:
 
     The file can be given to `--config` to run the same again.
     """
-    write_text(f"{folder.rstrip('/')}/{SETTINGS_FILE}", settings_text(settings))
+    write_text(_longer(folder, f"/{SETTINGS_FILE}"), settings_text(settings))
 
 
 def write_settings_beside(file: str, settings: Settings) -> None:
     """Write the resolved settings as `FILE.settings.json`, for a result that is one file."""
-    write_text(f"{file}.{SETTINGS_FILE}", settings_text(settings))
+    write_text(_longer(file, f".{SETTINGS_FILE}"), settings_text(settings))
+
+
+def _longer(place: str, name: str) -> str:
+    """A path or URI with something appended to its path: a URI's query (`?region=…`) stays behind it."""
+    path, mark, query = place.partition("?") if "://" in place else (place, "", "")
+    return f"{path.rstrip('/')}{name}{mark}{query}"
 
 
 def settings_text(settings: Settings) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-PROGRESS_SECONDS = 5.0
+PROGRESS_SECONDS = 10.0
 """Where the output is no terminal, a progress line is printed at most this often."""
+_BAR = 20
 
 
 class Console:
@@ -40,21 +41,27 @@ class Console:
         """Print what went wrong as `sentray: sentence`."""
         self._write(1, f"sentray: {sentence}")
 
-    def progress(self, line: str) -> None:
+    def progress(self, line: str, share: float | None = None) -> None:
         """Show how far the work is.
 
-        A terminal's line is written over until the next line of another kind; elsewhere a plain line comes
-        every few seconds and the others are left out.
+        A terminal's line is written over until the next line of another kind, and has a bar where the share is known;
+        elsewhere a plain line comes every few seconds and the others are left out.
+
+        Args:
+            line: What to show.
+            share: How much of the work is done, from 0 to 1.
         """
         with self._lock:
             stream = self._stream(1)
             if stream.isatty():
                 width = shutil.get_terminal_size().columns - 1
-                self._put(stream, f"\r\x1b[K{_printable(line)[:width]}")
+                shown = line if share is None else f"[{bar(share, _BAR).ljust(_BAR)}] {_percent(share)} {line}"
+                self._put(stream, f"\r\x1b[K{_printable(shown)[:width]}")
                 self._open_line = True
             elif time.monotonic() - self._last_progress >= self._progress_seconds:
                 self._last_progress = time.monotonic()
-                self._put(stream, f"{_printable(line)}\n")
+                shown = line if share is None else f"{_percent(share)} {line}"
+                self._put(stream, f"{_printable(shown)}\n")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print rows in columns, numbers to the right; floats get four decimals."""
@@ -131,6 +138,16 @@ def _printable(text: str) -> str:
 def count(number: float, noun: str) -> str:
     """A number with its noun, such as `0.5 CPUs`, `1 file` or `4,000 files`."""
     return f"{f'{number:,}' if isinstance(number, int) else f'{number:g}'} {noun}{'' if number == 1 else 's'}"
+
+
+def bar(share: float, width: int) -> str:
+    """A share from 0 to 1 as a row of at most `width` signs."""
+    return "#" * round(min(max(share, 0.0), 1.0) * width)
+
+
+def _percent(share: float) -> str:
+    # Work is not all done before it is.
+    return f"{int(100 * share):3d} %"
 
 
 def _cell(value: Any) -> str:

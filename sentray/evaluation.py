@@ -1,6 +1,6 @@
 """How good a bundle is on labelled reviews: each shard is tallied where it is read, tallies are merged."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from typing import Any
@@ -20,6 +20,8 @@ from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.metrics import Tally
 from sentray.scoring import pool
+from sentray.scoring.pool import Lost, Pool, died
+from sentray.scoring.reading import ShardReader, duplicates
 from sentray.scoring.scorer import unpacked_scorer
 
 TEST, ALL = "test", "all"
@@ -42,37 +44,42 @@ class ShardResult:
     tally: Tally
 
 
-class ShardEvaluator:
-    """Tallies shards; an actor of the pool.
+class ShardEvaluator(ShardReader):
+    """Tallies shards; the worker of the pool.
 
     Args:
         source: Where the shards lie.
         settings: Columns, engine.
         files: The packed bundle.
-        split: `train`, `test`, or `all` for every labelled row.
     """
 
-    def __init__(self, source: Source, settings: EvaluateSettings, files: Files, split: str) -> None:
-        self._source, self._settings, self._split = source, settings, split
+    def __init__(self, source: Source, settings: EvaluateSettings, files: Files) -> None:
+        super().__init__(source, settings)
         self._scorer = unpacked_scorer(files, settings.engine, pool.WORKER_CPUS)
 
-    def __call__(self, item: tuple[Shard, Rows]) -> ShardResult:
-        """Read, score and tally a shard, given with those of its rows whose id an earlier row has."""
-        shard, duplicates = item
+    def tally(self, item: tuple[Shard, Rows, str]) -> ShardResult:
+        """Read, score and tally a shard.
+
+        Args:
+            item: The shard, those of its rows whose id an earlier row has, and the split: `train`, `test`, or `all`
+                for every labelled row.
+        """
+        shard, repeated, split = item
         labels = self._scorer.bundle.labels
         inspections, tallies = [Inspection()], [_tally_of_none(len(labels))]
         for table in read_shard(self._source, shard, self._settings, need_label=True):
-            marked = mark_unknown(mark_duplicates(table, duplicates), labels)
+            marked = mark_unknown(mark_duplicates(table, repeated), labels)
             inspections.append(inspect_block(marked))
-            rows = marked.filter(self._chosen(marked))
+            rows = marked.filter(_chosen(marked, split))
             if rows.num_rows:
                 truth = pc.index_in(rows["label"], pa.array(labels, pa.string())).to_numpy()
                 tallies.append(Tally.of(truth, self._scorer.score(rows["text"]).probabilities))
         return ShardResult(shard.index, reduce(add, inspections), Tally.merge(tallies))
 
-    def _chosen(self, rows: pa.Table) -> pa.ChunkedArray:
-        labelled = pc.and_(pc.is_null(rows["reason"]), pc.is_valid(rows["label"]))
-        return labelled if self._split == ALL else pc.and_(labelled, pc.equal(rows["split"], self._split))
+
+def _chosen(rows: pa.Table, split: str) -> pa.ChunkedArray:
+    labelled = pc.and_(pc.is_null(rows["reason"]), pc.is_valid(rows["label"]))
+    return labelled if split == ALL else pc.and_(labelled, pc.equal(rows["split"], split))
 
 
 def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
@@ -93,16 +100,18 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     """
     model = bundle.load(settings.bundle)
     with cluster.connect(settings.address, verbose=settings.verbose):
-        corpus = Corpus.open(settings.corpus, settings)
+        corpus = Corpus.plan(settings.corpus, settings)
         workers = pool.place(settings.workers, len(corpus.shards))
         console.say(f"{corpus.describe()}; {pool.describe(workers)}")
-        measure = partial(_measure, corpus, settings, bundle.pack(model), workers, console)
-        split = settings.split or TEST
-        inspection, tally = measure(split)
-        inspection.check_usable(settings.corpus, settings.max_bad_rows)
-        if not tally.rows and settings.split is None:
-            split = ALL
-            inspection, tally = measure(split)
+        make = partial(ShardEvaluator, corpus.source.lean(), settings, bundle.pack(model))
+        with Pool(make, workers) as actors:
+            corpus = replace(corpus, duplicates=duplicates(actors, corpus.source, corpus.shards))
+            split = settings.split or TEST
+            inspection, tally = _measure(actors, corpus, split, console)
+            inspection.check_usable(settings.corpus, settings.max_bad_rows)
+            if not tally.rows and settings.split is None:
+                split = ALL
+                inspection, tally = _measure(actors, corpus, split, console)
     if not tally.rows:
         raise SentrayError(
             f"{settings.corpus} has no labelled review whose split is {split}; choose another --split, or "
@@ -118,21 +127,18 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     }
 
 
-def _measure(
-    corpus: Corpus,
-    settings: EvaluateSettings,
-    files: Files,
-    workers: int,
-    console: Console,
-    split: str,
-) -> tuple[Inspection, Tally]:
+def _measure(actors: Pool, corpus: Corpus, split: str, console: Console) -> tuple[Inspection, Tally]:
     """Inspection of the corpus and tally of a split, summed in the order of the shards."""
-    make = partial(ShardEvaluator, corpus.source.lean(), settings, files, split)
     results: list[ShardResult] = []
-    for result in pool.run(make, corpus.items(), workers):
+    for result in actors.map("tally", ((shard, rows, split) for shard, rows in corpus.items())):
+        if isinstance(result, Lost):
+            raise SentrayError(died(1))
         results.append(result)
         rows = sum(done.tally.rows for done in results)
-        console.progress(f"{len(results):,} of {len(corpus.shards):,} shards, {rows:,} rows scored")
+        console.progress(
+            f"{len(results):,} of {len(corpus.shards):,} shards, {rows:,} rows scored",
+            len(results) / len(corpus.shards),
+        )
     results.sort(key=lambda result: result.shard)
     return (
         reduce(add, (result.inspection for result in results), Inspection()),

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sentray import bundle, cluster, nltk_data, tables
-from sentray.config import QuickstartSettings, ScoreSettings, TrainSettings
+from sentray.config import CorpusSettings, QuickstartSettings, ScoreSettings, TrainSettings
 from sentray.console import Console, duration
 from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError
@@ -100,7 +100,7 @@ def _show(metrics: dict[str, Any], summary: dict[str, Any], folder: Path, consol
 
 def _show_reviews(settings: ScoreSettings, console: Console) -> None:
     """Three reviews that training did not see, with what the Parquet says of them."""
-    examples = _examples(Corpus.open(settings.input, settings, need_label=False))
+    examples = _examples(Corpus.open(settings.input, CorpusSettings(), need_label=False))
     scores = pq.read_table(
         f"{settings.out}/scores",
         columns=["id", "label", "score"],

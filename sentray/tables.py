@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sentray.console import Console
+from sentray.console import Console, bar, count
+
+HISTOGRAM_WIDTH = 40
+FAR_BELOW = 0.8
+"""A coverage less than this share of the training corpus's is warned of."""
+LEAST_COVERAGE = 0.5
+"""The same for a bundle that does not know its training corpus's coverage."""
 
 
 def metrics(console: Console, values: Mapping[str, Any]) -> None:
@@ -24,3 +30,60 @@ def confusion_matrix(console: Console, labels: Sequence[str], matrix: Sequence[S
     """Print how many reviews of each label (rows) were given which label (columns)."""
     rows = [[f"is {label}", *counts] for label, counts in zip(labels, matrix, strict=True)]
     console.table(["", *(f"scored {label}" for label in labels)], rows)
+
+
+def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Print the end of a scoring job: rows, labels, how the scores lie, words, speed.
+
+    Args:
+        console: Where to print.
+        summary: What `sentray.scoring.job.score` gives.
+        labels: The bundle's labels in their order.
+    """
+    rows, scored = summary["rows"], summary["rows_scored"]
+    shares = [
+        ("rows", rows, rows),
+        ("scored", scored, rows),
+        *((f"  as {label}", summary["labels"].get(label, 0), scored) for label in labels),
+        ("quarantined", summary["rows_quarantined"], rows),
+        *((f"  {reason}", number, rows) for reason, number in summary["quarantined"].items()),
+    ]
+    console.say()
+    console.table(["", "rows", ""], [[name, number, _percent(number, whole)] for name, number, whole in shares])
+    console.say()
+    bins = summary["score_histogram"]
+    most, what = max(bins) or 1, f"probability of {labels[1]}" if len(labels) == 2 else "probability of the label"
+    console.table(
+        [what, "rows", ""],
+        [
+            [f"{place / len(bins):.2f} to {(place + 1) / len(bins):.2f}", number, bar(number / most, HISTOGRAM_WIDTH)]
+            for place, number in enumerate(bins)
+        ],
+    )
+    console.say()
+    _coverage(console, summary["coverage"], summary["training_coverage"])
+    if summary["rows_per_s"]:
+        console.say(
+            f"{summary['rows_per_s']:,.0f} reviews/s and {summary['mb_per_s']:,.1f} MB/s with "
+            f"{count(summary['workers'], 'worker')}, after {summary['start_seconds']:.1f} s to start"
+        )
+    if summary["core_hours_per_million"] is not None:
+        console.say(
+            f"{summary['core_hours']:.4f} core-hours, {summary['core_hours_per_million']:.4f} a million reviews"
+        )
+
+
+def _coverage(console: Console, found: float | None, trained: float | None) -> None:
+    if found is None:
+        return
+    beside = "" if trained is None else f", of the training reviews' {trained:.1%}"
+    console.say(f"words known: {found:.1%}{beside}")
+    if found < (LEAST_COVERAGE if trained is None else FAR_BELOW * trained):
+        console.say(
+            "warning: the bundle knows so few of these words that its scores mean little; is this the language and the "
+            "kind of text that it was trained on?"
+        )
+
+
+def _percent(number: int, whole: int) -> str:
+    return f"{number / whole:.1%}".rjust(6) if whole else ""

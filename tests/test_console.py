@@ -112,6 +112,17 @@ def test_progress_is_a_plain_line_now_and_then_elsewhere(capsys: pytest.CaptureF
     assert captured.out == "done\n"
 
 
+def test_progress_shows_how_much_is_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(progress_seconds=0)
+    console.progress("reading", 0.5)
+    console.progress("reading", 0.999)
+    assert capsys.readouterr().err == " 50 % reading\n 99 % reading\n"
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console.progress("reading", 0.25)
+    assert terminal.getvalue().endswith("[#####               ]  25 % reading")
+
+
 def test_table_aligns_columns(capsys: pytest.CaptureFixture[str]) -> None:
     Console().table(["label", "rows", "f1"], [["pos", 12345, 0.5], ["negative", 7, 1.0]])
     assert capsys.readouterr().out.splitlines() == [

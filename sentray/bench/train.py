@@ -1,9 +1,6 @@
 """`sentray bench train`: sentray's training against the tutorial's Keras script, and two workers against one."""
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -11,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sentray import cluster, models, nltk_data
+from sentray.bench import child
 from sentray.config import BenchTrainSettings, TrainSettings
 from sentray.console import Console
-from sentray.errors import SentrayError
 from sentray.training.dataset import TrainingSet
 from sentray.training.prepare import prepare
 from sentray.training.run import fit
@@ -106,12 +103,8 @@ class _Bench:
         self.rows = len(TrainingSet.load(self.dataset))
 
     def script(self) -> Measured:
-        words = [self.dataset, self.settings.epochs, BATCHES[0], self.settings.seed]
-        command = [sys.executable, "-m", "sentray.bench.tutorial", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SentrayError(f"the tutorial's script failed: {done.stderr.strip().splitlines()[-1]}")
-        return Measured(json.loads(done.stdout.splitlines()[-1]), self.rows)
+        words = (self.dataset, self.settings.epochs, BATCHES[0], self.settings.seed)
+        return Measured(child.run("the tutorial's script", "sentray.bench.tutorial", *words), self.rows)
 
     def sentray(self, workers: int, cpus: int, batch: int) -> Measured:
         self.runs += 1

@@ -1,209 +1,246 @@
 """The output folder of a scoring job: its plan, which shards are committed, and how files get into it.
 
     scores/part-000017-<digest>.parquet   scores of shard 17 by the bundle whose digest starts so
+    scores/COLUMN=value/part-…            the same with --partition-by
     quarantine.parquet  summary.json  settings.json
-    _sentray/plan.json                    what the job is
+    _sentray/plan.json                    what the job is, and which generation of its plan counts
+    _sentray/plan-000001.parquet          the shards; files-000001.parquet: the input's files as they were
+    _sentray/ledger/000000.jsonl          a line for each committed shard: its files, their digests, its counts
     _sentray/quarantine/000017.parquet    the rows of shard 17 that were set aside
-    _sentray/committed/000017.json        shard 17 is done; written last
+    _sentray/staged/part-…                scores that wait to be gathered, with --rows-per-file
+    _sentray/gathered/000000.jsonl        a line for each file that shards were gathered in
+    _sentray/lease.json                   who works here now
 
-A file appears under its name whole or not at all. What a killed job leaves has a hidden name or no commit
-record, and the shard's next attempt writes the same names again: nothing is lost and nothing is there twice.
+A file appears under its name whole or not at all, and counts once a line names it. What a killed job leaves has a
+hidden name or no line; the next start removes it. A shard's next attempt writes the same names again: nothing is lost
+and nothing is there twice.
 """
 
-import json
-import os
 import re
-import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
+from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.scoring import plans
+from sentray.scoring.folder import HALF_WRITTEN, Folder
+from sentray.scoring.plans import OWN, Stored
+from sentray.scoring.records import Gathered, Header, Part, Record
+from sentray.scoring.segments import CURE, CommitLog, merge, named_files, newest_first
+
+if TYPE_CHECKING:
+    from sentray.corpus.shards import ShardPlan
+    from sentray.scoring.lease import Lease
+
+__all__ = ["QUARANTINE", "SCORES", "SUMMARY", "CommitLog", "Gathered", "Header", "Ledger", "Part", "Record"]
 
 SCORES = "scores"
 QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
-_OWN = "_sentray"
-_PLAN = f"{_OWN}/plan.json"
-_COMMITTED = f"{_OWN}/committed"
-_QUARANTINED = f"{_OWN}/quarantine"
-_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}")
+STAGED = f"{OWN}/staged"
+COMPRESSION = "zstd"
+_COMMITTED = f"{OWN}/ledger"
+_GATHERED = f"{OWN}/gathered"
+_QUARANTINED = f"{OWN}/quarantine"
+_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a job is: two runs with equal plans write the same files.
+def partition_folder(column: str, value: object) -> str:
+    """The folder for a value of the column that the output is partitioned by, as Hive names it.
 
-    Attributes:
-        bundle: Digest of the bundle.
-        input: URI of the input, as the user gave it.
-        files: Name, size in bytes and time of change (nanoseconds since 1970) of each input file.
-        shards: Each shard of the input as JSON values.
-        columns: Settings that decide what is read from a row.
-        schema: Columns of the output and their types.
+    Readers give it back as null when the value is null or an empty string.
     """
-
-    bundle: str
-    input: str
-    files: list[list[Any]]
-    shards: list[dict[str, Any]]
-    columns: dict[str, Any]
-    schema: dict[str, str]
+    text = "" if value is None else str(value)
+    return f"{quote(column, safe='')}={quote(text, safe='') or _NULL}"
 
 
-class Ledger:
-    """An output folder, local or on any pyarrow file system; a small value that travels to the workers.
+def partition_of(name: str) -> str:
+    """The partition's folder in the name of a file of scores, empty where there is none."""
+    root = STAGED if name.startswith(STAGED) else SCORES
+    return name[len(root) + 1 :].rpartition("/")[0]
 
-    Args:
-        out: Folder or URI.
 
-    Raises:
-        SentrayError: When the place cannot be reached.
-    """
+class Ledger(Folder):
+    """An output folder, local or on any pyarrow file system; a small value that travels to the workers."""
 
-    def __init__(self, out: str) -> None:
-        self.out = out.rstrip("/")
-        try:
-            if "://" in out:
-                self._filesystem, self._root = pafs.FileSystem.from_uri(out.rstrip("/"))
-            else:
-                self._filesystem, self._root = pafs.LocalFileSystem(), os.path.abspath(out)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SentrayError(f"the output {out} cannot be reached: {error}") from error
-
-    def open(self, plan: Plan) -> None:
-        """Start the job here, or go on with it.
+    def lease(self) -> "Lease":
+        """Keep other runs out, for the length of a `with` block; take it before `open`.
 
         Raises:
-            SentrayError: When the folder holds another job's output or anything else.
+            SentrayError: When the folder is another's, or another run works in it.
         """
-        found = self._read_json(_PLAN)
-        if found is not None and not self._names(_COMMITTED) and not self._names(SCORES):
-            # Nothing is lost with a plan of which no shard was written.
-            self._write_json(_PLAN, asdict(plan))
-        elif found is None:
-            if names := [name for name in self._names("") if name != _OWN]:
-                raise SentrayError(f"{self.out} holds {min(names)}, which is not a scoring job's; choose another --out")
-            self._write_json(_PLAN, asdict(plan))
+        from sentray.scoring.lease import Lease
+
+        if plans.load(self) is None:
+            self._require_free()
+        return Lease(self)
+
+    def open(self, header: Header, source: Source, new_input: bool = False) -> "ShardPlan":
+        """Start the job here, or go on with it: then the stored plan is used and nothing is planned anew.
+
+        Args:
+            header: What the job is.
+            source: Its input as it is now.
+            new_input: Add files to the plan that were not there before.
+
+        Returns:
+            The plan.
+
+        Raises:
+            SentrayError: When the folder holds another job's output or anything else, or the input changed.
+        """
+        stored = plans.load(self)
+        if stored is None:
+            self._require_free()
+        # Nothing is lost with a plan of which no shard was written.
+        if stored is None or not any(self.names(folder) for folder in (_COMMITTED, SCORES, STAGED)):
+            plan = plans.start(self, header, source, generation=stored.generation + 1 if stored else 1)
         else:
-            self._require_same(found, plan)
-        for folder in ("", SCORES, _OWN, _COMMITTED, _QUARANTINED):
-            for name in self._names(folder):
-                if _HALF_WRITTEN.fullmatch(name):
-                    self._filesystem.delete_file(self._path(f"{folder}/{name}"))
+            plans.require_same(self, stored, header)
+            plan = plans.resume(self, stored, source, new_input)
+        for log in (_COMMITTED, _GATHERED):
+            merge(self, log)
+        self.clean(header.bundle)
+        return plan
 
-    def part(self, shard: int, bundle: str) -> str:
-        """Name of the file with a shard's scores, within the output folder."""
-        return f"{SCORES}/part-{shard:06d}-{bundle[:12]}.parquet"
+    def stored(self) -> Stored:
+        """What the job is, as the folder says.
 
-    def commit(self, shard: int, record: dict[str, Any]) -> None:
-        """Record that a shard's files are all written."""
-        self._write_json(f"{_COMMITTED}/{shard:06d}.json", record)
+        Raises:
+            SentrayError: When the folder is no scoring job's.
+        """
+        stored = plans.load(self)
+        if stored is None:
+            raise SentrayError(f"{self.out} is not the output of a scoring job; give the folder that --out named")
+        return stored
 
-    def committed(self) -> dict[int, dict[str, Any]]:
-        """The record of each committed shard whose file of scores is there."""
-        parts = set(self._names(SCORES))
-        records = {}
-        for name in self._names(_COMMITTED):
-            record = self._read_json(f"{_COMMITTED}/{name}")
-            if record is not None and record["part"].rpartition("/")[2] in parts:
-                records[int(record["shard"])] = record
-        return records
+    def part_name(self, shard: int, bundle: str, staged: bool = False, partition: str = "") -> str:
+        """Name of a file with a shard's scores.
 
-    def write_quarantine(self, shard: int, content: pa.Buffer) -> None:
-        """Keep the rows of a shard that were set aside, as Parquet."""
-        self.write(f"{_QUARANTINED}/{shard:06d}.parquet", content)
+        Args:
+            shard: Its index.
+            bundle: The bundle's digest.
+            staged: Whether the file waits to be gathered (`--rows-per-file`).
+            partition: Folder that `partition_folder` gives, if any.
+        """
+        base = f"part-{shard:06d}-{bundle[:12]}.parquet"
+        return "/".join(filter(None, (STAGED if staged else SCORES, partition, base)))
 
-    def quarantined(self) -> Iterator[pa.NativeFile]:
-        """Open the quarantined rows of each shard that has any, in the shards' order."""
-        for name in sorted(self._names(_QUARANTINED)):
-            with self._filesystem.open_input_file(self._path(f"{_QUARANTINED}/{name}")) as stream:
-                yield stream
+    def quarantine_name(self, shard: int) -> str:
+        """Name of the file with a shard's rows that were set aside."""
+        return f"{_QUARANTINED}/{shard:06d}.parquet"
 
-    def summary(self) -> dict[str, Any] | None:
-        """The finished job's summary; None while it is not finished."""
-        return self._read_json(SUMMARY)
-
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Mark the job as finished."""
-        self._write_json(SUMMARY, summary)
-
-    def write(self, name: str, content: pa.Buffer | bytes) -> None:
-        """Put a file into the folder, whole or not at all; one of that name is replaced.
+    def put(self, name: str, content: pa.Buffer | bytes, rows: int) -> Part:
+        """Put a file into the folder, whole or not at all; gives what a record says of it.
 
         Raises:
             SentrayError: When the file system refuses, for instance because it is full.
         """
-        folder, _, base = name.rpartition("/")
-        try:
-            if not isinstance(self._filesystem, pafs.LocalFileSystem):
-                # An object appears when its upload is complete: a plain write is already whole or not at all.
-                self._put(name, content)
-                return
-            self._filesystem.create_dir(self._path(folder))
-            hidden = f"{folder}/.{base}.{uuid.uuid4().hex}".lstrip("/")
-            self._put(hidden, content)
-            self._filesystem.move(self._path(hidden), self._path(name))
-        except OSError as error:
-            raise SentrayError(
-                f"{self.out}/{name} cannot be written ({error}); make room or check the permissions, "
-                "then run the same command again to go on"
-            ) from error
+        with self.create(name) as output:
+            output.write(content)
+        return Part(name, rows, output.bytes, output.sha256)
 
-    def _put(self, name: str, content: pa.Buffer | bytes) -> None:
-        with self._filesystem.open_output_stream(self._path(name)) as stream:
-            stream.write(content)
+    def commits(self) -> CommitLog:
+        """The log that takes the records of committed shards."""
+        return CommitLog(self, _COMMITTED)
 
-    def _require_same(self, found: dict[str, Any], plan: Plan) -> None:
-        cure = "choose another --out, or remove it"
-        if found.get("bundle") != plan.bundle:
-            raise SentrayError(
-                f"{self.out} was made by another bundle ({str(found.get('bundle'))[:12]}, this one is "
-                f"{plan.bundle[:12]}); {cure}"
-            )
-        if found.get("input") != plan.input or found.get("files") != plan.files:
-            changed = _first_change(found.get("files", []), plan.files)
-            raise SentrayError(
-                f"{self.out} was made from the input {found.get('input')}, and {plan.input} is not the same "
-                f"now{changed}; {cure}"
-            )
-        if found != json.loads(json.dumps(asdict(plan))):
-            raise SentrayError(f"{self.out} was made with other columns or another --shard-size; {cure}")
+    def gatherings(self) -> CommitLog:
+        """The log that takes what was gathered."""
+        return CommitLog(self, _GATHERED)
 
-    def _names(self, folder: str) -> list[str]:
-        selector = pafs.FileSelector(self._path(folder), allow_not_found=True)
-        try:
-            return [info.base_name for info in self._filesystem.get_file_info(selector)]
-        except OSError as error:
-            raise SentrayError(f"{self.out} cannot be read ({error}); choose another --out") from error
+    def files(self) -> set[str]:
+        """The names of all files of scores and of quarantined rows that are there, hidden ones too."""
+        return {name for folder in (SCORES, STAGED, _QUARANTINED) for name in self.names(folder, recursive=True)}
 
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}".rstrip("/")
+    def records(self, there: set[str] | None = None) -> Iterator[Record]:
+        """The record of each committed shard whose files are there, in no order.
 
-    def _write_json(self, name: str, value: dict[str, Any]) -> None:
-        self.write(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        Args:
+            there: What `files` gave, if it was asked before.
 
-    def _read_json(self, name: str) -> dict[str, Any] | None:
-        try:
-            with self._filesystem.open_input_file(self._path(name)) as stream:
-                value: dict[str, Any] = json.loads(bytes(stream.readall()))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise SentrayError(f"{self.out}/{name} cannot be read ({error}); choose another --out") from error
-        return value
+        Raises:
+            SentrayError: When the ledger is damaged.
+        """
+        there = self.files() if there is None else there
+        published = self.published(there)
+        for record in self.recorded():
+            if record.quarantine and record.quarantine.name not in there:
+                continue
+            if all(
+                name in there or ((bits := published.get(partition_of(name))) and bits[record.shard])
+                for name, *_ in record.parts
+            ):
+                yield record
 
+    def recorded(self) -> Iterator[Record]:
+        """The last record of each shard, whether or not its files are there, in no order.
 
-def _first_change(before: list[list[Any]], now: list[list[Any]]) -> str:
-    old, new = ({name: facts for name, *facts in files} for files in (before, now))
-    for name in sorted(old.keys() | new.keys()):
-        if name not in new:
-            return f" ({name} is gone)"
-        if name not in old:
-            return f" ({name} is new)"
-        if old[name] != new[name]:
-            return f" ({name} has changed)"
-    return ""
+        Raises:
+            SentrayError: When the ledger is damaged.
+        """
+        seen = bytearray(self.stored().shards)
+        for record in newest_first(self, _COMMITTED, Record.from_json):
+            if record.shard >= len(seen):
+                raise self.damaged(_COMMITTED, IndexError(f"there is no shard {record.shard} in the plan"), CURE)
+            if not seen[record.shard]:
+                seen[record.shard] = 1
+                yield record
+
+    def gathered(self, there: set[str] | None = None) -> Iterator[Gathered]:
+        """The files that shards were gathered in and that are there, in no order.
+
+        Args:
+            there: What `files` gave, if it was asked before.
+
+        Raises:
+            SentrayError: When the ledger is damaged.
+        """
+        there = self.files() if there is None else there
+        seen: set[str] = set()
+        for gathered in newest_first(self, _GATHERED, Gathered.from_json):
+            if gathered.part.name in there and gathered.part.name not in seen:
+                seen.add(gathered.part.name)
+                yield gathered
+
+    def published(self, there: set[str] | None = None) -> dict[str, bytearray]:
+        """For each partition and each shard of the plan, 1 where its scores are in a gathered file that is there.
+
+        Args:
+            there: What `files` gave, if it was asked before.
+        """
+        shards = self.stored().shards
+        found: dict[str, bytearray] = {}
+        for gathered in self.gathered(there):
+            of_partition = found.setdefault(partition_of(gathered.part.name), bytearray(shards))
+            for shard, _ in gathered.members:
+                of_partition[shard] = 1
+        return found
+
+    def summary(self) -> dict[str, Any] | None:
+        """The finished job's summary; None while it is not finished."""
+        return self.read_json(SUMMARY)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Mark the job as finished."""
+        self.write_json(SUMMARY, summary)
+
+    def _require_free(self) -> None:
+        if names := [name for name in self.names() if name != OWN]:
+            raise SentrayError(f"{self.out} holds {min(names)}, which is not a scoring job's; choose another --out")
+
+    def clean(self, bundle: str) -> None:
+        """Remove what killed processes left: half-written files, and whole ones that no line names.
+
+        Nothing may be at work in the folder.
+        """
+        left = self.files()
+        for log in (_COMMITTED, _GATHERED):
+            left.difference_update(named_files(self, log))
+        ours = re.compile(rf".*/part-\d{{6,}}-{bundle[:12]}\.parquet|{_QUARANTINED}/\d{{6,}}\.parquet")
+        left.update(name for folder in ("", OWN, _COMMITTED, _GATHERED) for name in self.names(folder))
+        for name in left:
+            if HALF_WRITTEN.fullmatch(name) or ours.fullmatch(name):
+                self.delete(name)

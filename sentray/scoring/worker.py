@@ -1,28 +1,37 @@
-"""What a scoring process does with a shard: read it, score it, write its files, record the commit."""
+"""What a scoring process does with a shard: read it, score it, write its files, account for its rows."""
 
+import resource
 import time
-from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sentray import __version__
 from sentray.config import ScoreSettings
 from sentray.corpus.dataset import Rows, mark_duplicates
-from sentray.corpus.readers import read_shard
+from sentray.corpus.readers import OnUnreadable, read_shard
+from sentray.corpus.readers.records import mark
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
-from sentray.quarantine import QUARANTINE_SCHEMA
-from sentray.scoring.ledger import Ledger
+from sentray.quarantine import QUARANTINE_SCHEMA, Reason
+from sentray.scoring.counts import Counts
+from sentray.scoring.gather import ROW_GROUP
+from sentray.scoring.ledger import COMPRESSION, Ledger, partition_folder
 from sentray.scoring.pool import WORKER_CPUS
+from sentray.scoring.reading import ShardReader, UnreadableError
+from sentray.scoring.records import Part, Record
 from sentray.scoring.scorer import Scorer, unpacked_scorer
 
-HISTOGRAM_BINS = 20
-COMPRESSION = "zstd"
+MOST_PARTITIONS = 1000
+T = TypeVar("T")
 
 
 def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str) -> pa.Schema:
@@ -53,52 +62,6 @@ def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str) -> pa.S
     return pa.schema([*own, *kept], {"sentray.bundle": digest, "sentray.version": __version__})
 
 
-@dataclass
-class Counts:
-    """Counts over scored rows, of a shard or of a whole job.
-
-    Attributes:
-        rows: Rows read.
-        scored: Rows scored; the other rows are quarantined.
-        quarantined: Rows set aside, by reason.
-        labels: Rows by the label they got.
-        histogram: Rows in equal bins from 0 to 1 of a probability: the second of two labels' or the best's.
-        words: Words of the scored rows.
-        known_words: Those of them that the vocabulary has.
-        seconds: Time that workers spent on the shards.
-    """
-
-    rows: int = 0
-    scored: int = 0
-    quarantined: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    histogram: list[int] = field(default_factory=lambda: [0] * HISTOGRAM_BINS)
-    words: int = 0
-    known_words: int = 0
-    seconds: float = 0.0
-
-    def add(self, other: dict[str, Any]) -> None:
-        """Add the counts of a shard's record."""
-        self.rows += other["rows"]
-        self.scored += other["scored"]
-        self.quarantined.update(other["quarantined"])
-        self.labels.update(other["labels"])
-        self.histogram = [a + b for a, b in zip(self.histogram, other["histogram"], strict=True)]
-        self.words += other["words"]
-        self.known_words += other["known_words"]
-        self.seconds += other["seconds"]
-
-    def add_scored(self, table: pa.Table) -> None:
-        """Add the rows of a table of the output's schema."""
-        self.scored += table.num_rows
-        self.labels.update(table["label"].to_pylist())
-        scores = table["positive" if "positive" in table.column_names else "score"].to_numpy()
-        in_bins, _ = np.histogram(scores, HISTOGRAM_BINS, (0, 1))
-        self.histogram = [a + b for a, b in zip(self.histogram, in_bins.tolist(), strict=True)]
-        self.words += int(table["words"].to_numpy().sum())
-        self.known_words += int(table["known_words"].to_numpy().sum())
-
-
 @dataclass(frozen=True)
 class Job:
     """All that a worker must know: it needs neither the driver's folders nor its memory.
@@ -106,7 +69,7 @@ class Job:
     Attributes:
         source: Where the shards lie.
         settings: What the user asked for: columns of the input, columns to keep, engine.
-        schema: Columns of the output, the kept ones last.
+        schema: Columns of the output, the kept ones last; a file lacks the one that the output is partitioned by.
         ledger: The output folder.
         engine: Name of the engine, chosen.
         digest: The bundle's digest.
@@ -120,8 +83,23 @@ class Job:
     digest: str
 
 
-class ShardScorer:
-    """Scores shards; an actor of the pool.
+@dataclass(frozen=True)
+class Task:
+    """A shard to score.
+
+    Attributes:
+        shard: The shard.
+        duplicates: Those of its rows whose id an earlier row has.
+        crashes: Those of its rows that kill the process which scores them, by their place in the shard from 0.
+    """
+
+    shard: Shard
+    duplicates: Rows = field(default_factory=dict)
+    crashes: tuple[int, ...] = ()
+
+
+class ShardScorer(ShardReader):
+    """Scores shards; the worker of the pool.
 
     Args:
         job: What to do.
@@ -129,42 +107,82 @@ class ShardScorer:
     """
 
     def __init__(self, job: Job, files: dict[str, bytes]) -> None:
+        super().__init__(job.source, job.settings)
+        pa.set_cpu_count(WORKER_CPUS)
         self._job = job
-        self._scorer = unpacked_scorer(files, job.engine, WORKER_CPUS)
+        self._scorer = self._load(files)
 
-    def __call__(self, item: tuple[Shard, Rows]) -> dict[str, Any]:
-        """Score and commit a shard, given with those of its rows whose id an earlier row has; gives its record."""
-        job, scorer = self._job, self._scorer
-        shard, duplicates = item
-        started = time.perf_counter()
-        counts = Counts()
+    def score(self, task: Task) -> Record:
+        """Score a shard and write its files; gives the record that commits it.
+
+        A file of an object store that cannot be read is tried again, as the store may be busy. What cannot be read
+        then is set aside.
+        """
+        return self._persist(partial(self._score, task))
+
+    def count(self, task: Task) -> int:
+        """Read a shard and do no more; gives its rows."""
+        return sum(table.num_rows for table in self._rows(task, "quarantine"))
+
+    def probe(self, item: tuple[Task, int, int]) -> None:
+        """Score the rows of a shard from one place to another and keep nothing: the process dies of it or not."""
+        task, start, stop = item
+        place = 0
+        for table in self._rows(task, "quarantine"):
+            places = np.arange(place, place + table.num_rows)
+            chosen = pc.and_(pc.is_null(table["reason"]), pa.array((places >= start) & (places < stop)))
+            texts = table["text"].filter(chosen)
+            if len(texts):
+                self._scorer.score(texts)
+            place += table.num_rows
+
+    def _load(self, files: dict[str, bytes]) -> Scorer:
+        return unpacked_scorer(files, self._job.engine, WORKER_CPUS)
+
+    def _score(self, task: Task, on_unreadable: OnUnreadable) -> Record:
+        job, shard, started = self._job, task.shard, time.perf_counter()
+        counts = Counts(bytes=shard.bytes)
         scored, set_aside = [job.schema.empty_table()], [QUARANTINE_SCHEMA.empty_table()]
-        for table in read_shard(job.source, shard, job.settings, keep=job.settings.keep):
-            rows = mark_duplicates(table, duplicates)
-            counts.rows += rows.num_rows
-            good, bad = rows.filter(rows["reason"].is_null()), rows.filter(rows["reason"].is_valid())
+        for rows in self._rows(task, on_unreadable):
+            good = rows
+            if rows["reason"].null_count < rows.num_rows:
+                good, bad = rows.filter(pc.is_null(rows["reason"])), rows.filter(pc.is_valid(rows["reason"]))
+                counts.add_bad(bad["reason"])
+                set_aside.append(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
             if good.num_rows:
-                scored.append(self._table(good, scorer))
-                counts.add_scored(scored[-1])
-            counts.quarantined.update(bad["reason"].to_pylist())
-            set_aside.append(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
-        part = job.ledger.part(shard.index, job.digest)
-        job.ledger.write(part, _parquet(scored))
-        if counts.scored < counts.rows:
-            job.ledger.write_quarantine(shard.index, _parquet(set_aside))
+                scored.append(self._table(good, counts))
+        parts = tuple(self._parts(shard, pa.concat_tables(scored)))
+        bad = pa.concat_tables(set_aside)
+        quarantine = None
+        if bad.num_rows:
+            quarantine = job.ledger.put(job.ledger.quarantine_name(shard.index), _parquet(bad), bad.num_rows)
+            counts.unread_bytes = self._unread_bytes(shard, bad)
         counts.seconds = round(time.perf_counter() - started, 3)
-        record = {
-            "shard": shard.index,
-            "part": part,
-            "bytes": shard.bytes,
-            "engine": scorer.engine.name,
-            **vars(counts),
-        }
-        job.ledger.commit(shard.index, record)
-        return record
+        counts.peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+        return Record(shard.index, parts, quarantine, counts.to_json())
 
-    def _table(self, rows: pa.Table, scorer: Scorer) -> pa.Table:
-        scores, labels = scorer.score(rows["text"]), scorer.bundle.labels
+    def _rows(self, task: Task, on_unreadable: OnUnreadable) -> Iterator[pa.Table]:
+        """The shard's rows, those to set aside marked."""
+        settings, place = self._job.settings, 0
+        tables = read_shard(self._job.source, task.shard, settings, keep=settings.keep, on_unreadable=on_unreadable)
+        try:
+            # Threads of one process share its CPU, so that reading ahead only pays where reading is waiting.
+            for table in _ahead(tables) if self._pauses else tables:
+                rows = mark_duplicates(table, task.duplicates)
+                if task.crashes:
+                    places = np.arange(place, place + rows.num_rows)
+                    rows = mark(rows, np.isin(places, task.crashes), Reason.CRASH)
+                place += rows.num_rows
+                yield rows
+        except SentrayError as error:
+            if on_unreadable == "raise":
+                raise UnreadableError from error
+            raise
+
+    def _table(self, rows: pa.Table, counts: Counts) -> pa.Table:
+        """Score good rows: the output's columns of them."""
+        scores, labels = self._scorer.score(rows["text"]), self._scorer.bundle.labels
+        counts.add_scores(scores, labels)
         positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
         own = [
             rows["id"],
@@ -187,8 +205,54 @@ class ShardScorer:
                 "type in the input's first file; give it one type in all files, or leave out --keep"
             ) from error
 
+    def _parts(self, shard: Shard, scored: pa.Table) -> Iterator[Part]:
+        """Write the scores of a shard: one file, or one for each value of the column to partition by."""
+        job, column = self._job, self._job.settings.partition_by
+        staged = job.settings.rows_per_file is not None
+        if column is None:
+            name = job.ledger.part_name(shard.index, job.digest, staged)
+            yield job.ledger.put(name, _parquet(scored), scored.num_rows)
+            return
+        encoded = scored[column].combine_chunks().dictionary_encode("encode")
+        # Two values may share a folder: null and the empty string do.
+        folders = [partition_folder(column, value.as_py()) for value in encoded.dictionary]
+        names = sorted(set(folders))
+        if len(names) > MOST_PARTITIONS:
+            raise SentrayError(
+                f"{scored.num_rows:,} rows hold {len(names):,} values of {column}, and --partition-by makes a folder "
+                f"of each; choose a column of at most {MOST_PARTITIONS:,} values"
+            )
+        places = np.array([names.index(folder) for folder in folders], np.int64)[encoded.indices.to_numpy()]
+        rest = scored.drop_columns([column])
+        for place, folder in enumerate(names):
+            rows = rest.take(np.flatnonzero(places == place))
+            name = job.ledger.part_name(shard.index, job.digest, staged, folder)
+            yield job.ledger.put(name, _parquet(rows), rows.num_rows)
 
-def _parquet(tables: list[pa.Table]) -> pa.Buffer:
+    def _unread_bytes(self, shard: Shard, bad: pa.Table) -> int:
+        """About how much of the shard was not read, as stored."""
+        unread = pc.equal(bad["reason"], Reason.UNREADABLE_FILE)
+        names = set(bad["file"].filter(unread).to_pylist())
+        pieces = [piece for piece in shard.pieces if piece.name in names]
+        if not pieces or len(shard.pieces) == 1:
+            return shard.bytes if pieces else 0
+        system = self._job.source.filesystem
+        infos = system.get_file_info([piece.path for piece in pieces]) if system else []
+        return min(shard.bytes, sum(info.size or 0 for info in infos))
+
+
+def _ahead(values: Iterator[T]) -> Iterator[T]:
+    """The values, each made in a thread while the caller works on the one before."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, values, None)
+        while (value := coming.result()) is not None:
+            coming = thread.submit(next, values, None)
+            yield value
+
+
+def _parquet(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables(tables), sink, compression=COMPRESSION)
+    # A dictionary of values that hardly recur is only work.
+    repeated = [name for name in table.column_names if name not in ("id", "score", "positive")]
+    pq.write_table(table, sink, ROW_GROUP, compression=COMPRESSION, use_dictionary=repeated)
     return sink.getvalue()

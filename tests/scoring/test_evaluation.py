@@ -19,6 +19,7 @@ from sentray.errors import SentrayError
 from sentray.metrics import Tally
 from sentray.scoring import job
 from sentray.scoring.predict import predict_texts
+from sentray.scoring.reading import ShardReader
 from sentray.scoring.scorer import Scorer, Scores
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -43,8 +44,9 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
             return Scores(half, np.zeros(len(texts), np.int32), np.zeros(len(texts), np.int32))
 
     class LightEvaluator(evaluation.ShardEvaluator):
-        def __init__(self, source: Source, settings: EvaluateSettings, files: dict[str, bytes], split: str) -> None:
-            self._source, self._settings, self._split, self._scorer = source, settings, split, LightScorer()
+        def __init__(self, source: Source, settings: EvaluateSettings, files: dict[str, bytes]) -> None:
+            ShardReader.__init__(self, source, settings)
+            self._scorer = LightScorer()
 
     monkeypatch.setattr(evaluation, "ShardEvaluator", LightEvaluator)
 

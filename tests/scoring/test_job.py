@@ -1,12 +1,10 @@
 """The scoring job: every row once, resumed, refused, readable."""
 
 import json
-import os
+import re
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,61 +15,13 @@ import pytest
 
 import sentray
 from sentray.bundle import Bundle
-from sentray.config import ScoreSettings
 from sentray.errors import SentrayError
-from sentray.scoring import job
-from sentray.scoring.scorer import Scorer, Scores
-from sentray.scoring.worker import Job
+from sentray.scoring.ledger import Ledger
+from sentray.scoring.scorer import Scorer
 
 Score = Callable[..., dict[str, Any]]
 
-pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-@pytest.fixture(autouse=True)
-def a_shard_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files make a shard each."""
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
-
-
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Actors without TensorFlow, which start in a tenth of the time."""
-
-    class LightScorer:
-        def __init__(self, labels: list[str]) -> None:
-            self.bundle, self.engine = SimpleNamespace(labels=labels), SimpleNamespace(name="light")
-
-        def score(self, texts: pa.ChunkedArray) -> Scores:
-            length = np.array([len(text) for text in texts.to_pylist()], np.int32)
-            positive = (length % 101 / 101).astype(np.float32)
-            return Scores(np.stack([1 - positive, positive], axis=1), length, length // 2)
-
-    class LightShardScorer(job.ShardScorer):
-        def __init__(self, work: Job, files: dict[str, bytes]) -> None:
-            self._job, self._scorer = work, LightScorer(json.loads(files["bundle.json"])["labels"])
-
-    monkeypatch.setattr(job, "ShardScorer", LightShardScorer)
-
-
-@pytest.fixture
-def score(small_bundle: Bundle, reviews: Path, tmp_path: Path, console) -> Score:
-    def run(**changes: Any) -> dict[str, Any]:
-        values = {
-            "bundle": small_bundle.path,
-            "input": reviews,
-            "out": tmp_path / "out",
-            "workers": 1,
-        } | changes
-        values |= {name: str(values[name]) for name in ("bundle", "input", "out")}
-        return job.score(ScoreSettings(**{"max_bad_rows": 0.05} | values), console)
-
-    return run
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
+pytestmark = pytest.mark.usefixtures("ray_session", "a_shard_a_file")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -155,12 +105,16 @@ def test_a_finished_run_does_nothing(score: Score, out: Path, console) -> None:
 
 
 @pytest.mark.usefixtures("light")
-def test_goes_on_where_it_was(score: Score, out: Path, tmp_path: Path) -> None:
+def test_goes_on_where_it_was(score: Score, out: Path, tmp_path: Path, proved) -> None:
     score(out=tmp_path / "undisturbed")
     score()
-    # As a kill may leave it: a shard without a commit record, one without its file, one half written.
+    # As a kill may leave it: a shard without a record, one without its file, one half written.
     parts = sorted((out / "scores").iterdir())
-    (out / "_sentray/committed/000000.json").unlink()
+    segments = sorted((out / "_sentray/ledger").iterdir())
+    lines = [line for segment in segments for line in segment.read_text().splitlines()]
+    for segment in segments:
+        segment.unlink()
+    segments[0].write_text("".join(f"{line}\n" for line in lines if json.loads(line)["shard"] != 0))
     parts[2].unlink()
     shutil.copy(parts[0], parts[0].with_name(f".{parts[0].name}.{'0' * 32}"))
     (out / "summary.json").unlink()
@@ -171,52 +125,30 @@ def test_goes_on_where_it_was(score: Score, out: Path, tmp_path: Path) -> None:
     assert scored(out).equals(scored(tmp_path / "undisturbed"))
     assert sorted((out / "scores").iterdir()) == parts
     assert summary["rows"] == 304
+    proved(out, tmp_path / "reviews")
     kept = {"quarantine.parquet", *(str(part.relative_to(out)) for part in parts)}
     undisturbed = files(tmp_path / "undisturbed")
     assert {name: files(out)[name] for name in kept} == {name: undisturbed[name] for name in kept}
 
 
 @pytest.mark.usefixtures("light")
-def test_a_killed_worker_costs_nothing(score: Score, out: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_run_goes_on(score: Score, out: Path, tmp_path: Path, console, monkeypatch, proved) -> None:
     score(out=tmp_path / "undisturbed")
-    trace = tmp_path / "killed"
 
-    class Fragile(job.ShardScorer):
-        """Dies once, when it has written a shard's file and not yet recorded it, and once before a shard."""
+    def interrupt(line: str, share: float | None = None) -> None:
+        if share and "rows/s" in line:
+            raise KeyboardInterrupt
 
-        def __call__(self, item):
-            shard, _ = item
-            deaths = len(list(tmp_path.glob("killed*")))
-            if deaths < 2 and shard.index == 1 + deaths:
-                trace.with_suffix(f".{deaths}").touch()
-                if deaths == 0:
-                    super().__call__(item)
-                    (out / f"_sentray/committed/{shard.index:06d}.json").unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(item)
-
-    monkeypatch.setattr(job, "ShardScorer", Fragile)
-    summary = score()
-    assert len(list(tmp_path.glob("killed*"))) == 2
-    assert summary["rows"] == summary["rows_scored"] + summary["rows_quarantined"] == 304
-    assert scored(out).equals(scored(tmp_path / "undisturbed"))
-
-
-@pytest.mark.usefixtures("light")
-def test_a_shard_that_always_kills_stops_the_job(score: Score, out: Path, monkeypatch) -> None:
-    class Deadly(job.ShardScorer):
-        def __call__(self, item):
-            if item[0].index == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(item)
-
-    usual = job.ShardScorer
-    monkeypatch.setattr(job, "ShardScorer", Deadly)
-    with pytest.raises(SentrayError, match="died, 4 of them"):
-        score()
-    monkeypatch.setattr(job, "ShardScorer", usual)
+    with monkeypatch.context() as patch:
+        patch.setattr(console, "progress", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            score()
     assert not (out / "summary.json").exists()
-    assert score()["rows"] == 304
+    assert not (out / "_sentray/lease.json").exists()
+    score()
+    assert ", 1 of them committed before" in next(line for line in console.lines[::-1] if "committed before" in line)
+    assert scored(out).equals(scored(tmp_path / "undisturbed"))
+    proved(out, tmp_path / "reviews")
 
 
 @pytest.mark.usefixtures("light")
@@ -278,7 +210,8 @@ def test_stops_at_too_many_bad_rows_with_the_reasons(score: Score, out: Path) ->
         ({"keep": ("stars",)}, "stars"),
         ({"keep": ("label",)}, "--keep label would hide"),
         ({"bundle": "nowhere"}, "not a bundle"),
-        ({"engine": "gpu"}, "no engine 'gpu'"),
+        ({"engine": "folded", "gpu": True}, "folded uses no GPU"),
+        ({"engine": "keras", "gpu": True}, "the cluster has 0 GPUs: leave out --gpu"),
         ({"input": "nowhere"}, "nowhere"),
         ({"workers": 16}, "16 workers"),
     ],
@@ -292,13 +225,96 @@ def test_refuses_before_it_starts(score: Score, reviews: Path, changes: dict[str
 
 
 @pytest.mark.usefixtures("light")
-def test_a_damaged_file_is_named_and_what_was_committed_stays(score: Score, out: Path, reviews: Path) -> None:
-    content = (reviews / "part2.parquet").read_bytes()
-    (reviews / "part2.parquet").write_bytes(content[: len(content) // 2])
-    with pytest.raises(SentrayError, match=r"part2\.parquet") as error:
+def test_the_output_can_be_partitioned(score: Score, out: Path, reviews: Path, tmp_path: Path, proved) -> None:
+    score(out=tmp_path / "plain", keep=("rating",))
+    wanted = {row["id"]: row for row in scored(tmp_path / "plain").to_pylist()}
+
+    score(partition_by="label")
+    names = {path.parent.name for path in (out / "scores").rglob("*.parquet")}
+    assert names == {"label=neg", "label=pos"}
+    part = next((out / "scores" / "label=neg").iterdir())
+    assert "label" not in pq.ParquetFile(part).schema_arrow.names
+    found = ds.dataset(out / "scores", partitioning="hive").to_table().to_pylist()
+    assert {row["id"]: row["label"] for row in found} == {id_: row["label"] for id_, row in wanted.items()}
+    proved(out, reviews)
+
+    score(out=tmp_path / "by_rating", partition_by="rating", keep=("rating",), rows_per_file=20)
+    folders = sorted((tmp_path / "by_rating" / "scores").iterdir())
+    assert [folder.name for folder in folders] == [f"rating={rating}" for rating in range(10)]
+    found = ds.dataset(tmp_path / "by_rating" / "scores", partitioning="hive").to_table().to_pylist()
+    assert {row["id"]: row["rating"] for row in found} == {id_: row["rating"] for id_, row in wanted.items()}
+    proved(tmp_path / "by_rating", reviews)
+
+
+@pytest.mark.usefixtures("light")
+def test_a_partition_needs_a_column_of_few_values(score: Score, tmp_path: Path, proved) -> None:
+    with pytest.raises(SentrayError, match="--partition-by rating is no column"):
+        score(partition_by="rating")
+    table = pa.table({"text": ["good"] * 1002, "city": [None, "", *map(str, range(1000))]})
+    pq.write_table(table, tmp_path / "many.parquet")
+    with pytest.raises(SentrayError, match="1,001 values of city"):
+        score(input=tmp_path / "many.parquet", keep=("city",), partition_by="city")
+    pq.write_table(table.slice(0, 5), tmp_path / "few.parquet")
+    score(input=tmp_path / "few.parquet", keep=("city",), partition_by="city", out=tmp_path / "few")
+    folders = {
+        path.name: pq.ParquetFile(next(path.iterdir())).metadata.num_rows
+        for path in (tmp_path / "few/scores").iterdir()
+    }
+    assert folders == {"city=__HIVE_DEFAULT_PARTITION__": 2, "city=0": 1, "city=1": 1, "city=2": 1}
+    proved(tmp_path / "few", tmp_path / "few.parquet")
+
+
+@pytest.mark.usefixtures("light")
+def test_small_shards_are_gathered(score: Score, out: Path, reviews: Path, tmp_path: Path, proved) -> None:
+    score(out=tmp_path / "plain")
+    summary = score(rows_per_file=152)
+    parts = sorted((out / "scores").iterdir())
+    assert [pq.ParquetFile(part).metadata.num_rows for part in parts] == [151, 149]
+    assert scored(out).equals(scored(tmp_path / "plain"))
+    assert score(rows_per_file=152) == summary
+    proved(out, reviews)
+
+
+@pytest.mark.usefixtures("light")
+def test_new_files_are_scored_when_asked_for(score: Score, out: Path, reviews: Path, proved) -> None:
+    score()
+    before = files(out / "scores")
+    table = pa.table({"id": ["r1", "new"], "text": ["good", "bad"], "label": ["pos", "neg"]})
+    pq.write_table(table.append_column("rating", pa.array([1, 2], pa.int8())), reviews / "added.parquet")
+    with pytest.raises(SentrayError, match=r"added\.parquet is new.*--new-input"):
         score()
-    assert "\n" not in str(error.value)
-    assert not (out / "summary.json").exists()
+    summary = score(new_input=True)
+    assert (summary["rows"], summary["quarantined"]["duplicate_id"]) == (306, 1)
+    after = files(out / "scores")
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 1
+    assert score() == summary
+    proved(out, reviews)
+
+
+@pytest.mark.usefixtures("light")
+def test_a_second_run_keeps_out(score: Score, out: Path) -> None:
+    with Ledger(str(out)).lease(), pytest.raises(SentrayError, match=r"out is being written by another run"):
+        score()
+    assert score()["rows"] == 304
+
+
+@pytest.mark.usefixtures("light")
+def test_the_plan_is_shown_before_and_the_accounts_after(score: Score, console) -> None:
+    summary = score()
+    plan, workers, *end = [line for line in console.lines if line]
+    assert re.search(r"4 files \(parquet\), 0\.\d MB, 4 shards, 0 of them committed before", plan)
+    assert re.search(r"1, with 1 CPU each, about \d+ MB of memory each; engine ", workers)
+    assert any(re.match(r"scored +300 +98\.7%", line) for line in end)
+    assert any(re.match(r"  null_text +2 +0\.7%", line) for line in end)
+    assert any(line.startswith("words known: 49") for line in end)
+    assert summary["start_seconds"] == pytest.approx(
+        summary["start_ray_seconds"] + summary["start_workers_seconds"], abs=0.01
+    )
+    assert summary["core_hours"] == pytest.approx(summary["worker_seconds"] / 3600, abs=1e-5)
+    assert summary["peak_rss_mb"] > 50
+    assert summary["bytes"] > summary["unread_bytes"] == 0
+    assert "4 quarantined, 4 of 4 shards" in console.shown[-1]
 
 
 @pytest.mark.usefixtures("light")

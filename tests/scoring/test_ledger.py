@@ -1,75 +1,164 @@
 """The output folder: files appear whole, what a killed run left is cleaned up, other jobs are refused."""
 
-from dataclasses import replace
+import json
+import pickle
+import resource
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
+from sentray.corpus.shards import PLAN_SCHEMA, ShardPlan
+from sentray.corpus.source import Source, SourceFile
 from sentray.errors import SentrayError
-from sentray.scoring.ledger import Ledger, Plan
+from sentray.scoring import segments
+from sentray.scoring.ledger import CommitLog, Gathered, Header, Ledger, Part, Record, partition_folder
 
-PLAN = Plan(
-    bundle="b" * 64,
-    input="reviews.csv",
-    files=[["reviews.csv", 10, 1]],
-    shards=[{"index": 0}, {"index": 1}],
-    columns={"keep": []},
-    schema={"id": "string"},
-)
+MakeRun = Callable[..., Any]
 
 
-def commit(ledger: Ledger, shard: int) -> None:
-    part = ledger.part(shard, PLAN.bundle)
-    ledger.write(part, b"scores")
-    ledger.commit(shard, {"shard": shard, "part": part})
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
 
 
-def test_remembers_what_is_committed_and_still_there(tmp_path: Path) -> None:
-    ledger = Ledger(str(tmp_path / "out"))
-    ledger.open(PLAN)
-    for shard in (0, 1):
-        commit(ledger, shard)
-    (tmp_path / "out" / ledger.part(1, PLAN.bundle)).unlink()
-    again = Ledger((tmp_path / "out").as_uri() + "/")
-    again.open(PLAN)
-    assert list(again.committed()) == [0]
-    assert again.summary() is None
+def record(shard: int, rows: int = 1) -> Record:
+    return Record(shard, (), None, {"rows": rows, "scored": rows, "quarantined": {}})
 
 
-def test_cleans_up_after_a_kill_and_touches_nothing_else(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    (out / "_sentray").mkdir(parents=True)
-    halves = [out / "_sentray" / f".plan.json.{'0' * 32}", out / f".summary.json.{'a' * 32}"]
-    halves[0].write_text("{")
-    Ledger(str(out)).open(PLAN)
-    halves[1].write_text("{")
-    (out / ".gitignore").write_text("*")
-    Ledger(str(out)).open(PLAN)
-    assert not any(half.exists() for half in halves)
-    assert (out / ".gitignore").exists()
+def test_goes_on_with_the_stored_plan(run: MakeRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run()
+    plan = first.open()
+    first.score(plan[:2])
+    assert first.committed() == [0, 1]
+    assert len(plan) == 4
+
+    def never(*_: Any) -> None:
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr("sentray.corpus.shards.plan_shards", never)
+    again = run(out.as_uri() + "/")
+    assert again.open() == plan
+    assert again.committed() == [0, 1]
+    assert again.ledger.summary() is None
+
+
+def test_a_shard_counts_when_all_its_files_are_there(run: MakeRun, out: Path) -> None:
+    job = run()
+    job.score(job.open())
+    (out / job.ledger.part_name(1, job.digest)).unlink()
+    assert job.committed() == [0, 2, 3]
+    (out / job.ledger.quarantine_name(2)).unlink()
+    assert job.committed() == [0, 3]
+    assert sorted(record.shard for record in job.ledger.recorded()) == [0, 1, 2, 3]
+    job.score(job.open()[1:2])
+    assert job.committed() == [0, 1, 3]
+
+
+def test_cleans_up_after_a_kill_and_touches_nothing_else(run: MakeRun, out: Path) -> None:
+    job = run()
+    plan = job.open()
+    job.score(plan[:1])
+    job.files(plan[2])
+    kept = [out / ".gitignore", out / "scores" / "notes.txt", out / "scores" / f"part-000001-{'c' * 12}.parquet"]
+    halves = [out / folder / f".x.parquet.{'0' * 32}" for folder in ("", "_sentray", "scores", "_sentray/ledger")]
+    for file in (*kept, *halves):
+        file.write_text("x")
+    loose = [out / job.ledger.part_name(2, job.digest), out / job.ledger.quarantine_name(2)]
+    assert all(file.exists() for file in loose)
+    job.open()
+    assert not any(file.exists() for file in (*halves, *loose))
+    assert all(file.exists() for file in kept)
+    assert job.committed() == [0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"bundle": "c" * 64}, "was made by another bundle"),
-        ({"input": "other.csv"}, r"from the input reviews\.csv, and other\.csv is not the same now;"),
-        ({"files": [["reviews.csv", 10, 2]]}, r"reviews\.csv has changed"),
-        ({"files": [["more.csv", 1, 1], ["reviews.csv", 10, 1]]}, r"more\.csv is new"),
-        ({"files": []}, r"reviews\.csv is gone"),
-        ({"shards": [{"index": 0}]}, "another --shard-size"),
-        ({"columns": {"keep": ["x"]}}, "other columns"),
+        ({"input": "other.csv"}, r"from the input .*reviews, and other\.csv is not the same now;"),
+        ({"shard_size": 2}, "another --shard-size"),
+        ({"columns": {"text": "text", "id": "id", "keep": ("x",)}}, "other columns"),
+        ({"schema": {"id": "int64"}}, "another output schema"),
+        ({"rows_per_file": 10}, "another --rows-per-file"),
+        ({"partition_by": "label"}, "another --partition-by"),
     ],
 )
-def test_refuses_another_job(tmp_path: Path, change: dict, message: str) -> None:
-    ledger = Ledger(str(tmp_path / "out"))
-    ledger.open(PLAN)
-    Ledger(str(tmp_path / "out")).open(replace(PLAN, **change))
-    ledger.open(PLAN)
+def test_refuses_another_job(run: MakeRun, change: dict[str, Any], message: str) -> None:
+    job = run()
+    job.open()
     # Until a shard is written there is nothing to mix up; from then on there is.
-    ledger.write(ledger.part(0, PLAN.bundle), b"")
+    run(**change).open()
+    job.score(job.open()[:1])
+    with pytest.raises(SentrayError, match=message) as error:
+        run(**change).open()
+    assert "\n" not in str(error.value)
+    assert job.committed() == [0]
+
+
+def copy(reviews: Path, name: str) -> None:
+    shutil.copy(reviews / "part3.parquet", reviews / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda reviews: (reviews / "part3.parquet").unlink(), r"\(part3\.parquet is gone\)"),
+        (lambda reviews: copy(reviews, "part4.parquet"), r"part4\.parquet is new\); add --new-input"),
+        (lambda reviews: copy(reviews, "part2.parquet"), r"\(part2\.parquet has changed\)"),
+    ],
+)
+def test_refuses_a_changed_input(run: MakeRun, reviews: Path, change: Callable[[Path], Any], message: str) -> None:
+    job = run()
+    job.score(job.open())
+    change(reviews)
     with pytest.raises(SentrayError, match=message):
-        Ledger(str(tmp_path / "out")).open(replace(PLAN, **change))
+        job.open()
+
+
+def test_new_input_extends_the_plan(run: MakeRun, reviews: Path, out: Path) -> None:
+    job = run().whole()
+    before = job.open()
+    copy(reviews, "another.parquet")
+    plan = job.open(new_input=True)
+    assert plan[:4] == before[:]
+    assert [piece.name for piece in plan[4].pieces] == ["another.parquet"]
+    assert job.ledger.summary() is None
+    assert job.committed() == [0, 1, 2, 3]
+    assert job.open() == plan
+    assert len(list((out / "_sentray").glob("plan-*"))) == 1
+    (reviews / "part0.parquet").unlink()
+    with pytest.raises(SentrayError, match=r"part0\.parquet is gone"):
+        job.open(new_input=True)
+
+
+def test_a_kill_while_the_plan_is_extended_is_harmless(run: MakeRun, reviews: Path, monkeypatch) -> None:
+    job = run()
+    plan = job.open()
+    job.score(plan)
+    copy(reviews, "another.parquet")
+    write = Ledger.write
+
+    def killed(ledger: Ledger, name: str, content: bytes) -> None:
+        if name.endswith("plan.json"):
+            raise KeyboardInterrupt
+        write(ledger, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            job.open(new_input=True)
+    with pytest.raises(SentrayError, match="is new"):
+        job.open()
+    assert len(job.open(new_input=True)) == 5
+    assert job.committed() == [0, 1, 2, 3]
 
 
 def test_says_what_it_cannot_write(tmp_path: Path) -> None:
@@ -80,8 +169,182 @@ def test_says_what_it_cannot_write(tmp_path: Path) -> None:
         Ledger("wrong://x")
 
 
-def test_refuses_a_damaged_plan(tmp_path: Path) -> None:
-    Ledger(str(tmp_path)).open(PLAN)
-    (tmp_path / "_sentray" / "plan.json").write_text("{")
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    folder = Ledger(str(tmp_path))
+    folder.write("a/b", b"old")
+    with pytest.raises(TypeError), folder.create("a/b") as output:
+        output.write("no bytes")
+    assert [path.read_bytes() for path in (tmp_path / "a").iterdir()] == [b"old"]
+    folder.write("a/b", b"new")
+    assert folder.read("a/b") == b"new"
+    assert folder.read("a/c") is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"header": {}}', '{"header": {"bundle": 1}}'])
+def test_refuses_a_damaged_plan(run: MakeRun, out: Path, content: str) -> None:
+    run().open()
+    (out / "_sentray" / "plan.json").write_text(content)
     with pytest.raises(SentrayError, match=r"plan\.json cannot be read"):
-        Ledger(str(tmp_path)).open(PLAN)
+        run().open()
+
+
+@pytest.mark.parametrize("name", ["plan-000001.parquet", "files-000001.parquet"])
+def test_refuses_damaged_tables(run: MakeRun, out: Path, name: str) -> None:
+    job = run()
+    job.score(job.open())
+    file = out / "_sentray" / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(SentrayError, match=name) as error:
+        job.open()
+    assert "\n" not in str(error.value)
+    file.unlink()
+    with pytest.raises(SentrayError, match=name):
+        job.open()
+
+
+@pytest.mark.parametrize("line", ['{"shard', '{"shard": 1}', "[]", json.dumps(record(99).to_json())])
+def test_names_a_damaged_ledger(run: MakeRun, out: Path, line: str) -> None:
+    job = run()
+    job.score(job.open())
+    with (out / "_sentray/ledger/000000.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(SentrayError, match=r"_sentray/ledger.* cannot be read .*delete it"):
+        job.committed()
+
+
+def test_refuses_a_folder_of_other_things(run: MakeRun, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("much work")
+    for start in (run().open, run().ledger.lease):
+        with pytest.raises(SentrayError, match=r"holds thesis\.tex"):
+            start()
+    with pytest.raises(SentrayError, match=r"thesis\.tex.* cannot be read"):
+        run(out / "thesis.tex").open()
+
+
+def test_travels_to_workers(run: MakeRun, out: Path) -> None:
+    job = run()
+    job.open()
+    content = pickle.dumps(job.ledger)
+    assert len(content) < 1000
+    part = pickle.loads(content).put(job.ledger.part_name(7, job.digest), b"scores", 3)
+    assert part == Part(f"scores/part-000007-{'b' * 12}.parquet", 3, 6, part.sha256)
+    assert (out / part.name).read_bytes() == b"scores"
+
+
+@pytest.mark.parametrize("value", ["a b", "x/y=z", "ä", "50%", "", None, 7, ".."])
+def test_partition_folders_are_read_back(tmp_path: Path, value: object) -> None:
+    folder = tmp_path / partition_folder("my col", value)
+    assert folder.parent == tmp_path
+    folder.mkdir()
+    pq.write_table(pa.table({"id": ["1"]}), folder / "part.parquet")
+    table = ds.dataset(
+        tmp_path, partitioning=ds.partitioning(pa.schema([("my col", pa.string())]), flavor="hive")
+    ).to_table()
+    assert table["my col"].to_pylist() == [str(value) if value not in (None, "") else None]
+
+
+def test_the_log_writes_when_it_is_due(tmp_path: Path) -> None:
+    now = [0.0]
+    log = CommitLog(Ledger(str(tmp_path)), "log", clock=lambda: now[0])
+    written = lambda: len(list(tmp_path.glob("log/*")))  # noqa: E731
+    log.add(record(0))
+    assert written() == 0
+    now[0] = 0.6
+    log.flush(only_if_due=True)
+    assert written() == 1
+    # A long run writes rarely, yet not after more than a minute.
+    for now[0], files in ((1000.0, 2), (1009.0, 2), (1011.0, 3), (1e6, 4), (1e6 + 59, 4), (1e6 + 61, 5)):
+        log.add(record(1))
+        assert written() == files
+    log.add(record(2))
+    log.close()
+    log.close()
+    assert written() == 6
+    lines = list(segments.newest_first(Ledger(str(tmp_path)), "log", dict))
+    assert [line["shard"] for line in lines] == [2, 1, 1, 1, 1, 1, 1, 0]
+
+
+def test_small_segments_are_merged_and_the_last_line_stays_the_last(tmp_path: Path, monkeypatch) -> None:
+    folder = Ledger(str(tmp_path))
+    with CommitLog(folder, "log") as log:
+        for number in range(100):
+            log.add(record(number % 7, number))
+            log.flush()
+    before = list(segments.newest_first(folder, "log", dict))
+    monkeypatch.setattr(segments, "MERGED_BYTES", 4000)
+    delete = Ledger.delete
+    monkeypatch.setattr(Ledger, "delete", lambda folder, name: None)
+    segments.merge(folder, "log")
+    # As after a kill between: old files are still there and change nothing.
+    last = {line["shard"]: line for line in reversed(list(segments.newest_first(folder, "log", dict)))}
+    assert last == {line["shard"]: line for line in reversed(before)}
+    monkeypatch.setattr(Ledger, "delete", delete)
+    segments.merge(folder, "log")
+    assert list(segments.newest_first(folder, "log", dict))[:7] == before[:7]
+    assert len(segments.segments(folder, "log")) < 10
+    CommitLog(folder, "log").add(record(1))
+
+
+def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened and resumed in seconds; the rows lie in one gathered file, so that no million files are needed here."""
+    count = 1_000_000
+    names = pa.array([f"part{number}.parquet" for number in range(1000)])
+    index = pa.array(np.arange(count) // 1000, pa.int32())
+    of_file = pa.DictionaryArray.from_arrays(index, names)
+    nothing = pa.nulls(count, pa.dictionary(pa.int32(), pa.string()))
+    start = np.arange(count) % 1000
+    columns = [
+        of_file,
+        of_file,
+        start,
+        start + 1,
+        start,
+        nothing,
+        nothing,
+        np.arange(count),
+        start,
+        np.ones(count, int),
+    ]
+    plan = ShardPlan(pa.table(columns, schema=PLAN_SCHEMA), "parquet")
+    monkeypatch.setattr("sentray.corpus.shards.plan_shards", lambda *_: plan)
+    files = tuple(SourceFile(name, name, 1000, 5) for name in names.to_pylist())
+    source = Source("reviews", "parquet", files)
+    header = Header("b" * 64, "reviews", 64, {}, {}, rows_per_file=10**9)
+    ledger = Ledger(str(tmp_path))
+
+    began = time.perf_counter()
+    ledger.open(header, source)
+    opened = time.perf_counter() - began
+    counts = {"rows": 1, "scored": 1, "quarantined": {}, "labels": {"neg": 1}, "histogram": [0] * 20}
+    line = json.dumps(
+        Record(123456, (Part(ledger.part_name(123456, "b" * 64, True), 1, 1, "0" * 64),), None, counts).to_json(),
+        separators=(",", ":"),
+    )
+    half = count // 4
+    (tmp_path / "_sentray/ledger").mkdir()
+    for number in range(0, half, 25_000):
+        some = "\n".join(
+            line.replace("123456", f"{shard:06d}".lstrip("0") or "0", 1).replace("123456", f"{shard:06d}")
+            for shard in range(number, number + 25_000)
+        )
+        (tmp_path / f"_sentray/ledger/{number:06d}.jsonl").write_text(some)
+    part = ledger.put(ledger.part_name(0, "b" * 64), b"x", half)
+    with ledger.gatherings() as log:
+        log.add(Gathered(part, [[shard, 1] for shard in range(half)]))
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    again = ledger.open(header, source)
+    resumed = time.perf_counter() - began
+    began = time.perf_counter()
+    done = np.zeros(count, bool)
+    for record in ledger.records():
+        done[record.shard] = True
+    read = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"opened {opened:.1f} s, resumed {resumed:.1f} s, read {read:.1f} s, {peak / 1e3:.0f} MB more")
+    assert len(again) == count
+    assert done.sum() == half
+    assert opened + resumed + read < 60
+    assert peak < 400_000

@@ -1,0 +1,210 @@
+"""`sentray bench score`: the stages of scoring, the whole job, and what else predicts, on the same texts."""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sentray import cluster
+from sentray.bench import child, reviews
+from sentray.bench.rivals import RIVALS, Measured, Rival, measure
+from sentray.bench.stages import STAGES
+from sentray.config import BenchScoreSettings, ScoreSettings, TrainSettings
+from sentray.console import Console, count
+from sentray.corpus.dataset import Corpus
+from sentray.errors import SentrayError
+from sentray.scoring.job import score
+from sentray.training.run import train
+
+WORKERS = (1, 2)
+SAMPLE_ROWS = 20_000
+"""Reviews that the stages and the others are measured with; they are the first of those of the whole job."""
+TOGETHER = "together"
+STORED_BYTES = 2_000
+"""Of a made review, with room for what is written beside it."""
+
+
+Summary = dict[str, Any]
+"""What a job says of itself, and `start_ray_seconds`."""
+
+
+def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any]:
+    """Measure and print.
+
+    Returns:
+        The figures with stable keys; `mb` are UTF-8 megabytes of text, and what was not measured is None.
+
+    Raises:
+        SentrayError: The reviews or the bundle cannot be used, or the disk is too small.
+    """
+    with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
+        bench = _Bench(settings, Path(scratch), console)
+        stages = bench.stages()
+        rivals = {rival.key: bench.rival(rival) for rival in RIVALS}
+        jobs = [bench.job(bench.reviews, workers) for workers in WORKERS]
+        memory = [bench.memory(rows) for rows in _curve(settings.memory_rows)]
+    figures = {"corpus": bench.corpus, "cores": len(os.sched_getaffinity(0)), **_figures(stages, rivals, jobs, memory)}
+    _show(console, figures, jobs, rivals)
+    return figures
+
+
+def _curve(rows: int) -> list[int]:
+    return [max(rows // 100, 1), max(rows // 10, 1), rows] if rows else []
+
+
+class _Bench:
+    def __init__(self, settings: BenchScoreSettings, folder: Path, console: Console) -> None:
+        self.settings, self.folder, self.console = settings, folder, console
+        self.labelled, self.sample = folder / "labelled.parquet", folder / "sample.parquet"
+        self.corpus, self._table = reviews.labelled(settings.seed)
+        pq.write_table(self._table, self.labelled)
+        self.reviews = settings.reviews or self.make("reviews", settings.rows)
+        pq.write_table(_first_rows(self.reviews), self.sample)
+        self.bundle = settings.bundle or self.train()
+
+    def make(self, name: str, rows: int) -> str:
+        """Reviews to score, which lie on the disk when this returns."""
+        needed, free = rows * STORED_BYTES, shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise SentrayError(
+                f"{rows:,} reviews take some {needed / 1e9:,.0f} GB and {self.folder} has {free / 1e9:,.0f} GB left; "
+                "set TMPDIR to a folder with more room, or take fewer"
+            )
+        self.console.progress(f"making {rows:,} reviews")
+        reviews.write_reviews(self._table["text"], self.folder / name, rows, self.settings.seed)
+        os.sync()
+        return str(self.folder / name)
+
+    def train(self) -> str:
+        self.console.progress(f"training a model on {self.corpus}")
+        out = str(self.folder / "model")
+        train(TrainSettings(corpus=str(self.labelled), out=out, seed=self.settings.seed), Console())
+        return out
+
+    def stages(self) -> dict[str, Any]:
+        self.console.progress("stages of scoring, one core")
+        with child.on_cores(1):
+            arguments = (self.bundle, self.reviews, SAMPLE_ROWS, self.labelled)
+            found: dict[str, Any] = child.run("scoring stage by stage", "sentray.bench.stages", *arguments)
+        return found
+
+    def rival(self, rival: Rival) -> Measured:
+        self.console.progress(f"{rival.title}, one core")
+        return measure(rival, self.labelled, self.sample, self.bundle)
+
+    def job(self, source: str, workers: int) -> Summary:
+        """A whole job with Ray and all on as many cores as there are workers, so that a core is a core."""
+        self.console.progress(f"the whole job, {count(workers, 'worker')}")
+        out, verbose = self.folder / "scored", self.settings.verbose
+        settings = ScoreSettings(bundle=self.bundle, input=source, out=str(out), workers=workers, verbose=verbose)
+        began = time.perf_counter()
+        with child.on_cores(workers), cluster.connect(None, cpus=workers, verbose=verbose):
+            ray_seconds = time.perf_counter() - began
+            summary = score(settings, Console())
+        shutil.rmtree(out)
+        return {**summary, "start_ray_seconds": ray_seconds}
+
+    def memory(self, rows: int) -> Summary:
+        source = self.make("memory", rows)
+        summary = self.job(source, WORKERS[-1])
+        shutil.rmtree(source)
+        return summary
+
+
+def _first_rows(source: str) -> pa.Table:
+    """Texts of the first reviews that can be read."""
+    corpus = Corpus.plan(source, ScoreSettings(bundle="", input=source, out=""), need_label=False)
+    tables: list[pa.Table] = []
+    for shard in corpus.shards:
+        for table in corpus.read(shard):
+            tables.append(table.filter(table["reason"].is_null()).select(["text"]))
+            if sum(table.num_rows for table in tables) >= SAMPLE_ROWS:
+                return pa.concat_tables(tables).slice(0, SAMPLE_ROWS)
+    return pa.concat_tables(tables)
+
+
+def _figures(
+    stages: dict[str, Any], rivals: dict[str, Measured], jobs: list[Summary], memory: list[Summary]
+) -> dict[str, Any]:
+    rows, size = stages["rows"], stages["bytes"] / 1e6
+    one, two = jobs
+    figures: dict[str, Any] = {
+        "rows": one["rows"],
+        "kb_per_row": 1000 * size / rows,
+        "engine": stages["engine"],
+        "rows_per_s_per_core": one["rows_per_s"],
+        "rows_per_s_2_workers": two["rows_per_s"],
+        "speedup_2_workers": two["rows_per_s"] / one["rows_per_s"],
+        "peak_rss_mb": max(job["peak_rss_mb"] for job in jobs),
+        "startup_ray_s": two["start_ray_seconds"],
+        "startup_workers_s": two["start_workers_seconds"],
+        "accuracy": stages["accuracy"],
+    }
+    for stage, seconds in (stages["seconds"] | {TOGETHER: sum(stages["seconds"].values())}).items():
+        figures |= {f"{stage}_rows_per_s": rows / seconds, f"{stage}_mb_per_s": size / seconds}
+    for key, rival in rivals.items():
+        figures[f"rows_per_s_{key}"] = rival.rows_per_s
+        figures[f"accuracy_{key}"] = rival.accuracy
+        figures[f"ratio_to_{key}"] = one["rows_per_s"] / rival.rows_per_s if rival.rows_per_s else None
+    shown = ("rows", "rows_per_s", "peak_rss_mb")
+    figures["memory"] = [{name: job[name] for name in shown} for job in memory]
+    return figures
+
+
+def _show(console: Console, figures: dict[str, Any], jobs: list[Summary], rivals: dict[str, Measured]) -> None:
+    size, shown = figures["kb_per_row"] / 1000, (*STAGES, TOGETHER)
+    console.table(
+        [f"one process, one core, engine {figures['engine']}", "reviews/s", "MB/s"],
+        [[stage, round(figures[f"{stage}_rows_per_s"]), round(figures[f"{stage}_mb_per_s"])] for stage in shown],
+    )
+    console.say()
+    console.table(
+        ["whole job, Parquet to Parquet through Ray", "reviews/s", "MB/s", "ratio", "worker's peak MB"],
+        [
+            [
+                f"{count(workers, 'worker')} on as many cores",
+                round(job["rows_per_s"]),
+                round(job["rows_per_s"] * size),
+                job["rows_per_s"] / jobs[0]["rows_per_s"],
+                round(job["peak_rss_mb"]),
+            ]
+            for workers, job in zip(WORKERS, jobs, strict=True)
+        ],
+    )
+    console.say()
+    measured = [(rival.title, rivals[rival.key], figures[f"ratio_to_{rival.key}"]) for rival in RIVALS]
+    ours = Measured(figures["rows_per_s_per_core"], figures["accuracy"])
+    console.table(
+        ["the same texts, one core", "reviews/s", "MB/s", "sentray is faster", "accuracy"],
+        [
+            [title, *_cells(found, size, ratio)]
+            for title, found, ratio in [("sentray: whole job, Parquet to Parquet", ours, 1.0), *measured]
+        ],
+    )
+    for title, found, _ in measured:
+        if found.note:
+            console.say(f"{title}: {found.note}")
+    console.say()
+    if figures["memory"]:
+        console.table(
+            ["reviews", "reviews/s, 2 workers", "worker's peak MB"],
+            [[run["rows"], round(run["rows_per_s"]), round(run["peak_rss_mb"])] for run in figures["memory"]],
+        )
+        console.say()
+    console.say(
+        f"{figures['rows']:,} reviews of {figures['kb_per_row']:.1f} kB; accuracy on the test rows of "
+        f"{figures['corpus']}; start-up apart: Ray {figures['startup_ray_s']:.1f} s, workers "
+        f"{figures['startup_workers_s']:.1f} s"
+    )
+
+
+def _cells(found: Measured, size: float, ratio: float | None) -> list[str]:
+    accuracy = "-" if found.accuracy is None else f"{found.accuracy:.3f}"
+    if found.rows_per_s is None:
+        return ["-", "-", "-", "-"]
+    return [f"{found.rows_per_s:>9,.0f}", f"{found.rows_per_s * size:>6,.1f}", f"{ratio:>6.2f} times", accuracy]

@@ -1,0 +1,192 @@
+"""An output folder on any file system: files appear in it under their names whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from sentray.corpus.files import first_line
+from sentray.errors import SentrayError
+
+HALF_WRITTEN = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}")
+"""What a killed writer leaves behind, as a name within the folder."""
+
+
+class Output:
+    """A file that is being written: takes bytes, counts them and hashes them.
+
+    Attributes:
+        bytes: written so far.
+    """
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream, self._digest = stream, hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, content: pa.Buffer | bytes) -> None:
+        """Append to the file."""
+        self._stream.write(content)
+        self._digest.update(content)
+        self.bytes += len(content)
+
+    def flush(self) -> None:
+        """Do nothing: the file counts only when it is whole. Arrow's writers ask for the method."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what was written, 64 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+class Folder:
+    """A folder, local or on any pyarrow file system; a small value that travels to the workers.
+
+    Args:
+        out: Path or URI.
+
+    Raises:
+        SentrayError: When the place cannot be reached.
+    """
+
+    def __init__(self, out: str) -> None:
+        self.out = out.rstrip("/")
+        try:
+            if "://" in out:
+                self._filesystem, root = pafs.FileSystem.from_uri(out.rstrip("/"))
+            else:
+                self._filesystem, root = pafs.LocalFileSystem(), os.path.abspath(out)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SentrayError(f"the output {out} cannot be reached: {first_line(error)}") from error
+        self._root = root.rstrip("/")
+        self.local = isinstance(self._filesystem, pafs.LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Where the file system has a name of the folder."""
+        return f"{self._root}/{name}".rstrip("/")
+
+    def write(self, name: str, content: pa.Buffer | bytes) -> None:
+        """Put a file into the folder, whole or not at all; one of that name is replaced.
+
+        Raises:
+            SentrayError: When the file system refuses, for instance because it is full.
+        """
+        with self.create(name) as output:
+            output.write(content)
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[Output]:
+        """Write a file piece by piece; it appears at the end of the block, or not at all when the block raises.
+
+        Raises:
+            SentrayError: When the file system refuses, for instance because it is full.
+        """
+        folder, _, base = name.rpartition("/")
+        # An object appears when its upload is complete: a plain write is already whole or not at all.
+        target = f"{folder}/.{base}.{uuid.uuid4().hex}".lstrip("/") if self.local else name
+        try:
+            if self.local:
+                self._filesystem.create_dir(self.path(folder))
+            with self._filesystem.open_output_stream(self.path(target)) as stream:
+                output = Output(stream)
+                yield output
+            if self.local:
+                self._filesystem.move(self.path(target), self.path(name))
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self._filesystem.delete_file(self.path(target))
+            if isinstance(error, OSError):
+                raise SentrayError(
+                    f"{self.out}/{name} cannot be written ({first_line(error)}); make room or check the "
+                    "permissions, then run the same command again to go on"
+                ) from error
+            raise
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a value as JSON for people to read."""
+        self.write(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def open_file(self, name: str) -> pa.NativeFile:
+        """Open a file for reading at any place; it is closed by the caller.
+
+        Raises:
+            FileNotFoundError: When it is not there.
+            OSError: When it cannot be read.
+        """
+        return self._filesystem.open_input_file(self.path(name))
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none.
+
+        Raises:
+            SentrayError: When it cannot be read.
+        """
+        try:
+            with self.open_file(name) as stream:
+                return bytes(stream.readall())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.damaged(name, error) from error
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The value that a file holds as JSON, None where there is no file.
+
+        Raises:
+            SentrayError: When it cannot be read or is no JSON object.
+        """
+        content = self.read(name)
+        if content is None:
+            return None
+        try:
+            value = json.loads(content)
+            if not isinstance(value, dict):
+                raise ValueError("it is no JSON object")
+        except ValueError as error:
+            raise self.damaged(name, error) from error
+        return value
+
+    def damaged(self, name: str, error: BaseException, cure: str = "choose another --out") -> SentrayError:
+        """The sentence for a file of the folder that is not what sentray wrote."""
+        return SentrayError(f"{self.out}/{name} cannot be read ({first_line(error)}); {cure}")
+
+    def names(self, folder: str = "", recursive: bool = False) -> list[str]:
+        """What lies in a folder, relative to this one; with `recursive` the files in it at any depth.
+
+        Raises:
+            SentrayError: When the place cannot be listed.
+        """
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
+        start = len(self._root) + 1
+        try:
+            found = self._filesystem.get_file_info(selector)
+        except OSError as error:
+            raise SentrayError(f"{self.out} cannot be read ({first_line(error)}); choose another --out") from error
+        return [info.path[start:] for info in found if not recursive or info.type != pafs.FileType.Directory]
+
+    def delete(self, name: str) -> None:
+        """Remove a file or a folder with all it holds; that it is gone already does not matter.
+
+        Raises:
+            SentrayError: When the file system refuses.
+        """
+        try:
+            kind = self._filesystem.get_file_info(self.path(name)).type
+            if kind == pafs.FileType.Directory:
+                self._filesystem.delete_dir(self.path(name))
+            elif kind != pafs.FileType.NotFound:
+                self._filesystem.delete_file(self.path(name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SentrayError(
+                f"{self.out}/{name} cannot be removed ({first_line(error)}); check the permissions"
+            ) from error

@@ -1,0 +1,200 @@
+"""One run at a time in an output folder: a small file says who works there, and is renewed as long as it does.
+
+A lease is stale when it was not renewed for half a minute, and at once when its process was on this machine and is
+no more. On a local file system, taking and renewing it happen under a lock of the folder, so that two runs cannot take
+it together. An object store has no such lock: there a run writes its name, waits, and reads again who is there.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from sentray.errors import SentrayError
+from sentray.scoring.folder import Folder
+from sentray.scoring.plans import OWN
+
+LEASE = f"{OWN}/lease.json"
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 30.0
+SETTLE_SECONDS = 1.0
+"""How long a run on an object store waits before it reads who came last."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who works in a folder: an id made for the run, its machine and process, and times in seconds since 1970."""
+
+    owner: str
+    host: str
+    pid: int
+    heartbeat: float
+    started: float
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The holder that a lease names.
+
+        Raises:
+            ValueError: When the values name none.
+        """
+        try:
+            kinds = {"owner": str, "host": str, "pid": int, "heartbeat": float, "started": float}
+            return cls(**{name: kind(values[name]) for name, kind in kinds.items()})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"it is no lease ({error})") from error
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process was on this machine and is no more."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was not renewed for long, or comes from a clock that differs from ours."""
+        return abs(time.time() - self.heartbeat) > STALE_SECONDS
+
+    def describe(self) -> str:
+        """Who it is and since when, for a sentence."""
+        seconds = max(0, round(time.time() - self.started))
+        return f"process {self.pid} on {self.host}, started {seconds // 60} min {seconds % 60} s ago"
+
+
+class Lease:
+    """The right to work in an output folder, held for the length of a `with` block.
+
+    Args:
+        folder: The output folder.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        now = time.time()
+        self._me = Holder(uuid.uuid4().hex, socket.gethostname(), os.getpid(), now, now)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
+        self._taken_by: Holder | None = None
+        self._renewed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Take the lease.
+
+        Raises:
+            SentrayError: When another run holds it, or the folder cannot be written.
+        """
+        self._require_free(self._read())
+        with self._lock():
+            # Another run may have taken it while this one looked whether the last holder is alive.
+            self._require_free(self._read(), patient=False)
+            self._write()
+        if not self._folder.local:
+            time.sleep(SETTLE_SECONDS)
+            if (holder := self._read()) and holder.owner != self._me.owner:
+                raise self._refusal(holder)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        # A folder that cannot be written any more must not hide why the run ended.
+        with contextlib.suppress(SentrayError), self._lock():
+            if (holder := self._read()) and holder.owner == self._me.owner:
+                self._folder.delete(LEASE)
+
+    def check(self) -> None:
+        """Make sure that this run still holds the lease.
+
+        Raises:
+            SentrayError: When another run took it over, because this one stood still for long.
+        """
+        if time.monotonic() - self._renewed > STALE_SECONDS:
+            self._renew()
+        if self._taken_by:
+            raise SentrayError(
+                f"{self._folder.out} was taken over by {self._taken_by.describe()}, because this run stood still; "
+                "let that one finish"
+            )
+
+    def _keep(self) -> None:
+        while not self._end.wait(HEARTBEAT_SECONDS):
+            # A full disk or a network that is down for a while is the job's to report.
+            with contextlib.suppress(SentrayError):
+                self._renew()
+
+    def _renew(self) -> None:
+        with self._lock():
+            holder = self._read()
+            if holder and holder.owner != self._me.owner:
+                self._taken_by = holder
+            else:
+                self._write()
+                self._renewed = time.monotonic()
+
+    def _require_free(self, holder: Holder | None, patient: bool = True) -> None:
+        """Refuse when a living run holds the lease; of one on another machine time shows whether it lives."""
+        if holder is None or holder.is_dead:
+            return
+        if patient and holder.is_late and holder.host != self._me.host:
+            time.sleep(HEARTBEAT_SECONDS * 1.5)
+            now = self._read()
+            if now and now != holder:
+                raise self._refusal(now)
+        if not holder.is_late:
+            raise self._refusal(holder)
+
+    def _refusal(self, holder: Holder) -> SentrayError:
+        return SentrayError(
+            f"{self._folder.out} is being written by another run ({holder.describe()}); let it finish, stop it, or "
+            "choose another --out"
+        )
+
+    def _read(self) -> Holder | None:
+        values = self._folder.read_json(LEASE)
+        if values is None:
+            return None
+        try:
+            return Holder.from_json(values)
+        except ValueError as error:
+            raise self._folder.damaged(LEASE, error, "delete it when no run works there") from error
+
+    def _write(self) -> None:
+        self._folder.write_json(LEASE, asdict(self._me) | {"heartbeat": time.time()})
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Keep other processes of local file systems out; where locks are not known, the heartbeat must do."""
+        if not self._folder.local:
+            yield
+            return
+        try:
+            os.makedirs(self._folder.path(OWN), exist_ok=True)
+            place = os.open(self._folder.path(OWN), os.O_RDONLY)
+        except OSError as error:
+            raise SentrayError(
+                f"{self._folder.out} cannot be written ({error.strerror}); check the permissions, or choose "
+                "another --out"
+            ) from error
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(place, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(place)

@@ -1,0 +1,108 @@
+"""Reading on the pool's actors: again where an object store is busy, and first of all the ids."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.fs as pafs
+
+from sentray.config import CorpusSettings
+from sentray.corpus.dataset import Rows, find_duplicates
+from sentray.corpus.readers import OnUnreadable, read_ids
+from sentray.corpus.shards import Shard
+from sentray.corpus.source import Source
+from sentray.errors import SentrayError
+from sentray.scoring.pool import Lost, Pool
+
+Ids = tuple[int, list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]]
+"""A shard's index, and file, rows and hashes of ids for each of its files."""
+
+READ_PAUSES = (0.5, 1.0, 2.0)
+"""Seconds to wait before a shard is read again whose object store was busy or hung up."""
+_WITH_COLUMNS = ("csv", "jsonl", "parquet")
+
+T = TypeVar("T")
+
+
+class UnreadableError(Exception):
+    """A shard could not be read; another attempt may help."""
+
+
+class ShardReader:
+    """A worker of the pool that reads shards; its `ids` are what `duplicates` needs.
+
+    Args:
+        source: Where the shards lie.
+        settings: What the columns are called.
+    """
+
+    def __init__(self, source: Source, settings: CorpusSettings) -> None:
+        self._source, self._settings = source, settings
+        local = source.filesystem is None or isinstance(source.filesystem, pafs.LocalFileSystem)
+        self._pauses = () if local else READ_PAUSES
+
+    def ids(self, shard: Shard) -> Ids:
+        """The shard's index, and hashes of the ids that a column gives its rows."""
+
+        def read(on_unreadable: OnUnreadable) -> Ids:
+            try:
+                return shard.index, list(read_ids(self._source, shard, self._settings, on_unreadable))
+            except SentrayError as error:
+                raise UnreadableError from error
+
+        return self._persist(read)
+
+    def _persist(self, read: Callable[[OnUnreadable], T]) -> T:
+        """Read a shard, again where an object store fails; at last what cannot be read is set aside."""
+        for pause in self._pauses:
+            try:
+                return read("raise")
+            except UnreadableError:
+                time.sleep(pause)
+        return read("quarantine")
+
+
+def duplicates(
+    pool: Pool, source: Source, shards: Sequence[Shard], tick: Callable[[int], None] = lambda done: None
+) -> dict[int, Rows]:
+    """Those rows whose id an earlier row has, by the index of their shard.
+
+    Ids that are made of file and row cannot occur twice, so formats without columns are not read.
+
+    Args:
+        pool: Of workers that are `ShardReader`s.
+        source: Where the shards lie.
+        shards: All of the plan.
+        tick: Called now and then with the number of shards that are done.
+
+    Raises:
+        SentrayError: When a shard cannot be read at all.
+    """
+    if source.format not in _WITH_COLUMNS:
+        return {}
+    found: dict[int, Any] = {}
+    for result in pool.map("ids", shards, tick=lambda: tick(len(found))):
+        if isinstance(result, Lost):
+            raise SentrayError(reading_kills(result.item))
+        index, blocks = result
+        found[index] = blocks
+        tick(len(found))
+
+    def in_order() -> Iterator[tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]:
+        for index in sorted(found):
+            for block in found.pop(index):
+                yield index, *block
+
+    return find_duplicates(in_order())
+
+
+def reading_kills(shard: Shard) -> str:
+    """The sentence for a shard whose reader dies each time."""
+    first, last = shard.pieces[0].path, shard.pieces[-1].path
+    files = first if first == last else f"one of the files {first} to {last}"
+    return (
+        f"the processes that read {files} died each time (out of memory, or damaged in a way that kills the reader); "
+        "leave it out, or take fewer --workers or a smaller --shard-size"
+    )

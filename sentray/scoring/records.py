@@ -1,0 +1,111 @@
+"""What the ledger holds: a line for each committed shard, and one for each file that shards were gathered in."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Self
+
+
+class Part(NamedTuple):
+    """A file of the output.
+
+    Attributes:
+        name: Within the output folder.
+        rows: Rows it holds.
+        bytes: Its size.
+        sha256: Digest of its content, 64 hexadecimal digits.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Record(NamedTuple):
+    """A committed shard.
+
+    Attributes:
+        shard: Index in the plan.
+        parts: Files with its scores: one, or one a value with `--partition-by`.
+        quarantine: File with its rows that were set aside, where there are any.
+        counts: JSON values; `rows` (those read), `scored` and `quarantined` (rows by reason) among them.
+    """
+
+    shard: int
+    parts: tuple[Part, ...]
+    quarantine: Part | None
+    counts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values; `from_json` brings it back."""
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The record that `to_json` made.
+
+        Raises:
+            ValueError: When the values are no record.
+        """
+        try:
+            shard, quarantine, counts = int(values["shard"]), values["quarantine"], values["counts"]
+            if shard < 0 or not {"rows", "scored", "quarantined"} <= counts.keys():
+                raise KeyError("counts")
+            parts = tuple(Part(*part) for part in values["parts"])
+            return cls(shard, parts, Part(*quarantine) if quarantine else None, counts)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it holds a line that is no record ({error})") from error
+
+
+class Gathered(NamedTuple):
+    """A published file that holds the scores of several shards.
+
+    Attributes:
+        part: The file.
+        members: Shard and rows of each staged part in it, in the order of its rows.
+    """
+
+    part: Part
+    members: list[list[int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values; `from_json` brings it back."""
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The record that `to_json` made.
+
+        Raises:
+            ValueError: When the values are no record.
+        """
+        try:
+            return cls(Part(*values["part"]), [[int(shard), int(rows)] for shard, rows in values["members"]])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it holds a line that is no record ({error})") from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a job is: two runs with equal headers and equal input write the same files.
+
+    Attributes:
+        bundle: Digest of the bundle.
+        input: URI of the input, as the user gave it.
+        shard_size: Aimed-at size of a shard in bytes.
+        columns: Settings that decide what is read from a row: `text`, `id` and `keep`.
+        schema: Columns of a file of scores and their types, as Arrow writes them.
+        rows_per_file: Rows that published files aim at; None where each shard's file is published as it is.
+        partition_by: Column whose values become folders; it is not in `schema`.
+    """
+
+    bundle: str
+    input: str
+    shard_size: int
+    columns: dict[str, Any]
+    schema: dict[str, str]
+    rows_per_file: int | None = None
+    partition_by: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The header as JSON values."""
+        return asdict(self)

@@ -1,0 +1,143 @@
+"""Input that cannot be read and output that cannot be written: the rest is scored, and the job goes on when mended."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sentray.bundle import Bundle
+from sentray.errors import SentrayError
+
+AS_NOBODY = """
+import os, sys
+import sentray.cli, sentray.scoring.job, sentray.scoring.lease
+if os.geteuid() == 0:
+    os.seteuid(65534)
+sentray.cli.main(sys.argv[1:])
+"""
+"""The command line without root's right to write everywhere."""
+
+pytestmark = pytest.mark.usefixtures("ray_session", "a_shard_a_file", "light")
+
+
+def test_truncated_and_empty_files_are_set_aside_and_the_others_scored(score, out: Path, reviews: Path, proved) -> None:
+    score(out=out.parent / "undisturbed")
+    wanted = proved(out.parent / "undisturbed", reviews).to_pylist()
+    content = (reviews / "part2.parquet").read_bytes()
+    (reviews / "part2.parquet").write_bytes(content[: len(content) // 2])
+    (reviews / "part4.parquet").touch()
+    with pytest.raises(SentrayError, match=r"MB of .*reviews are in files that cannot be read") as error:
+        score()
+    assert "\n" not in str(error.value)
+    assert not (out / "summary.json").exists()
+
+    summary = score(max_bad_rows=0.5)
+    assert summary["quarantined"] == {"unreadable_file": 2, "null_text": 1}
+    assert summary["unread_bytes"] == len(content) // 2
+    assert _unreadable(out) == [("part2.parquet", 1), ("part4.parquet", 1)]
+    # The damaged file held the rows 152 to 227.
+    assert proved(out, reviews).to_pylist() == [row for row in wanted if not 152 <= int(row["id"][1:]) < 228]
+
+
+def test_rows_before_the_damage_are_scored(score, out: Path, tmp_path: Path, make_reviews, proved) -> None:
+    # So much that several megabytes come before the damage: what is read at once with it is lost too.
+    lines = [json.dumps({"id": str(row), "text": 30 * text}) for row, text in enumerate(make_reviews(3000))]
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for name, chosen in (("a.jsonl.gz", lines[:2000]), ("b.jsonl.gz", lines[2000:])):
+        (folder / name).write_bytes(gzip.compress("\n".join(chosen).encode()))
+    score(input=folder, out=tmp_path / "undisturbed")
+    wanted = proved(tmp_path / "undisturbed", folder).to_pylist()
+    content = (folder / "a.jsonl.gz").read_bytes()
+    (folder / "a.jsonl.gz").write_bytes(content[: len(content) // 2])
+
+    summary = score(input=folder, max_bad_rows=0.9)
+    ((name, first_lost),) = _unreadable(out)
+    assert (name, 100 < first_lost < 1900) == ("a.jsonl.gz", True)
+    assert summary["rows_scored"] == first_lost - 1 + 1000
+    assert proved(out, folder).to_pylist() == wanted[: first_lost - 1] + wanted[2000:]
+
+
+def test_a_file_that_vanishes_after_planning_is_set_aside(
+    score, out: Path, reviews: Path, proved, console, monkeypatch
+) -> None:
+    score(out=out.parent / "undisturbed")
+    wanted = proved(out.parent / "undisturbed", reviews).to_pylist()
+    away = out.parent / "part1.parquet"
+
+    def say(line: str = "") -> None:
+        if "committed before" in line:
+            shutil.move(reviews / "part1.parquet", away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(console, "say", say)
+        score(max_bad_rows=0.5)
+    assert _unreadable(out) == [("part1.parquet", 1)]
+    assert proved(out, reviews).to_pylist() == [row for row in wanted if not 76 <= int(row["id"][1:]) < 152]
+    # From now on the input is another than the plan's.
+    with pytest.raises(SentrayError, match=r"part1\.parquet is gone"):
+        score()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs rights that this user has not")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 12, 24, 36])
+def test_a_full_disk_stops_the_job_and_nothing_is_lost(
+    score, out: Path, reviews: Path, proved, small_disk: Path, room: int
+) -> None:
+    score(out=out.parent / "undisturbed")
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes((512 - 4 - room) * 1024))
+    with pytest.raises(SentrayError, match=r"No space left on device.*run the same command again to go on") as error:
+        score(out=small_disk / "out")
+    assert "\n" not in str(error.value)
+    assert not (small_disk / "out" / "summary.json").exists()
+    ballast.unlink()
+    score(out=small_disk / "out")
+    assert proved(small_disk / "out", reviews).equals(proved(out.parent / "undisturbed", reviews))
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o555])
+def test_an_output_folder_without_rights_is_refused_in_one_line(small_bundle: Bundle, reviews: Path, mode: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(small_bundle.path, folder / "bundle")
+        shutil.copytree(reviews, folder / "reviews")
+        (folder / "out").mkdir(mode=mode)
+        for each in (folder, folder / "bundle", folder / "reviews"):
+            each.chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, "score", "bundle", "reviews", "--out", "out"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        (folder / "out").chmod(0o777)
+        assert list((folder / "out").iterdir()) == []
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("sentray: out")
+    assert "cannot be" in line
+    assert "ermission" in line
+
+
+def _unreadable(out: Path) -> list[tuple[str, int]]:
+    bad = pq.read_table(out / "quarantine.parquet").to_pylist()
+    return [(row["file"], row["row"]) for row in bad if row["reason"] == "unreadable_file"]

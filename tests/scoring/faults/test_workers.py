@@ -1,0 +1,102 @@
+"""Processes that die while they score: nothing is lost, nothing is there twice, and rows that kill are named."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sentray.errors import SentrayError
+from sentray.scoring import job
+from sentray.scoring.worker import Task
+
+POISON = "the process that scores this dies"
+"""The text of which the scorer of the fixture `light` dies."""
+
+pytestmark = pytest.mark.usefixtures("ray_session", "a_shard_a_file", "light")
+
+
+def test_a_worker_killed_at_work_costs_nothing(score, out: Path, reviews: Path, proved, monkeypatch) -> None:
+    score(out=out.parent / "undisturbed")
+    pids = out.parent / "pids"
+    pids.mkdir()
+
+    class Slow(job.ShardScorer):
+        """Says who it is, and takes its time."""
+
+        def score(self, task: Task) -> Any:
+            (pids / str(os.getpid())).touch()
+            record = super().score(task)
+            time.sleep(0.3)
+            return record
+
+    def kill() -> None:
+        killed: set[Path] = set()
+        while len(killed) < 2:
+            for pid in set(pids.iterdir()) - killed:
+                # Now and then before, and now and then after the shard's files are written.
+                time.sleep(0.2 * len(killed))
+                os.kill(int(pid.name), signal.SIGKILL)
+                killed.add(pid)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    monkeypatch.setattr(job, "ShardScorer", Slow)
+    summary = score(workers=2)
+    killer.join(60)
+    assert len(list(pids.iterdir())) > 2
+    assert summary["rows"] == summary["rows_scored"] + summary["rows_quarantined"] == 304
+    assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
+
+
+def test_a_shard_that_always_kills_stops_the_job(score, out: Path, monkeypatch) -> None:
+    class Deadly(job.ShardScorer):
+        """Dies of a shard, but of none of its rows: as one does that has too little memory."""
+
+        def score(self, task: Task) -> Any:
+            if task.shard.index == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().score(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "ShardScorer", Deadly)
+        with pytest.raises(SentrayError, match=r"one shard died, 4 of them \(out of memory\?\)"):
+            score(workers=2)
+    assert not (out / "summary.json").exists()
+    assert score()["rows"] == 304
+
+
+def test_rows_that_kill_are_found_and_set_aside(score, out: Path, reviews: Path, proved) -> None:
+    score(out=out.parent / "undisturbed")
+    wanted = proved(out.parent / "undisturbed", reviews).to_pylist()
+    _poison(reviews, [7, 70])
+    summary = score(workers=2)
+    assert summary["quarantined"] == {"null_text": 2, "empty_text": 2, "crash": 2}
+    bad = pq.read_table(out / "quarantine.parquet").to_pylist()
+    assert [(row["file"], row["row"], row["text"]) for row in bad if row["reason"] == "crash"] == [
+        ("part3.parquet", 8, POISON),
+        ("part3.parquet", 71, POISON),
+    ]
+    assert proved(out, reviews).to_pylist() == [row for row in wanted if row["id"] not in ("r235", "r298")]
+
+
+def test_where_too_many_rows_kill_the_job_stops(score, out: Path, reviews: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sentray.scoring.crashes.MOST_CRASHES", 3)
+    _poison(reviews, list(range(76)))
+    with pytest.raises(SentrayError, match="one shard died"):
+        score(workers=2)
+    # What was committed stays.
+    assert len(list((out / "scores").iterdir())) == 3
+
+
+def _poison(reviews: Path, rows: list[int]) -> None:
+    """Put texts that kill into one of the files."""
+    table = pq.read_table(reviews / "part3.parquet").to_pydict()
+    table["text"] = [POISON if row in rows else text for row, text in enumerate(table["text"])]
+    pq.write_table(pa.table(table), reviews / "part3.parquet")

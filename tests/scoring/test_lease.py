@@ -1,0 +1,178 @@
+"""One run at a time: the second is refused, a dead one's place is taken, a run that lost its place stops."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentray.errors import SentrayError
+from sentray.scoring import lease
+from sentray.scoring.lease import Holder
+from sentray.scoring.ledger import Ledger
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.1)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "out" / lease.LEASE
+
+
+def leave(file: Path, **changes: Any) -> Holder:
+    """A lease as a run leaves it that was killed or is not from here."""
+    holder = Holder("other", "elsewhere", 1, time.time(), time.time() - 90)
+    holder = Holder(**asdict(holder) | changes)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(holder)))
+    return holder
+
+
+def test_the_second_run_is_refused_until_the_first_ends(ledger: Ledger, file: Path) -> None:
+    with ledger.lease() as held:
+        held.check()
+        with pytest.raises(
+            SentrayError, match=rf"another run \(process {os.getpid()} on .*started 0 min 0 s ago"
+        ) as error:
+            ledger.lease().__enter__()
+        assert "\n" not in str(error.value)
+        beat = json.loads(file.read_text())["heartbeat"]
+        time.sleep(0.3)
+        assert json.loads(file.read_text())["heartbeat"] > beat
+        assert [path.name for path in file.parent.iterdir()] == ["lease.json"]
+    assert not file.exists()
+    with ledger.lease():
+        assert file.exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, SentrayError])
+def test_it_is_given_back_however_the_run_ends(ledger: Ledger, file: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), ledger.lease():
+        raise error
+    assert not file.exists()
+
+
+def test_a_killed_run_here_is_followed_at_once(ledger: Ledger, file: Path) -> None:
+    script = "import sys, time; from sentray.scoring.ledger import Ledger; Ledger(sys.argv[1]).lease().__enter__()"
+    script += "; print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script, ledger.out], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(SentrayError, match=f"process {other.pid} on"):
+            ledger.lease().__enter__()
+        os.kill(other.pid, signal.SIGKILL)
+    with ledger.lease() as held:
+        held.check()
+
+
+def test_a_stale_lease_of_another_machine_is_taken_over(ledger: Ledger, file: Path) -> None:
+    leave(file)
+    with pytest.raises(SentrayError, match="process 1 on elsewhere, started 1 min 30 s ago"):
+        ledger.lease().__enter__()
+    for age in (100, -100):
+        leave(file, heartbeat=time.time() - age)
+        with ledger.lease() as held:
+            held.check()
+
+
+def test_a_run_whose_clock_is_wrong_is_left_alone(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
+    leave(file, heartbeat=time.time() - 1000)
+    beat = threading.Timer(0.1, lambda: leave(file, heartbeat=time.time() - 999))
+    beat.start()
+    with pytest.raises(SentrayError, match="on elsewhere"):
+        ledger.lease().__enter__()
+    beat.join()
+
+
+def test_a_run_here_that_lives_but_stood_still_is_taken_over_and_stops(ledger: Ledger, file: Path) -> None:
+    with ledger.lease() as held:
+        leave(file, host=socket.gethostname(), pid=os.getpid())
+        time.sleep(0.2)
+        with pytest.raises(SentrayError, match="was taken over by process"):
+            held.check()
+    # The other's lease stays.
+    assert json.loads(file.read_text())["owner"] == "other"
+    leave(file, host=socket.gethostname(), pid=os.getpid(), heartbeat=time.time() - 100)
+    with ledger.lease():
+        pass
+
+
+def test_check_notices_without_the_heartbeat(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
+    with ledger.lease() as held:
+        leave(file)
+        held.check()
+        monkeypatch.setattr(lease, "STALE_SECONDS", 0)
+        with pytest.raises(SentrayError, match="taken over"):
+            held.check()
+
+
+def test_of_many_at_once_one_gets_it(ledger: Ledger, file: Path) -> None:
+    leave(file, heartbeat=time.time() - 100)
+    got, refused, start, end = [], [], threading.Barrier(8), threading.Event()
+
+    def take() -> None:
+        start.wait()
+        try:
+            with ledger.lease():
+                got.append(1)
+                end.wait()
+        except SentrayError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while len(got) + len(refused) < 8:
+        time.sleep(0.01)
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert (len(got), len(refused)) == (1, 7)
+
+
+def test_on_an_object_store_the_last_to_write_has_it(
+    ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "local", False)
+    file.parent.mkdir(parents=True)
+    with ledger.lease() as held:
+        held.check()
+    assert not file.exists()
+    other = threading.Timer(0.05, lambda: leave(file))
+    other.start()
+    with pytest.raises(SentrayError, match="on elsewhere"):
+        ledger.lease().__enter__()
+    assert json.loads(file.read_text())["owner"] == "other"
+
+
+@pytest.mark.parametrize("content", ["{", '{"owner": "x"}'])
+def test_a_damaged_lease_is_named(ledger: Ledger, file: Path, content: str) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(SentrayError, match=r"lease\.json cannot be read .* delete it|lease\.json cannot be read"):
+        ledger.lease().__enter__()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SentrayError, match=r"file.* cannot be"):
+        Ledger(str(tmp_path / "file" / "out")).lease().__enter__()

@@ -1,0 +1,266 @@
+"""The proof holds for a whole job, and finds every kind of damage."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sentray.config import VerifySettings
+from sentray.errors import SentrayError
+from sentray.scoring import verify as module
+from sentray.scoring.ledger import Ledger, Part
+from sentray.scoring.verify import verify
+
+MakeRun = Callable[..., Any]
+ALL = {"rows_per_file": 100, "partition_by": "label"}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def faults(out: Path, console) -> Callable[..., list[str]]:
+    """What verify finds wrong with the output."""
+
+    def find(input: Path | None = None) -> list[str]:
+        console.lines.clear()
+        said = ""
+        try:
+            verify(VerifySettings(directory=str(out), input=str(input) if input else None), console)
+        except SentrayError as error:
+            said = str(error)
+        found = [line.removeprefix("fault: ") for line in console.lines if line.startswith("fault: ")]
+        assert bool(found) == bool(said)
+        assert not found or f"has {len(found)} fault" in said
+        return found
+
+    return find
+
+
+@pytest.mark.parametrize("how", [{}, {"rows_per_file": 100}, {"partition_by": "label"}, ALL])
+def test_a_whole_job_passes(run: MakeRun, reviews: Path, faults, console, how: dict[str, Any]) -> None:
+    run(**how).whole()
+    assert faults(reviews) == []
+    files = {(): 4, ("rows_per_file",): 4, ("partition_by",): 8}.get(tuple(how))
+    assert console.lines[0].startswith("304 planned rows = 300 in ")
+    assert files is None or f" in {files} files + 4 quarantined" in console.lines[0]
+    assert console.lines[0].endswith("4 of 4 shards committed; every file as recorded")
+    assert console.lines[1] == f"304 rows of {reviews} compared, 4 shards"
+
+
+def test_the_input_may_have_moved(run: MakeRun, reviews: Path, tmp_path: Path, faults) -> None:
+    run().whole()
+    shutil.move(reviews, tmp_path / "elsewhere")
+    assert faults(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize("how", [{}, ALL])
+def test_an_unfinished_job_says_how_to_go_on(run: MakeRun, faults, how: dict[str, Any]) -> None:
+    job = run(**how)
+    plan = job.open()
+    assert faults() == ["4 of 4 shards are not committed; run the same score command again"]
+    job.score(plan[:3])
+    assert faults() == ["1 of 4 shards are not committed; run the same score command again"]
+    job.score(plan[3:])
+    found = faults()
+    assert ("files of scores are not gathered" in found[0]) == bool(how)
+    assert "summary.json is missing; run the same score command again" in found
+    job.finish()
+    assert faults() == []
+
+
+def edit(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def change(file: Path, do: Callable[[pa.Table], pa.Table]) -> None:
+    pq.write_table(do(pq.read_table(file)), file)
+
+
+def parts(out: Path) -> list[Path]:
+    return sorted((out / "scores").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("how", [{}, {"rows_per_file": 100}])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: parts(out)[1].unlink(), r"part-.* is gone; run the same score command again"),
+        (
+            lambda out: change(parts(out)[0], lambda rows: rows.slice(1)),
+            r"not as it was written \(its SHA-256 differs\)",
+        ),
+        (
+            lambda out: shutil.copy(parts(out)[0], out / "scores/copy.parquet"),
+            r"scores/copy\.parquet is not in the ledger",
+        ),
+        (lambda out: (out / "scores/.x").write_text(""), r"scores/\.x is not in the ledger"),
+        (lambda out: next(out.glob("_sentray/quarantine/*2.*")).unlink(), r"quarantine/000002\.parquet is gone"),
+        (lambda out: (out / "quarantine.parquet").unlink(), r"quarantine\.parquet cannot be read"),
+        (lambda out: change(out / "quarantine.parquet", lambda rows: rows.slice(1)), "rows of shard 1 in their place"),
+        (
+            lambda out: change(out / "quarantine.parquet", lambda rows: pa.concat_tables([rows, rows])),
+            "4 rows that no shard has quarantined",
+        ),
+        (lambda out: edit(out / "summary.json", rows=305), "summary.json says rows 305, the ledger 304"),
+        (lambda out: edit(out / "summary.json", labels={"neg": 1}), "summary.json says labels"),
+        (lambda out: edit(out / "summary.json", rows_quarantined=3), "rows_quarantined 3, the ledger 4"),
+        (lambda out: (out / "summary.json").unlink(), "summary.json is missing"),
+    ],
+)
+def test_damage_is_found(run: MakeRun, out: Path, faults, damage, message: str, how: dict[str, Any]) -> None:
+    run(**how).whole()
+    damage(out)
+    found = faults()
+    assert any(re.search(message, fault) for fault in found), found
+
+
+def relabelled(rows: pa.Table) -> pa.Table:
+    return rows.rename_columns(["id", "class", "score"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda rows: rows.slice(1), "holds 75 rows, recorded were 76"),
+        (relabelled, "has other columns than the plan says"),
+        (lambda rows: rows.cast(rows.schema.set(2, pa.field("score", pa.float64()))), "has other columns"),
+        (lambda rows: rows.replace_schema_metadata({"sentray.bundle": "c"}), "names another bundle"),
+    ],
+)
+def test_a_file_that_was_written_wrong_is_found(run: MakeRun, out: Path, faults, make, message: str) -> None:
+    job = run().whole()
+    record = next(record for record in job.ledger.records() if record.shard == 0)
+    change(out / record.parts[0].name, make)
+    new = job.ledger.put(record.parts[0].name, (out / record.parts[0].name).read_bytes(), record.parts[0].rows)
+    with job.ledger.commits() as log:
+        log.add(record._replace(parts=(new,)))
+    [fault] = faults()
+    assert message in fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 77}, "shard 0: 77 rows were read, there should be 76"),
+        ({"scored": 75}, "shard 0: 76 rows are in its files of scores, there should be 75"),
+        ({"quarantined": {"empty_text": 1}}, "shard 0: 0 rows are in its quarantine, there should be 1"),
+    ],
+)
+def test_counts_that_do_not_fit_are_found(run: MakeRun, faults, changes: dict[str, Any], message: str) -> None:
+    job = run().whole()
+    record = next(record for record in job.ledger.records() if record.shard == 0)
+    with job.ledger.commits() as log:
+        log.add(record._replace(counts=record.counts | changes))
+    assert message in faults()
+
+
+def test_gathered_rows_that_no_shard_has_are_found(run: MakeRun, out: Path, faults) -> None:
+    job = run(rows_per_file=100).whole()
+    gathered = next(iter(job.ledger.gathered()))
+    with job.ledger.gatherings() as log:
+        name = "scores/part-000009-" + "b" * 12 + ".parquet"
+        part = job.ledger.put(name, (out / gathered.part.name).read_bytes(), gathered.part.rows)
+        log.add(gathered._replace(part=part))
+    assert any("and in another file too" in fault for fault in faults())
+
+
+def rescore(job: Any, shard: int, do: Callable[[pa.Table], pa.Table]) -> None:
+    """Put other rows into a shard's file as if they had been scored."""
+    record = next(record for record in job.ledger.records() if record.shard == shard)
+    with job.ledger.open_file(record.parts[0].name) as stream:
+        rows = do(pq.read_table(stream))
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    part: Part = job.ledger.put(record.parts[0].name, sink.getvalue(), rows.num_rows)
+    with job.ledger.commits() as log:
+        log.add(record._replace(parts=(part,)))
+
+
+def with_ids(rows: pa.Table, change: Callable[[list[str]], list[str]]) -> pa.Table:
+    return rows.set_column(0, "id", [change(rows["id"].to_pylist())])
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (lambda ids: ids[::-1], "its rows are not in the input's order"),
+        (lambda ids: [*ids[:-1], ids[0]], "2 good rows are not scored once (the id r0 2 times)"),
+        (lambda ids: [*ids[:-1], "x"], "1 scored rows are not in the input (the first has the id x)"),
+    ],
+)
+def test_other_rows_than_the_input_has_are_found(run: MakeRun, reviews: Path, faults, ids, message: str) -> None:
+    job = run().whole()
+    rescore(job, 0, lambda rows: with_ids(rows, ids))
+    assert faults() == []
+    [fault] = faults(reviews)
+    assert fault == f"shard 0 (part0.parquet): {message}"
+
+
+def test_an_input_that_changed_is_found(run: MakeRun, reviews: Path, faults) -> None:
+    run().whole()
+    change(reviews / "part1.parquet", lambda rows: rows.set_column(1, "text", [["  ", *rows["text"].to_pylist()[1:]]]))
+    found = faults(reviews)
+    assert len(found) == 2
+    assert "1 scored rows are not in the input" in found[0]
+    assert "its quarantine holds 1 rows and the input has 2 bad ones" in found[1]
+    assert "empty_text" in found[1]
+
+
+@pytest.mark.parametrize("how", [{}, ALL])
+def test_unreadable_files_and_crashes_are_accounted_for(run: MakeRun, reviews: Path, faults, how) -> None:
+    job = run(**how)
+    plan = job.open()
+    content = (reviews / "part1.parquet").read_bytes()
+    (reviews / "part1.parquet").write_bytes(content[: len(content) // 2])
+    (reviews / "part3.parquet").unlink()
+    job.crashes = {("part0.parquet", 5)}
+    job.score(plan)
+    job.finish()
+    assert faults(reviews) == []
+    assert json.loads(job.ledger.read("summary.json"))["quarantined"] == {
+        "unreadable_file": 2,
+        "empty_text": 2,
+        "null_text": 1,
+        "crash": 1,
+    }
+
+
+def test_a_reader_that_kept_duplicates_is_found(run: MakeRun, reviews: Path, faults) -> None:
+    for part in (0, 1):
+        change(
+            reviews / f"part{part}.parquet", lambda rows: rows.set_column(0, "id", [[f"d{row}" for row in range(76)]])
+        )
+    run().whole()
+    assert faults() == []
+    found = faults(reviews)
+    assert "shard 1" in found[0]
+    assert "duplicate_id" in found[-1]
+
+
+def test_only_the_first_faults_are_listed(run: MakeRun, out: Path, faults, console, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_SHOWN", 2)
+    run().whole()
+    for number in range(5):
+        (out / "scores" / f"{number}.txt").write_text("")
+    with pytest.raises(SentrayError, match="has 5 faults; the first 2 are listed above"):
+        verify(VerifySettings(directory=str(out)), console)
+    assert sum(line.startswith("fault") for line in console.lines) == 2
+
+
+def test_refuses_what_is_no_output(tmp_path: Path, run: MakeRun, out: Path, console) -> None:
+    with pytest.raises(SentrayError, match="is not the output of a scoring job"):
+        verify(VerifySettings(directory=str(tmp_path)), console)
+    run().whole()
+    next(out.glob("_sentray/plan-*")).write_bytes(b"PAR1")
+    with pytest.raises(SentrayError, match=r"plan-000001\.parquet cannot be read"):
+        verify(VerifySettings(directory=str(out)), console)
+    assert Ledger(str(out)).summary()

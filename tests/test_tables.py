@@ -1,0 +1,77 @@
+"""The end of a scoring job in numbers that a user understands."""
+
+from typing import Any
+
+import pytest
+
+from sentray import tables
+from sentray.console import Console
+
+SUMMARY: dict[str, Any] = {
+    "rows": 1000,
+    "rows_scored": 990,
+    "rows_quarantined": 10,
+    "quarantined": {"null_text": 7, "crash": 3},
+    "labels": {"neg": 330, "pos": 660},
+    "score_histogram": [330] + [0] * 18 + [660],
+    "coverage": 0.9,
+    "training_coverage": 0.96,
+    "rows_per_s": 20000.0,
+    "mb_per_s": 78.5,
+    "workers": 2,
+    "start_seconds": 7.04,
+    "core_hours": 0.5,
+    "core_hours_per_million": 0.02,
+}
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str]) -> Any:
+    def show(known: tuple[str, ...] = ("neg", "pos"), **changes: Any) -> list[str]:
+        tables.scores(Console(), SUMMARY | changes, known)
+        return capsys.readouterr().out.splitlines()
+
+    return show
+
+
+def test_shows_rows_labels_scores_and_speed(shown: Any) -> None:
+    assert shown() == [
+        "",
+        "              rows",
+        "rows         1,000  100.0%",
+        "scored         990   99.0%",
+        "  as neg       330   33.3%",
+        "  as pos       660   66.7%",
+        "quarantined     10    1.0%",
+        "  null_text      7    0.7%",
+        "  crash          3    0.3%",
+        "",
+        "probability of pos  rows",
+        f"0.00 to 0.05         330  {'#' * 20}",
+        *(f"{place / 20:.2f} to {(place + 1) / 20:.2f}           0" for place in range(1, 19)),
+        f"0.95 to 1.00         660  {'#' * 40}",
+        "",
+        "words known: 90.0%, of the training reviews' 96.0%",
+        "20,000 reviews/s and 78.5 MB/s with 2 workers, after 7.0 s to start",
+        "0.5000 core-hours, 0.0200 a million reviews",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "trained", "warns"),
+    [(0.9, 0.96, False), (0.7, 0.96, True), (0.7, None, False), (0.3, None, True), (None, 0.96, False)],
+)
+def test_warns_of_words_that_the_bundle_does_not_know(
+    shown: Any, coverage: float | None, trained: float | None, warns: bool
+) -> None:
+    lines = shown(coverage=coverage, training_coverage=trained)
+    assert any(line.startswith("warning: the bundle knows so few") for line in lines) is warns
+
+
+def test_nothing_scored(shown: Any) -> None:
+    nothing = {"rows": 0, "rows_scored": 0, "rows_quarantined": 0, "quarantined": {}, "labels": {}, "rows_per_s": 0.0}
+    empty = {"score_histogram": [0] * 20, "coverage": None, "core_hours_per_million": None}
+    lines = shown(("bad", "fine", "good"), **nothing, **empty)
+    assert "rows            0" in lines
+    assert "  as fine       0" in lines
+    assert "probability of the label  rows" in lines
