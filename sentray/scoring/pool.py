@@ -130,7 +130,8 @@ class Pool:
         Args:
             method: Name of the method; it takes an item.
             items: Small values, drawn as they are needed.
-            retries: How often an item is tried again whose process died.
+            retries: How often an item is tried again whose process died; with none, no item waits behind another, so
+                that a death is its own for sure.
             tick: Called now and then while there is nothing to give.
 
         Yields:
@@ -146,7 +147,7 @@ class Pool:
         for worker in self._workers:
             worker.tasks.clear()
         while True:
-            short = done > 0 and (time.monotonic() - began) * self.ready < SHORT_ITEM_SECONDS * done
+            short = retries > 0 and done > 0 and (time.monotonic() - began) * self.ready < SHORT_ITEM_SECONDS * done
             self._hand_out(method, queue, 2 if short else 1)
             # The actors are at work again while the caller looks at what they made.
             for result in results:
