@@ -230,23 +230,14 @@ class BenchScoreSettings(Settings):
 SETTINGS_FILE = "settings.json"
 
 
-def write_settings(folder: str, settings: Settings) -> None:
-    """Write the resolved settings as `settings.json` into a folder, local or a `pyarrow.fs` URI.
-
-    The file can be given to `--config` to run the same again.
-    """
-    write_text(_longer(folder, f"/{SETTINGS_FILE}"), settings_text(settings))
-
-
 def write_settings_beside(file: str, settings: Settings) -> None:
-    """Write the resolved settings as `FILE.settings.json`, for a result that is one file."""
-    write_text(_longer(file, f".{SETTINGS_FILE}"), settings_text(settings))
+    """Write the resolved settings as `FILE.settings.json`, for a result that is one file, local or a `pyarrow.fs` URI.
 
-
-def _longer(place: str, name: str) -> str:
-    """A path or URI with something appended to its path: a URI's query (`?region=…`) stays behind it."""
-    path, mark, query = place.partition("?") if "://" in place else (place, "", "")
-    return f"{path.rstrip('/')}{name}{mark}{query}"
+    It can be given to `--config` to run the same again.
+    """
+    # A URI's query (`?region=…`) stays behind its path.
+    path, mark, query = file.partition("?") if "://" in file else (file, "", "")
+    write_text(f"{path}.{SETTINGS_FILE}{mark}{query}", settings_text(settings))
 
 
 def settings_text(settings: Settings) -> str:

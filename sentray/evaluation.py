@@ -105,7 +105,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
         console.say(f"{corpus.describe()}; {pool.describe(workers)}")
         make = partial(ShardEvaluator, corpus.source.lean(), settings, bundle.pack(model))
         with Pool(make, workers) as actors:
-            corpus = replace(corpus, duplicates=duplicates(actors, corpus.source, corpus.shards))
+            corpus = replace(corpus, duplicates=duplicates(actors, corpus.source, corpus.shards).rows)
             split = settings.split or TEST
             inspection, tally = _measure(actors, corpus, split, console)
             inspection.check_usable(settings.corpus, settings.max_bad_rows)

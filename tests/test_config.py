@@ -15,7 +15,7 @@ from sentray.config import (
     Settings,
     TrainSettings,
     VocabSettings,
-    write_settings,
+    write_settings_beside,
 )
 from sentray.options import UsageError, option_name, resolve
 
@@ -97,15 +97,15 @@ def test_written_settings_run_the_same_again(tmp_path: Path) -> None:
     settings = resolve(
         ScoreSettings, {"bundle": "b", "input": "i", "out": "o", "keep": ["stars", "year"], "workers": "2"}
     )
-    write_settings(str(tmp_path / "out"), settings)
-    file = tmp_path / "out" / "settings.json"
+    write_settings_beside(str(tmp_path / "out" / "metrics.json"), settings)
+    file = tmp_path / "out" / "metrics.json.settings.json"
     assert json.loads(file.read_text())["keep"] == ["stars", "year"]
     assert resolve(ScoreSettings, {}, str(file)) == settings
 
 
 def test_settings_are_written_to_any_file_system(tmp_path: Path) -> None:
-    write_settings(f"file://{tmp_path}", resolve(TrainSettings, GIVEN))
-    assert json.loads((tmp_path / "settings.json").read_text())["corpus"] == "reviews.csv"
+    write_settings_beside(f"file://{tmp_path}/metrics", resolve(TrainSettings, GIVEN))
+    assert json.loads((tmp_path / "metrics.settings.json").read_text())["corpus"] == "reviews.csv"
 
 
 def test_settings_never_change() -> None:

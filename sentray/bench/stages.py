@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from sentray import bundle
 from sentray.config import ScoreSettings
 from sentray.corpus.dataset import Corpus
-from sentray.scoring.ledger import COMPRESSION
+from sentray.scoring.ledger import parquet_options
 from sentray.scoring.scorer import Scorer, Scores
 from sentray.scoring.worker import output_schema
 from sentray.text.encoding import Encoder
@@ -73,7 +73,7 @@ def main(source: str, reviews: str, most_rows: int, labelled: str) -> dict[str, 
                     scored.append(_table(table["id"], scores, model.labels, schema))
                 rows, size = rows + table.num_rows, size + (pc.sum(pc.binary_length(table["text"])).as_py() or 0)
             with clock("write"):
-                pq.write_table(pa.concat_tables(scored), Path(folder, "part.parquet"), compression=COMPRESSION)
+                pq.write_table(pa.concat_tables(scored), Path(folder, "part.parquet"), **parquet_options(schema))
     return {
         "rows": rows,
         "bytes": size,
@@ -87,7 +87,9 @@ def _next(tables: Iterator[pa.Table], clock: _Clock) -> pa.Table | None:
     """The good rows of the next table."""
     with clock("read"):
         table = next(tables, None)
-        return None if table is None else table.filter(table["reason"].is_null())
+        if table is None or table["reason"].null_count == table.num_rows:
+            return table
+        return table.filter(table["reason"].is_null())
 
 
 def _table(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...], schema: pa.Schema) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from sentray.quarantine import QUARANTINE_SCHEMA
 from sentray.scoring.folder import Folder
-from sentray.scoring.ledger import COMPRESSION, QUARANTINE, STAGED, Gathered, Ledger, Part, partition_of
+from sentray.scoring.ledger import QUARANTINE, STAGED, Gathered, Ledger, Part, parquet_options, partition_of
 
 ROW_GROUP = 122_880
 """Rows of a row group: what DuckDB takes at a time; Spark and Polars split files by row groups too."""
@@ -104,7 +104,7 @@ def _groups(staged: dict[str, Members], rows_per_file: int) -> Iterator[tuple[st
 def _concatenate(ledger: Ledger, name: str, parts: Iterable[str], schema: pa.Schema) -> Part:
     """Write the rows of files one after another into one."""
     rows = 0
-    with ledger.create(name) as output, pq.ParquetWriter(output, schema, compression=COMPRESSION) as writer:
+    with ledger.create(name) as output, pq.ParquetWriter(output, schema, **parquet_options(schema)) as writer:
         for table in _row_groups(read_part(ledger, part) for part in parts):
             writer.write_table(table, row_group_size=ROW_GROUP)
             rows += table.num_rows

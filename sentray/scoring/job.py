@@ -146,7 +146,11 @@ class _Run:
 
     def _score(self, actors: Pool) -> None:
         found = duplicates(actors, self._job.source, self._plan, self._looked)
-        tasks = (Task(shard, found.get(shard.index, {})) for shard in self._plan if not self._done[shard.index])
+        tasks = (
+            Task(shard, found.rows.get(shard.index, {}), ids_unread=shard.index in found.unread)
+            for shard in self._plan
+            if not self._done[shard.index]
+        )
         self._progress.begin()
         lost: list[Task] = []
         for result in actors.map("score", tasks, tick=self._tick):

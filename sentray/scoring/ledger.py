@@ -41,11 +41,16 @@ SCORES = "scores"
 QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
 STAGED = f"{OWN}/staged"
-COMPRESSION = "zstd"
 _COMMITTED = f"{OWN}/ledger"
 _GATHERED = f"{OWN}/gathered"
 _QUARANTINED = f"{OWN}/quarantine"
 _NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """How files of the output are written; a dictionary of values that hardly recur would only be work."""
+    repeated = [name for name in schema.names if name not in ("id", "score", "positive")]
+    return {"compression": "zstd", "use_dictionary": repeated}
 
 
 def partition_folder(column: str, value: object) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,15 +10,15 @@ import numpy.typing as npt
 import pyarrow.fs as pafs
 
 from sentray.config import CorpusSettings
-from sentray.corpus.dataset import Rows, find_duplicates
+from sentray.corpus.dataset import Rows, find_duplicates, shard_ids
 from sentray.corpus.readers import OnUnreadable, read_ids
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.scoring.pool import Lost, Pool
 
-Ids = tuple[int, list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]]
-"""A shard's index, and file, rows and hashes of ids for each of its files."""
+Ids = tuple[int, list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]], bool]
+"""A shard's index, file, rows and hashes of ids for each of its files, and whether these are all."""
 
 READ_PAUSES = (0.5, 1.0, 2.0)
 """Seconds to wait before a shard is read again whose object store was busy or hung up."""
@@ -44,13 +45,15 @@ class ShardReader:
         self._pauses = () if local else READ_PAUSES
 
     def ids(self, shard: Shard) -> Ids:
-        """The shard's index, and hashes of the ids that a column gives its rows."""
+        """The shard's index, hashes of the ids that a column gives its rows, and whether all could be read."""
 
         def read(on_unreadable: OnUnreadable) -> Ids:
             try:
-                return shard.index, list(read_ids(self._source, shard, self._settings, on_unreadable))
+                return shard.index, list(read_ids(self._source, shard, self._settings)), True
             except SentrayError as error:
-                raise UnreadableError from error
+                if on_unreadable == "raise":
+                    raise UnreadableError from error
+            return shard.index, shard_ids(self._source, shard, self._settings), False
 
         return self._persist(read)
 
@@ -64,10 +67,23 @@ class ShardReader:
         return read("quarantine")
 
 
+@dataclass(frozen=True)
+class Duplicates:
+    """What a look at all ids has found.
+
+    Attributes:
+        rows: Those rows whose id an earlier row has, by the index of their shard.
+        unread: Shards of which not all ids could be read.
+    """
+
+    rows: dict[int, Rows]
+    unread: frozenset[int] = frozenset()
+
+
 def duplicates(
     pool: Pool, source: Source, shards: Sequence[Shard], tick: Callable[[int], None] = lambda done: None
-) -> dict[int, Rows]:
-    """Those rows whose id an earlier row has, by the index of their shard.
+) -> Duplicates:
+    """Look for rows whose id an earlier row has.
 
     Ids that are made of file and row cannot occur twice, so formats without columns are not read.
 
@@ -81,13 +97,16 @@ def duplicates(
         SentrayError: When a shard cannot be read at all.
     """
     if source.format not in _WITH_COLUMNS:
-        return {}
+        return Duplicates({})
     found: dict[int, Any] = {}
+    unread = set()
     for result in pool.map("ids", shards, tick=lambda: tick(len(found))):
         if isinstance(result, Lost):
             raise SentrayError(reading_kills(result.item))
-        index, blocks = result
+        index, blocks, complete = result
         found[index] = blocks
+        if not complete:
+            unread.add(index)
         tick(len(found))
 
     def in_order() -> Iterator[tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]:
@@ -95,7 +114,7 @@ def duplicates(
             for block in found.pop(index):
                 yield index, *block
 
-    return find_duplicates(in_order())
+    return Duplicates(find_duplicates(in_order()), frozenset(unread))
 
 
 def reading_kills(shard: Shard) -> str:

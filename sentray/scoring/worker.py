@@ -24,7 +24,7 @@ from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_SCHEMA, Reason
 from sentray.scoring.counts import Counts
 from sentray.scoring.gather import ROW_GROUP
-from sentray.scoring.ledger import COMPRESSION, Ledger, partition_folder
+from sentray.scoring.ledger import Ledger, parquet_options, partition_folder
 from sentray.scoring.pool import WORKER_CPUS
 from sentray.scoring.reading import ShardReader, UnreadableError
 from sentray.scoring.records import Part, Record
@@ -91,11 +91,13 @@ class Task:
         shard: The shard.
         duplicates: Those of its rows whose id an earlier row has.
         crashes: Those of its rows that kill the process which scores them, by their place in the shard from 0.
+        ids_unread: Whether not all ids could be read when duplicates were looked for.
     """
 
     shard: Shard
     duplicates: Rows = field(default_factory=dict)
     crashes: tuple[int, ...] = ()
+    ids_unread: bool = False
 
 
 class ShardScorer(ShardReader):
@@ -151,6 +153,11 @@ class ShardScorer(ShardReader):
                 set_aside.append(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
             if good.num_rows:
                 scored.append(self._table(good, counts))
+        if task.ids_unread and not counts.quarantined[Reason.UNREADABLE_FILE]:
+            raise SentrayError(
+                f"{shard.pieces[0].path} (or a file that is read with it) could not be read at first and now can, so "
+                "that its ids are not compared with the others; run the same command again to go on"
+            )
         parts = tuple(self._parts(shard, pa.concat_tables(scored)))
         bad = pa.concat_tables(set_aside)
         quarantine = None
@@ -252,7 +259,5 @@ def _ahead(values: Iterator[T]) -> Iterator[T]:
 
 def _parquet(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    # A dictionary of values that hardly recur is only work.
-    repeated = [name for name in table.column_names if name not in ("id", "score", "positive")]
-    pq.write_table(table, sink, ROW_GROUP, compression=COMPRESSION, use_dictionary=repeated)
+    pq.write_table(table, sink, ROW_GROUP, **parquet_options(table.schema))
     return sink.getvalue()

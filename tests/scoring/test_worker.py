@@ -1,6 +1,7 @@
 """What one worker makes of one shard: its files and its account, also where reading fails."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,18 @@ def test_rows_that_kill_are_left_out_by_their_place(make: MakeWorker, out: Path)
     assert record.quarantine is not None
     bad = pq.read_table(out / record.quarantine.name).to_pylist()
     assert [row["id"] for row in bad if row["reason"] == "crash"] == ["r0", "r100", "r303"]
+
+
+def test_a_file_whose_ids_were_not_read_is_not_scored_unseen(make: MakeWorker, reviews: Path) -> None:
+    scorer, (task,) = make()
+    index, blocks, complete = scorer.ids(task.shard)
+    assert (index, len(blocks), complete) == (0, 4, True)
+    content = (reviews / "part1.parquet").read_bytes()
+    (reviews / "part1.parquet").write_bytes(content[:1000])
+    _, blocks, complete = scorer.ids(task.shard)
+    assert (len(blocks), complete) == (3, False)
+    unseen = replace(task, ids_unread=True)
+    assert scorer.score(unseen).counts["quarantined"]["unreadable_file"] == 1
+    (reviews / "part1.parquet").write_bytes(content)
+    with pytest.raises(SentrayError, match="could not be read at first and now can"):
+        scorer.score(unseen)

@@ -28,7 +28,7 @@ class Notes:
     def say(self, line: str = "") -> None:
         self.lines.append(line)
 
-    def progress(self, line: str) -> None:
+    def progress(self, line: str, share: float | None = None) -> None:
         self.lines.append(line)
 
 
@@ -116,8 +116,8 @@ def test_a_lost_worker_costs_no_epoch(tmp_path: Path) -> None:
     class Killer(Notes):
         killed = False
 
-        def progress(self, line: str) -> None:
-            super().progress(line)
+        def progress(self, line: str, share: float | None = None) -> None:
+            super().progress(line, share)
             # Not before the fourth epoch: a checkpoint counts once Ray Train has looked at it.
             if not self.killed and line.startswith("epoch ") and int(line[6:].partition("/")[0]) > 3:
                 for worker in train_workers()[-1:]:
@@ -141,7 +141,10 @@ def test_dead_starts_end_in_one_sentence(tmp_path: Path) -> None:
     assert any("seed 1 made a dead start" in line for line in console.lines)
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    import ray
+
     out = tmp_path / "model"
     command = [sys.executable, "-m", "sentray", "train", "synthetic:700", "--out", str(out), "--epochs", "40"]
     running = subprocess.Popen(command, start_new_session=True)
@@ -155,6 +158,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert not out.exists()
+    # The killed run had a Ray of its own, which died with it.
+    command += ["--address", ray.get_runtime_context().gcs_address]
     other = subprocess.run([*command, "--batch-size", "64"], capture_output=True, text=True, check=False)
     assert other.returncode == 1
     assert "started with --batch-size 32, not 64" in other.stderr
