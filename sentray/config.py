@@ -22,6 +22,12 @@ class Settings(BaseModel):
     """Inherited fields without meaning for this verb: they keep their defaults and are not offered."""
 
 
+EngineName = Literal["auto", "folded", "folded16", "keras"]
+ENGINE_HELP = (
+    "what computes the scores: the folded network, the same in 16 bits (moves a score by less than 0.001), Keras"
+)
+
+
 def argument(description: str) -> Any:
     """A field without default that the command line takes by position."""
     return Field(description=description, json_schema_extra={"argument": True})
@@ -120,7 +126,7 @@ class EvaluateSettings(CorpusSettings, ClusterSettings):
         default=None,
         description="reviews to use; those for testing, or all where there are none, where not given",
     )
-    engine: Literal["auto", "folded", "keras"] = Field(default="auto", description="what computes the scores")
+    engine: EngineName = Field(default="auto", description=ENGINE_HELP)
     json_file: str | None = Field(default=None, alias="json", description="file to write the metrics to")
 
 
@@ -136,7 +142,7 @@ class ScoreSettings(CorpusSettings, ClusterSettings):
     input: str = argument("reviews to score: a file, folder, glob or URL; labels are not needed")
     out: str = Field(description="folder or URL for the scores")
     keep: tuple[str, ...] = Field(default=(), description="further column of the input to write out; may be repeated")
-    engine: Literal["auto", "folded", "keras"] = Field(default="auto", description="what computes the scores")
+    engine: EngineName = Field(default="auto", description=ENGINE_HELP)
     gpu: bool = Field(default=False, description="give each worker one GPU; needs the engine keras")
     new_input: bool = Field(default=False, description="score the files that were added since the output was made")
     rows_per_file: Annotated[int, Field(ge=1)] | None = Field(
@@ -165,7 +171,7 @@ class PredictSettings(Settings):
 
     bundle: str = argument("folder or URL of the bundle")
     text: str = argument("the review, or - for one review a line on the standard input")
-    engine: Literal["auto", "folded", "keras"] = Field(default="auto", description="what computes the scores")
+    engine: EngineName = Field(default="auto", description=ENGINE_HELP)
     verbose: bool = Field(default=False, description="show what TensorFlow prints, else it goes to the log")
 
 

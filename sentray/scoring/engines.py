@@ -15,6 +15,7 @@ AUTO = "auto"
 BATCH, GPU_BATCH = 32, 256
 """Rows of every call of the network: always as many, so that a row's score does not depend on those beside it."""
 _LEAST_LENGTH = 64
+_FOLDED = (FoldedEngine.name, FoldedEngine.half_name)
 
 
 class Engine(Protocol):
@@ -100,16 +101,16 @@ def choose(name: str, bundle: Bundle) -> str:
     Raises:
         SentrayError: When there is no such engine, or the bundle cannot be scored with it.
     """
-    if name not in (AUTO, FoldedEngine.name, KerasEngine.name):
-        raise SentrayError(f"there is no engine {name!r}; use {AUTO}, {FoldedEngine.name} or {KerasEngine.name}")
-    if name == KerasEngine.name or bundle.folded:
-        return FoldedEngine.name if name == AUTO else name
+    if name not in (AUTO, *_FOLDED, KerasEngine.name):
+        raise SentrayError(f"there is no engine {name!r}; use {AUTO}, {', '.join(_FOLDED)} or {KerasEngine.name}")
+    if name in _FOLDED and not bundle.folded:
+        raise SentrayError(
+            f"the bundle {bundle.path} has no folded network, since its layers have another shape or an older sentray "
+            f"made it; use --engine {KerasEngine.name}, or train it again"
+        )
     if name == AUTO:
-        return KerasEngine.name
-    raise SentrayError(
-        f"the bundle {bundle.path} has no folded network, since its layers have another shape or an older sentray made "
-        f"it; use --engine {KerasEngine.name}, or train it again"
-    )
+        return FoldedEngine.name if bundle.folded else KerasEngine.name
+    return name
 
 
 def load_engine(name: str, bundle: Bundle, threads: int | None = None) -> Engine:
@@ -118,7 +119,10 @@ def load_engine(name: str, bundle: Bundle, threads: int | None = None) -> Engine
     Raises:
         SentrayError: When there is no such engine or it cannot serve the bundle.
     """
-    return FoldedEngine(bundle) if choose(name, bundle) == FoldedEngine.name else KerasEngine(bundle, threads)
+    chosen = choose(name, bundle)
+    if chosen in _FOLDED:
+        return FoldedEngine(bundle, half=chosen == FoldedEngine.half_name)
+    return KerasEngine(bundle, threads)
 
 
 def _check_shapes(model: Any, bundle: Bundle) -> None:

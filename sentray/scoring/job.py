@@ -58,7 +58,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     source, ledger = resolve(settings.input), Ledger(settings.out)
     with ledger.lease() as lease:
         schema = output_schema(model.labels, _kept_columns(source, settings), model.digest)
-        plan = ledger.open(_header(settings, schema, model.digest), source, settings.new_input)
+        plan = ledger.open(_header(settings, schema, model.digest, engine), source, settings.new_input)
         total, done = Counts(), bytearray(len(plan))
         for record in ledger.records():
             total.add(record.counts)
@@ -227,9 +227,10 @@ def _require_partition(settings: ScoreSettings, kept: pa.Schema) -> None:
         )
 
 
-def _header(settings: ScoreSettings, schema: pa.Schema, digest: str) -> Header:
+def _header(settings: ScoreSettings, schema: pa.Schema, digest: str, engine: str) -> Header:
     return Header(
         bundle=digest,
+        engine=engine,
         input=settings.input,
         shard_size=settings.shard_size * 1_000_000,
         columns={"text": settings.text_column, "id": settings.id_column, "keep": list(settings.keep)},

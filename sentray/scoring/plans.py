@@ -28,6 +28,7 @@ _FILES_SCHEMA = pa.schema(
     ]
 )
 _WHAT_DIFFERS = {
+    "engine": "with another --engine",
     "columns": "with other columns",
     "shard_size": "with another --shard-size",
     "rows_per_file": "with another --rows-per-file",

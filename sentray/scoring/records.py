@@ -90,6 +90,7 @@ class Header:
 
     Attributes:
         bundle: Digest of the bundle.
+        engine: Name of the engine; another one's scores differ in their last digits.
         input: URI of the input, as the user gave it.
         shard_size: Aimed-at size of a shard in bytes.
         columns: Settings that decide what is read from a row: `text`, `id` and `keep`.
@@ -99,6 +100,7 @@ class Header:
     """
 
     bundle: str
+    engine: str
     input: str
     shard_size: int
     columns: dict[str, Any]

@@ -13,10 +13,11 @@ from sentray import bundle
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
 from sentray.scoring.engines import KerasEngine, load_engine
+from sentray.scoring.folded import FoldedEngine
 from sentray.text.encoding import Encoder
 
-GOLDEN_TOLERANCE = 1e-4
-"""Largest difference of a probability from the golden texts', for the arithmetic of another processor."""
+GOLDEN_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3
+"""Largest difference of a probability from the golden texts', for the arithmetic of another processor or of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Scorer:
             return
         found = self.score(pa.array([text.text for text in golden], pa.large_string())).probabilities
         wanted = np.array([[text.scores[label] for label in self.bundle.labels] for text in golden], np.float32)
-        if not np.allclose(found, wanted, rtol=0, atol=GOLDEN_TOLERANCE):
+        tolerance = HALF_TOLERANCE if self.engine.name == FoldedEngine.half_name else GOLDEN_TOLERANCE
+        if not np.allclose(found, wanted, rtol=0, atol=tolerance):
             made_with = ", ".join(f"{library} {version}" for library, version in self.bundle.versions.items())
             raise SentrayError(
                 f"the bundle {self.bundle.path} gives scores here that differ from its golden texts' by "

@@ -26,7 +26,7 @@ def _pointer(builder: Any, address: Any, offset: int, kind: Any) -> Any:
 
 
 def _load(builder: Any, address: Any, offset: int, kind: Any) -> Any:
-    return builder.load(_pointer(builder, address, offset, kind), align=4)
+    return builder.load(_pointer(builder, address, offset, kind), align=2)
 
 
 def _larger(builder: Any, left: Any, right: Any) -> Any:
@@ -35,14 +35,24 @@ def _larger(builder: Any, left: Any, right: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def pool(
-    _: Any, rows: Any, bias: Any, out: Any, width: Any, filters: Any, window: Any, average: Any, relu: Any, gather: Any
+    _: Any,
+    rows: Any,
+    bias: Any,
+    out: Any,
+    width: Any,
+    filters: Any,
+    window: Any,
+    average: Any,
+    relu: Any,
+    gather: Any,
+    half: Any,
 ) -> Any:
     """Pool neighbouring windows of words, each window the sum of its words' rows and the bias.
 
     The first three arguments are addresses, the others constants.
 
     Args:
-        rows: of int64[width + window - 1], the address of each word's row, float32[width, filters].
+        rows: of int64[width + window - 1], the address of each word's row, float[width, filters].
         bias: of float32[filters].
         out: of float32[filters], written with the result.
         width: words of a window.
@@ -51,9 +61,10 @@ def pool(
         average: 1 for their sum, 0 for the largest.
         relu: 1 where a window's outputs below 0 count as 0.
         gather: 1 to pool with what is at `out` already.
+        half: 1 where the words' rows are floats of 16 bits, not 32.
     """
-    constants = (width, filters, window, average, relu, gather)
-    width, filters, window, average, relu, gather = (constant.literal_value for constant in constants)
+    constants = (width, filters, window, average, relu, gather, half)
+    width, filters, window, average, relu, gather, half = (constant.literal_value for constant in constants)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows_at, bias_at, out_at = arguments[:3]
@@ -66,7 +77,12 @@ def pool(
             for place in range(window):
                 value = first
                 for word in range(width):
-                    term = _load(builder, places[place + word], 4 * (word * filters + start), kind)
+                    at = word * filters + start
+                    if half:
+                        stored = _load(builder, places[place + word], 2 * at, ir.VectorType(ir.HalfType(), kind.count))
+                        term = builder.fpext(stored, kind)
+                    else:
+                        term = _load(builder, places[place + word], 4 * at, kind)
                     value = builder.fadd(value, term)
                 # The largest of rectified outputs is the rectified largest.
                 if relu and average:

@@ -156,7 +156,14 @@ class Run:
         schema.pop(changes.get("partition_by", ""), None)
         columns = {"text": "text", "id": "id", "keep": []}
         self.header = Header(
-            **{"bundle": self.digest, "input": str(reviews), "shard_size": 1, "columns": columns, "schema": schema}
+            **{
+                "bundle": self.digest,
+                "engine": "folded",
+                "input": str(reviews),
+                "shard_size": 1,
+                "columns": columns,
+                "schema": schema,
+            }
             | changes
         )
 

@@ -32,7 +32,7 @@ def test_gives_what_plain_keras_gives(make_bundle, make_reviews, labels: tuple[s
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["folded", "keras"])
+@pytest.mark.parametrize("engine", ["folded", "folded16", "keras"])
 def test_a_score_has_the_same_bits_alone_and_in_company(small_bundle: Bundle, make_reviews, engine: str) -> None:
     scorer = Scorer(small_bundle, engine)
     texts = pa.array(make_reviews(2 * BATCH + 5, seed=3))
@@ -84,6 +84,14 @@ def test_refuses_a_bundle_that_breaks_its_golden_scores(make_bundle, engine: str
     shifted = GoldenText(text=made.golden[0].text, scores=moved)
     with pytest.raises(SentrayError, match=r"differ from its golden texts' by 0\.001"):
         Scorer(bundle.update(made, golden=[shifted]), engine)
+
+
+@pytest.mark.parametrize("labels", [("neg", "pos"), ("bad", "fine", "good")])
+def test_tables_of_16_bits_move_scores_little(make_bundle, make_reviews, labels: tuple[str, ...]) -> None:
+    made: Bundle = make_bundle(labels)
+    texts = pa.array(make_reviews(200))
+    exact, half = (Scorer(made, engine).score(texts).probabilities for engine in ("folded", "folded16"))
+    assert 0 < np.abs(exact - half).max() < 1e-3
 
 
 def test_auto_takes_the_folded_network_where_there_is_one(make_bundle) -> None:

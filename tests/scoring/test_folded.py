@@ -9,7 +9,7 @@ import pytest
 
 from sentray import models
 from sentray.scoring import folded
-from sentray.scoring.engines import FoldedEngine
+from sentray.scoring.folded import FoldedEngine
 from sentray.scoring.folding import Unfoldable, fold, fold_if_possible
 from sentray.text.encoding import Encoded, pad
 

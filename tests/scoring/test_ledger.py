@@ -87,6 +87,7 @@ def test_cleans_up_after_a_kill_and_touches_nothing_else(run: MakeRun, out: Path
         ({"shard_size": 2}, "another --shard-size"),
         ({"columns": {"text": "text", "id": "id", "keep": ("x",)}}, "other columns"),
         ({"schema": {"id": "int64"}}, "another output schema"),
+        ({"engine": "keras"}, "another --engine"),
         ({"rows_per_file": 10}, "another --rows-per-file"),
         ({"partition_by": "label"}, "another --partition-by"),
     ],
@@ -310,7 +311,7 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sentray.corpus.shards.plan_shards", lambda *_: plan)
     files = tuple(SourceFile(name, name, 1000, 5) for name in names.to_pylist())
     source = Source("reviews", "parquet", files)
-    header = Header("b" * 64, "reviews", 64, {}, {}, rows_per_file=10**9)
+    header = Header("b" * 64, "folded", "reviews", 64, {}, {}, rows_per_file=10**9)
     ledger = Ledger(str(tmp_path))
 
     began = time.perf_counter()
