@@ -144,9 +144,8 @@ def _offer(
     under: typer.Typer = app,
     name: str | None = None,
 ) -> None:
-    verb = name or work.__name__
-    invoke = options.command(model, lambda settings: _run(verb, work, settings))
-    under.command(verb, no_args_is_help=needs_arguments)(invoke)
+    invoke = options.command(model, lambda settings: _run(work.__name__, work, settings))
+    under.command(name or work.__name__, no_args_is_help=needs_arguments)(invoke)
 
 
 def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:

@@ -22,6 +22,16 @@ def on_cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def require_own_ray() -> None:
+    """Refuse to measure a cluster that runs already: it has other cores than this process.
+
+    Raises:
+        SentrayError: RAY_ADDRESS names one.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        raise SentrayError("the bench starts a Ray of its own on this machine: unset RAY_ADDRESS and run it again")
+
+
 def run(what: str, module: str, *arguments: object) -> Any:
     """The JSON that a module prints as its last line when it is run with arguments.
 
@@ -38,4 +48,6 @@ def run(what: str, module: str, *arguments: object) -> Any:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise SentrayError(f"{what} failed: {reason}")
+    if not done.stdout.strip():
+        raise SentrayError(f"{what} failed: it printed nothing")
     return json.loads(done.stdout.splitlines()[-1])

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from sentray.bench import child
 from sentray.errors import SentrayError
 
-CHUNK_ROWS = 2_000
+CHUNK_ROWS = 8_000
 SECONDS = 5.0
 """A rival predicts chunk after chunk until this time is over or it has seen all texts."""
 

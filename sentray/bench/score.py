@@ -42,6 +42,7 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
     Raises:
         SentrayError: The reviews or the bundle cannot be used, or the disk is too small.
     """
+    child.require_own_ray()
     with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
         bench = _Bench(settings, Path(scratch), console)
         stages = bench.stages()

@@ -65,6 +65,7 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
     """
     corpus = settings.corpus or ("nltk:movie_reviews" if nltk_data.find("corpora/movie_reviews") else SYNTHETIC)
     cores = len(os.sched_getaffinity(0))
+    child.require_own_ray()
     with tempfile.TemporaryDirectory() as scratch:
         bench = _Bench(settings, corpus, Path(scratch), console)
         started = time.perf_counter()

@@ -1,11 +1,13 @@
 """Where large files may be cut: Parquet between row groups, CSV and JSON Lines between records."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from sentray.corpus.files import open_stream, reading
 from sentray.corpus.source import Source, SourceFile
@@ -19,6 +21,8 @@ UNKNOWN = -1
 LONGEST_FIELD = 1 << 26
 """Most characters of a CSV field: a quote that is never closed makes the rest of the file one field."""
 _THREADS = 16
+_PAUSES = (0.5, 1.0, 2.0)
+"""Seconds to wait before a file of an object store is read again."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,12 @@ class Parts:
 
 def cut_files(source: Source, size: int) -> Parts:
     """Cut the files larger than `size` into parts of about so many bytes, and leave the others whole."""
-    cuts = {"parquet": _row_groups, "csv": _records, "jsonl": _records}.get(source.format)
     sizes = np.fromiter((file.size for file in source.files), np.int64, len(source.files))
-    large = np.flatnonzero(sizes > size) if cuts is not None else np.zeros(0, np.int64)
+    large = np.flatnonzero(sizes > size) if source.format in _CUTS else np.zeros(0, np.int64)
     found: list[list[Cut]] = []
-    if cuts is not None and len(large):
+    if len(large):
         with ThreadPoolExecutor(min(_THREADS, len(large))) as threads:
-            found = list(threads.map(lambda place: cuts(source, source.files[place], size), large.tolist()))
+            found = list(threads.map(lambda place: _cut(source, source.files[place], size), large.tolist()))
     counts = np.ones(len(sizes), np.int64)
     counts[large] = [max(1, len(parts)) for parts in found]
     file = np.repeat(np.arange(len(sizes)), counts)
@@ -67,25 +70,37 @@ def cut_files(source: Source, size: int) -> Parts:
     return Parts(file, whole, *table)
 
 
+def _cut(source: Source, file: SourceFile, size: int) -> list[Cut]:
+    """Where a large file may be cut; nowhere when it cannot be read: its reader will say why.
+
+    A file of an object store is asked for again: a store that is busy for a moment must not make a plan that stays.
+    """
+    for pause in (*(() if isinstance(source.filesystem, fs.LocalFileSystem) else _PAUSES), None):
+        try:
+            with reading(file.path):
+                return _CUTS[source.format](source, file, size)
+        except SentrayError:
+            if pause is not None:
+                time.sleep(pause)
+    return []
+
+
 def _row_groups(source: Source, file: SourceFile, _: int) -> list[Cut]:
-    """A Parquet file's row groups; none where its footer cannot be read."""
+    """A Parquet file's row groups."""
     assert source.filesystem is not None
-    try:
-        with reading(file.path), source.filesystem.open_input_file(file.path) as stream:
-            metadata = pq.ParquetFile(stream).metadata
-            parts, row = [], 0
-            for place in range(metadata.num_row_groups):
-                group = metadata.row_group(place)
-                stored = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
-                parts.append((place, place + 1, row, stored, group.num_rows))
-                row += group.num_rows
-            return parts
-    except SentrayError:
-        return []
+    with source.filesystem.open_input_file(file.path) as stream:
+        metadata = pq.ParquetFile(stream).metadata
+    parts, row = [], 0
+    for place in range(metadata.num_row_groups):
+        group = metadata.row_group(place)
+        stored = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
+        parts.append((place, place + 1, row, stored, group.num_rows))
+        row += group.num_rows
+    return parts
 
 
 def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
-    """Byte ranges of whole records; none of what is compressed, cannot be read or is one record."""
+    """Byte ranges of whole records; none of what is compressed or is one record."""
     # Numba takes its time to load, which only large files are worth.
     from sentray.corpus.scan import find_records
 
@@ -94,12 +109,8 @@ def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
     assert source.filesystem is not None
     count = -(-file.size // size)
     targets = [file.size * part // count for part in range(1, count)]
-    try:
-        with reading(file.path):
-            stream = open_stream(source.filesystem, file.path, 0, file.size)
-            places, rows = find_records(stream, source.format, targets, LONGEST_FIELD)
-    except SentrayError:
-        return []
+    stream = open_stream(source.filesystem, file.path, 0, file.size)
+    places, rows = find_records(stream, source.format, targets, LONGEST_FIELD)
     places = [place for place in places if place[0] < file.size]
     if not places:
         return []
@@ -110,3 +121,6 @@ def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
         (start, stop, before, stop - start, UNKNOWN if total is None else total - rows_before)
         for (start, before, rows_before), stop, total in zip(bounds, stops, totals, strict=True)
     ]
+
+
+_CUTS = {"parquet": _row_groups, "csv": _records, "jsonl": _records}

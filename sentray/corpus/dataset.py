@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sentray.config import CorpusSettings
 from sentray.console import count
-from sentray.corpus.readers import read_ids, read_shard
+from sentray.corpus.readers import WITH_COLUMNS, read_ids, read_shard
 from sentray.corpus.readers.records import Hashes, mark
 from sentray.corpus.shards import Shard, ShardPlan, plan_shards
 from sentray.corpus.source import Source, resolve
@@ -73,7 +73,7 @@ class Corpus:
 
     def without_duplicates(self) -> "Corpus":
         """The corpus with the rows known whose id an earlier row has."""
-        if self.source.format not in ("csv", "jsonl", "parquet"):
+        if self.source.format not in WITH_COLUMNS:
             return self
         source, settings = self.source.lean(), self.settings
 

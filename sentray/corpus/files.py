@@ -22,6 +22,9 @@ def reading(path: str) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError:
+        # Arrow's is an ArrowException too, and says nothing of the file.
+        raise
     except FileNotFoundError as error:
         raise SentrayError(f"{path} is not there any more: put it back, or run again without it") from error
     except PermissionError as error:

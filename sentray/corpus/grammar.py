@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from sentray.masks import BLOCK, byte_masks, lowest
+from sentray.native import BLOCK, byte_masks, lowest
 
 Numbers = npt.NDArray[np.int64]
 

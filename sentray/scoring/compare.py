@@ -14,10 +14,12 @@ from sentray.corpus.readers import read_shard
 from sentray.corpus.readers.records import mark
 from sentray.corpus.shards import Shard, ShardPlan
 from sentray.corpus.source import Source, resolve
+from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_SCHEMA, Reason
 from sentray.scoring.gather import read_part
 from sentray.scoring.ledger import Ledger, Part, Record, partition_of
 from sentray.scoring.plans import load_plan
+from sentray.scoring.tiling import footer_faults
 from sentray.scoring.verify import Faults
 
 _WHICH_ROW = ["file", "row", "id", "reason"]
@@ -32,13 +34,17 @@ def compare(ledger: Ledger, uri: str, faults: Faults) -> str:
         faults: Where differences are noted.
 
     Raises:
-        SentrayError: When the input cannot be found.
+        SentrayError: When the input cannot be found or has another format.
     """
     stored = ledger.stored()
     source = resolve(uri)
     columns = stored.header.columns
-    settings = CorpusSettings(text_column=columns["text"], id_column=columns["id"])
+    settings = CorpusSettings(text_column=columns["text"], id_column=columns["id"], test_fraction=0)
+    if source.format != stored.format:
+        raise SentrayError(f"{uri} is {source.format} and the job's input {stored.format}; give that or a copy of it")
     shards = _Here(load_plan(ledger, stored), source)
+    for sentence in footer_faults(shards.plan, source, shards.root):
+        faults.add(sentence)
     duplicates = find_duplicates(
         (shard.index, *block) for shard in shards for block in shard_ids(source, shard, settings)
     )
@@ -56,15 +62,15 @@ def compare(ledger: Ledger, uri: str, faults: Faults) -> str:
 
 
 class _Here:
-    """The shards of a plan, at the place where the input is now."""
+    """The shards of a plan, at the place where the input is now; what is not there cannot be read."""
 
     def __init__(self, plan: ShardPlan, source: Source) -> None:
-        self._plan, self._paths = plan, {file.name: file.path for file in source.files}
+        self.plan = plan
+        self.root = source.files[0].path.removesuffix(source.files[0].name) if source.files else ""
 
     def __iter__(self) -> Iterator[Shard]:
-        for shard in self._plan:
-            pieces = (replace(piece, path=self._paths.get(piece.name, piece.path)) for piece in shard.pieces)
-            yield replace(shard, pieces=tuple(pieces))
+        for shard in self.plan:
+            yield replace(shard, pieces=tuple(replace(piece, path=self.root + piece.name) for piece in shard.pieces))
 
 
 class _Scores:

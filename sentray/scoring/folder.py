@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -17,6 +19,7 @@ from sentray.errors import SentrayError
 
 HALF_WRITTEN = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}")
 """What a killed writer leaves behind, as a name within the folder."""
+CURE = "choose another --out"
 
 
 class Output:
@@ -28,7 +31,7 @@ class Output:
 
     closed = False
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._digest = stream, hashlib.sha256()
         self.bytes = 0
 
@@ -89,26 +92,42 @@ class Folder:
         Raises:
             SentrayError: When the file system refuses, for instance because it is full.
         """
-        folder, _, base = name.rpartition("/")
-        # An object appears when its upload is complete: a plain write is already whole or not at all.
-        target = f"{folder}/.{base}.{uuid.uuid4().hex}".lstrip("/") if self.local else name
         try:
-            if self.local:
-                self._filesystem.create_dir(self.path(folder))
-            with self._filesystem.open_output_stream(self.path(target)) as stream:
-                output = Output(stream)
+            with (self._renamed if self.local else self._uploaded)(name) as output:
                 yield output
-            if self.local:
-                self._filesystem.move(self.path(target), self.path(name))
-        except BaseException as error:
+        except OSError as error:
+            raise SentrayError(
+                f"{self.out}/{name} cannot be written ({first_line(error)}); make room or check the "
+                "permissions, then run the same command again to go on"
+            ) from error
+
+    @contextlib.contextmanager
+    def _renamed(self, name: str) -> Iterator[Output]:
+        folder, base = os.path.split(self.path(name))
+        half = f"{folder}/.{base}.{uuid.uuid4().hex}"
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(half, "wb") as stream:
+                yield Output(stream)
+                # Else a machine that loses power may keep the name and lose the content.
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(half, self.path(name))
+        except BaseException:
             with contextlib.suppress(OSError):
-                self._filesystem.delete_file(self.path(target))
-            if isinstance(error, OSError):
-                raise SentrayError(
-                    f"{self.out}/{name} cannot be written ({first_line(error)}); make room or check the "
-                    "permissions, then run the same command again to go on"
-                ) from error
+                os.remove(half)
             raise
+
+    @contextlib.contextmanager
+    def _uploaded(self, name: str) -> Iterator[Output]:
+        """A stream to an object store publishes what it has when it is closed, so that it is opened last."""
+        with tempfile.TemporaryFile() as held:
+            output = Output(held)
+            yield output
+            held.flush()
+            content = mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ) if output.bytes else b""
+        with self._filesystem.open_output_stream(self.path(name)) as stream:
+            stream.write(content)
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a value as JSON for people to read."""
@@ -123,11 +142,11 @@ class Folder:
         """
         return self._filesystem.open_input_file(self.path(name))
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, cure: str = CURE) -> bytes | None:
         """The content of a file, None where there is none.
 
         Raises:
-            SentrayError: When it cannot be read.
+            SentrayError: When it cannot be read; it ends with the cure.
         """
         try:
             with self.open_file(name) as stream:
@@ -135,15 +154,15 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self.damaged(name, error) from error
+            raise self.damaged(name, error, cure) from error
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
+    def read_json(self, name: str, cure: str = CURE) -> dict[str, Any] | None:
         """The value that a file holds as JSON, None where there is no file.
 
         Raises:
-            SentrayError: When it cannot be read or is no JSON object.
+            SentrayError: When it cannot be read or is no JSON object; it ends with the cure.
         """
-        content = self.read(name)
+        content = self.read(name, cure)
         if content is None:
             return None
         try:
@@ -151,26 +170,36 @@ class Folder:
             if not isinstance(value, dict):
                 raise ValueError("it is no JSON object")
         except ValueError as error:
-            raise self.damaged(name, error) from error
+            raise self.damaged(name, error, cure) from error
         return value
 
-    def damaged(self, name: str, error: BaseException, cure: str = "choose another --out") -> SentrayError:
+    def damaged(self, name: str, error: BaseException, cure: str = CURE) -> SentrayError:
         """The sentence for a file of the folder that is not what sentray wrote."""
         return SentrayError(f"{self.out}/{name} cannot be read ({first_line(error)}); {cure}")
 
-    def names(self, folder: str = "", recursive: bool = False) -> list[str]:
-        """What lies in a folder, relative to this one; with `recursive` the files in it at any depth.
+    def names(self, folder: str = "") -> list[str]:
+        """What lies in a folder, relative to this one.
 
         Raises:
             SentrayError: When the place cannot be listed.
         """
+        return [info.path[len(self._root) + 1 :] for info in self._infos(folder)]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Names and bytes of the files in a folder at any depth, relative to this one.
+
+        Raises:
+            SentrayError: When the place cannot be listed.
+        """
+        found = self._infos(folder, recursive=True)
+        return {info.path[len(self._root) + 1 :]: info.size for info in found if info.type == pafs.FileType.File}
+
+    def _infos(self, folder: str, recursive: bool = False) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
-        start = len(self._root) + 1
         try:
-            found = self._filesystem.get_file_info(selector)
+            return list(self._filesystem.get_file_info(selector))
         except OSError as error:
-            raise SentrayError(f"{self.out} cannot be read ({first_line(error)}); choose another --out") from error
-        return [info.path[start:] for info in found if not recursive or info.type != pafs.FileType.Directory]
+            raise SentrayError(f"{self.out} cannot be read ({first_line(error)}); {CURE}") from error
 
     def delete(self, name: str) -> None:
         """Remove a file or a folder with all it holds; that it is gone already does not matter.

@@ -62,7 +62,10 @@ class _Graph:
         if len(model.inputs) != 1 or len(model.outputs) != 1 or model.input_shape[1] is None:
             raise Unfoldable("it has several inputs or outputs, or no fixed length")
         self._input = model.inputs[0]
-        self._makers: Mapping[int, Any] = {id(layer.output): layer for layer in model.layers}
+        try:
+            self._makers: Mapping[int, Any] = {id(layer.output): layer for layer in model.layers}
+        except AttributeError as error:
+            raise Unfoldable("one of its layers is used more than once") from error
 
     def maker(self, tensor: Any) -> Any:
         """The layer that makes a tensor, whatever does nothing left out."""
@@ -138,7 +141,7 @@ class _Graph:
 
 
 def _activation(layer: Any) -> Any:
-    return layer.activation.__name__
+    return getattr(layer.activation, "__name__", None)
 
 
 def _bias(layer: Any, units: int) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,11 @@ Members = npt.NDArray[np.int64]
 """A row a staged part: its shard and how many rows it holds."""
 
 
-def gather(ledger: Ledger, on_file: Callable[[int, int], None] = lambda done, files: None) -> int:
+def gather(
+    ledger: Ledger,
+    on_file: Callable[[int, int], None] = lambda done, files: None,
+    check: Callable[[], None] = lambda: None,
+) -> int:
     """Publish staged scores as files of about `rows_per_file` rows, in the input's order; see `--rows-per-file`.
 
     Which shards come together depends on their rows alone, and a file is named by its first shard. So a run that was
@@ -28,6 +33,7 @@ def gather(ledger: Ledger, on_file: Callable[[int, int], None] = lambda done, fi
     Args:
         ledger: The output folder; all its shards are committed.
         on_file: Told after each file how many are done, and how many there are.
+        check: Called before the log is written; raises when this run may not write any more.
 
     Returns:
         How many files were published.
@@ -39,11 +45,11 @@ def gather(ledger: Ledger, on_file: Callable[[int, int], None] = lambda done, fi
     if header.rows_per_file is None:
         return 0
     groups = list(_groups(_staged(ledger), header.rows_per_file))
-    with ledger.gatherings() as log:
+    with ledger.gatherings(check) as log:
         for done, (partition, members) in enumerate(groups, 1):
             name = ledger.part_name(members[0][0], header.bundle, partition=partition)
             staged = [ledger.part_name(shard, header.bundle, staged=True, partition=partition) for shard, _ in members]
-            schema = read_part(ledger, staged[0]).schema
+            schema = _schema(ledger, staged[0])
             log.add(Gathered(_concatenate(ledger, name, staged, schema), members))
             on_file(done, len(groups))
     # Only now: until the log is written the staged files are the ones that count.
@@ -67,17 +73,31 @@ def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa
     Raises:
         SentrayError: When it is gone or damaged.
     """
+    with _opened(folder, name) as file:
+        return file.read(columns)
+
+
+def _schema(folder: Folder, name: str) -> pa.Schema:
+    with _opened(folder, name) as file:
+        return file.schema_arrow
+
+
+@contextmanager
+def _opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
     try:
         with folder.open_file(name) as stream:
-            return pq.ParquetFile(stream).read(columns)
+            yield pq.ParquetFile(stream)
     except (OSError, pa.ArrowException) as error:
         raise folder.damaged(name, error, "delete it and run the same command again") from error
 
 
-def _staged(ledger: Ledger) -> dict[str, Members]:
-    """The staged parts that are in no published file, by partition and in the shards' order."""
+def _staged(ledger: Ledger) -> Iterator[tuple[str, Members]]:
+    """The staged parts that are in no published file, in the shards' order, with their partition.
+
+    What has a published shard of its partition in between comes apart: in one file it would break the order.
+    """
     there = ledger.files()
-    published = ledger.published(there)
+    published, shards = ledger.published(there), ledger.stored().shards
     # A million shards must not become a million objects.
     found: dict[str, array[int]] = {}
     for record in ledger.records(there):
@@ -85,13 +105,17 @@ def _staged(ledger: Ledger) -> dict[str, Members]:
             partition = partition_of(part.name)
             if partition not in published or not published[partition][record.shard]:
                 found.setdefault(partition, array("q")).extend((record.shard, part.rows))
-    members = {partition: np.array(found[partition]).reshape(-1, 2) for partition in sorted(found)}
-    return {partition: of[of[:, 0].argsort()] for partition, of in members.items()}
+    for partition in sorted(found):
+        parts = np.array(found[partition]).reshape(-1, 2)
+        parts = parts[parts[:, 0].argsort()]
+        before = np.cumsum(np.frombuffer(published.get(partition, bytearray(shards)), np.uint8), dtype=np.int64)
+        apart = np.flatnonzero(np.diff(before[parts[:, 0]])) + 1
+        yield from ((partition, run) for run in np.split(parts, apart.tolist()))
 
 
-def _groups(staged: dict[str, Members], rows_per_file: int) -> Iterator[tuple[str, list[list[int]]]]:
+def _groups(staged: Iterable[tuple[str, Members]], rows_per_file: int) -> Iterator[tuple[str, list[list[int]]]]:
     """Shard and rows of the parts that come together, with their partition."""
-    for partition, parts in staged.items():
+    for partition, parts in staged:
         first = rows = 0
         for place, more in enumerate(parts[:, 1].tolist()):
             if place > first and rows + more > rows_per_file:

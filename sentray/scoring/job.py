@@ -1,7 +1,7 @@
 """The scoring job: plan the shards, run them on a pool of actors, account for every row."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,30 +11,33 @@ from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, count
+from sentray.corpus.dataset import Rows
 from sentray.corpus.readers import read_shard
 from sentray.corpus.readers.records import TABLE_BYTES
 from sentray.corpus.shards import Piece, Shard, ShardPlan
 from sentray.corpus.source import Source, resolve
 from sentray.errors import SentrayError
-from sentray.scoring import pool
-from sentray.scoring.counts import Counts
+from sentray.quarantine import QUARANTINE_FILE, Reason
+from sentray.scoring import plans, pool
+from sentray.scoring.accounts import Accounts, withdraw
 from sentray.scoring.crashes import MOST_CRASHES, score_without_crashes
 from sentray.scoring.engines import KerasEngine, choose
 from sentray.scoring.gather import gather, gather_quarantine
 from sentray.scoring.lease import Lease
-from sentray.scoring.ledger import SCORES, Header, Ledger, Record
+from sentray.scoring.ledger import SCORES, SUMMARY, Header, Ledger, Record
 from sentray.scoring.pool import Lost, Pool, died
 from sentray.scoring.progress import Progress
-from sentray.scoring.reading import duplicates
+from sentray.scoring.reading import duplicates, files_of
 from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
 
-EARLY_STOP_ROWS, EARLY_STOP_MARGIN = 10_000, 2.0
-"""Before its end a job stops for bad rows only after so many rows, and when this many times too many are bad."""
 _FIRST_FILES = 1000
 """Among so many files one must have a row that tells what columns there are."""
 _PROCESS_MB = {KerasEngine.name: 1000}
 _LIGHT_PROCESS_MB = 300
 """Memory of a worker beside the bundle and the tables of rows, about."""
+
+_SPEED = ("workers", "start_seconds", "start_ray_seconds", "start_workers_seconds", "seconds", "rows_per_s", "mb_per_s")
+"""Keys of the summary that a run without a shard to score leaves None."""
 
 Summary = dict[str, Any]
 
@@ -59,38 +62,32 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     with ledger.lease() as lease:
         schema = output_schema(model.labels, _kept_columns(source, settings), model.digest)
         plan = ledger.open(_header(settings, schema, model.digest, engine), source, settings.new_input)
-        total, done = Counts(), bytearray(len(plan))
-        for record in ledger.records():
-            total.add(record.counts)
-            done[record.shard] = 1
+        accounts = Accounts(plan, settings)
+        accounts.count(ledger)
         summary = ledger.summary()
-        if summary is not None and all(done):
-            console.say(f"{settings.out} is finished: {_accounts(summary)}; nothing to do")
+        if summary is not None and not accounts.missing and QUARANTINE_FILE in ledger.names():
+            console.say(f"{settings.out} is finished: {_in_and_out(summary)}; nothing to do")
             return summary
+        ledger.delete(SUMMARY)
         ledger.write(SETTINGS_FILE, settings_text(settings).encode())
-        _describe(source, plan, sum(done), console)
-        speed: Summary = {"workers": 0, "start_seconds": 0.0, "seconds": 0.0, "rows_per_s": 0.0}
-        if not all(done):
+        # Files that could not be read may be back: unless the job ended without them, or part of it is published.
+        heals = summary is None and not ledger.published() and withdraw(ledger, _has_unread)
+        if heals:
+            accounts.count(ledger)
+        _describe(source, plan, accounts.committed, console)
+        speed: Summary = dict.fromkeys(_SPEED)
+        if accounts.missing:
             job = Job(source.lean(), settings, schema, ledger, engine, model.digest)
-            speed = _Run(job, plan, done, total, lease, console).work(bundle.pack(model))
-            _require_all(ledger, len(plan))
-            ledger.clean(model.digest)
-        _require_good_rows(total, plan, settings)
-        began = time.monotonic()
-        gather(ledger, partial(_show_gathering, lease, console))
-        gather_quarantine(ledger)
-        speed["gather_seconds"] = round(time.monotonic() - began, 3)
-        summary = {
-            "sentray_version": __version__,
-            "bundle": model.digest,
-            "engine": engine,
-            **_counted(total, model),
-            "shards": len(plan),
-            **speed,
-        }
+            speed |= _Run(job, plan, accounts, lease, console, heals).work(bundle.pack(model))
+            _require_unchanged(ledger, settings)
+        accounts.require_good_rows()
+        speed["gather_seconds"] = _gather(ledger, lease, console)
+        counted = accounts.summary(model)
+        summary = {"sentray_version": __version__, "bundle": model.digest, "engine": engine, **counted}
+        summary |= {"shards": len(plan), **speed}
         ledger.write_summary(summary)
     tables.scores(console, summary, model.labels)
-    console.say(f"{_accounts(summary)} in {settings.out}/{SCORES}")
+    console.say(f"{_in_and_out(summary)} in {settings.out}/{SCORES}")
     return summary
 
 
@@ -100,19 +97,19 @@ class _Run:
     Args:
         job: What the workers must know.
         plan: All shards.
-        done: For each shard whether it is committed.
-        total: What the committed shards' records count; grows.
+        accounts: What is committed; grows.
         lease: Checked as long as the work goes on.
         console: Where to say what happens.
+        heals: Whether shards were taken back because they may be read now.
     """
 
     def __init__(
-        self, job: Job, plan: ShardPlan, done: bytearray, total: Counts, lease: Lease, console: Console
+        self, job: Job, plan: ShardPlan, accounts: Accounts, lease: Lease, console: Console, heals: bool
     ) -> None:
-        self._job, self._plan, self._done, self._total = job, plan, done, total
+        self._job, self._plan, self._accounts, self._heals = job, plan, accounts, heals
         self._lease, self._console = lease, console
-        self._log = job.ledger.commits()
-        self._progress = Progress(console, plan, total, sum(done))
+        self._log = job.ledger.commits(lease.check)
+        self._progress = Progress(console, plan, accounts)
 
     def work(self, files: dict[str, bytes]) -> Summary:
         """Score; gives how fast it went.
@@ -120,11 +117,11 @@ class _Run:
         Args:
             files: The packed bundle.
         """
-        settings, rows, size = self._job.settings, self._total.rows, self._total.bytes
-        gpus, began = int(settings.gpu), time.monotonic()
+        settings, began = self._job.settings, time.monotonic()
+        gpus = int(settings.gpu)
         with cluster.connect(settings.address, verbose=settings.verbose):
             connected = time.monotonic()
-            workers = pool.place(settings.workers, len(self._done) - sum(self._done), gpus=gpus)
+            workers = pool.place(settings.workers, self._accounts.missing, gpus=gpus)
             memory = _memory_mb(self._job.engine, files)
             self._console.say(
                 f"{pool.describe(workers, gpus=gpus)}, about {memory:,} MB of memory each; engine {self._job.engine}"
@@ -134,22 +131,27 @@ class _Run:
                 self._score(actors)
                 start = actors.start_seconds
                 seconds = max(time.monotonic() - connected - start, 1e-3)
+        _require_all(self._job.ledger, len(self._plan))
+        self._job.ledger.clean(self._job.digest)
         return {
             "workers": workers,
             "start_seconds": round(connected - began + start, 3),
             "start_ray_seconds": round(connected - began, 3),
             "start_workers_seconds": round(start, 3),
             "seconds": round(seconds, 3),
-            "rows_per_s": round((self._total.rows - rows) / seconds, 1),
-            "mb_per_s": round((self._total.bytes - size) / 1e6 / seconds, 1),
+            "rows_per_s": round(self._progress.rows / seconds, 1),
+            "mb_per_s": round(self._progress.bytes / 1e6 / seconds, 1),
         }
 
     def _score(self, actors: Pool) -> None:
         found = duplicates(actors, self._job.source, self._plan, self._looked)
+        # Which row is the first of an id may have changed with what can be read now.
+        if self._heals and withdraw(self._job.ledger, partial(_has_duplicates, found.rows)):
+            self._accounts.count(self._job.ledger)
         tasks = (
             Task(shard, found.rows.get(shard.index, {}), ids_unread=shard.index in found.unread)
             for shard in self._plan
-            if not self._done[shard.index]
+            if not self._accounts.done[shard.index]
         )
         self._progress.begin()
         lost: list[Task] = []
@@ -161,21 +163,16 @@ class _Run:
             else:
                 self._commit(result)
         for task in lost:
-            pieces = task.shard.pieces
-            self._console.note(
-                f"the processes that scored {pieces[0].name}"
-                + (f" to {pieces[-1].name}" if len(pieces) > 1 else "")
-                + " died; looking for the rows to blame"
-            )
-            self._commit(score_without_crashes(actors, task))
+            self._console.note(f"processes that scored {files_of(task.shard)} died; looking for the rows to blame")
+            self._commit(score_without_crashes(actors, task, self._tick))
 
     def _commit(self, record: Record) -> None:
         self._lease.check()
         self._log.add(record)
-        self._total.add(record.counts)
-        self._progress.shards += 1
+        self._accounts.add(record)
         self._progress.show()
-        _require_good_rows(self._total, self._plan, self._job.settings)
+        self._accounts.require_good_rows()
+        self._accounts.require_few_partitions()
 
     def _looked(self, shards: int) -> None:
         self._lease.check()
@@ -185,6 +182,15 @@ class _Run:
         self._lease.check()
         self._log.flush(only_if_due=True)
         self._progress.show()
+
+
+def _require_unchanged(ledger: Ledger, settings: ScoreSettings) -> None:
+    try:
+        source = resolve(settings.input)
+    except SentrayError:
+        # Nothing is left of it: what was read is scored, the rest is set aside.
+        return
+    plans.require_unchanged(ledger, ledger.stored(), source)
 
 
 def _engine(settings: ScoreSettings, model: Bundle) -> str:
@@ -198,18 +204,28 @@ def _engine(settings: ScoreSettings, model: Bundle) -> str:
 
 
 def _kept_columns(source: Source, settings: ScoreSettings) -> pa.Schema:
-    """Types of the kept columns in the first row there is; what is missing is told before anything starts."""
+    """Types of the kept columns in the first rows that tell; what is missing is told before anything starts."""
     mistake: SentrayError | None = None
+    types: dict[str, pa.DataType] | None = None
     for piece in _first_pieces(source):
+        shard = Shard(0, source.format, (piece,), 0)
         try:
-            for table in read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep=settings.keep):
-                if table.num_rows:
-                    kept = pa.schema([table.schema.field(name) for name in settings.keep]).remove_metadata()
-                    _require_partition(settings, kept)
-                    return kept
+            tables = read_shard(source, shard, settings, keep=settings.keep)
+            schema = next((table.schema for table in tables if table.num_rows), None)
         except SentrayError as error:
             mistake = mistake or error
-    raise mistake or SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
+            continue
+        if schema is not None:
+            before = types or dict.fromkeys(settings.keep, pa.null())
+            types = {name: schema.field(name).type if kind == pa.null() else kind for name, kind in before.items()}
+            if pa.null() not in types.values():
+                break
+    if types is None:
+        raise mistake or SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
+    # A column without any value has no type of its own.
+    kept = pa.schema([(name, pa.string() if kind == pa.null() else kind) for name, kind in types.items()])
+    _require_partition(settings, kept)
+    return kept
 
 
 def _first_pieces(source: Source) -> Iterator[Piece]:
@@ -224,6 +240,11 @@ def _require_partition(settings: ScoreSettings, kept: pa.Schema) -> None:
     if column not in (None, "label", *kept.names):
         raise SentrayError(
             f"--partition-by {column} is no column of few values in the output; take label, or --keep {column}"
+        )
+    if column in kept.names and pa.types.is_nested(kept.field(column).type):
+        raise SentrayError(
+            f"--partition-by {column}: the column holds {kept.field(column).type}, and a folder's name is made of one "
+            "value; choose a column of strings or numbers"
         )
 
 
@@ -261,60 +282,27 @@ def _require_all(ledger: Ledger, shards: int) -> None:
         )
 
 
-def _require_good_rows(total: Counts, plan: ShardPlan, settings: ScoreSettings) -> None:
-    """Stop when too many rows are bad.
-
-    Before the end, the input's rows are guessed from the share of its bytes that is done: only after many rows, and
-    with room for a wrong guess. A file that cannot be read is one bad row, so its size counts too.
-    """
-    cure = f"see {settings.out}/_sentray/quarantine, and mend the input or allow more"
-    if total.unread_bytes > settings.max_bad_rows * plan.bytes:
-        raise SentrayError(
-            f"{total.unread_bytes / 1e6:,.1f} of {plan.bytes / 1e6:,.1f} MB of {settings.input} are in files that "
-            f"cannot be read, more than --max-bad-rows {settings.max_bad_rows:g} allows; {cure}"
-        )
-    bad, allowed, share_done = total.bad, settings.max_bad_rows, total.bytes / plan.bytes if plan.bytes else 1.0
-    if share_done < 1:
-        if total.rows < EARLY_STOP_ROWS:
-            return
-        allowed *= EARLY_STOP_MARGIN / share_done
-    if bad <= allowed * total.rows:
-        return
-    reasons = ", ".join(f"{reason} {number:,}" for reason, number in total.quarantined.most_common(3))
-    raise SentrayError(
-        f"{bad:,} of {total.rows:,} rows of {settings.input} cannot be scored ({reasons}), more than "
-        f"--max-bad-rows {settings.max_bad_rows:g} allows; {cure}"
-    )
+def _has_unread(record: Record) -> bool:
+    return Reason.UNREADABLE_FILE in record.counts["quarantined"]
 
 
-def _show_gathering(lease: Lease, console: Console, done: int, files: int) -> None:
-    lease.check()
+def _has_duplicates(found: Mapping[int, Rows], record: Record) -> bool:
+    return record.shard in found or Reason.DUPLICATE_ID in record.counts["quarantined"]
+
+
+def _gather(ledger: Ledger, lease: Lease, console: Console) -> float:
+    """Put together what is to be; gives the seconds that took."""
+    began = time.monotonic()
+    gather(ledger, partial(_show_gathering, console), lease.check)
+    gather_quarantine(ledger)
+    return round(time.monotonic() - began, 3)
+
+
+def _show_gathering(console: Console, done: int, files: int) -> None:
     console.progress(f"gathering, {done:,} of {count(files, 'file')}", done / files)
 
 
-def _counted(total: Counts, model: Bundle) -> Summary:
-    hours = total.seconds * pool.WORKER_CPUS / 3600
-    return {
-        "rows": total.rows,
-        "rows_scored": total.scored,
-        "rows_quarantined": total.bad,
-        "quarantined": dict(total.quarantined.most_common()),
-        "labels": dict(sorted(total.labels.items())),
-        "score_histogram": total.histogram,
-        "words": total.words,
-        "known_words": total.known_words,
-        "coverage": round(total.known_words / total.words, 6) if total.words else None,
-        "training_coverage": model.metrics.get("coverage"),
-        "bytes": total.bytes,
-        "unread_bytes": total.unread_bytes,
-        "peak_rss_mb": total.peak_rss_mb,
-        "worker_seconds": round(total.seconds, 3),
-        "core_hours": round(hours, 6),
-        "core_hours_per_million": round(hours / total.rows * 1e6, 6) if total.rows else None,
-    }
-
-
-def _accounts(summary: Summary) -> str:
+def _in_and_out(summary: Summary) -> str:
     return (
         f"{summary['rows']:,} rows in = {summary['rows_scored']:,} scored + {summary['rows_quarantined']:,} quarantined"
     )

@@ -13,7 +13,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from sentray.scoring.folder import Folder
 from sentray.scoring.plans import OWN
 
 LEASE = f"{OWN}/lease.json"
+_CURE = "delete it when no run works there"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
@@ -30,13 +32,35 @@ SETTLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Holder:
-    """Who works in a folder: an id made for the run, its machine and process, and times in seconds since 1970."""
+    """Who works in a folder; times are in seconds since 1970.
+
+    Attributes:
+        owner: An id made for the run.
+        host: Name of its machine or container.
+        namespace: That of its process number, which means nothing in another; empty where the system has none.
+        boot: The machine's id from one start to the next; empty where the system has none.
+        pid: Its process.
+        heartbeat: When the lease was last renewed.
+        started: When the run began.
+    """
 
     owner: str
     host: str
+    namespace: str
+    boot: str
     pid: int
     heartbeat: float
     started: float
+
+    @classmethod
+    def me(cls) -> Self:
+        """This process."""
+        namespace = boot = ""
+        with contextlib.suppress(OSError):
+            namespace = os.readlink("/proc/self/ns/pid")
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        now = time.time()
+        return cls(uuid.uuid4().hex, socket.gethostname(), namespace, boot, os.getpid(), now, now)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -46,16 +70,20 @@ class Holder:
             ValueError: When the values name none.
         """
         try:
-            kinds = {"owner": str, "host": str, "pid": int, "heartbeat": float, "started": float}
-            return cls(**{name: kind(values[name]) for name, kind in kinds.items()})
+            kinds = {"pid": int, "heartbeat": float, "started": float}
+            return cls(**{field.name: kinds.get(field.name, str)(values[field.name]) for field in fields(cls)})
         except (KeyError, TypeError) as error:
             raise ValueError(f"it is no lease ({error})") from error
 
     @property
     def is_dead(self) -> bool:
         """Whether its process was on this machine and is no more."""
-        if self.host != socket.gethostname():
+        here = Holder.me()
+        if (self.host, self.namespace) != (here.host, here.namespace):
             return False
+        if self.boot != here.boot:
+            # Either this machine was started anew since, or it is another one of the same name.
+            return self.heartbeat < time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -68,6 +96,10 @@ class Holder:
     def is_late(self) -> bool:
         """Whether it was not renewed for long, or comes from a clock that differs from ours."""
         return abs(time.time() - self.heartbeat) > STALE_SECONDS
+
+    def shares_processes(self, other: "Holder") -> bool:
+        """Whether the two can see each other's process."""
+        return (self.host, self.namespace, self.boot) == (other.host, other.namespace, other.boot)
 
     def describe(self) -> str:
         """Who it is and since when, for a sentence."""
@@ -84,8 +116,7 @@ class Lease:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        now = time.time()
-        self._me = Holder(uuid.uuid4().hex, socket.gethostname(), os.getpid(), now, now)
+        self._me = Holder.me()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
         self._taken_by: Holder | None = None
@@ -152,7 +183,7 @@ class Lease:
         """Refuse when a living run holds the lease; of one on another machine time shows whether it lives."""
         if holder is None or holder.is_dead:
             return
-        if patient and holder.is_late and holder.host != self._me.host:
+        if patient and holder.is_late and not holder.shares_processes(self._me):
             time.sleep(HEARTBEAT_SECONDS * 1.5)
             now = self._read()
             if now and now != holder:
@@ -167,13 +198,13 @@ class Lease:
         )
 
     def _read(self) -> Holder | None:
-        values = self._folder.read_json(LEASE)
+        values = self._folder.read_json(LEASE, _CURE)
         if values is None:
             return None
         try:
             return Holder.from_json(values)
         except ValueError as error:
-            raise self._folder.damaged(LEASE, error, "delete it when no run works there") from error
+            raise self._folder.damaged(LEASE, error, _CURE) from error
 
     def _write(self) -> None:
         self._folder.write_json(LEASE, asdict(self._me) | {"heartbeat": time.time()})

@@ -5,10 +5,10 @@
     quarantine.parquet  summary.json  settings.json
     _sentray/plan.json                    what the job is, and which generation of its plan counts
     _sentray/plan-000001.parquet          the shards; files-000001.parquet: the input's files as they were
-    _sentray/ledger/000000.jsonl          a line for each committed shard: its files, their digests, its counts
+    _sentray/ledger/000000-….jsonl        a line for each committed shard: its files, their digests, its counts
     _sentray/quarantine/000017.parquet    the rows of shard 17 that were set aside
     _sentray/staged/part-…                scores that wait to be gathered, with --rows-per-file
-    _sentray/gathered/000000.jsonl        a line for each file that shards were gathered in
+    _sentray/gathered/000000-….jsonl      a line for each file that shards were gathered in
     _sentray/lease.json                   who works here now
 
 A file appears under its name whole or not at all, and counts once a line names it. What a killed job leaves has a
@@ -17,7 +17,7 @@ and nothing is there twice.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.quarantine import QUARANTINE_FILE as QUARANTINE
 from sentray.scoring import plans
 from sentray.scoring.folder import HALF_WRITTEN, Folder
 from sentray.scoring.plans import OWN, Stored
@@ -38,12 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["QUARANTINE", "SCORES", "SUMMARY", "CommitLog", "Gathered", "Header", "Ledger", "Part", "Record"]
 
 SCORES = "scores"
-QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
 STAGED = f"{OWN}/staged"
 _COMMITTED = f"{OWN}/ledger"
 _GATHERED = f"{OWN}/gathered"
 _QUARANTINED = f"{OWN}/quarantine"
+Sizes = dict[str, int]
+"""Names of files within the output folder, and their bytes."""
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -148,20 +150,20 @@ class Ledger(Folder):
             output.write(content)
         return Part(name, rows, output.bytes, output.sha256)
 
-    def commits(self) -> CommitLog:
-        """The log that takes the records of committed shards."""
-        return CommitLog(self, _COMMITTED)
+    def commits(self, check: Callable[[], None] = lambda: None) -> CommitLog:
+        """The log that takes the records of committed shards; `check` as in `CommitLog`."""
+        return CommitLog(self, _COMMITTED, check=check)
 
-    def gatherings(self) -> CommitLog:
-        """The log that takes what was gathered."""
-        return CommitLog(self, _GATHERED)
+    def gatherings(self, check: Callable[[], None] = lambda: None) -> CommitLog:
+        """The log that takes what was gathered; `check` as in `CommitLog`."""
+        return CommitLog(self, _GATHERED, check=check)
 
-    def files(self) -> set[str]:
-        """The names of all files of scores and of quarantined rows that are there, hidden ones too."""
-        return {name for folder in (SCORES, STAGED, _QUARANTINED) for name in self.names(folder, recursive=True)}
+    def files(self) -> Sizes:
+        """Names and bytes of all files of scores and of quarantined rows that are there, hidden ones too."""
+        return self.sizes(SCORES) | self.sizes(STAGED) | self.sizes(_QUARANTINED)
 
-    def records(self, there: set[str] | None = None) -> Iterator[Record]:
-        """The record of each committed shard whose files are there, in no order.
+    def records(self, there: Sizes | None = None) -> Iterator[Record]:
+        """The record of each committed shard whose files are there and as large as recorded, in no order.
 
         Args:
             there: What `files` gave, if it was asked before.
@@ -172,11 +174,12 @@ class Ledger(Folder):
         there = self.files() if there is None else there
         published = self.published(there)
         for record in self.recorded():
-            if record.quarantine and record.quarantine.name not in there:
+            if record.quarantine and there.get(record.quarantine.name) != record.quarantine.bytes:
                 continue
             if all(
-                name in there or ((bits := published.get(partition_of(name))) and bits[record.shard])
-                for name, *_ in record.parts
+                there.get(part.name) == part.bytes
+                or ((bits := published.get(partition_of(part.name))) and bits[record.shard])
+                for part in record.parts
             ):
                 yield record
 
@@ -194,8 +197,8 @@ class Ledger(Folder):
                 seen[record.shard] = 1
                 yield record
 
-    def gathered(self, there: set[str] | None = None) -> Iterator[Gathered]:
-        """The files that shards were gathered in and that are there, in no order.
+    def gathered(self, there: Sizes | None = None) -> Iterator[Gathered]:
+        """The files that shards were gathered in and that are there, as large as recorded, in no order.
 
         Args:
             there: What `files` gave, if it was asked before.
@@ -204,13 +207,23 @@ class Ledger(Folder):
             SentrayError: When the ledger is damaged.
         """
         there = self.files() if there is None else there
-        seen: set[str] = set()
+        return (found for found in self.recorded_gathered() if there.get(found.part.name) == found.part.bytes)
+
+    def recorded_gathered(self) -> Iterator[Gathered]:
+        """The last record of each gathered file, whether or not it is there, in no order.
+
+        Raises:
+            SentrayError: When the ledger is damaged.
+        """
+        shards, seen = self.stored().shards, set[str]()
         for gathered in newest_first(self, _GATHERED, Gathered.from_json):
-            if gathered.part.name in there and gathered.part.name not in seen:
+            if (last := max(shard for shard, _ in gathered.members)) >= shards:
+                raise self.damaged(_GATHERED, IndexError(f"there is no shard {last} in the plan"), CURE)
+            if gathered.part.name not in seen:
                 seen.add(gathered.part.name)
                 yield gathered
 
-    def published(self, there: set[str] | None = None) -> dict[str, bytearray]:
+    def published(self, there: Sizes | None = None) -> dict[str, bytearray]:
         """For each partition and each shard of the plan, 1 where its scores are in a gathered file that is there.
 
         Args:
@@ -226,7 +239,7 @@ class Ledger(Folder):
 
     def summary(self) -> dict[str, Any] | None:
         """The finished job's summary; None while it is not finished."""
-        return self.read_json(SUMMARY)
+        return self.read_json(SUMMARY, "delete it and run the same command again")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Mark the job as finished."""
@@ -241,7 +254,7 @@ class Ledger(Folder):
 
         Nothing may be at work in the folder.
         """
-        left = self.files()
+        left = set(self.files())
         for log in (_COMMITTED, _GATHERED):
             left.difference_update(named_files(self, log))
         ours = re.compile(rf".*/part-\d{{6,}}-{bundle[:12]}\.parquet|{_QUARANTINED}/\d{{6,}}\.parquet")

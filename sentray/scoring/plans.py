@@ -95,6 +95,18 @@ def load_plan(folder: Folder, stored: Stored) -> "shards.ShardPlan":
     return plan
 
 
+def load_files(folder: Folder, stored: Stored) -> pa.Table:
+    """The input's files as they were: name, path, size and time of change.
+
+    Raises:
+        SentrayError: When they cannot be read.
+    """
+    try:
+        return _load_table(folder, stored.files_name).cast(_FILES_SCHEMA)
+    except (ValueError, pa.ArrowException) as error:
+        raise folder.damaged(stored.files_name, error) from error
+
+
 def start(folder: Folder, header: Header, source: Source, generation: int) -> "shards.ShardPlan":
     """Plan a new job and write the plan.
 
@@ -131,7 +143,7 @@ def resume(folder: Folder, stored: Stored, source: Source, new_input: bool) -> "
         SentrayError: When a planned file changed or is gone, or there are new ones and they are not wanted.
     """
     plan = load_plan(folder, stored)
-    before, now = _load_table(folder, stored.files_name), _files(source)
+    before, now = load_files(folder, stored), _files(source)
     if before.equals(now):
         return plan
     place = pc.index_in(now["name"], value_set=before["name"])
@@ -153,6 +165,22 @@ def resume(folder: Folder, stored: Stored, source: Source, new_input: bool) -> "
     folder.delete("summary.json")
     _store(folder, replace(stored, generation=stored.generation + 1, shards=len(plan)), plan, now)
     return plan
+
+
+def require_unchanged(folder: Folder, stored: Stored, source: Source) -> None:
+    """Make sure that no file became another while it was scored; one that is gone was set aside.
+
+    Raises:
+        SentrayError: When one did, so that the output may hold rows of both.
+    """
+    before, now = load_files(folder, stored), _files(source)
+    place = pc.index_in(now["name"], value_set=before["name"])
+    then = before.take(place.drop_null())
+    if changed := _first_change(then, now.filter(pc.is_valid(place)), then):
+        raise SentrayError(
+            f"{changed} while {source.uri} was scored, so that {folder.out} may hold rows of both versions; score the "
+            "input again to another --out when it is complete"
+        )
 
 
 def _store(folder: Folder, stored: Stored, plan: "shards.ShardPlan", files: pa.Table) -> None:

@@ -4,7 +4,7 @@ import time
 
 from sentray.console import Console, count, duration
 from sentray.corpus.shards import ShardPlan
-from sentray.scoring.counts import Counts
+from sentray.scoring.accounts import Accounts
 
 
 class Progress:
@@ -13,23 +13,33 @@ class Progress:
     Args:
         console: Where to show it.
         plan: All shards.
-        total: What the job has counted so far; it goes on growing.
-        shards: How many are committed already.
+        accounts: What the job has committed so far; it goes on growing.
     """
 
-    def __init__(self, console: Console, plan: ShardPlan, total: Counts, shards: int) -> None:
-        self._console, self._total = console, total
-        self._all_bytes, self._all_shards, self.shards = plan.bytes, len(plan), shards
-        self._rows, self._bytes = total.rows, total.bytes
+    def __init__(self, console: Console, plan: ShardPlan, accounts: Accounts) -> None:
+        self._console, self._accounts = console, accounts
+        self._all_bytes, self._all_shards = plan.bytes, len(plan)
+        self._rows_before = self._bytes_before = 0
         self._began: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows read since the scoring began."""
+        return self._accounts.total.rows - self._rows_before
+
+    @property
+    def bytes(self) -> int:
+        """Size of what was read since then, as stored."""
+        return self._accounts.total.bytes - self._bytes_before
 
     @property
     def share(self) -> float:
         """How much of the input is done, by its size."""
-        return self._total.bytes / self._all_bytes if self._all_bytes else 1.0
+        return self._accounts.total.bytes / self._all_bytes if self._all_bytes else 1.0
 
     def begin(self) -> None:
         """Take the time from now on."""
+        self._rows_before, self._bytes_before = self._accounts.total.rows, self._accounts.total.bytes
         self._began = time.monotonic()
 
     def show_ids(self, shards: int) -> None:
@@ -45,10 +55,11 @@ class Progress:
             self._console.progress("waiting for workers to start")
             return
         seconds = max(time.monotonic() - self._began, 1e-3)
-        rows, size = self._total.rows - self._rows, self._total.bytes - self._bytes
-        left = duration((self._all_bytes - self._total.bytes) * seconds / size) if size else "?"
+        total = self._accounts.total
+        left = duration((self._all_bytes - total.bytes) * seconds / self.bytes) if self.bytes else "?"
         self._console.progress(
-            f"{rows / seconds:,.0f} rows/s, {size / 1e6 / seconds:,.1f} MB/s, {left} left, {self._total.rows:,} rows, "
-            f"{self._total.bad:,} quarantined, {self.shards:,} of {count(self._all_shards, 'shard')}",
+            f"{self.rows / seconds:,.0f} rows/s, {self.bytes / 1e6 / seconds:,.1f} MB/s, {left} left, "
+            f"{total.rows:,} rows, {total.bad:,} quarantined, "
+            f"{self._accounts.committed:,} of {count(self._all_shards, 'shard')}",
             self.share,
         )

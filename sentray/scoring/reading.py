@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 
 from sentray.config import CorpusSettings
 from sentray.corpus.dataset import Rows, find_duplicates, shard_ids
-from sentray.corpus.readers import OnUnreadable, read_ids
+from sentray.corpus.readers import WITH_COLUMNS, OnUnreadable, read_ids
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
@@ -22,7 +22,6 @@ Ids = tuple[int, list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]]
 
 READ_PAUSES = (0.5, 1.0, 2.0)
 """Seconds to wait before a shard is read again whose object store was busy or hung up."""
-_WITH_COLUMNS = ("csv", "jsonl", "parquet")
 
 T = TypeVar("T")
 
@@ -96,7 +95,7 @@ def duplicates(
     Raises:
         SentrayError: When a shard cannot be read at all.
     """
-    if source.format not in _WITH_COLUMNS:
+    if source.format not in WITH_COLUMNS:
         return Duplicates({})
     found: dict[int, Any] = {}
     unread = set()
@@ -117,11 +116,15 @@ def duplicates(
     return Duplicates(find_duplicates(in_order()), frozenset(unread))
 
 
+def files_of(shard: Shard) -> str:
+    """The files of a shard for a sentence about one of them."""
+    first, last = shard.pieces[0].path, shard.pieces[-1].path
+    return first if first == last else f"one of the files {first} to {last}"
+
+
 def reading_kills(shard: Shard) -> str:
     """The sentence for a shard whose reader dies each time."""
-    first, last = shard.pieces[0].path, shard.pieces[-1].path
-    files = first if first == last else f"one of the files {first} to {last}"
     return (
-        f"the processes that read {files} died each time (out of memory, or damaged in a way that kills the reader); "
-        "leave it out, or take fewer --workers or a smaller --shard-size"
+        f"the processes that read {files_of(shard)} died each time (out of memory, or damaged in a way that kills the "
+        "reader); leave it out, or take fewer --workers or a smaller --shard-size"
     )

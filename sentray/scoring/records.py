@@ -79,7 +79,10 @@ class Gathered(NamedTuple):
             ValueError: When the values are no record.
         """
         try:
-            return cls(Part(*values["part"]), [[int(shard), int(rows)] for shard, rows in values["members"]])
+            members = [[int(shard), int(rows)] for shard, rows in values["members"]]
+            if not members or min(map(min, members)) < 0:
+                raise KeyError("members")
+            return cls(Part(*values["part"]), members)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it holds a line that is no record ({error})") from error
 

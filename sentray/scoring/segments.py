@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,6 +17,7 @@ FLUSH_SECONDS, FLUSH_SHARE, FLUSH_MOST = 0.5, 0.01, 60.0
 than the last: a kill loses little, and a long run makes a thousand files, not a million."""
 MERGE_FROM = 32
 _A_PART = re.compile(rb'\["([^"]+)",\d+,\d+,"[0-9a-f]{64}"\]')
+_A_SEGMENT = re.compile(r"(?:.*/)?(\d+)(?:-[0-9a-f]{12})?\.jsonl")
 CURE = "delete it: what it recorded is scored again"
 MERGED_BYTES = 16_000_000
 
@@ -27,11 +29,21 @@ class CommitLog:
         folder: The output folder.
         name: Folder of the log in it.
         clock: Tells seconds.
+        check: Called before each write; raises when this run may not write any more.
     """
 
-    def __init__(self, folder: Folder, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder, self._name, self._clock = folder, name, clock
         self._next = max((_number(segment) for segment in segments(folder, name)), default=-1) + 1
+        # A run that does not know yet that it lost its lease must not replace the files of the next.
+        self._owner = uuid.uuid4().hex[:12]
+        self._check = check
         self._lines: list[str] = []
         self._began = self._written = clock()
 
@@ -44,15 +56,15 @@ class CommitLog:
         """Write what was added; with `only_if_due` only when that was a while ago.
 
         Raises:
-            SentrayError: When it cannot be written; it stays for the next time.
+            SentrayError: When it cannot be written, or `check` says so; it stays for the next time.
         """
         now = self._clock()
         due = self._written + min(max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began)), FLUSH_MOST)
         if not self._lines or (only_if_due and now < due):
             return
-        self._folder.write(
-            f"{self._name}/{self._next:06d}.jsonl", "".join(f"{line}\n" for line in self._lines).encode()
-        )
+        self._check()
+        segment = f"{self._name}/{self._next:06d}-{self._owner}.jsonl"
+        self._folder.write(segment, "".join(f"{line}\n" for line in self._lines).encode())
         self._next, self._lines, self._written = self._next + 1, [], self._clock()
 
     def close(self) -> None:
@@ -71,7 +83,7 @@ class CommitLog:
 def segments(folder: Folder, name: str) -> list[str]:
     """The files of a log, oldest first."""
     found = [file for file in folder.names(name) if _number(file) >= 0]
-    return sorted(found, key=_number)
+    return sorted(found, key=lambda file: (_number(file), file))
 
 
 def newest_first(folder: Folder, name: str, parse: Callable[[Any], T]) -> Iterator[T]:
@@ -125,5 +137,5 @@ def _replace(folder: Folder, run: list[str], content: bytearray) -> None:
 
 
 def _number(segment: str) -> int:
-    stem, _, suffix = segment.rpartition("/")[2].partition(".")
-    return int(stem) if suffix == "jsonl" and stem.isdecimal() else -1
+    match = _A_SEGMENT.fullmatch(segment)
+    return int(match[1]) if match else -1

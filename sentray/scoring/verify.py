@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentray.config import VerifySettings
+from sentray.config import SETTINGS_FILE, VerifySettings
 from sentray.console import Console, count
 from sentray.corpus.files import first_line
+from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_SCHEMA, Reason
 from sentray.scoring.gather import read_part
 from sentray.scoring.ledger import QUARANTINE, SCORES, STAGED, SUMMARY, Ledger, Part, Record, partition_of
-from sentray.scoring.plans import Stored, load_plan
+from sentray.scoring.plans import OWN, Stored, load_files, load_plan
+from sentray.scoring.tiling import tiling_faults
 
 MOST_SHOWN = 20
 AGAIN = "run the same score command again"
@@ -37,6 +39,7 @@ _SUMS = {
     "known_words": "known_words",
 }
 """Keys of the summary, and the counts of the shards that they are the sums of."""
+_OWN_NAMES = (SCORES, OWN, QUARANTINE, SUMMARY, SETTINGS_FILE)
 
 
 class Faults:
@@ -93,7 +96,8 @@ class _Accounts:
         self._sums: dict[str, Any] = dict.fromkeys(_SUMS.values(), 0)
         self._done = np.zeros(stored.shards, bool)
         self._there = ledger.files()
-        self._unnamed = {name for name in self._there if name.startswith(f"{SCORES}/")}
+        self._unnamed = set(self._there)
+        self._unnamed.update(name for name in ledger.names() if name not in _OWN_NAMES and not name.startswith("."))
         self._published = self._staged = 0
         self._quarantined: dict[int, Part] = {}
 
@@ -127,21 +131,24 @@ class _Accounts:
         """Check the ledger's lines; gives the files that they name and that must be there."""
         gathered = yield from self._gathered()
         plan = load_plan(self._ledger, self._stored)
+        for fault in tiling_faults(plan, self._files()):
+            self._faults.add(fault)
         planned = np.fromiter((-1 if shard.rows is None else shard.rows for shard in plan), np.int64, len(plan))
         for record in self._ledger.recorded():
             self._done[record.shard] = True
             self._check_counts(record, int(planned[record.shard]))
             for part in record.parts:
+                self._unnamed.discard(part.name)
                 rows = gathered.get(partition_of(part.name)) if part.name.startswith(STAGED) else None
                 if rows is not None and rows[record.shard] == part.rows:
                     rows[record.shard] = -1
                     continue
                 self._staged += part.name.startswith(STAGED)
                 self._published += part.name.startswith(f"{SCORES}/")
-                self._unnamed.discard(part.name)
                 yield part
             if record.quarantine:
                 self._quarantined[record.shard] = record.quarantine
+                self._unnamed.discard(record.quarantine.name)
                 yield record.quarantine
         for rows in gathered.values():
             for shard in np.flatnonzero(rows >= 0):
@@ -150,7 +157,13 @@ class _Accounts:
     def _gathered(self) -> Generator[Part, None, dict[str, npt.NDArray[np.int64]]]:
         """The files that shards were gathered in; returns the rows of each shard in them, by partition."""
         found: dict[str, npt.NDArray[np.int64]] = {}
-        for part, members in self._ledger.gathered(self._there):
+        spans: list[tuple[str, int, int, str]] = []
+        for part, members in self._ledger.recorded_gathered():
+            if part.name not in self._there:
+                continue
+            shards = [shard for shard, _ in members]
+            self._faults.require(shards == sorted(shards), f"{part.name} does not hold its shards in order")
+            spans.append((partition_of(part.name), min(shards), max(shards), part.name))
             rows = found.setdefault(partition_of(part.name), np.full(self._stored.shards, -1))
             for shard, of_shard in members:
                 self._faults.require(rows[shard] < 0, f"shard {shard} is in {part.name} and in another file too")
@@ -162,7 +175,17 @@ class _Accounts:
             self._published += 1
             self._unnamed.discard(part.name)
             yield part
+        for (partition, _, end, name), (other, begin, _, after) in pairwise(sorted(spans)):
+            self._faults.require(
+                partition != other or end < begin, f"{after} begins before {name} ends: the order of rows is lost"
+            )
         return found
+
+    def _files(self) -> pa.Table:
+        """Names and sizes of what was planned."""
+        if self._stored.format != "synthetic":
+            return load_files(self._ledger, self._stored)
+        return pa.table({"name": ["synthetic"], "size": [resolve(self._stored.header.input).rows]})
 
     def _check_counts(self, record: Record, planned: int) -> None:
         counts, shard = record.counts, f"shard {record.shard}"
@@ -195,16 +218,21 @@ class _Accounts:
         self._faults.require(not more, f"{QUARANTINE} holds {more:,} rows that no shard has quarantined")
 
     def _check_summary(self) -> None:
-        summary = self._ledger.summary()
+        try:
+            summary = self._ledger.summary()
+        except SentrayError as error:
+            self._faults.add(str(error))
+            return
         if summary is None:
             self._faults.add(f"{SUMMARY} is missing; {AGAIN}")
             return
         bad = sum(self._sums["quarantined"].values()) if self._sums["quarantined"] else 0
-        wanted = {key: self._sums[name] for key, name in _SUMS.items() if key in summary}
+        wanted = {key: self._sums[name] for key, name in _SUMS.items()}
         wanted |= {"rows_quarantined": bad, "shards": self._stored.shards, "bundle": self._stored.header.bundle}
         for key, value in wanted.items():
             has = summary.get(key)
-            self._faults.require((has or 0) == (value or 0), f"{SUMMARY} says {key} {has}, the ledger {value}")
+            same = key in summary and (has or 0) == (value or 0)
+            self._faults.require(same, f"{SUMMARY} says {key} {has}, the ledger {value}")
 
 
 def _added(total: Any, more: Any) -> Any:

@@ -31,6 +31,8 @@ from sentray.scoring.records import Part, Record
 from sentray.scoring.scorer import Scorer, unpacked_scorer
 
 MOST_PARTITIONS = 1000
+_LONGEST_NAME = 255
+"""Bytes that file systems give a folder's name."""
 T = TypeVar("T")
 
 
@@ -209,7 +211,7 @@ class ShardScorer(ShardReader):
         except pa.ArrowException as error:
             raise SentrayError(
                 f"the column {name} of {rows['file'][0]} is {rows[name].type} and does not fit {wanted}, its "
-                "type in the input's first file; give it one type in all files, or leave out --keep"
+                "type in the input's first files; give it one type in all files, or leave out --keep"
             ) from error
 
     def _parts(self, shard: Shard, scored: pa.Table) -> Iterator[Part]:
@@ -225,9 +227,11 @@ class ShardScorer(ShardReader):
         folders = [partition_folder(column, value.as_py()) for value in encoded.dictionary]
         names = sorted(set(folders))
         if len(names) > MOST_PARTITIONS:
+            raise too_many_partitions(scored.num_rows, len(names), column)
+        if long := [name for name in names if len(name) > _LONGEST_NAME]:
             raise SentrayError(
-                f"{scored.num_rows:,} rows hold {len(names):,} values of {column}, and --partition-by makes a folder "
-                f"of each; choose a column of at most {MOST_PARTITIONS:,} values"
+                f"a value of {column} makes a folder's name of {len(long[0])} bytes ({long[0][:40]}…), more than the "
+                f"{_LONGEST_NAME} that file systems take; choose a column of short values for --partition-by"
             )
         places = np.array([names.index(folder) for folder in folders], np.int64)[encoded.indices.to_numpy()]
         rest = scored.drop_columns([column])
@@ -240,12 +244,26 @@ class ShardScorer(ShardReader):
         """About how much of the shard was not read, as stored."""
         unread = pc.equal(bad["reason"], Reason.UNREADABLE_FILE)
         names = set(bad["file"].filter(unread).to_pylist())
-        pieces = [piece for piece in shard.pieces if piece.name in names]
-        if not pieces or len(shard.pieces) == 1:
-            return shard.bytes if pieces else 0
+        if not names:
+            return 0
+        read = [piece for piece in shard.pieces if piece.name not in names]
+        if not read:
+            return shard.bytes
         system = self._job.source.filesystem
-        infos = system.get_file_info([piece.path for piece in pieces]) if system else []
-        return min(shard.bytes, sum(info.size or 0 for info in infos))
+        # The sizes of those that were read: one that cannot be may be gone. A row group's is not told.
+        if system is None or (shard.format == "parquet" and any(piece.stop is not None for piece in read)):
+            return shard.bytes * (len(shard.pieces) - len(read)) // len(shard.pieces)
+        infos = system.get_file_info([piece.path for piece in read])
+        ends = [info.size or 0 if piece.stop is None else piece.stop for piece, info in zip(read, infos, strict=True)]
+        return max(0, shard.bytes - sum(ends) + sum(piece.start for piece in read))
+
+
+def too_many_partitions(rows: int, values: int, column: str) -> SentrayError:
+    """The sentence for a column whose values would make too many folders."""
+    return SentrayError(
+        f"{rows:,} rows hold {values:,} values of {column}, and --partition-by makes a folder of each; choose a column "
+        f"of at most {MOST_PARTITIONS:,} values"
+    )
 
 
 def _ahead(values: Iterator[T]) -> Iterator[T]:

@@ -8,7 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sentray.text import kernel
+from sentray.text.characters import characters
 from sentray.text.cleaning import CleaningRules, tokenizer
+from sentray.text.table import table
 from sentray.text.vocabulary import Vocabulary
 
 Truncating = Literal["pre", "post"]
@@ -51,7 +53,7 @@ class Encoder:
         self._rules, self._vocabulary = rules, vocabulary
         words = [*rules.stop_words, *vocabulary.words]
         codes = np.concatenate([np.zeros(len(rules.stop_words), np.int64), np.arange(1, len(vocabulary) + 1)])
-        self._table = kernel.table(words, codes)
+        self._table = table(words, codes)
 
     def encode(self, texts: pa.Array | pa.ChunkedArray) -> Encoded:
         """Encode texts, `string` or `large_string`; a null has no words."""
@@ -70,7 +72,7 @@ class Encoder:
             offsets,
             kernel.rule_bits(rules, self._vocabulary.unknown == "share"),
             rules.min_token_length,
-            *kernel.characters(rules.punctuation, rules.lowercase),
+            *characters(rules.punctuation, rules.lowercase),
             self._table,
             self._vocabulary.unknown_id,
             ids,

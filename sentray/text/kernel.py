@@ -1,6 +1,6 @@
 """The cleaning rules and the vocabulary compiled: from the bytes of many texts straight to word ids.
 
-Sixty-four bytes at a time become bit masks (see `sentray.masks`), so that finding the words costs no branch a
+Sixty-four bytes at a time become bit masks (see `sentray.native`), so that finding the words costs no branch a
 character. A word whose bytes all stand for themselves is looked up from where it lies; only the others are cleaned
 character by character. Texts that need a rule which looks beyond a character (character references, the final sigma)
 are left to the reference.
@@ -10,76 +10,29 @@ Of the polarity corpus it reads 360 MB/s on a core. It did 70 when functions pas
 """
 
 import string
-import sys
-from collections.abc import Sequence
-from functools import lru_cache
 from html.entities import html5
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 
-from sentray.masks import BLOCK, byte_masks, lowest
-from sentray.text.cleaning import CleaningRules, marks
+from sentray.native import BLOCK, byte_at, byte_masks, compiled, inlined, int32_at, lowest, set_byte
+from sentray.text.characters import ALPHABETIC, BOUNDARY, VANISHES, WHOLE_TEXT, character, put
+from sentray.text.cleaning import CleaningRules
+from sentray.text.table import INLINE, Bytes, code_in, find_slot
 
-Bytes = npt.NDArray[np.uint8]
-
-INLINE = 16
-"""Bytes of a word that its slot of the table holds itself; so many must be readable behind any word."""
-
-# Bits of a character's class.
-_ALPHABETIC, _BOUNDARY, _VANISHES, _WHOLE_TEXT = 1, 2, 4, 8
 # Bits of the rules.
 _STRIP_HTML, _LOWERCASE, _REMOVE, _SPLIT, _ALPHABETIC_ONLY, _SHARE = 1, 2, 4, 8, 16, 32
 
 _LESS, _GREATER, _SLASH, _EXCLAMATION, _NUMBER, _SEMICOLON, _HEXADECIMAL = b"<>/!#;x"
-_NO_CHARACTER = 0xFFFD
 
-_MIX_1, _MIX_2, _MIX_3 = (np.uint64(prime) for prime in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
-_U0, _U1, _U29, _U32 = (np.uint64(number) for number in (0, 1, 29, 32))
+_U0, _U1 = np.uint64(0), np.uint64(1)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
-_LENGTH = np.uint64(0xFFFFFFFF)
-_SLOT_BYTES = 32
 
 # By the first letter, a bit for the second: how references begin that need no semicolon, such as `&amp`.
 _OPEN_REFERENCES = np.zeros(128, np.uint64)
 for _name in (name for name in html5 if not name.endswith(";")):
     _OPEN_REFERENCES[ord(_name[0])] |= np.uint64(1 << (ord(_name[1]) & 63))
-
-
-def _loader(bits: int, wanted: Any) -> Any:
-    """An intrinsic that reads a number of so many bits from an address."""
-
-    @intrinsic
-    def load(_: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
-            number = builder.load(pointer, align=1)
-            return builder.zext(number, ir.IntType(64)) if bits < 64 else number
-
-        return wanted(types.int64), generate
-
-    return load
-
-
-_byte = _loader(8, types.int64)
-_int32 = _loader(32, types.int64)
-_number = _loader(64, types.uint64)
-
-
-@intrinsic
-def _set_byte(_: Any, address: Any, value: Any) -> Any:
-    """Write the low byte of a number."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        builder.store(builder.trunc(arguments[1], ir.IntType(8)), pointer)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
 
 
 # Which bytes are white space, punctuation, capitals, letters, beyond ASCII, an apostrophe, `<`, `&`.
@@ -93,106 +46,16 @@ _masks = byte_masks(
     b"<",
     b"&",
 )
-_compiled = njit(cache=True, nogil=True)
-# Called for every word: as calls they would take a fifth more time.
-_inlined = njit(cache=True, nogil=True, inline="always")
 
 
-@_inlined
+@inlined
 def _run(first: int, stop: int) -> np.uint64:
     """Bits from one position to another, exclusive; the latter may lie beyond the block."""
     upto = _ALL if stop >= BLOCK else (_U1 << np.uint64(stop)) - _U1
     return upto & ~((_U1 << np.uint64(first)) - _U1)
 
 
-@_inlined
-def _first(number: np.uint64, count: int) -> np.uint64:
-    """A number's first `count` bytes, all of them from 8 on and none below 1."""
-    if count >= 8:
-        return number
-    return _U0 if count <= 0 else number & ((_U1 << np.uint64(8 * count)) - _U1)
-
-
-@_inlined
-def _key(start: int, length: int) -> Any:
-    """Two numbers that are a word of up to 16 bytes, or a word's beginning and a hash of its rest."""
-    head, tail = _first(_number(start), length), _first(_number(start + 8), length - 8)
-    for place in range(INLINE, length, 8):
-        tail = (tail ^ _first(_number(start + place), length - place)) * _MIX_1
-        tail ^= tail >> _U29
-    return head, tail
-
-
-@_compiled
-def _same(left: int, right: int, length: int) -> bool:
-    """Whether the bytes at two addresses are the same."""
-    for place in range(length):  # noqa: SIM110
-        if _byte(left + place) != _byte(right + place):
-            return False
-    return True
-
-
-@_inlined
-def _slot(start: int, length: int, slots: int, shift: np.uint64, blob: int) -> Any:
-    """Where the table has a word, or the free slot where it would be."""
-    head, tail = _key(start, length)
-    mixed = (head * _MIX_1) ^ (tail * _MIX_2)
-    mixed = (mixed ^ (mixed >> _U32)) * _MIX_3
-    place = mixed >> shift
-    while True:
-        slot = slots + np.int64(place) * _SLOT_BYTES
-        meta = _number(slot + 16)
-        if meta == _U0:
-            return slot
-        equal = _number(slot) == head and _number(slot + 8) == tail and (meta & _LENGTH) == np.uint64(length)
-        # One hash does not make one word.
-        if equal and (length <= INLINE or _same(start, blob + np.int64(_number(slot + 24)), length)):
-            return slot
-        place = (place + _U1) & (_ALL >> shift)
-
-
-@_compiled
-def _fill(blob: Bytes, offsets: Any, codes: Any, slots: Any, shift: np.uint64) -> None:
-    """Put words into an empty table; of two equal words the first counts."""
-    first, text = slots.ctypes.data, blob.ctypes.data
-    for word in range(len(codes)):
-        length = offsets[word + 1] - offsets[word]
-        slot = (_slot(text + offsets[word], length, first, shift, text) - first) // 8
-        if slots[slot + 2] == _U0:
-            slots[slot], slots[slot + 1] = _key(text + offsets[word], length)
-            slots[slot + 2] = (np.uint64(codes[word] + 1) << _U32) | np.uint64(length)
-            slots[slot + 3] = np.uint64(offsets[word])
-
-
-@_compiled
-def _character(place: int, end: int) -> Any:
-    """The character at an address and its bytes; what is no UTF-8 counts as U+FFFD, a byte each."""
-    lead = _byte(place)
-    if lead < 0x80:
-        return lead, 1
-    size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-    if lead < 0xC0 or lead > 0xF4 or place + size > end:
-        return _NO_CHARACTER, 1
-    code = lead & (0x7F >> size)
-    for more in range(1, size):
-        code = (code << 6) | (_byte(place + more) & 0x3F)
-    return (code, size) if code < 0x110000 else (_NO_CHARACTER, 1)
-
-
-@_compiled
-def _put(code: int, place: int) -> int:
-    """Write a character as UTF-8 at an address; gives the address behind it."""
-    if code < 0x80:
-        _set_byte(place, code)
-        return place + 1
-    size = 2 if code < 0x800 else 3 if code < 0x10000 else 4
-    _set_byte(place, (0xF00 >> size) | (code >> 6 * (size - 1)))
-    for more in range(1, size):
-        _set_byte(place + more, 0x80 | ((code >> 6 * (size - 1 - more)) & 0x3F))
-    return place + size
-
-
-@_compiled
+@compiled
 def _clean_word(start: int, end: int, rules: int, classes: int, lower: int, word: int, room: int) -> Any:
     """Clean a token character by character into `word`: its bytes, characters, and whether all are letters.
 
@@ -200,31 +63,31 @@ def _clean_word(start: int, end: int, rules: int, classes: int, lower: int, word
     """
     target, characters, alphabetic = word, 0, True
     while start < end:
-        code, taken = _character(start, end)
+        code, taken = character(start, end)
         start += taken
-        if _byte(classes + code) & _VANISHES:
+        if byte_at(classes + code) & VANISHES:
             continue
         if rules & _LOWERCASE:
-            code = _int32(lower + 4 * code)
+            code = int32_at(lower + 4 * code)
         characters += 1
-        alphabetic &= (_byte(classes + code) & _ALPHABETIC) != 0
+        alphabetic &= (byte_at(classes + code) & ALPHABETIC) != 0
         if target - word <= room:
-            target = _put(code, target)
+            target = put(code, target)
     for more in range(INLINE):
-        _set_byte(target + more, 0)
+        set_byte(target + more, 0)
     return target - word, characters, alphabetic
 
 
-@_compiled
+@compiled
 def _tag_end(place: int, end: int) -> int:
     """The address behind the tag that begins with the `<` at an address; that address where none begins."""
     if place + 1 >= end:
         return place
-    after = _byte(place + 1)
+    after = byte_at(place + 1)
     if not (97 <= after | 0x20 <= 122 or after in (_SLASH, _EXCLAMATION)):
         return place
     for more in range(place + 2, end):
-        byte = _byte(more)
+        byte = byte_at(more)
         if byte == _GREATER:
             return more + 1
         if byte == _LESS:
@@ -232,19 +95,19 @@ def _tag_end(place: int, end: int) -> int:
     return place
 
 
-@_compiled
+@compiled
 def _is_reference(place: int, end: int) -> Any:
     """Whether `html.unescape` may take what follows an ampersand for a character reference."""
     if place + 1 >= end:
         return False
-    first, second = _byte(place), _byte(place + 1)
+    first, second = byte_at(place), byte_at(place + 1)
     if first == _NUMBER:
         return 48 <= second <= 57 or second | 0x20 == _HEXADECIMAL
     if first < 0x80 and (_OPEN_REFERENCES[first] >> np.uint64(second & 63)) & _U1:
         return True
     # Any other name ends with a semicolon and has none of these before it; the longest has 31 letters.
     for more in range(place, min(end, place + 32)):
-        byte = _byte(more)
+        byte = byte_at(more)
         if byte == _SEMICOLON:
             return more > place
         if byte in (9, 10, 12, 32, 35, 38, 60):
@@ -252,7 +115,7 @@ def _is_reference(place: int, end: int) -> Any:
     return False
 
 
-@_compiled
+@compiled
 def _html(base: int, end: int, less: np.uint64, ampersand: np.uint64, forced: int) -> Any:
     """A block's tags: the bytes they take, up to where they reach, and whether there may be a character reference."""
     boundary = _U0
@@ -272,7 +135,7 @@ def _html(base: int, end: int, less: np.uint64, ampersand: np.uint64, forced: in
     return boundary, forced, False
 
 
-@_compiled
+@compiled
 def _beyond_ascii(base: int, end: int, high: np.uint64, forced: int, decoded: int, classes: int) -> Any:
     """A block's other characters: separators, up to where they reach, and whether one needs the whole text."""
     boundary = _U0
@@ -281,18 +144,63 @@ def _beyond_ascii(base: int, end: int, high: np.uint64, forced: int, decoded: in
         high &= high - _U1
         if base + bit < decoded:
             continue
-        code, size = _character(base + bit, end)
+        code, size = character(base + bit, end)
         decoded = base + bit + size
-        kind = _byte(classes + code)
-        if kind & _WHOLE_TEXT:
+        kind = byte_at(classes + code)
+        if kind & WHOLE_TEXT:
             return boundary, forced, decoded, True
-        if kind & _BOUNDARY:
+        if kind & BOUNDARY:
             forced = max(forced, decoded)
             boundary |= _run(bit, bit + size)
     return boundary, forced, decoded, False
 
 
-@_inlined
+@inlined
+def _look(block: int, base: int, end: int, rules: int, forced: int, decoded: int, classes: int) -> Any:
+    """What a block of a text holds.
+
+    Args:
+        block: address of the 64 bytes.
+        base: address of the same place in the text.
+        end: address behind the text.
+        rules: as `rule_bits` gives them.
+        forced: address up to which all is separators, by a tag or a character that began before.
+        decoded: address up to which the characters beyond ASCII were looked at.
+        classes: address of what each character is.
+
+    Returns:
+        Bits of separators, bits of what must be cleaned character by character, `forced` and `decoded` for the next
+        block, and whether the text needs rules beyond a character.
+    """
+    space, mark, upper, letter, high, apostrophe, less, ampersand = _masks(block)
+    needs_whole = False
+    inside = _run(0, end - base)  # none where a text ends with a block and within a word
+    boundary, vanishing, dirty = space | ~inside, _U0, high
+    if rules & _SPLIT:
+        boundary |= mark & ~apostrophe
+        vanishing = apostrophe
+    if rules & _REMOVE:
+        vanishing = mark
+    if rules & _LOWERCASE:
+        dirty |= upper
+    if rules & _ALPHABETIC_ONLY:
+        dirty |= ~letter
+    if forced > base:
+        boundary |= _run(0, forced - base)
+    if rules & _STRIP_HTML and (less | ampersand) & inside:
+        more, forced, needs_whole = _html(base, end, less & inside, ampersand & inside, forced)
+        boundary |= more
+    high &= ~boundary
+    if high and not needs_whole:
+        more, forced, decoded, needs_whole = _beyond_ascii(base, end, high, forced, decoded, classes)
+        boundary |= more
+    # What vanishes at a word's edge might as well part words; so most words stay as they are.
+    for _ in range(2):
+        boundary |= vanishing & ((boundary << _U1) | (boundary >> _U1))
+    return boundary, dirty | vanishing, forced, decoded, needs_whole
+
+
+@inlined
 def _code(
     start: int,
     end: int,
@@ -320,14 +228,14 @@ def _code(
     elif end + INLINE > limit:
         # Behind the last text's last word nothing may be read.
         for place in range(min(size, longest)):
-            _set_byte(word + place, _byte(start + place))
+            set_byte(word + place, byte_at(start + place))
         start = word
     if size > longest:
         return -1
-    return np.int64(_number(_slot(start, size, slots, shift, blob) + 16) >> _U32) - 1
+    return code_in(find_slot(start, size, slots, shift, blob))
 
 
-@_compiled
+@compiled
 def encode_rows(
     data: Bytes,
     offsets: npt.NDArray[np.int64],
@@ -381,32 +289,8 @@ def encode_rows(
             if base + BLOCK > limit:
                 block = edge
                 for place in range(BLOCK):
-                    _set_byte(edge + place, _byte(base + place) if base + place < limit else 32)
-            space, mark, upper, letter, high, apostrophe, less, ampersand = _masks(block)
-            inside = _run(0, end - base)
-            boundary, vanishing, dirty = space | ~inside, _U0, high
-            if rules & _SPLIT:
-                boundary |= mark & ~apostrophe
-                vanishing = apostrophe
-            if rules & _REMOVE:
-                vanishing = mark
-            if rules & _LOWERCASE:
-                dirty |= upper
-            if rules & _ALPHABETIC_ONLY:
-                dirty |= ~letter
-            if forced > base:
-                boundary |= _run(0, forced - base)
-            if rules & _STRIP_HTML and (less | ampersand) & inside:
-                more, forced, needs_whole = _html(base, end, less & inside, ampersand & inside, forced)
-                boundary |= more
-            high &= ~boundary
-            if high and not needs_whole:
-                more, forced, decoded, needs_whole = _beyond_ascii(base, end, high, forced, decoded, class_of)
-                boundary |= more
-            # What vanishes at a word's edge might as well part words; so most words stay as they are.
-            for _ in range(2):
-                boundary |= vanishing & ((boundary << _U1) | (boundary >> _U1))
-            dirty |= vanishing
+                    set_byte(edge + place, byte_at(base + place) if base + place < limit else 32)
+            boundary, dirty, forced, decoded, needs_whole = _look(block, base, end, rules, forced, decoded, class_of)
             token = ~boundary
             before = (token << _U1) | carry
             starts, stops, carry = token & ~before, boundary & before, token >> np.uint64(BLOCK - 1)
@@ -464,39 +348,3 @@ def rule_bits(rules: CleaningRules, share: bool) -> int:
         (_SHARE, share),
     )
     return sum(bit for bit, on in chosen if on)
-
-
-@lru_cache(maxsize=4)
-def characters(punctuation: str, lowercase: bool) -> tuple[Bytes, npt.NDArray[np.int32]]:
-    """What each character is, uint8[0x110000], and its lower case, int32 (of length 1 where case is kept)."""
-    letters = np.arange(sys.maxunicode + 1, dtype=np.uint32).view("<U1")
-    classes = np.where(np.strings.isalpha(letters), _ALPHABETIC, 0)
-    classes |= np.where(np.strings.isspace(letters), _BOUNDARY, 0)
-    if punctuation == "split":
-        for code, becomes in marks().items():
-            classes[code] |= _BOUNDARY if becomes else _VANISHES
-    elif punctuation == "remove":
-        classes[[ord(mark) for mark in string.punctuation]] |= _VANISHES
-    if not lowercase:
-        return classes.astype(np.uint8), np.zeros(1, np.int32)
-    # What these become depends on their neighbours, or is two characters.
-    for letter in "\N{GREEK CAPITAL LETTER SIGMA}\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}":
-        classes[ord(letter)] |= _WHOLE_TEXT
-    return classes.astype(np.uint8), np.strings.lower(letters).view(np.uint32).astype(np.int32)
-
-
-def table(words: Sequence[str], codes: npt.NDArray[np.int64]) -> Any:
-    """Words and their codes as `encode_rows` takes them; of two equal words the first counts.
-
-    Returns:
-        Slots (uint64, four a slot: first 8 bytes, next 8 bytes or a hash of the rest, code + 1 and length, place in the
-        blob), shift from a hash to a slot, all words' bytes, and how many bytes the longest has.
-    """
-    encoded = [word.encode() for word in words]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(word) for word in encoded], out=offsets[1:])
-    blob = np.frombuffer(b"".join(encoded) + bytes(2 * INLINE), np.uint8)
-    bits = max(4, (2 * len(encoded)).bit_length())
-    slots, shift = np.zeros(_SLOT_BYTES // 8 << bits, np.uint64), np.uint64(64 - bits)
-    _fill(blob, offsets, codes, slots, shift)
-    return slots, shift, blob, max(map(len, encoded), default=0)

@@ -201,6 +201,9 @@ class Run:
             "scored": good.num_rows,
             "quarantined": Counter(bad["reason"].to_pylist()),
             "labels": Counter(scored["label"].to_pylist()),
+            "histogram": np.histogram(scored["score"], 20, (0, 1))[0].tolist(),
+            "words": sum(lengths),
+            "known_words": sum(lengths) // 2,
         }
         parts = tuple(self._put(shard, *partition) for partition in self._partitions(scored))
         set_aside = bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
@@ -230,7 +233,9 @@ class Run:
             key: sum((Counter(record.counts[key]) for record in records), Counter())
             for key in ("quarantined", "labels")
         }
-        rows, scored = (sum(record.counts[key] for record in records) for key in ("rows", "scored"))
+        rows, scored, words, known = (
+            sum(record.counts[key] for record in records) for key in ("rows", "scored", "words", "known_words")
+        )
         self.ledger.write_summary(
             {
                 "bundle": self.digest,
@@ -238,6 +243,9 @@ class Run:
                 "rows_scored": scored,
                 "rows_quarantined": bad,
                 "shards": len(records),
+                "score_histogram": np.sum([record.counts["histogram"] for record in records], axis=0).tolist(),
+                "words": words,
+                "known_words": known,
                 **total,
             }
         )

@@ -36,11 +36,17 @@ def with_random_weights(model: Any, seed: int) -> Any:
     return model
 
 
+def namespace(folder: Path, length: int, labels: Any = ("a", "b"), truncating: str = "pre", words: int = WORDS) -> Any:
+    """What the engine wants to know of a bundle."""
+    vocabulary = SimpleNamespace(size=words)
+    return SimpleNamespace(path=folder, max_length=length, labels=labels, truncating=truncating, vocabulary=vocabulary)
+
+
 def engine(model: Any, folder: Path, length: int = LENGTH, truncating: str = "pre") -> FoldedEngine:
     for name, content in fold(model).items():
         (folder / name).write_bytes(content)
     labels = ["label"] * max(2, model.output_shape[1])
-    return FoldedEngine(SimpleNamespace(path=folder, max_length=length, labels=labels, truncating=truncating))
+    return FoldedEngine(namespace(folder, length, labels, truncating))
 
 
 def assert_equals_keras(model: Any, folder: Path, length: int, truncating: str = "pre", widest: int = 8) -> None:
@@ -136,10 +142,11 @@ def test_refuses_files_that_do_not_fit(tmp_path: Path) -> None:
     model = models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2)
     with pytest.raises(folded.SentrayError, match="does not fit the bundle"):
         engine(model, tmp_path, LENGTH + 1)
+    with pytest.raises(folded.SentrayError, match="does not fit the bundle"):
+        FoldedEngine(namespace(tmp_path, LENGTH, words=WORDS + 1))
     (tmp_path / "folded.npz").write_bytes(b"no archive")
-    bundle = SimpleNamespace(path=tmp_path, max_length=LENGTH, labels=["a", "b"], truncating="pre")
     with pytest.raises(folded.SentrayError, match="cannot be scored with the engine folded"):
-        FoldedEngine(bundle)
+        FoldedEngine(namespace(tmp_path, LENGTH))
 
 
 def test_the_same_network_gives_the_same_files() -> None:

@@ -130,6 +130,51 @@ def test_a_lost_file_is_made_again(run: MakeRun, tmp_path: Path) -> None:
     assert content(out) == before
 
 
+@pytest.mark.parametrize("partition_by", [None, "label"])
+def test_two_lost_files_do_not_become_one(run: MakeRun, tmp_path: Path, partition_by: str | None) -> None:
+    first = run(rows_per_file=1, partition_by=partition_by)
+    plan = first.open()
+    for shard in plan:
+        first.score([shard])
+        first.finish()
+    out = tmp_path / "out"
+    before = content(out)
+    for name in names(out):
+        if "part-000001" in name or "part-000003" in name:
+            (out / "scores" / name).unlink()
+    job = run(rows_per_file=1, partition_by=partition_by)
+    job.open()
+    job.score([plan[1], plan[3]])
+    # As many rows as fit in one file: they come apart all the same.
+    groups = list(gather._groups(gather._staged(job.ledger), 10**9))
+    assert [[shard for shard, _ in members] for _, members in groups] == [[1], [3]] * (2 if partition_by else 1)
+    job.finish()
+    assert content(out) == before
+
+
+def test_staged_files_are_read_once(run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, read, seen = run(rows_per_file=150), gather.read_part, []
+    job.score(job.open())
+    monkeypatch.setattr(
+        gather, "read_part", lambda folder, name, *more: (seen.append(name), read(folder, name, *more))[1]
+    )
+    gather.gather(job.ledger)
+    assert sorted(seen) == [job.ledger.part_name(shard, job.digest, staged=True) for shard in range(4)]
+
+
+def test_a_run_that_may_not_write_any_more_publishes_nothing(run: MakeRun) -> None:
+    job = run(rows_per_file=150)
+    job.score(job.open())
+
+    def lost() -> None:
+        raise SentrayError("taken over")
+
+    with pytest.raises(SentrayError, match="taken over"):
+        gather.gather(job.ledger, check=lost)
+    assert list(job.ledger.gathered()) == []
+    assert job.committed() == [0, 1, 2, 3]
+
+
 def test_new_input_gets_files_of_its_own(run: MakeRun, reviews: Path, tmp_path: Path) -> None:
     job = run(rows_per_file=1000).whole()
     before = content(tmp_path / "out")
@@ -169,7 +214,7 @@ def test_names_a_damaged_staged_file(run: MakeRun, tmp_path: Path) -> None:
     job = run(rows_per_file=1000)
     job.score(job.open())
     file = tmp_path / "out" / job.ledger.part_name(1, job.digest, staged=True)
-    file.write_bytes(file.read_bytes()[:-5])
+    file.write_bytes(file.read_bytes()[:-5] + b"x" * 5)
     with pytest.raises(SentrayError, match=r"staged/part-000001.* cannot be read .*delete it") as error:
         gather.gather(job.ledger)
     assert "\n" not in str(error.value)

@@ -1,6 +1,7 @@
 """The scoring job: every row once, resumed, refused, readable."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import sentray
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
+from sentray.scoring import job
 from sentray.scoring.ledger import Ledger
 from sentray.scoring.scorer import Scorer
 
@@ -102,6 +104,31 @@ def test_a_finished_run_does_nothing(score: Score, out: Path, console) -> None:
     assert files(out) == before
     assert "is finished" in console.lines[-1]
     assert "nothing to do" in console.lines[-1]
+
+
+@pytest.mark.usefixtures("light")
+def test_a_finished_run_without_its_quarantine_is_finished_again(
+    score: Score, out: Path, reviews: Path, proved
+) -> None:
+    first = score()
+    quarantine = (out / "quarantine.parquet").read_bytes()
+    (out / "quarantine.parquet").unlink()
+    again = score()
+    assert (out / "quarantine.parquet").read_bytes() == quarantine
+    # Nothing was scored, and the summary has the same keys all the same.
+    assert list(again) == list(first)
+    assert (again["workers"], again["rows_per_s"], again["rows"]) == (None, None, first["rows"])
+    proved(out, reviews)
+
+
+@pytest.mark.usefixtures("light")
+def test_no_summary_stands_while_a_finished_run_is_mended(score: Score, out: Path, monkeypatch) -> None:
+    score()
+    next((out / "scores").iterdir()).unlink()
+    monkeypatch.setattr("sentray.scoring.job.pool.place", lambda *given, **more: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        score()
+    assert not (out / "summary.json").exists()
 
 
 @pytest.mark.usefixtures("light")
@@ -225,43 +252,19 @@ def test_refuses_before_it_starts(score: Score, reviews: Path, changes: dict[str
 
 
 @pytest.mark.usefixtures("light")
-def test_the_output_can_be_partitioned(score: Score, out: Path, reviews: Path, tmp_path: Path, proved) -> None:
-    score(out=tmp_path / "plain", keep=("rating",))
-    wanted = {row["id"]: row for row in scored(tmp_path / "plain").to_pylist()}
-
-    score(partition_by="label")
-    names = {path.parent.name for path in (out / "scores").rglob("*.parquet")}
-    assert names == {"label=neg", "label=pos"}
-    part = next((out / "scores" / "label=neg").iterdir())
-    assert "label" not in pq.ParquetFile(part).schema_arrow.names
-    found = ds.dataset(out / "scores", partitioning="hive").to_table().to_pylist()
-    assert {row["id"]: row["label"] for row in found} == {id_: row["label"] for id_, row in wanted.items()}
-    proved(out, reviews)
-
-    score(out=tmp_path / "by_rating", partition_by="rating", keep=("rating",), rows_per_file=20)
-    folders = sorted((tmp_path / "by_rating" / "scores").iterdir())
-    assert [folder.name for folder in folders] == [f"rating={rating}" for rating in range(10)]
-    found = ds.dataset(tmp_path / "by_rating" / "scores", partitioning="hive").to_table().to_pylist()
-    assert {row["id"]: row["rating"] for row in found} == {id_: row["rating"] for id_, row in wanted.items()}
-    proved(tmp_path / "by_rating", reviews)
-
-
-@pytest.mark.usefixtures("light")
-def test_a_partition_needs_a_column_of_few_values(score: Score, tmp_path: Path, proved) -> None:
-    with pytest.raises(SentrayError, match="--partition-by rating is no column"):
-        score(partition_by="rating")
-    table = pa.table({"text": ["good"] * 1002, "city": [None, "", *map(str, range(1000))]})
-    pq.write_table(table, tmp_path / "many.parquet")
-    with pytest.raises(SentrayError, match="1,001 values of city"):
-        score(input=tmp_path / "many.parquet", keep=("city",), partition_by="city")
-    pq.write_table(table.slice(0, 5), tmp_path / "few.parquet")
-    score(input=tmp_path / "few.parquet", keep=("city",), partition_by="city", out=tmp_path / "few")
-    folders = {
-        path.name: pq.ParquetFile(next(path.iterdir())).metadata.num_rows
-        for path in (tmp_path / "few/scores").iterdir()
-    }
-    assert folders == {"city=__HIVE_DEFAULT_PARTITION__": 2, "city=0": 1, "city=1": 1, "city=2": 1}
-    proved(tmp_path / "few", tmp_path / "few.parquet")
+def test_a_kept_column_takes_its_type_from_the_first_file_that_has_values(
+    score: Score, out: Path, tmp_path: Path, proved
+) -> None:
+    folder = tmp_path / "nulls"
+    folder.mkdir()
+    for name, stars in (("a", pa.nulls(2)), ("b", pa.array([4, None], pa.int8()))):
+        table = pa.table({"text": ["good", "bad"], "stars": stars, "never": pa.nulls(2)})
+        pq.write_table(table, folder / f"{name}.parquet")
+    score(input=folder, keep=("stars", "never"))
+    assert scored(out)["stars"].to_pylist() == [None, None, 4, None]
+    assert scored(out).schema.field("stars").type == pa.int8()
+    assert scored(out).schema.field("never").type == pa.string()
+    proved(out, folder)
 
 
 @pytest.mark.usefixtures("light")
@@ -340,3 +343,17 @@ def test_an_id_that_an_earlier_file_has_is_set_aside(score: Score, out: Path, tm
     assert summary["quarantined"] == {"duplicate_id": 1}
     bad = pq.read_table(out / "quarantine.parquet").to_pylist()
     assert [(row["file"], row["row"], row["id"], row["text"]) for row in bad] == [("b.csv", 1, "2", "fine")]
+
+
+@pytest.mark.usefixtures("light")
+def test_a_file_that_changes_while_it_is_scored_is_told(score: Score, reviews: Path, monkeypatch) -> None:
+    usual = job.ShardScorer
+
+    class Meddler(usual):
+        def score(self, task):
+            os.utime(reviews / "part3.parquet", ns=(1, 1))
+            return super().score(task)
+
+    monkeypatch.setattr(job, "ShardScorer", Meddler)
+    with pytest.raises(SentrayError, match=r"part3\.parquet has changed while .* was scored"):
+        score()

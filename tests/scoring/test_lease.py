@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from sentray.errors import SentrayError
 from sentray.scoring import lease
 from sentray.scoring.lease import Holder
-from sentray.scoring.ledger import Ledger
+from sentray.scoring.ledger import Ledger, Record
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,8 @@ def file(tmp_path: Path) -> Path:
 
 def leave(file: Path, **changes: Any) -> Holder:
     """A lease as a run leaves it that was killed or is not from here."""
-    holder = Holder("other", "elsewhere", 1, time.time(), time.time() - 90)
-    holder = Holder(**asdict(holder) | changes)
+    holder = replace(Holder.me(), owner="other", host="elsewhere", pid=1, started=time.time() - 90)
+    holder = replace(holder, **changes)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(holder)))
     return holder
@@ -115,6 +115,49 @@ def test_a_run_here_that_lives_but_stood_still_is_taken_over_and_stops(ledger: L
         pass
 
 
+@pytest.mark.parametrize(
+    ("changes", "dead"),
+    [
+        ({}, True),
+        ({"pid": os.getpid()}, False),
+        ({"namespace": "pid:[1]"}, False),
+        # Either this machine was started anew or another one has its name: the time of its start tells.
+        ({"boot": "another"}, False),
+        ({"boot": "another", "heartbeat": 1e9}, True),
+        ({"boot": "another", "heartbeat": 1e9, "namespace": "pid:[1]"}, False),
+        ({"host": "elsewhere"}, False),
+    ],
+)
+def test_only_a_process_that_could_be_seen_is_dead(changes: dict[str, Any], dead: bool) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    holder = replace(Holder.me(), pid=gone.pid)
+    assert holder.namespace
+    assert holder.boot
+    assert replace(holder, **changes).is_dead == dead
+
+
+def test_a_late_run_in_another_container_is_waited_for(ledger: Ledger, file: Path) -> None:
+    host = socket.gethostname()
+    leave(file, host=host, namespace="pid:[1]", heartbeat=time.time() - 1000)
+    beat = threading.Timer(0.02, lambda: leave(file, host=host, namespace="pid:[1]", heartbeat=time.time() - 999))
+    beat.start()
+    with pytest.raises(SentrayError, match="is being written by another run"):
+        ledger.lease().__enter__()
+    beat.join()
+
+
+def test_a_run_that_lost_its_lease_writes_no_record(ledger: Ledger, file: Path) -> None:
+    with ledger.lease() as held:
+        log = ledger.commits(held.check)
+        log.add(Record(0, (), None, {"rows": 0, "scored": 0, "quarantined": {}}))
+        leave(file)
+        time.sleep(0.2)
+        with pytest.raises(SentrayError, match="taken over"):
+            log.close()
+    assert list(file.parent.glob("ledger/*")) == []
+
+
 def test_check_notices_without_the_heartbeat(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
     with ledger.lease() as held:
@@ -164,11 +207,11 @@ def test_on_an_object_store_the_last_to_write_has_it(
     assert json.loads(file.read_text())["owner"] == "other"
 
 
-@pytest.mark.parametrize("content", ["{", '{"owner": "x"}'])
+@pytest.mark.parametrize("content", ["", "{", "\xff", '{"owner": "x"}'])
 def test_a_damaged_lease_is_named(ledger: Ledger, file: Path, content: str) -> None:
     file.parent.mkdir(parents=True)
-    file.write_text(content)
-    with pytest.raises(SentrayError, match=r"lease\.json cannot be read .* delete it|lease\.json cannot be read"):
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(SentrayError, match=r"lease\.json cannot be read .*; delete it when no run works there$"):
         ledger.lease().__enter__()
 
 

@@ -18,8 +18,7 @@ import pytest
 from sentray.corpus.shards import PLAN_SCHEMA, ShardPlan
 from sentray.corpus.source import Source, SourceFile
 from sentray.errors import SentrayError
-from sentray.scoring import segments
-from sentray.scoring.ledger import CommitLog, Gathered, Header, Ledger, Part, Record, partition_folder
+from sentray.scoring.ledger import Gathered, Header, Ledger, Part, Record, partition_folder
 
 MakeRun = Callable[..., Any]
 
@@ -27,10 +26,6 @@ MakeRun = Callable[..., Any]
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
-
-
-def record(shard: int, rows: int = 1) -> Record:
-    return Record(shard, (), None, {"rows": rows, "scored": rows, "quarantined": {}})
 
 
 def test_goes_on_with_the_stored_plan(run: MakeRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +55,22 @@ def test_a_shard_counts_when_all_its_files_are_there(run: MakeRun, out: Path) ->
     assert sorted(record.shard for record in job.ledger.recorded()) == [0, 1, 2, 3]
     job.score(job.open()[1:2])
     assert job.committed() == [0, 1, 3]
+
+
+@pytest.mark.parametrize("how", [{}, {"rows_per_file": 10}])
+def test_a_file_that_was_cut_short_does_not_count(run: MakeRun, out: Path, how: dict[str, Any]) -> None:
+    job = run(**how)
+    job.score(job.open())
+    for name in (job.ledger.part_name(1, job.digest, staged=bool(how)), job.ledger.quarantine_name(2)):
+        (out / name).write_bytes((out / name).read_bytes()[:-1])
+    assert job.committed() == [0, 3]
+
+
+def test_a_gathered_file_that_was_cut_short_does_not_count(run: MakeRun, out: Path) -> None:
+    job = run(rows_per_file=150).whole()
+    name = out / job.ledger.part_name(0, job.digest)
+    name.write_bytes(b"")
+    assert job.committed() == [1, 2, 3]
 
 
 def test_cleans_up_after_a_kill_and_touches_nothing_else(run: MakeRun, out: Path) -> None:
@@ -162,25 +173,6 @@ def test_a_kill_while_the_plan_is_extended_is_harmless(run: MakeRun, reviews: Pa
     assert job.committed() == [0, 1, 2, 3]
 
 
-def test_says_what_it_cannot_write(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SentrayError, match=r"summary\.json cannot be written"):
-        Ledger(str(tmp_path / "file")).write_summary({})
-    with pytest.raises(SentrayError, match="cannot be reached"):
-        Ledger("wrong://x")
-
-
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    folder = Ledger(str(tmp_path))
-    folder.write("a/b", b"old")
-    with pytest.raises(TypeError), folder.create("a/b") as output:
-        output.write("no bytes")
-    assert [path.read_bytes() for path in (tmp_path / "a").iterdir()] == [b"old"]
-    folder.write("a/b", b"new")
-    assert folder.read("a/b") == b"new"
-    assert folder.read("a/c") is None
-
-
 @pytest.mark.parametrize("content", ["{", "[]", '{"header": {}}', '{"header": {"bundle": 1}}'])
 def test_refuses_a_damaged_plan(run: MakeRun, out: Path, content: str) -> None:
     run().open()
@@ -203,14 +195,42 @@ def test_refuses_damaged_tables(run: MakeRun, out: Path, name: str) -> None:
         job.open()
 
 
-@pytest.mark.parametrize("line", ['{"shard', '{"shard": 1}', "[]", json.dumps(record(99).to_json())])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"shard',
+        '{"shard": 1}',
+        "[]",
+        json.dumps(Record(99, (), None, {"rows": 1, "scored": 1, "quarantined": {}}).to_json()),
+    ],
+)
 def test_names_a_damaged_ledger(run: MakeRun, out: Path, line: str) -> None:
     job = run()
     job.score(job.open())
-    with (out / "_sentray/ledger/000000.jsonl").open("a") as file:
+    with next(out.glob("_sentray/ledger/000000-*.jsonl")).open("a") as file:
         file.write(line + "\n")
     with pytest.raises(SentrayError, match=r"_sentray/ledger.* cannot be read .*delete it"):
         job.committed()
+
+
+@pytest.mark.parametrize("members", [[[4, 1]], [[-1, 1]], [[0, -1]], []])
+def test_names_a_damaged_line_about_gathered_files(run: MakeRun, members: list[list[int]]) -> None:
+    job = run(rows_per_file=150).whole()
+    gathered = next(iter(job.ledger.gathered()))
+    with job.ledger.gatherings() as log:
+        log.add(gathered._replace(members=members))
+    with pytest.raises(SentrayError, match=r"_sentray/gathered.* cannot be read .*delete it"):
+        job.committed()
+
+
+@pytest.mark.parametrize("content", ["", "{"])
+def test_a_damaged_summary_is_written_again(run: MakeRun, out: Path, content: str) -> None:
+    job = run().whole()
+    (out / "summary.json").write_text(content)
+    with pytest.raises(
+        SentrayError, match=r"summary\.json cannot be read .*; delete it and run the same command again$"
+    ):
+        job.ledger.summary()
 
 
 def test_refuses_a_folder_of_other_things(run: MakeRun, out: Path) -> None:
@@ -243,48 +263,6 @@ def test_partition_folders_are_read_back(tmp_path: Path, value: object) -> None:
         tmp_path, partitioning=ds.partitioning(pa.schema([("my col", pa.string())]), flavor="hive")
     ).to_table()
     assert table["my col"].to_pylist() == [str(value) if value not in (None, "") else None]
-
-
-def test_the_log_writes_when_it_is_due(tmp_path: Path) -> None:
-    now = [0.0]
-    log = CommitLog(Ledger(str(tmp_path)), "log", clock=lambda: now[0])
-    written = lambda: len(list(tmp_path.glob("log/*")))  # noqa: E731
-    log.add(record(0))
-    assert written() == 0
-    now[0] = 0.6
-    log.flush(only_if_due=True)
-    assert written() == 1
-    # A long run writes rarely, yet not after more than a minute.
-    for now[0], files in ((1000.0, 2), (1009.0, 2), (1011.0, 3), (1e6, 4), (1e6 + 59, 4), (1e6 + 61, 5)):
-        log.add(record(1))
-        assert written() == files
-    log.add(record(2))
-    log.close()
-    log.close()
-    assert written() == 6
-    lines = list(segments.newest_first(Ledger(str(tmp_path)), "log", dict))
-    assert [line["shard"] for line in lines] == [2, 1, 1, 1, 1, 1, 1, 0]
-
-
-def test_small_segments_are_merged_and_the_last_line_stays_the_last(tmp_path: Path, monkeypatch) -> None:
-    folder = Ledger(str(tmp_path))
-    with CommitLog(folder, "log") as log:
-        for number in range(100):
-            log.add(record(number % 7, number))
-            log.flush()
-    before = list(segments.newest_first(folder, "log", dict))
-    monkeypatch.setattr(segments, "MERGED_BYTES", 4000)
-    delete = Ledger.delete
-    monkeypatch.setattr(Ledger, "delete", lambda folder, name: None)
-    segments.merge(folder, "log")
-    # As after a kill between: old files are still there and change nothing.
-    last = {line["shard"]: line for line in reversed(list(segments.newest_first(folder, "log", dict)))}
-    assert last == {line["shard"]: line for line in reversed(before)}
-    monkeypatch.setattr(Ledger, "delete", delete)
-    segments.merge(folder, "log")
-    assert list(segments.newest_first(folder, "log", dict))[:7] == before[:7]
-    assert len(segments.segments(folder, "log")) < 10
-    CommitLog(folder, "log").add(record(1))
 
 
 def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from sentray.config import VerifySettings
 from sentray.errors import SentrayError
+from sentray.scoring import compare, gather
 from sentray.scoring import verify as module
-from sentray.scoring.ledger import Ledger, Part
+from sentray.scoring.ledger import Gathered, Ledger, Part
 from sentray.scoring.verify import verify
 
 MakeRun = Callable[..., Any]
@@ -62,6 +63,54 @@ def test_the_input_may_have_moved(run: MakeRun, reviews: Path, tmp_path: Path, f
     assert faults(tmp_path / "elsewhere") == []
 
 
+def test_a_file_that_the_copy_lacks_is_not_read_at_its_old_place(
+    run: MakeRun, reviews: Path, tmp_path: Path, faults
+) -> None:
+    run().whole()
+    shutil.copytree(reviews, tmp_path / "copy")
+    assert faults(tmp_path / "copy") == []
+    (tmp_path / "copy/part3.parquet").unlink()
+    found = faults(tmp_path / "copy")
+    assert found
+    assert all(fault.startswith("shard 3 (part3.parquet)") for fault in found)
+
+
+def test_an_input_of_another_format_is_refused(run: MakeRun, out: Path, console) -> None:
+    run().whole()
+    with pytest.raises(SentrayError, match="synthetic:9 is synthetic and the job's input parquet"):
+        verify(VerifySettings(directory=str(out), input="synthetic:9"), console)
+
+
+def test_the_comparison_computes_no_splits(run: MakeRun, reviews: Path, faults, monkeypatch) -> None:
+    read, fractions = compare.read_shard, []
+    monkeypatch.setattr(
+        compare,
+        "read_shard",
+        lambda *given, **named: (fractions.append(given[2].test_fraction), read(*given, **named))[1],
+    )
+    run().whole()
+    assert faults(reviews) == []
+    assert fractions == [0] * 4
+
+
+@pytest.mark.parametrize("column", ["start", "stop"])
+def test_a_plan_that_leaves_out_part_of_a_file_is_found(
+    run: MakeRun, reviews: Path, out: Path, faults, column: str
+) -> None:
+    job = run()
+    plan = job.open()
+    job.score(plan)
+    job.finish()
+    table = plan.to_table()
+    numbers = pa.array([1, 0, 0, 0] if column == "start" else [None, None, None, 2], pa.int64())
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, numbers), out / "_sentray/plan-000001.parquet")
+    if column == "start":
+        assert faults()[0].startswith("1 pieces of the plan do not begin where the one before ends")
+    else:
+        assert faults(reviews)[0] == "part3.parquet has 1 row groups and the plan 2"
+
+
 @pytest.mark.parametrize("how", [{}, ALL])
 def test_an_unfinished_job_says_how_to_go_on(run: MakeRun, faults, how: dict[str, Any]) -> None:
     job = run(**how)
@@ -79,6 +128,15 @@ def test_an_unfinished_job_says_how_to_go_on(run: MakeRun, faults, how: dict[str
 
 def edit(file: Path, **values: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def drop(file: Path, key: str) -> None:
+    file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != key}))
+
+
+def leave(file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("")
 
 
 def change(file: Path, do: Callable[[pa.Table], pa.Table]) -> None:
@@ -114,6 +172,15 @@ def parts(out: Path) -> list[Path]:
         (lambda out: edit(out / "summary.json", labels={"neg": 1}), "summary.json says labels"),
         (lambda out: edit(out / "summary.json", rows_quarantined=3), "rows_quarantined 3, the ledger 4"),
         (lambda out: (out / "summary.json").unlink(), "summary.json is missing"),
+        (
+            lambda out: (out / "summary.json").write_text(""),
+            r"summary\.json cannot be read .*run the same command again",
+        ),
+        (lambda out: drop(out / "summary.json", "words"), "summary.json says words None"),
+        (lambda out: drop(out / "summary.json", "bundle"), "summary.json says bundle None"),
+        (lambda out: (out / "notes.txt").write_text(""), r"notes\.txt is not in the ledger"),
+        (lambda out: leave(out / "_sentray/staged/part-000009.parquet"), "staged/part-000009.parquet is not in the le"),
+        (lambda out: leave(out / "_sentray/quarantine/000009.parquet"), "quarantine/000009.parquet is not in the led"),
     ],
 )
 def test_damage_is_found(run: MakeRun, out: Path, faults, damage, message: str, how: dict[str, Any]) -> None:
@@ -171,6 +238,22 @@ def test_gathered_rows_that_no_shard_has_are_found(run: MakeRun, out: Path, faul
         part = job.ledger.put(name, (out / gathered.part.name).read_bytes(), gathered.part.rows)
         log.add(gathered._replace(part=part))
     assert any("and in another file too" in fault for fault in faults())
+
+
+def test_gathered_files_that_interleave_are_found(run: MakeRun, out: Path, faults) -> None:
+    job = run(rows_per_file=1)
+    plan = job.open()
+    job.score(plan)
+    rows = {record.shard: record.parts[0].rows for record in job.ledger.records()}
+    with job.ledger.gatherings() as log:
+        for shards in ([0, 2], [1, 3]):
+            staged = [job.ledger.part_name(shard, job.digest, staged=True) for shard in shards]
+            name = job.ledger.part_name(shards[0], job.digest)
+            part = gather._concatenate(job.ledger, name, staged, pq.read_schema(out / staged[0]))
+            log.add(Gathered(part, [[shard, rows[shard]] for shard in shards]))
+    job.finish()
+    [fault] = faults()
+    assert re.fullmatch(r"scores/part-000001-.* begins before scores/part-000000-.* ends: the order .* is lost", fault)
 
 
 def rescore(job: Any, shard: int, do: Callable[[pa.Table], pa.Table]) -> None:

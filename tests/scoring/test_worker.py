@@ -84,6 +84,22 @@ def test_the_size_of_files_that_cannot_be_read_is_counted(make: MakeWorker, revi
     assert record.counts["scored"] == 152
 
 
+def test_the_size_of_files_that_vanished_is_counted(make: MakeWorker, reviews: Path) -> None:
+    scorer, (task,) = make()
+    gone = [reviews / f"part{number}.parquet" for number in (1, 2)]
+    wanted = sum(path.stat().st_size for path in gone)
+    for path in gone:
+        path.unlink()
+    assert scorer.score(task).counts["unread_bytes"] == wanted
+
+
+def test_a_value_that_makes_too_long_a_folder_name_is_refused(make: MakeWorker, monkeypatch) -> None:
+    monkeypatch.setattr(worker, "_LONGEST_NAME", 8)
+    scorer, (task,) = make(partition_by="label")
+    with pytest.raises(SentrayError, match=r"folder's name of 9 bytes \(label=(neg|pos)….*more than the 8"):
+        scorer.score(task)
+
+
 def test_an_object_store_that_is_busy_is_asked_again(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, (task,) = make()
     wanted = scorer.score(task)

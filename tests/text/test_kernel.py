@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.text import kernel
+from sentray.text import table
 from sentray.text.cleaning import CleaningRules, clean
 from sentray.text.encoding import Encoder
 from sentray.text.vocabulary import Vocabulary
@@ -85,14 +85,17 @@ def test_every_character() -> None:
     codes = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     texts = ["".join(f"x{chr(code)}y " for code in codes[start : start + 4096]) for start in range(0, len(codes), 4096)]
     for rules in ALL_RULES[1::11]:
-        got = Encoder(rules, Vocabulary(["x", "y", "xy"])).encode(pa.array(texts))
-        assert got.words.tolist() == [len(clean(text, rules)) for text in texts]
+        words = [clean(text, rules) for text in texts]
+        vocabulary = Vocabulary(dict.fromkeys(word for row in words for word in row))
+        got = Encoder(rules, vocabulary).encode(pa.array(texts))
+        assert got.words.tolist() == [len(row) for row in words]
+        assert got.ids.tolist() == [vocabulary.ids[word] for row in words for word in row]
 
 
 def test_words_with_one_hash_stay_apart() -> None:
     # In a table of 16 slots, words must share slots; longer ones share the numbers that are compared first as well.
     words = [f"{'same beginning of a word'.replace(' ', '')}{number}" for number in range(7)]
-    slots, shift, blob, _ = kernel.table(words, np.arange(1, 8))
+    slots, shift, blob, _ = table.table(words, np.arange(1, 8))
     assert len(slots) == 4 * 16
     vocabulary = Vocabulary(words)
     rules = ALL_RULES[0]
@@ -104,8 +107,8 @@ def test_words_with_one_hash_stay_apart() -> None:
     forged[int(slots[place + 3])] ^= 1
     data = np.frombuffer(words[int(slots[place + 2] >> np.uint64(32)) - 2].encode() + bytes(32), np.uint8)
     length = int(slots[place + 2] & np.uint64(0xFFFFFFFF))
-    same = kernel._slot(data.ctypes.data, length, slots.ctypes.data, shift, blob.ctypes.data)
-    other = kernel._slot(data.ctypes.data, length, slots.ctypes.data, shift, forged.ctypes.data)
+    same = table.find_slot(data.ctypes.data, length, slots.ctypes.data, shift, blob.ctypes.data)
+    other = table.find_slot(data.ctypes.data, length, slots.ctypes.data, shift, forged.ctypes.data)
     assert same == slots.ctypes.data + 8 * place
     assert other != same
 

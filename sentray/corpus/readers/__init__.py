@@ -12,6 +12,7 @@ from sentray.corpus.readers.parquet import read_parquet
 from sentray.corpus.readers.records import (
     ROW_SCHEMA,
     TABLE_ROWS,
+    Block,
     Columns,
     Hashes,
     Rows,
@@ -22,16 +23,17 @@ from sentray.corpus.readers.records import (
     unreadable,
 )
 from sentray.corpus.readers.trees import read_reviews, read_synthetic
-from sentray.corpus.shards import Shard
+from sentray.corpus.shards import Piece, Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 
-__all__ = ["ROW_SCHEMA", "TABLE_ROWS", "OnUnreadable", "hash64", "read_ids", "read_shard"]
+__all__ = ["ROW_SCHEMA", "TABLE_ROWS", "WITH_COLUMNS", "OnUnreadable", "hash64", "read_ids", "read_shard"]
 
 OnUnreadable = Literal["raise", "quarantine"]
 
 _READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet, "synthetic": read_synthetic}
-_WITH_COLUMNS = ("csv", "jsonl", "parquet")
+WITH_COLUMNS = ("csv", "jsonl", "parquet")
+"""Formats whose files have columns, so that a column may give the ids."""
 
 
 def read_shard(
@@ -63,7 +65,7 @@ def read_shard(
         SentrayError: a file cannot be read or lacks a column.
     """
     columns = Columns(settings, tuple(keep), need_label)
-    if keep and shard.format not in _WITH_COLUMNS:
+    if keep and shard.format not in WITH_COLUMNS:
         raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
     quarantine = on_unreadable == "quarantine"
     if shard.format in ("text", "nltk"):
@@ -74,13 +76,12 @@ def read_shard(
     for piece in shard.pieces:
         row = piece.row + 1
         try:
-            with reading(piece.path):
-                for block in _READERS[shard.format](source, piece, columns):
-                    table = finish(block, columns)
-                    kept = {name: pa.nulls(0, array.type) for name, array in block.kept.items()}
-                    if table.num_rows:
-                        row = table["row"][-1].as_py() + 1
-                        yield table
+            for block in _blocks(source, shard, piece, columns):
+                table = finish(block, columns)
+                kept = {name: pa.nulls(0, array.type) for name, array in block.kept.items()}
+                if table.num_rows:
+                    row = table["row"][-1].as_py() + 1
+                    yield table
         except SentrayError as error:
             if not quarantine:
                 raise
@@ -100,17 +101,22 @@ def read_ids(
     # Numba takes its time to load, and not every run looks for ids.
     from sentray.corpus.readers.hashing import hash_texts
 
-    if shard.format not in _WITH_COLUMNS:
+    if shard.format not in WITH_COLUMNS:
         return
     columns = Columns(settings, ids_only=True)
     for piece in shard.pieces:
         try:
-            with reading(piece.path):
-                for block in _READERS[shard.format](source, piece, columns):
-                    if block.id is not None and len(block.rows):
-                        ids = blank_to_null(decode(block.id, settings.id_column, block.file)[0])
-                        given = ids.is_valid().to_numpy(zero_copy_only=False)
-                        yield piece.name, block.rows[given], hash_texts(ids.drop_null())
+            for block in _blocks(source, shard, piece, columns):
+                if block.id is not None and len(block.rows):
+                    ids = blank_to_null(decode(block.id, settings.id_column, block.file)[0])
+                    given = ids.is_valid().to_numpy(zero_copy_only=False)
+                    yield piece.name, block.rows[given], hash_texts(ids.drop_null())
         except SentrayError:
             if on_unreadable == "raise":
                 raise
+
+
+def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns) -> Iterator[Block]:
+    """What a piece holds; only what goes wrong in reading it is the file's fault."""
+    with reading(piece.path):
+        yield from _READERS[shard.format](source, piece, columns)

@@ -9,10 +9,15 @@ from sentray.corpus.files import open_file
 from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Columns
 from sentray.corpus.shards import Piece
 from sentray.corpus.source import Source
+from sentray.errors import SentrayError
 
 
 def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
-    """The rows of a Parquet file's row groups `piece.start` to `piece.stop`."""
+    """The rows of a Parquet file's row groups `piece.start` to `piece.stop`.
+
+    Raises:
+        SentrayError: the file lacks a column, or has fewer row groups than were planned.
+    """
     assert source.filesystem is not None
     with open_file(source.filesystem, piece.path) as stream:
         file = pq.ParquetFile(stream)
@@ -20,6 +25,10 @@ def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Blo
         if not chosen:
             return
         stop = file.num_row_groups if piece.stop is None else piece.stop
+        if stop > file.num_row_groups:
+            raise SentrayError(
+                f"{piece.path} has fewer row groups than when the run was planned: put the file back as it was"
+            )
         done = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
         for group in range(piece.start, stop):
             metadata = file.metadata.row_group(group)

@@ -130,6 +130,13 @@ def test_a_file_that_vanished_after_the_plan(save):
         list(read_shard(source, shard, CorpusSettings()))
 
 
+def test_a_file_that_got_fewer_row_groups_after_the_plan(save):
+    path = save("a.parquet", text=["x"] * 100)
+    shard = Shard(0, "parquet", (Piece(str(path), "a.parquet", 3, 5, 300),), 1)
+    with pytest.raises(SentrayError, match=r"a\.parquet has fewer row groups than when the run was planned"):
+        list(read_shard(resolve(str(path)), shard, CorpusSettings()))
+
+
 @pytest.mark.parametrize("column", [pa.array([["a"]]), pa.array([{"a": 1}])])
 def test_nested_columns_hold_no_text(save, read, column):
     with pytest.raises(SentrayError, match=r"column 'text' of a\.parquet holds (list|struct)<.*, not text"):

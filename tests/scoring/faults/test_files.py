@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -70,20 +71,61 @@ def test_a_file_that_vanishes_after_planning_is_set_aside(
 ) -> None:
     score(out=out.parent / "undisturbed")
     wanted = proved(out.parent / "undisturbed", reviews).to_pylist()
-    away = out.parent / "part1.parquet"
-
-    def say(line: str = "") -> None:
-        if "committed before" in line:
-            shutil.move(reviews / "part1.parquet", away)
-
     with monkeypatch.context() as patch:
-        patch.setattr(console, "say", say)
+        _move_when_planned(console, patch, [reviews / "part1.parquet"], out.parent)
         score(max_bad_rows=0.5)
     assert _unreadable(out) == [("part1.parquet", 1)]
     assert proved(out, reviews).to_pylist() == [row for row in wanted if not 76 <= int(row["id"][1:]) < 152]
     # From now on the input is another than the plan's.
     with pytest.raises(SentrayError, match=r"part1\.parquet is gone"):
         score()
+
+
+def test_half_of_the_files_that_vanish_are_not_passed_over(
+    score, out: Path, reviews: Path, proved, console, monkeypatch
+) -> None:
+    # All files make one shard.
+    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1_000_000)
+    with monkeypatch.context() as patch:
+        _move_when_planned(console, patch, [reviews / "part1.parquet", reviews / "part2.parquet"], out.parent)
+        with pytest.raises(
+            SentrayError, match=r"MB of .*reviews are in files.*put the files back as they were and run"
+        ):
+            score()
+    for name in ("part1.parquet", "part2.parquet"):
+        shutil.move(out.parent / name, reviews / name)
+    # The sentence is true.
+    assert score()["quarantined"] == {"null_text": 2, "empty_text": 2}
+    assert proved(out, reviews).num_rows == 300
+
+
+def test_what_could_not_be_read_is_scored_when_it_is_back(
+    score, out: Path, reviews: Path, proved, console, monkeypatch
+) -> None:
+    lines = pq.read_table(reviews / "part3.parquet").to_pylist()
+    # Its id is also in the file that vanishes, and so this row must give way when that one is back.
+    lines[0]["id"] = "r80"
+    pq.write_table(pa.Table.from_pylist(lines), reviews / "part3.parquet")
+    score(out=out.parent / "undisturbed")
+    with monkeypatch.context() as patch:
+        _move_when_planned(console, patch, [reviews / "part1.parquet"], out.parent)
+        # All shards are committed when the job stops.
+        patch.setattr("sentray.scoring.job.gather", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score(max_bad_rows=0.5)
+    shutil.move(out.parent / "part1.parquet", reviews / "part1.parquet")
+    assert score()["quarantined"] == {"null_text": 2, "empty_text": 2, "duplicate_id": 1}
+    assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
+
+
+def _move_when_planned(console, patch: pytest.MonkeyPatch, files: list[Path], to: Path) -> None:
+    def say(line: str = "") -> None:
+        if "committed before" in line:
+            for file in files:
+                if file.exists():
+                    shutil.move(file, to / file.name)
+
+    patch.setattr(console, "say", say)
 
 
 @pytest.fixture

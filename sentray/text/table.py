@@ -1,0 +1,102 @@
+"""Words and their codes in a hash table that compiled code looks into, which never takes a word for another."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sentray.native import byte_at, compiled, inlined, number_at
+
+Bytes = npt.NDArray[np.uint8]
+
+INLINE = 16
+"""Bytes of a word that its slot of the table holds itself; so many must be readable behind any word."""
+
+_MIX_1, _MIX_2, _MIX_3 = (np.uint64(prime) for prime in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
+_U0, _U1, _U29, _U32 = (np.uint64(number) for number in (0, 1, 29, 32))
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_LENGTH = np.uint64(0xFFFFFFFF)
+_SLOT_BYTES = 32
+
+
+@inlined
+def _first(number: np.uint64, count: int) -> np.uint64:
+    """A number's first `count` bytes, all of them from 8 on and none below 1."""
+    if count >= 8:
+        return number
+    return _U0 if count <= 0 else number & ((_U1 << np.uint64(8 * count)) - _U1)
+
+
+@inlined
+def _key(start: int, length: int) -> Any:
+    """Two numbers that are a word of up to 16 bytes, or a word's beginning and a hash of its rest."""
+    head, tail = _first(number_at(start), length), _first(number_at(start + 8), length - 8)
+    for place in range(INLINE, length, 8):
+        tail = (tail ^ _first(number_at(start + place), length - place)) * _MIX_1
+        tail ^= tail >> _U29
+    return head, tail
+
+
+@compiled
+def _same(left: int, right: int, length: int) -> bool:
+    """Whether the bytes at two addresses are the same."""
+    for place in range(length):  # noqa: SIM110
+        if byte_at(left + place) != byte_at(right + place):
+            return False
+    return True
+
+
+@inlined
+def find_slot(start: int, length: int, slots: int, shift: np.uint64, blob: int) -> Any:
+    """Where the table has a word, or the free slot where it would be."""
+    head, tail = _key(start, length)
+    mixed = (head * _MIX_1) ^ (tail * _MIX_2)
+    mixed = (mixed ^ (mixed >> _U32)) * _MIX_3
+    place = mixed >> shift
+    while True:
+        slot = slots + np.int64(place) * _SLOT_BYTES
+        meta = number_at(slot + 16)
+        if meta == _U0:
+            return slot
+        equal = number_at(slot) == head and number_at(slot + 8) == tail and (meta & _LENGTH) == np.uint64(length)
+        # One hash does not make one word.
+        if equal and (length <= INLINE or _same(start, blob + np.int64(number_at(slot + 24)), length)):
+            return slot
+        place = (place + _U1) & (_ALL >> shift)
+
+
+@compiled
+def _fill(blob: Bytes, offsets: Any, codes: Any, slots: Any, shift: np.uint64) -> None:
+    """Put words into an empty table; of two equal words the first counts."""
+    first, text = slots.ctypes.data, blob.ctypes.data
+    for word in range(len(codes)):
+        length = offsets[word + 1] - offsets[word]
+        slot = (find_slot(text + offsets[word], length, first, shift, text) - first) // 8
+        if slots[slot + 2] == _U0:
+            slots[slot], slots[slot + 1] = _key(text + offsets[word], length)
+            slots[slot + 2] = (np.uint64(codes[word] + 1) << _U32) | np.uint64(length)
+            slots[slot + 3] = np.uint64(offsets[word])
+
+
+@inlined
+def code_in(slot: int) -> Any:
+    """The code of the word in a slot, -1 where the slot is free."""
+    return np.int64(number_at(slot + 16) >> _U32) - 1
+
+
+def table(words: Sequence[str], codes: npt.NDArray[np.int64]) -> Any:
+    """Words and their codes in a table for compiled code; of two equal words the first counts.
+
+    Returns:
+        Slots (uint64, four a slot: first 8 bytes, next 8 bytes or a hash of the rest, code + 1 and length, place in the
+        blob), shift from a hash to a slot, all words' bytes, and how many bytes the longest has.
+    """
+    encoded = [word.encode() for word in words]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(word) for word in encoded], out=offsets[1:])
+    blob = np.frombuffer(b"".join(encoded) + bytes(2 * INLINE), np.uint8)
+    bits = max(4, (2 * len(encoded)).bit_length())
+    slots, shift = np.zeros(_SLOT_BYTES // 8 << bits, np.uint64), np.uint64(64 - bits)
+    _fill(blob, offsets, codes, slots, shift)
+    return slots, shift, blob, max(map(len, encoded), default=0)
