@@ -90,7 +90,7 @@ class Holder:
             return True
         except PermissionError:
             pass
-        return False
+        return _is_ended(self.pid)
 
     @property
     def is_late(self) -> bool:
@@ -105,6 +105,14 @@ class Holder:
         """Who it is and since when, for a sentence."""
         seconds = max(0, round(time.time() - self.started))
         return f"process {self.pid} on {self.host}, started {seconds // 60} min {seconds % 60} s ago"
+
+
+def _is_ended(process: int) -> bool:
+    """Whether a process is over and only waits for its parent to notice, which in a container may take for ever."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
 
 
 class Lease:

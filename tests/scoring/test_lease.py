@@ -219,3 +219,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SentrayError, match=r"file.* cannot be"):
         Ledger(str(tmp_path / "file" / "out")).lease().__enter__()
+
+
+def test_a_process_that_nobody_waits_for_is_dead_when_it_is_over() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        holder = replace(Holder.me(), pid=process.pid)
+        assert not holder.is_dead
+        process.kill()
+        # Not reaped: it stays in the list of processes.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert holder.is_dead
