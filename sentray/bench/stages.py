@@ -23,8 +23,7 @@ from sentray.config import ScoreSettings
 from sentray.corpus.dataset import Corpus
 from sentray.scoring.ledger import parquet_options
 from sentray.scoring.scorer import Scorer, Scores
-from sentray.scoring.worker import output_schema
-from sentray.text.encoding import Encoder
+from sentray.scoring.worker import output_schema, own_columns
 
 STAGES = ("read", "encode", "network", "write")
 
@@ -53,7 +52,7 @@ def main(source: str, reviews: str, most_rows: int, labelled: str) -> dict[str, 
         `rows`, UTF-8 `bytes` of their texts, `seconds` by stage, `engine`, `accuracy`.
     """
     model = bundle.load(source)
-    scorer, encoder = Scorer(model, threads=1), Encoder(model.rules, model.vocabulary)
+    scorer = Scorer(model, threads=1)
     accuracy = _accuracy(scorer, labelled)
     settings = ScoreSettings(bundle=source, input=reviews, out="")
     corpus = Corpus.plan(reviews, settings, need_label=False)
@@ -66,11 +65,11 @@ def main(source: str, reviews: str, most_rows: int, labelled: str) -> dict[str, 
             scored, tables = [], corpus.read(shard)
             while (table := _next(tables, clock)) is not None:
                 with clock("encode"):
-                    encoded = encoder.encode(table["text"])
+                    encoded = scorer.encoder.encode(table["text"])
                 with clock("network"):
                     scores = Scores(scorer.engine.scores(encoded), encoded.words, encoded.known)
                 with clock("write"):
-                    scored.append(_table(table["id"], scores, model.labels, schema))
+                    scored.append(pa.table(own_columns(table["id"], scores, model.labels), schema=schema))
                 rows, size = rows + table.num_rows, size + (pc.sum(pc.binary_length(table["text"])).as_py() or 0)
             with clock("write"):
                 pq.write_table(pa.concat_tables(scored), Path(folder, "part.parquet"), **parquet_options(schema))
@@ -90,12 +89,6 @@ def _next(tables: Iterator[pa.Table], clock: _Clock) -> pa.Table | None:
         if table is None or table["reason"].null_count == table.num_rows:
             return table
         return table.filter(table["reason"].is_null())
-
-
-def _table(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...], schema: pa.Schema) -> pa.Table:
-    positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
-    label = pa.array(labels, pa.string()).take(pa.array(scores.classes))
-    return pa.table([ids, label, scores.best, *positive, scores.words, scores.known], schema=schema)
 
 
 def _accuracy(scorer: Scorer, labelled: str) -> float | None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from sentray.corpus.files import open_stream, reading
+from sentray.corpus.files import open_stream, read_pauses, reading
 from sentray.corpus.source import Source, SourceFile
 from sentray.errors import SentrayError
 
@@ -21,8 +20,6 @@ UNKNOWN = -1
 LONGEST_FIELD = 1 << 26
 """Most characters of a CSV field: a quote that is never closed makes the rest of the file one field."""
 _THREADS = 16
-_PAUSES = (0.5, 1.0, 2.0)
-"""Seconds to wait before a file of an object store is read again."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def _cut(source: Source, file: SourceFile, size: int) -> list[Cut]:
 
     A file of an object store is asked for again: a store that is busy for a moment must not make a plan that stays.
     """
-    for pause in (*(() if isinstance(source.filesystem, fs.LocalFileSystem) else _PAUSES), None):
+    for pause in (*read_pauses(source.filesystem), None):
         try:
             with reading(file.path):
                 return _CUTS[source.format](source, file, size)

@@ -12,6 +12,8 @@ from sentray.errors import SentrayError
 
 _READ_AHEAD = 4 << 20
 
+_PAUSES = (0.5, 1.0, 2.0)
+
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
@@ -33,6 +35,11 @@ def reading(path: str) -> Iterator[None]:
         raise SentrayError(
             f"{path} cannot be read ({first_line(error)}): it seems damaged; replace it or leave it out"
         ) from error
+
+
+def read_pauses(filesystem: fs.FileSystem | None) -> tuple[float, ...]:
+    """Seconds to wait before each further attempt to read: an object store may be busy or hang up, a disk is not."""
+    return () if filesystem is None or isinstance(filesystem, fs.LocalFileSystem) else _PAUSES
 
 
 def first_line(error: BaseException) -> str:

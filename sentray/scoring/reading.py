@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.fs as pafs
 
 from sentray.config import CorpusSettings
 from sentray.corpus.dataset import Rows, find_duplicates, shard_ids
+from sentray.corpus.files import read_pauses
 from sentray.corpus.readers import WITH_COLUMNS, OnUnreadable, read_ids
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
@@ -19,9 +19,6 @@ from sentray.scoring.pool import Lost, Pool
 
 Ids = tuple[int, list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]], bool]
 """A shard's index, file, rows and hashes of ids for each of its files, and whether these are all."""
-
-READ_PAUSES = (0.5, 1.0, 2.0)
-"""Seconds to wait before a shard is read again whose object store was busy or hung up."""
 
 T = TypeVar("T")
 
@@ -40,8 +37,7 @@ class ShardReader:
 
     def __init__(self, source: Source, settings: CorpusSettings) -> None:
         self._source, self._settings = source, settings
-        local = source.filesystem is None or isinstance(source.filesystem, pafs.LocalFileSystem)
-        self._pauses = () if local else READ_PAUSES
+        self._pauses = read_pauses(source.filesystem)
 
     def ids(self, shard: Shard) -> Ids:
         """The shard's index, hashes of the ids that a column gives its rows, and whether all could be read."""

@@ -1,7 +1,18 @@
 """What the ledger holds: a line for each committed shard, and one for each file that shards were gathered in."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Turn whatever a line of other content raises into a ValueError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it holds a line that is no record ({error})") from error
 
 
 class Part(NamedTuple):
@@ -46,14 +57,12 @@ class Record(NamedTuple):
         Raises:
             ValueError: When the values are no record.
         """
-        try:
+        with _parsing():
             shard, quarantine, counts = int(values["shard"]), values["quarantine"], values["counts"]
             if shard < 0 or not {"rows", "scored", "quarantined"} <= counts.keys():
                 raise KeyError("counts")
             parts = tuple(Part(*part) for part in values["parts"])
             return cls(shard, parts, Part(*quarantine) if quarantine else None, counts)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"it holds a line that is no record ({error})") from error
 
 
 class Gathered(NamedTuple):
@@ -78,13 +87,11 @@ class Gathered(NamedTuple):
         Raises:
             ValueError: When the values are no record.
         """
-        try:
+        with _parsing():
             members = [[int(shard), int(rows)] for shard, rows in values["members"]]
             if not members or min(map(min, members)) < 0:
                 raise KeyError("members")
             return cls(Part(*values["part"]), members)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"it holds a line that is no record ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,12 @@ class Scorer:
     def __init__(self, model: Bundle, engine: str = "auto", threads: int | None = None) -> None:
         self.bundle = model
         self.engine = load_engine(engine, model, threads)
-        self._encoder = Encoder(model.rules, model.vocabulary)
+        self.encoder = Encoder(model.rules, model.vocabulary)
         self._check_golden()
 
     def score(self, texts: pa.Array | pa.ChunkedArray) -> Scores:
         """Score texts (`string` or `large_string`, null as empty), each on its own."""
-        encoded = self._encoder.encode(texts)
+        encoded = self.encoder.encode(texts)
         return Scores(self.engine.scores(encoded), encoded.words, encoded.known)
 
     def _check_golden(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from sentray.scoring.ledger import Ledger, parquet_options, partition_folder
 from sentray.scoring.pool import WORKER_CPUS
 from sentray.scoring.reading import ShardReader, UnreadableError
 from sentray.scoring.records import Part, Record
-from sentray.scoring.scorer import Scorer, unpacked_scorer
+from sentray.scoring.scorer import Scorer, Scores, unpacked_scorer
 
 MOST_PARTITIONS = 1000
 _LONGEST_NAME = 255
@@ -62,6 +62,13 @@ def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str) -> pa.S
             f"--keep {clash[0]} would hide the output's own column {clash[0]}; rename the input's column"
         )
     return pa.schema([*own, *kept], {"sentray.bundle": digest, "sentray.version": __version__})
+
+
+def own_columns(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...]) -> list[Any]:
+    """The columns of `output_schema` but the kept ones, for scored rows."""
+    positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
+    label = pa.array(labels, pa.string()).take(pa.array(scores.classes))
+    return [ids, label, scores.best, *positive, scores.words, scores.known]
 
 
 @dataclass(frozen=True)
@@ -192,17 +199,8 @@ class ShardScorer(ShardReader):
         """Score good rows: the output's columns of them."""
         scores, labels = self._scorer.score(rows["text"]), self._scorer.bundle.labels
         counts.add_scores(scores, labels)
-        positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
-        own = [
-            rows["id"],
-            pa.array(labels, pa.string()).take(pa.array(scores.classes)),
-            scores.best,
-            *positive,
-            scores.words,
-            scores.known,
-        ]
         kept = [self._cast(rows, name) for name in self._job.settings.keep]
-        return pa.table([*own, *kept], schema=self._job.schema)
+        return pa.table([*own_columns(rows["id"], scores, labels), *kept], schema=self._job.schema)
 
     def _cast(self, rows: pa.Table, name: str) -> pa.ChunkedArray:
         wanted = self._job.schema.field(name).type
