@@ -14,10 +14,10 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from sentray import __version__, cluster, options
+from sentray.bench.settings import BenchScoreSettings, BenchTrainSettings, BenchVectorsSettings, ReproduceSettings
 from sentray.config import (
-    BenchScoreSettings,
-    BenchTrainSettings,
     CheckSettings,
+    EmbedSettings,
     EvaluateSettings,
     PredictSettings,
     QuickstartSettings,
@@ -26,6 +26,9 @@ from sentray.config import (
     TrainSettings,
     VerifySettings,
     VocabSettings,
+    WordsExportSettings,
+    WordsNeighboursSettings,
+    WordsProjectorSettings,
     write_settings_beside,
     write_text,
 )
@@ -100,6 +103,41 @@ def vocab(settings: VocabSettings, console: Console) -> None:
     write_vocabulary(settings, console)
 
 
+def embed(settings: EmbedSettings, console: Console) -> None:
+    """Learn word vectors and write them."""
+    from sentray.embeddings.learning import embed
+
+    embed(settings, console)
+
+
+def words_export(settings: WordsExportSettings, console: Console) -> None:
+    """Write a bundle's word vectors."""
+    from sentray.embeddings.words import export
+
+    export(settings, console)
+
+
+def words_neighbours(settings: WordsNeighboursSettings, console: Console) -> None:
+    """Print the words nearest to a word."""
+    from sentray.embeddings.words import neighbours
+
+    neighbours(settings, console)
+
+
+def words_projector(settings: WordsProjectorSettings, console: Console) -> None:
+    """Write a bundle's word vectors for TensorBoard's projector."""
+    from sentray.embeddings.words import projector
+
+    projector(settings, console)
+
+
+def reproduce(settings: ReproduceSettings, console: Console) -> None:
+    """Make the tutorials' systems again, and write table and picture."""
+    from sentray.reproduce.run import reproduce
+
+    reproduce(settings, console)
+
+
 def quickstart(settings: QuickstartSettings, console: Console) -> None:
     """Show the whole way on a small corpus."""
     from sentray.quickstart import quickstart
@@ -123,6 +161,14 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> None:
     _write_json(settings.json_file, figures, settings)
 
 
+def bench_vectors(settings: BenchVectorsSettings, console: Console) -> None:
+    """Print how fast word vectors are read, and write the figures where asked."""
+    from sentray.bench.vectors import bench_vectors
+
+    figures = bench_vectors(settings, console)
+    _write_json(settings.json_file, figures, settings)
+
+
 app = typer.Typer(
     name="sentray",
     help="Train sentiment models on review text and score reviews, on a laptop or a Ray cluster.",
@@ -135,6 +181,8 @@ app = typer.Typer(
 
 bench = typer.Typer(help="Measure the speed of this machine, beside a named baseline.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+words = typer.Typer(help="Look at the word vectors of a bundle and take them elsewhere.", no_args_is_help=True)
+app.add_typer(words, name="words")
 
 
 def _offer(
@@ -222,9 +270,15 @@ _offer(VerifySettings, verify)
 _offer(PredictSettings, predict)
 _offer(CheckSettings, check)
 _offer(VocabSettings, vocab)
+_offer(EmbedSettings, embed)
+_offer(WordsExportSettings, words_export, under=words, name="export")
+_offer(WordsNeighboursSettings, words_neighbours, under=words, name="neighbours")
+_offer(WordsProjectorSettings, words_projector, under=words, name="projector")
+_offer(ReproduceSettings, reproduce, needs_arguments=False)
 _offer(QuickstartSettings, quickstart, needs_arguments=False)
 _offer(BenchTrainSettings, bench_train, needs_arguments=False, under=bench, name="train")
 _offer(BenchScoreSettings, bench_score, needs_arguments=False, under=bench, name="score")
+_offer(BenchVectorsSettings, bench_vectors, needs_arguments=False, under=bench, name="vectors")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

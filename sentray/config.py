@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sentray.errors import SentrayError
 
@@ -105,6 +105,28 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
         default=None,
         description="words of a review that are used; the longest training review where not given",
     )
+    encoder: Literal["vocabulary", "hash"] = Field(
+        default="vocabulary", description="how words get ids: counted and listed, or hashed without a count"
+    )
+    buckets: Annotated[int, Field(ge=1, lt=2**31)] = Field(default=65_536, description="ids of the encoder hash")
+    embedding: str | None = Field(
+        default=None,
+        description="word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zip",
+    )
+    freeze: bool = Field(
+        default=False,
+        description="leave the word vectors of --embedding as they are, or train them on",
+        json_schema_extra={"off": "fine-tune"},
+    )
+    oov: Literal["zero", "random", "mean"] = Field(
+        default="zero", description="vector of a word that --embedding lacks; random and mean match the others"
+    )
+    embedding_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="step size of the word vectors; that of --learning-rate where not given"
+    )
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="numbers of a word's vector; as in --embedding, or as the model has it"
+    )
     class_weight: Literal["none", "balanced"] = Field(
         default="none", description="weigh every review alike, or every class alike"
     )
@@ -115,6 +137,14 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
     max_failures: Annotated[int, Field(ge=0)] = Field(
         default=3, description="lost workers after which to go on from the last checkpoint"
     )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.embedding is None and self.freeze:
+            raise ValueError("--freeze leaves word vectors as they are in a file; name it with --embedding")
+        if self.embedding is not None and self.encoder == "hash":
+            raise ValueError("--embedding needs --encoder vocabulary: a bucket of the encoder hash is no word")
+        return self
 
 
 class EvaluateSettings(CorpusSettings, ClusterSettings):
@@ -189,6 +219,49 @@ class VocabSettings(CorpusSettings, TextSettings, ClusterSettings):
     out: str = Field(description="file for the vocabulary")
 
 
+class EmbedSettings(CorpusSettings, TextSettings, ClusterSettings):
+    """Learn word vectors (word2vec) from a corpus's reviews and write them, one word a line."""
+
+    unused = frozenset({"label_column", "max_words", "unknown"})
+
+    corpus: str = argument("reviews, as for train; those held out for testing are left out, labels are not needed")
+    out: str = Field(description="file for the vectors, in word2vec's text format")
+    algorithm: Literal["cbow", "skip-gram"] = Field(default="cbow", description="word2vec's way to learn")
+    dimensions: Annotated[int, Field(ge=1)] = Field(default=100, description="numbers of a word's vector")
+    window: Annotated[int, Field(ge=1)] = Field(default=5, description="words to each side that count as near")
+    epochs: Annotated[int, Field(ge=1)] = Field(default=5, description="passes over the reviews")
+    workers: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="threads; one for each CPU where not given; with 1 the same vectors each time",
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes the vectors where --workers is 1")
+
+
+class WordsExportSettings(Settings):
+    """Write a bundle's word vectors in word2vec's text format, which gensim loads."""
+
+    bundle: str = argument("folder or URL of the bundle")
+    out: str = Field(description="file for the vectors")
+    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
+
+
+class WordsNeighboursSettings(Settings):
+    """Print the words whose vectors are most like a word's, by the cosine of the angle between them."""
+
+    bundle: str = argument("folder or URL of the bundle")
+    word: str = argument("a word of the bundle's vocabulary")
+    count: Annotated[int, Field(ge=1)] = Field(default=10, description="words to print")
+    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
+
+
+class WordsProjectorSettings(Settings):
+    """Write vectors.tsv and metadata.tsv, which TensorBoard's projector shows."""
+
+    bundle: str = argument("folder or URL of the bundle")
+    out: str = Field(description="folder for the two files")
+    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
+
+
 class QuickstartSettings(ClusterSettings):
     """Train, evaluate and score on a small corpus, and show the result."""
 
@@ -199,38 +272,6 @@ class QuickstartSettings(ClusterSettings):
     )
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes first weights and order of reviews")
-
-
-class BenchTrainSettings(Settings):
-    """Compare training with the tutorial's plain Keras script, and two workers with one."""
-
-    corpus: str | None = Field(
-        default=None, description="labelled reviews; nltk:movie_reviews, or synthetic:2000 where it cannot be had"
-    )
-    epochs: Annotated[int, Field(ge=2)] = Field(default=8, description="passes over the training reviews of each run")
-    seed: Annotated[int, Field(ge=0)] = Field(default=1, description="fixes first weights and order of reviews")
-    json_file: str | None = Field(default=None, alias="json", description="file to write the figures to")
-    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
-
-
-class BenchScoreSettings(Settings):
-    """Compare scoring with the tutorial's path, scikit-learn, fastText and Vowpal Wabbit, and two workers with one."""
-
-    rows: Annotated[int, Field(ge=1000)] = Field(default=100_000, description="reviews to score through Ray")
-    bundle: str | None = Field(
-        default=None, description="bundle to score with; a model trained for the occasion where not given"
-    )
-    reviews: str | None = Field(
-        default=None,
-        description="reviews to score, as for score; texts of the polarity corpus's length where not given",
-    )
-    memory_rows: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="largest number of reviews of a run of its own that shows the memory curve; 0: no such runs",
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes the texts and the model")
-    json_file: str | None = Field(default=None, alias="json", description="file to write the figures to")
-    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
 
 
 SETTINGS_FILE = "settings.json"

@@ -120,7 +120,8 @@ def _parameter(model: type[Settings], name: str, field: FieldInfo) -> Any:
     kind = _plain(field.annotation)
     option = option_name(model, name)
     if kind is bool:
-        option = f"{option}/--no-{option.removeprefix('--')}"
+        off = _extra(field).get("off", "no-" + option.removeprefix("--"))
+        option = f"{option}/--{off}"
     annotation = bool if kind is bool else list[str] if get_origin(kind) is tuple else str
     return Annotated[
         annotation | None,
@@ -153,7 +154,13 @@ def _default(field: FieldInfo) -> str:
         return " (required)"
     if field.default is None or field.default == ():
         return ""
-    value = {True: "on", False: "off"}[field.default] if isinstance(field.default, bool) else field.default
+    value = (
+        field.default
+        if not isinstance(field.default, bool)
+        else "on"
+        if field.default
+        else _extra(field).get("off", "off")
+    )
     return f" (default {value})"
 
 
@@ -165,4 +172,8 @@ def _offered_fields(model: type[Settings]) -> dict[str, FieldInfo]:
 
 
 def _is_argument(field: FieldInfo) -> bool:
-    return isinstance(field.json_schema_extra, dict) and "argument" in field.json_schema_extra
+    return "argument" in _extra(field)
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

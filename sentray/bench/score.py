@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from sentray import cluster
 from sentray.bench import child, reviews
 from sentray.bench.rivals import RIVALS, Measured, Rival, measure
+from sentray.bench.settings import BenchScoreSettings
 from sentray.bench.stages import STAGES
-from sentray.config import BenchScoreSettings, ScoreSettings, TrainSettings
+from sentray.config import ScoreSettings, TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError

@@ -9,7 +9,8 @@ from typing import Any
 
 from sentray import cluster, models, nltk_data
 from sentray.bench import child
-from sentray.config import BenchTrainSettings, TrainSettings
+from sentray.bench.settings import BenchTrainSettings
+from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.training.dataset import TrainingSet
 from sentray.training.prepare import prepare

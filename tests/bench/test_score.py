@@ -14,8 +14,9 @@ import pytest
 from sentray import cluster
 from sentray.bench import reviews, score
 from sentray.bench.rivals import RIVALS
+from sentray.bench.settings import BenchScoreSettings
 from sentray.bundle import Bundle
-from sentray.config import BenchScoreSettings, ScoreSettings, TrainSettings
+from sentray.config import ScoreSettings, TrainSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
 
