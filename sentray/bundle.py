@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -22,9 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules
-from sentray.text.vocabulary import Vocabulary
+from sentray.text.encoding import Truncating
+from sentray.text.hashing import MOST_BUCKETS, HashedWords, Words
+from sentray.text.vocabulary import Unknown, Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no buckets
 MANIFEST = "bundle.json"
 MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
@@ -34,8 +36,6 @@ ENGINE_FILES = "folded.*"
 """Weights prepared for engines other than Keras; part of the bundle where they are present."""
 
 LIBRARIES = ("sentray", "keras", "tensorflow", "ray", "pyarrow", "numpy")
-
-Truncating = Literal["pre", "post"]
 
 
 class GoldenText(BaseModel):
@@ -50,10 +50,11 @@ class Manifest(BaseModel):
     """The content of `bundle.json`. It holds no time and no path: the same content has the same digest."""
 
     model_config = ConfigDict(frozen=True)
-    format_version: int
+    format_version: int = Field(ge=1)
     architecture: str
     cleaning: CleaningRules
-    unknown: Literal["drop", "share"]
+    unknown: Unknown
+    buckets: int | None = Field(default=None, ge=1, le=MOST_BUCKETS)  # of hashed words, which have no vocabulary
     max_length: int = Field(ge=1)
     truncating: Truncating
     labels: tuple[str, ...] = Field(min_length=2)
@@ -64,9 +65,10 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _files_lie_in_the_folder(self) -> Self:
-        missing = {MODEL, VOCABULARY, GOLDEN} - self.files.keys()
-        if missing:
+        if missing := {MODEL, GOLDEN} - self.files.keys():
             raise ValueError(f"it lists no {min(missing)}")
+        if (self.buckets is None) != (VOCABULARY in self.files):
+            raise ValueError(f"it must have either buckets or a {VOCABULARY}")
         if foreign := [name for name in self.files if PurePosixPath(name).name != name or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0]!r} that does not belong to a bundle")
         return self
@@ -81,7 +83,7 @@ class Bundle:
         digest: SHA-256 of `bundle.json`, 64 hexadecimal digits; it covers every file.
         architecture: Versioned name of the network, such as `tutorial-cnn.v1`.
         rules: How a text becomes words.
-        vocabulary: Which words have ids.
+        vocabulary: How words get their ids: listed, or hashed.
         labels: Class names; a class is a position in them.
         max_length: Word ids the network takes a review.
         truncating: Which end of a longer review is cut: `pre` keeps its end, `post` its beginning.
@@ -95,7 +97,7 @@ class Bundle:
     digest: str
     architecture: str
     rules: CleaningRules
-    vocabulary: Vocabulary
+    vocabulary: Words
     labels: tuple[str, ...]
     max_length: int
     truncating: Truncating
@@ -120,7 +122,7 @@ def write(
     *,
     architecture: str,
     rules: CleaningRules,
-    vocabulary: Vocabulary,
+    vocabulary: Words,
     labels: Sequence[str],
     max_length: int,
     truncating: Truncating = "pre",
@@ -136,7 +138,7 @@ def write(
         folder: Where to write; made when absent. It already holds `model.keras` unless `model_file` is given.
         architecture: Versioned name of the network.
         rules: Cleaning rules that the network was trained with.
-        vocabulary: Vocabulary that the network was trained with.
+        vocabulary: How words got their ids when the network was trained.
         labels: Class names in the order of the network's outputs.
         max_length: Word ids the network takes a review.
         truncating: Which end of a longer review is cut.
@@ -154,20 +156,22 @@ def write(
         shutil.copyfile(model_file, folder / MODEL)
     for name, content in (engine_files or {}).items():
         (folder / name).write_bytes(content)
-    vocabulary.save(folder / VOCABULARY)
+    if isinstance(vocabulary, Vocabulary):
+        vocabulary.save(folder / VOCABULARY)
     _write_json(folder / GOLDEN, [text.model_dump(mode="json") for text in golden])
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         architecture=architecture,
         cleaning=rules,
         unknown=vocabulary.unknown,
+        buckets=vocabulary.buckets if isinstance(vocabulary, HashedWords) else None,
         max_length=max_length,
         truncating=truncating,
         labels=tuple(labels),
         settings=dict(settings or {}),
         metrics=dict(metrics or {}),
         versions={library: version(library) for library in LIBRARIES},
-        files={path.name: _sha256(path.read_bytes()) for path in _content(folder)},
+        files={path.name: _sha256(path.read_bytes()) for path in _content(folder, vocabulary)},
     )
     _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return load(folder)
@@ -289,7 +293,11 @@ def _parse(files: Mapping[str, bytes], folder: Path, shown: str) -> Bundle:
             _damaged(shown, f"{name} is not the file that {MANIFEST} describes")
     try:
         golden = tuple(GoldenText(**text) for text in json.loads(files[GOLDEN]))
-        vocabulary = Vocabulary.from_text(files[VOCABULARY].decode(), manifest.unknown)
+        vocabulary: Words = (
+            HashedWords(manifest.buckets)
+            if manifest.buckets is not None
+            else Vocabulary.from_text(files[VOCABULARY].decode(), manifest.unknown)
+        )
         if any(text.scores.keys() != set(manifest.labels) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
     except (ValueError, TypeError, SentrayError) as error:
@@ -329,8 +337,9 @@ def _damaged(shown: str, what: str, cause: Exception | None = None) -> NoReturn:
     raise SentrayError(f"the bundle {shown} is damaged: {what}; copy or train it again") from cause
 
 
-def _content(folder: Path) -> list[Path]:
-    return sorted([folder / MODEL, folder / VOCABULARY, folder / GOLDEN, *folder.glob(ENGINE_FILES)])
+def _content(folder: Path, words: Words) -> list[Path]:
+    named = [MODEL, GOLDEN, VOCABULARY] if isinstance(words, Vocabulary) else [MODEL, GOLDEN]
+    return sorted([*(folder / name for name in named), *folder.glob(ENGINE_FILES)])
 
 
 def _write_json(path: Path, value: Any) -> None:

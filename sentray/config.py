@@ -66,7 +66,7 @@ class TextSettings(Settings):
         default=None, description="least characters of a word; as the preset where not given"
     )
     min_count: Annotated[int, Field(ge=1)] = Field(
-        default=2, description="least occurrences of a word in the vocabulary"
+        default=2, description="least occurrences of a word in a vocabulary"
     )
     max_words: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="most words in the vocabulary; no limit where not given"
@@ -121,6 +121,10 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
     oov: Literal["zero", "random", "mean"] = Field(
         default="zero", description="vector of a word that --embedding lacks; random and mean match the others"
     )
+    center: bool = Field(
+        default=False,
+        description="subtract from the vectors of --embedding their mean over the words of the training reviews",
+    )
     embedding_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="step size of the word vectors; that of --learning-rate where not given"
     )
@@ -140,10 +144,13 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.embedding is None and self.freeze:
-            raise ValueError("--freeze leaves word vectors as they are in a file; name it with --embedding")
+        needing = [f"--{name}" for name in ("freeze", "center") if getattr(self, name)]
+        if self.embedding is None and needing:
+            raise ValueError(f"{needing[0]} is about the word vectors of a file; name it with --embedding")
         if self.embedding is not None and self.encoder == "hash":
             raise ValueError("--embedding needs --encoder vocabulary: a bucket of the encoder hash is no word")
+        if self.encoder == "hash" and (self.max_words is not None or self.unknown == "share"):
+            raise ValueError("--max-words and --unknown share need --encoder vocabulary: no word is unknown to a hash")
         return self
 
 
@@ -227,6 +234,9 @@ class EmbedSettings(CorpusSettings, TextSettings, ClusterSettings):
     corpus: str = argument("reviews, as for train; those held out for testing are left out, labels are not needed")
     out: str = Field(description="file for the vectors, in word2vec's text format")
     algorithm: Literal["cbow", "skip-gram"] = Field(default="cbow", description="word2vec's way to learn")
+    sentence: Literal["line", "review"] = Field(
+        default="line", description="what a window of near words does not reach beyond"
+    )
     dimensions: Annotated[int, Field(ge=1)] = Field(default=100, description="numbers of a word's vector")
     window: Annotated[int, Field(ge=1)] = Field(default=5, description="words to each side that count as near")
     epochs: Annotated[int, Field(ge=1)] = Field(default=5, description="passes over the reviews")

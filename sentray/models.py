@@ -10,7 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sentray.errors import SentrayError
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,39 @@ class Architecture:
     Attributes:
         name: Versioned name.
         least_length: Fewest word ids a review must be padded to.
-        build: Makes the Keras model from (embedding rows, word ids a review, classes).
+        dimensions: Numbers of a word's vector where nothing else is asked for.
+        layers: Makes the layers behind the embedding, but for the last, which is `output`.
     """
 
     name: str
     least_length: int
-    build: Callable[[int, int, int], Any]
+    dimensions: int
+    layers: Callable[[], list[Any]]
+
+    def build(
+        self, rows: int, length: int, classes: int, vectors: Floats | int | None = None, freeze: bool = False
+    ) -> Any:
+        """Make the Keras model.
+
+        Args:
+            rows: Rows of the embedding: ids, the padding's 0 among them.
+            length: Word ids a review is padded or cut to.
+            classes: How many labels.
+            vectors: First values of the embedding, float32 [rows, dimensions], or the number of dimensions.
+            freeze: Whether the embedding stays as it is.
+        """
+        import keras
+        from keras import layers
+
+        given = vectors if isinstance(vectors, np.ndarray) else None
+        dimensions = vectors.shape[1] if isinstance(vectors, np.ndarray) else vectors or self.dimensions
+        embedding = layers.Embedding(rows, dimensions, trainable=not freeze)
+        name = self.name.replace("-", "_").replace(".", "_")
+        ids = keras.Input((length,), dtype="int32", name="ids")
+        model = keras.Sequential([ids, embedding, *self.layers(), output(classes)], name=name)
+        if given is not None:
+            embedding.set_weights([given])
+        return model
 
 
 def architecture(name: str) -> Architecture:
@@ -66,23 +98,47 @@ def output(classes: int) -> Any:
     return layers.Dense(1, activation="sigmoid") if classes == 2 else layers.Dense(classes, activation="softmax")
 
 
-def _tutorial_cnn_v1(rows: int, length: int, classes: int) -> Any:
+def _tutorial_cnn_v1() -> list[Any]:
     # Jason Brownlee, "Deep Convolutional Neural Network for Sentiment Analysis", with its sizes.
-    import keras
     from keras import layers
 
-    return keras.Sequential(
-        [
-            keras.Input((length,), dtype="int32", name="ids"),
-            layers.Embedding(rows, 100),
-            layers.Conv1D(32, 8, activation="relu"),
-            layers.MaxPooling1D(2),
-            layers.Flatten(),
-            layers.Dense(10, activation="relu"),
-            output(classes),
-        ],
-        name="tutorial_cnn_v1",
+    return [
+        layers.Conv1D(32, 8, activation="relu"),
+        layers.MaxPooling1D(2),
+        layers.Flatten(),
+        layers.Dense(10, activation="relu"),
+    ]
+
+
+def _pretrained_cnn_v1() -> list[Any]:
+    # The same, for vectors from word2vec and GloVe.
+    from keras import layers
+
+    return [layers.Conv1D(128, 5, activation="relu"), layers.MaxPooling1D(2), layers.Flatten()]
+
+
+def _embedding_mlp_v1() -> list[Any]:
+    # Jason Brownlee, "How to Use Word Embedding Layers for Deep Learning with Keras".
+    from keras import layers
+
+    return [layers.Flatten()]
+
+
+def _embedding_average_v1() -> list[Any]:
+    # The mean of a review's word vectors, as in fastText (Joulin et al. 2017), brought to one scale (Ba et al. 2016):
+    # neither length nor the vectors' norm matters. The padding's vector is 0, so that no mask is needed, with which an
+    # empty review's mean would be no number; epsilon is far below the variance of one word's share.
+    from keras import layers
+
+    return [layers.GlobalAveragePooling1D(), layers.LayerNormalization(center=False, scale=False, epsilon=1e-12)]
+
+
+ARCHITECTURES = {
+    known.name: known
+    for known in (
+        Architecture("tutorial-cnn.v1", 9, 100, _tutorial_cnn_v1),
+        Architecture("pretrained-cnn.v1", 6, 100, _pretrained_cnn_v1),
+        Architecture("embedding-mlp.v1", 1, 8, _embedding_mlp_v1),
+        Architecture("embedding-average.v1", 1, 100, _embedding_average_v1),
     )
-
-
-ARCHITECTURES = {known.name: known for known in (Architecture("tutorial-cnn.v1", 9, _tutorial_cnn_v1),)}
+}

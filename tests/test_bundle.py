@@ -11,9 +11,11 @@ from sentray import bundle
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
 from sentray.text.cleaning import preset
+from sentray.text.hashing import HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
 
 RULES, _ = preset("reviews")
+LISTED = Vocabulary(["good", "na\u00efve", "bad\x85".strip()], "share")
 
 
 @pytest.fixture
@@ -22,14 +24,20 @@ def written(tmp_path: Path) -> Bundle:
     return write(tmp_path / "bundle")
 
 
-def write(folder: Path, model: bytes = b"a network") -> Bundle:
+@pytest.fixture
+def hashed(tmp_path: Path) -> Bundle:
+    """A bundle without a vocabulary."""
+    return write(tmp_path / "hashed", words=HashedWords(50))
+
+
+def write(folder: Path, model: bytes = b"a network", words: Words = LISTED) -> Bundle:
     folder.mkdir()
     (folder / bundle.MODEL).write_bytes(model)
     return bundle.write(
         folder,
         architecture="tutorial-cnn.v1",
         rules=RULES,
-        vocabulary=Vocabulary(["good", "naïve", "bad\x85".strip()], "share"),
+        vocabulary=words,
         labels=["neg", "pos"],
         max_length=17,
         truncating="post",
@@ -97,6 +105,43 @@ def test_loads_from_a_uri(written: Bundle) -> None:
     assert found.model_file.read_bytes() == b"a network"
 
 
+def test_hashed_words_need_no_vocabulary(hashed: Bundle, tmp_path: Path) -> None:
+    assert bundle.load(hashed.path) == hashed
+    assert hashed.vocabulary == HashedWords(50)
+    assert set(bundle.pack(hashed)) == {"model.keras", "golden.json", "bundle.json"}
+    (tmp_path / "elsewhere").mkdir()
+    assert bundle.unpack(bundle.pack(hashed), tmp_path / "elsewhere").vocabulary == HashedWords(50)
+    # A vocabulary that lies there is not part of it.
+    (hashed.path / "vocabulary.txt").write_text("good\n")
+    updated = bundle.update(hashed, metrics={"test_accuracy": 0.6})
+    assert updated.digest != hashed.digest
+    assert bundle.publish(updated, tmp_path / "out").digest == updated.digest
+    assert not (tmp_path / "out" / "vocabulary.txt").exists()
+
+
+def test_the_first_format_is_read(written: Bundle) -> None:
+    edit(lambda values: (values.pop("buckets"), values.update(format_version=1)))(written.path)
+    assert bundle.load(written.path).vocabulary == LISTED
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.update(buckets=0), "greater than or equal to 1"),
+        (lambda values: values.update(buckets=2**31), "less than or equal to 2147483647"),
+        (lambda values: values.update(buckets="many"), "valid integer"),
+        (lambda values: values.update(buckets=None), r"either buckets or a vocabulary\.txt"),
+        (lambda values: values["files"].update({"vocabulary.txt": "0" * 64}), r"either buckets or a vocabulary\.txt"),
+    ],
+)
+def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object], message: str) -> None:
+    (hashed.path / "vocabulary.txt").write_text("good\n")
+    edit(change)(hashed.path)
+    with pytest.raises(SentrayError, match=message) as error:
+        bundle.load(hashed.path)
+    assert "\n" not in str(error.value)
+
+
 def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         values = json.loads((folder / bundle.MANIFEST).read_text())
@@ -116,7 +161,9 @@ def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
         (lambda folder: (folder / "bundle.json").write_text("{"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), r"bundle\.json cannot be parsed"),
-        (edit(lambda values: values.update(format_version=2)), "bundle format 2"),
+        (edit(lambda values: values.update(format_version=3)), "bundle format 3"),
+        (edit(lambda values: values.update(format_version=0)), "greater than or equal to 1"),
+        (edit(lambda values: values.update(buckets=50)), "either buckets or"),
         (edit(lambda values: values.update(format_version="x")), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values.pop("labels")), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values["files"].pop("golden.json")), r"lists no golden\.json"),

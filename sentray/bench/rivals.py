@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from sentray.bench import child
 from sentray.errors import SentrayError
+from sentray.text.vocabulary import Vocabulary
 
 CHUNK_ROWS = 8_000
 SECONDS = 5.0
@@ -102,11 +103,14 @@ class _Tutorial:
         import tensorflow as tf
 
         self._bundle = load(bundle)
-        self._known = set(self._bundle.vocabulary.words)
+        vocabulary = self._bundle.vocabulary
+        if not isinstance(vocabulary, Vocabulary):
+            raise SentrayError(f"{bundle} hashes its words, which the tutorial's path cannot; give another --bundle")
+        self._known = set(vocabulary.words)
         self._model = keras.models.load_model(self._bundle.model_file, compile=False)
         self._pad = keras.utils.pad_sequences
         self._tokenizer = tf.keras.preprocessing.text.Tokenizer()
-        self._tokenizer.word_index = self._bundle.vocabulary.ids
+        self._tokenizer.word_index = vocabulary.ids
 
     def prepare(self, texts: list[str]) -> list[str]:
         return texts

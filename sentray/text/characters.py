@@ -1,8 +1,9 @@
-"""What each character is for the cleaning rules, and UTF-8 read and written by compiled code."""
+"""What each character is for the cleaning rules, and UTF-8 and the marks of HTML read by compiled code."""
 
 import string
 import sys
 from functools import lru_cache
+from html.entities import html5
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,14 @@ ALPHABETIC, BOUNDARY, VANISHES, WHOLE_TEXT = 1, 2, 4, 8
 """Bits of a character's class: a letter, a separator, deleted, changed by a rule that looks at its neighbours too."""
 
 _NO_CHARACTER = 0xFFFD
+_U1 = np.uint64(1)
+
+_LESS, _GREATER, _SLASH, _EXCLAMATION, _NUMBER, _SEMICOLON, _HEXADECIMAL = b"<>/!#;x"
+
+# By the first letter, a bit for the second: how references begin that need no semicolon, such as `&amp`.
+_OPEN_REFERENCES = np.zeros(128, np.uint64)
+for _name in (name for name in html5 if not name.endswith(";")):
+    _OPEN_REFERENCES[ord(_name[0])] |= np.uint64(1 << (ord(_name[1]) & 63))
 
 
 @compiled
@@ -43,6 +52,43 @@ def put(code: int, place: int) -> int:
     for more in range(1, size):
         set_byte(place + more, 0x80 | ((code >> 6 * (size - 1 - more)) & 0x3F))
     return place + size
+
+
+@compiled
+def tag_end(place: int, end: int) -> int:
+    """The address behind the tag that begins with the `<` at an address; that address where none begins."""
+    if place + 1 >= end:
+        return place
+    after = byte_at(place + 1)
+    if not (97 <= after | 0x20 <= 122 or after in (_SLASH, _EXCLAMATION)):
+        return place
+    for more in range(place + 2, end):
+        byte = byte_at(more)
+        if byte == _GREATER:
+            return more + 1
+        if byte == _LESS:
+            return place
+    return place
+
+
+@compiled
+def is_reference(place: int, end: int) -> Any:
+    """Whether `html.unescape` may take what follows an ampersand for a character reference."""
+    if place + 1 >= end:
+        return False
+    first, second = byte_at(place), byte_at(place + 1)
+    if first == _NUMBER:
+        return 48 <= second <= 57 or second | 0x20 == _HEXADECIMAL
+    if first < 0x80 and (_OPEN_REFERENCES[first] >> np.uint64(second & 63)) & _U1:
+        return True
+    # Any other name ends with a semicolon and has none of these before it; the longest has 31 letters.
+    for more in range(place, min(end, place + 32)):
+        byte = byte_at(more)
+        if byte == _SEMICOLON:
+            return more > place
+        if byte in (9, 10, 12, 32, 35, 38, 60):
+            return False
+    return False
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,6 @@
 """From texts to ids, and from ids to the padded matrix that a network takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from sentray.text import kernel
 from sentray.text.characters import characters
 from sentray.text.cleaning import CleaningRules, tokenizer
+from sentray.text.hashing import HashedWords, Words
 from sentray.text.table import table
 from sentray.text.vocabulary import Vocabulary
 
@@ -24,7 +25,7 @@ class Encoded:
         ids: int32[total], never 0 (padding).
         offsets: int64[n + 1]; review i has `ids[offsets[i]:offsets[i + 1]]`.
         words: int32[n], words that cleaning kept, in the vocabulary or not.
-        known: int32[n], those of them in the vocabulary.
+        known: int32[n], those of them in the vocabulary; all of them where words are hashed.
     """
 
     ids: npt.NDArray[np.int32]
@@ -42,25 +43,30 @@ class Encoded:
 
 
 class Encoder:
-    """Cleans texts and looks their words up.
+    """Cleans texts and gives their words ids.
 
     Args:
         rules: the cleaning.
-        vocabulary: the ids; its `unknown` says whether other words are left out or share an id.
+        words: the ids. A vocabulary's `unknown` says whether other words are left out or share an id.
     """
 
-    def __init__(self, rules: CleaningRules, vocabulary: Vocabulary) -> None:
-        self._rules, self._vocabulary = rules, vocabulary
-        words = [*rules.stop_words, *vocabulary.words]
-        codes = np.concatenate([np.zeros(len(rules.stop_words), np.int64), np.arange(1, len(vocabulary) + 1)])
-        self._table = table(words, codes)
+    def __init__(self, rules: CleaningRules, words: Words) -> None:
+        self._rules, self._words = rules, words
+        listed = words.words if isinstance(words, Vocabulary) else []
+        codes = np.concatenate([np.zeros(len(rules.stop_words), np.int64), np.arange(1, len(listed) + 1)])
+        self._table = table([*rules.stop_words, *listed], codes, sparse=isinstance(words, HashedWords))
+        self._unknown_id = words.unknown_id if isinstance(words, Vocabulary) else 0
 
     def encode(self, texts: pa.Array | pa.ChunkedArray) -> Encoded:
         """Encode texts, `string` or `large_string`; a null has no words."""
         chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
-        return _joined([self._encode(chunk, self._rules) for chunk in chunks])
+        encoded = _joined([self._encode(chunk, self._rules) for chunk in chunks])
+        if isinstance(self._words, HashedWords):
+            return replace(encoded, ids=self._words.ids_of(encoded.ids))
+        return encoded
 
     def _encode(self, texts: pa.Array, rules: CleaningRules) -> Encoded:
+        """As `encode`, of one array by other rules, and with codes in place of ids where words are hashed."""
         data, offsets = _buffers(texts)
         count = len(texts)
         # A word takes a byte at least, and another parts it from the next.
@@ -70,11 +76,11 @@ class Encoder:
         kernel.encode_rows(
             data,
             offsets,
-            kernel.rule_bits(rules, self._vocabulary.unknown == "share"),
+            kernel.rule_bits(rules, self._words.unknown == "share", isinstance(self._words, HashedWords)),
             rules.min_token_length,
             *characters(rules.punctuation, rules.lowercase),
             self._table,
-            self._vocabulary.unknown_id,
+            self._unknown_id,
             ids,
             ends,
             words,

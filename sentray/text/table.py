@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentray.native import byte_at, compiled, inlined, number_at
+from sentray.text import hashing
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -18,6 +19,7 @@ _U0, _U1, _U29, _U32 = (np.uint64(number) for number in (0, 1, 29, 32))
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LENGTH = np.uint64(0xFFFFFFFF)
 _SLOT_BYTES = 32
+_FINAL_1, _FINAL_2, _U33 = (np.uint64(number) for number in (hashing.FACTOR_1, hashing.FACTOR_2, 33))
 
 
 @inlined
@@ -69,7 +71,7 @@ def find_slot(start: int, length: int, slots: int, shift: np.uint64, blob: int) 
 @compiled
 def _fill(blob: Bytes, offsets: Any, codes: Any, slots: Any, shift: np.uint64) -> None:
     """Put words into an empty table; of two equal words the first counts."""
-    first, text = slots.ctypes.data, blob.ctypes.data
+    first, text = np.int64(slots.ctypes.data), np.int64(blob.ctypes.data)
     for word in range(len(codes)):
         length = offsets[word + 1] - offsets[word]
         slot = (find_slot(text + offsets[word], length, first, shift, text) - first) // 8
@@ -85,8 +87,25 @@ def code_in(slot: int) -> Any:
     return np.int64(number_at(slot + 16) >> _U32) - 1
 
 
-def table(words: Sequence[str], codes: npt.NDArray[np.int64]) -> Any:
+@inlined
+def hashed_code(start: int, length: int) -> Any:
+    """The code of the word of so many bytes at an address, as `hashing.word_code` defines it."""
+    number = np.uint64(length)
+    for place in range(0, length, 8):
+        number ^= _first(number_at(start + place), length - place)
+        number = (number ^ (number >> _U33)) * _FINAL_1
+        number = (number ^ (number >> _U33)) * _FINAL_2
+        number ^= number >> _U33
+    return max(np.int64(number >> _U33), 1)
+
+
+def table(words: Sequence[str], codes: npt.NDArray[np.int64], *, sparse: bool = False) -> Any:
     """Words and their codes in a table for compiled code; of two equal words the first counts.
+
+    Args:
+        words: the words.
+        codes: int64[words], not negative.
+        sparse: leave most slots free, which is faster for words that are not in the table.
 
     Returns:
         Slots (uint64, four a slot: first 8 bytes, next 8 bytes or a hash of the rest, code + 1 and length, place in the
@@ -96,7 +115,7 @@ def table(words: Sequence[str], codes: npt.NDArray[np.int64]) -> Any:
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(word) for word in encoded], out=offsets[1:])
     blob = np.frombuffer(b"".join(encoded) + bytes(2 * INLINE), np.uint8)
-    bits = max(4, (2 * len(encoded)).bit_length())
+    bits = max(4, (2 * len(encoded)).bit_length()) + (3 if sparse else 0)
     slots, shift = np.zeros(_SLOT_BYTES // 8 << bits, np.uint64), np.uint64(64 - bits)
     _fill(blob, offsets, codes, slots, shift)
     return slots, shift, blob, max(map(len, encoded), default=0)

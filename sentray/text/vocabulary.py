@@ -116,6 +116,20 @@ class Vocabulary:
         """Rows an embedding needs: padding, every word, and the shared id where there is one."""
         return len(self.words) + (2 if self.unknown == "share" else 1)
 
+    def samples(self) -> list[str]:
+        """Texts that reach all of cleaning, vocabulary and network, for golden scores; made of no review."""
+        words = self.words
+        spread = words[:: max(len(words) // 50, 1)]
+        return [
+            " ".join(words[:30]),
+            " ".join(spread),
+            f"<b>{words[0].upper()}</b>, {words[-1]}!<br />{words[0]} zzqx 42.",
+        ]
+
+    def describe(self) -> str:
+        """What it is, for messages."""
+        return f"a vocabulary of {len(self.words):,} words"
+
     def __len__(self) -> int:
         return len(self.words)
 

@@ -74,15 +74,12 @@ class Embedding(_Weights):
         self._catch_up(words)
         return self.weights[words]
 
-    def apply(self, gradients: Floats, words: NDArray[np.int32]) -> bool:
+    def apply(self, gradients: Floats, words: NDArray[np.int32]) -> None:
         """Take a step.
 
         Args:
             gradients: float32 [len(words), dimensions]; those of all other words are 0.
             words: int32, each once.
-
-        Returns:
-            Whether any gradient is not 0.
         """
         self._catch_up(words)
         self.step += 1
@@ -91,7 +88,6 @@ class Embedding(_Weights):
             self._rates = np.append(self._rates, [rate(self._learning_rate, step) for step in steps])
         self._updated[words] = self.step
         _apply(self.weights, self.first, self.second, gradients, words, self._rates[self.step])
-        return bool(gradients.any())
 
     def settle(self) -> None:
         """Bring every row up to date."""
@@ -107,6 +103,33 @@ class Embedding(_Weights):
 
     def _catch_up(self, words: NDArray[np.int32]) -> None:
         _catch_up(self.weights, self.first, self.second, words, self._updated, self._rates, self.step)
+
+
+class Frozen:
+    """Word vectors float32 [words, dimensions] that stay as they are."""
+
+    def __init__(self, weights: Floats) -> None:
+        self.weights = weights
+        self.step = 0
+
+    def rows(self, words: NDArray[np.int32]) -> Floats:
+        """Vectors of these words; float32 [len(words), dimensions], a copy."""
+        return self.weights[words]
+
+    def apply(self, *_: object) -> None:
+        """Take a step in which nothing changes."""
+        self.step += 1
+
+    def settle(self) -> None:
+        """Do nothing: every row is up to date."""
+
+    def arrays(self) -> dict[str, Floats]:
+        """Nothing: whoever goes on has the vectors."""
+        return {}
+
+    def restore(self, step: int) -> None:
+        """Go back to an earlier step."""
+        self.step = step
 
 
 _compile = njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+Reviews = list[NDArray[np.int32]]
 
 
 def epoch_batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[Rows]:
@@ -54,15 +55,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Packed:
-    """Reviews laid one after the other, each followed by just enough padding to end its last own window.
-
-    Pooled cell `c` covers the convolution outputs `c * pool` to `c * pool + pool - 1`. Cell 0 lies in padding, and
-    every cell behind a review's own cells equals it: the network's output for a long padding costs nothing.
+    """Reviews laid one after the other.
 
     Attributes:
         ids: int32 [positions], each word as its place in `words`.
         words: int32 [distinct words], ascending vocabulary ids; id 0, the padding, is always among them.
-        cells: int32 [reviews, most own cells], the cells of each review; 0 behind its own.
+        cells: int32 [reviews, columns], what of the positions each review has; see the function that packed them.
     """
 
     ids: NDArray[np.int32]
@@ -70,16 +68,22 @@ class Packed:
     cells: NDArray[np.int32]
 
 
-def pack(reviews: list[NDArray[np.int32]], window: Window, vocabulary_rows: int) -> Packed:
-    """Lay reviews out for the training network.
+def pack_windows(reviews: Reviews, window: Window, vocabulary_rows: int) -> Packed:
+    """Lay reviews out for a convolution, each followed by just enough padding to end its last own window.
+
+    Pooled cell `c` covers the convolution outputs `c * pool` to `c * pool + pool - 1`. Cell 0 lies in padding, and
+    every cell behind a review's own cells equals it: the network's output for a long padding costs nothing.
 
     Args:
         reviews: int32 [words] each, vocabulary ids, cut to the network's length.
         window: The network's geometry.
         vocabulary_rows: Rows of the embedding.
+
+    Returns:
+        `cells` are int32 [reviews, most own cells], the pooled cells of each review; 0 behind its own.
     """
     kernel, pool = window.kernel, window.pool
-    lengths = np.fromiter(map(len, reviews), np.int64, len(reviews))
+    lengths = _lengths(reviews)
     own = -(-lengths // pool)
     sizes = -(-(own * pool + kernel - 1) // pool) * pool
     first = -(-(pool + kernel - 1) // pool) * pool
@@ -96,7 +100,30 @@ def pack(reviews: list[NDArray[np.int32]], window: Window, vocabulary_rows: int)
     return Packed(ids, words, cells.astype(np.int32))
 
 
-def distinct_words(reviews: list[NDArray[np.int32]], vocabulary_rows: int) -> NDArray[np.int32]:
+def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
+    """Lay reviews out padded to the network's length.
+
+    Returns:
+        `ids` are int32 [reviews * length]; `cells` int32 [reviews, 0].
+    """
+    padded = np.zeros((len(reviews), length), np.int32)
+    for row, review in zip(padded, reviews, strict=True):
+        row[: len(review)] = review
+    words, ids = _distinct(padded.ravel(), vocabulary_rows)
+    return Packed(ids, words, np.empty((len(reviews), 0), np.int32))
+
+
+def pack_bags(reviews: Reviews, vocabulary_rows: int) -> Packed:
+    """Lay reviews out without any padding.
+
+    Returns:
+        `cells` are int32 [reviews, 1], the words of each review.
+    """
+    words, ids = _distinct(np.concatenate([np.empty(0, np.int32), *reviews]), vocabulary_rows)
+    return Packed(ids, words, _lengths(reviews)[:, None].astype(np.int32))
+
+
+def distinct_words(reviews: Reviews, vocabulary_rows: int) -> NDArray[np.int32]:
     """Ascending vocabulary ids in any of the reviews, with the padding's 0; int32 [distinct words]."""
     seen = np.zeros(vocabulary_rows, np.bool_)
     seen[0] = True
@@ -109,3 +136,7 @@ def _distinct(ids: NDArray[np.int32], rows: int) -> tuple[NDArray[np.int32], NDA
     place = np.empty(rows, np.int32)
     place[words] = np.arange(len(words), dtype=np.int32)
     return words, place[ids]
+
+
+def _lengths(reviews: Reviews) -> NDArray[np.int64]:
+    return np.fromiter(map(len, reviews), np.int64, len(reviews))

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
+from sentray.text.hashing import HashedWords, Words
 from sentray.text.vocabulary import Unknown, Vocabulary
 
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS = "dataset.json"
 _VOCABULARY = "vocabulary.txt"
+_VECTORS = "embedding.npy"
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,16 @@ class Facts:
         truncating: Which end of a longer review is cut.
         longest: Word ids of the longest training review.
         distinct: Distinct words of the training reviews, in the vocabulary or not.
-        coverage: Share of the training reviews' words that the vocabulary has, each counted as often as it occurs.
+        coverage: Share of the training reviews' words that have an id, each counted as often as it occurs.
         test_rows: Rows held out for testing.
         quarantined_rows: Rows set aside.
+        buckets: Ids that words are hashed to; None where a vocabulary lists them.
+        distinct_estimated: Whether `distinct` is an estimate, with a standard error of 0.4 %.
+        sharing_words: Distinct words whose bucket another has too, expected ones where `distinct` is an estimate; None
+            where words are not hashed.
+        dimensions: Numbers of a word's vector; None for what the architecture has.
+        embedding: What the word vectors to start from are (`format`, `rows`, `duplicates`, `bad_rows`, `oov`, `center`)
+            and how they cover the vocabulary (as `embeddings.placing.Coverage`); None where there are none.
     """
 
     architecture: str
@@ -49,6 +58,11 @@ class Facts:
     coverage: float
     test_rows: int
     quarantined_rows: int
+    buckets: int | None = None
+    distinct_estimated: bool = False
+    sharing_words: int | None = None
+    dimensions: int | None = None
+    embedding: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +71,19 @@ class TrainingSet:
 
     Attributes:
         facts: What is known of them.
-        vocabulary: Their words.
+        vocabulary: How their words got ids.
         ids: int32 [total], the reviews' word ids, one review after the other.
         offsets: int64 [rows + 1], where each review starts in `ids`, and the end of the last.
         targets: int32 [rows], positions of the reviews' labels.
+        vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
     """
 
     facts: Facts
-    vocabulary: Vocabulary
+    vocabulary: Words
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     targets: NDArray[np.int32]
+    vectors: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -94,13 +110,13 @@ class TrainingSet:
         offsets = np.load(folder / "offsets.npy")
         # A file without bytes cannot be mapped.
         ids = np.memmap(folder / IDS_FILE, np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
-        return cls(
-            facts,
-            Vocabulary.load(folder / _VOCABULARY, facts.unknown),
-            ids,
-            offsets,
-            np.load(folder / "targets.npy"),
+        words: Words = (
+            Vocabulary.load(folder / _VOCABULARY, facts.unknown)
+            if facts.buckets is None
+            else HashedWords(facts.buckets)
         )
+        vectors = np.load(folder / _VECTORS, mmap_mode="r") if facts.embedding is not None else None
+        return cls(facts, words, ids, offsets, np.load(folder / "targets.npy"), vectors)
 
 
 def exists(folder: Path) -> bool:
@@ -111,14 +127,18 @@ def exists(folder: Path) -> bool:
 def write(
     folder: Path,
     facts: Facts,
-    vocabulary: Vocabulary,
+    words: Words,
     offsets: NDArray[np.int64],
     targets: NDArray[np.int32],
+    vectors: NDArray[np.float32] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole."""
     np.save(folder / "offsets.npy", offsets)
     np.save(folder / "targets.npy", targets)
-    vocabulary.save(folder / _VOCABULARY)
+    if vectors is not None:
+        np.save(folder / _VECTORS, vectors)
+    if isinstance(words, Vocabulary):
+        words.save(folder / _VOCABULARY)
     values = asdict(facts) | {"rules": facts.rules.model_dump(mode="json")}
     partial = folder / f".{_FACTS}"
     partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")

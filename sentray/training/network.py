@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from sentray.training.adam import Dense, Embedding, Floats
-from sentray.training.batches import Packed, Window
+from sentray.training.adam import Dense, Embedding, Floats, Frozen
+from sentray.training.batches import Packed, Reviews
+from sentray.training.fronts import front_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Gradients:
     """Gradients of a batch, or one worker's part of them.
 
     Attributes:
-        words: int32, ascending vocabulary ids.
+        words: int32, ascending vocabulary ids; none where the words' vectors are frozen.
         rows: float32 [words, dimensions], of the words' vectors; those of all other words are 0.
         dense: float32 [n], of all other weights, one after the other.
     """
@@ -48,29 +49,31 @@ class Gradients:
 
 
 class TrainingNetwork:
-    """Trains a network of the shape Embedding, Conv1D, MaxPooling1D, Flatten, Dense … Dense.
+    """Trains a network of an embedding, a front that `fronts` knows, and dense layers.
 
     The weights are kept here while they are trained; `keras_model` puts them back into the model.
 
     Args:
-        model: Keras model; `sentray.models` builds it.
+        model: Keras model; `sentray.models` builds it. Its embedding is trained where the layer says so.
         learning_rate: Adam's step size.
+        embedding_learning_rate: That of the word vectors; the same where not given.
 
     Raises:
         ValueError: The model has another shape.
     """
 
-    def __init__(self, model: Any, learning_rate: float) -> None:
-        kinds = [type(layer).__name__ for layer in model.layers]
-        if kinds[:4] != ["Embedding", "Conv1D", "MaxPooling1D", "Flatten"] or set(kinds[4:]) != {"Dense"}:
-            raise ValueError(f"cannot train a network of the layers {kinds}")
-        _, convolution, pooling, flatten, *dense = model.layers
+    def __init__(self, model: Any, learning_rate: float, embedding_learning_rate: float | None = None) -> None:
+        self._front = front_of(model.layers)
+        embedding, *layers = model.layers
         self._model = model
-        self._filters: int = convolution.filters
-        self._activations = [layer.activation for layer in (convolution, *dense)]
-        self.window = Window(convolution.kernel_size[0], pooling.pool_size[0], flatten.output.shape[1] // self._filters)
-        table, *others = [variable.numpy() for variable in model.trainable_variables]
-        self.embedding = Embedding(table.copy(), learning_rate)
+        self._activations = [layer.activation for layer in layers[self._front.layers :]]
+        self._variables = [variable for layer in layers for variable in layer.trainable_variables]
+        table, *others = [variable.numpy().copy() for variable in (*embedding.weights, *self._variables)]
+        if self._front.zero_padding:
+            table[0] = 0
+        self.frozen = not embedding.trainable
+        rate = embedding_learning_rate or learning_rate
+        self.embedding: Embedding | Frozen = Frozen(table) if self.frozen else Embedding(table, rate)
         self.dense = Dense(np.concatenate([weights.ravel() for weights in others]), learning_rate)
         self._shapes = [weights.shape for weights in others]
         ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
@@ -78,6 +81,10 @@ class TrainingNetwork:
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
         signature = [vectors, floats, ints, matrix, ints, floats, scalar]
         self._gradient_graph = tf.function(self._gradient, input_signature=signature)
+
+    def pack(self, reviews: Reviews) -> Packed:
+        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
+        return self._front.pack(reviews, len(self.embedding.weights))
 
     def gradients(
         self, packed: Packed, labels: NDArray[np.int32], weights: Floats, batch_rows: int
@@ -99,24 +106,27 @@ class TrainingNetwork:
             weights,
             np.float32(batch_rows),
         )
-        return StepResult(float(loss), int(correct)), Gradients(packed.words, rows.numpy(), dense.numpy())
+        words = packed.words[: len(rows)]
+        return StepResult(float(loss), int(correct)), Gradients(words, rows.numpy(), dense.numpy())
 
     def apply(self, gradients: Gradients) -> bool:
         """Take one step of Adam with the global batch's gradients.
 
         Returns:
-            Whether the words' vectors got a gradient at all. They get none once all units of a layer are dead.
+            Whether the first layer behind the words' vectors got a gradient at all. It gets none once all units of a
+            layer are dead.
         """
-        reacts = self.embedding.apply(gradients.rows, gradients.words)
+        self.embedding.apply(gradients.rows, gradients.words)
         self.dense.apply(gradients.dense, self.embedding.step)
-        return reacts
+        return bool(gradients.dense[: int(np.prod(self._shapes[0]))].any())
 
     def keras_model(self) -> Any:
         """The Keras model with the weights as of now."""
         self.embedding.settle()
         others = np.split(self.dense.weights, np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1])
         shaped = [weights.reshape(shape) for weights, shape in zip(others, self._shapes, strict=True)]
-        for variable, weights in zip(self._model.trainable_variables, [self.embedding.weights, *shaped], strict=True):
+        self._model.layers[0].set_weights([self.embedding.weights])
+        for variable, weights in zip(self._variables, shaped, strict=True):
             variable.assign(weights)
         return self._model
 
@@ -130,9 +140,8 @@ class TrainingNetwork:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go back to a state that `state` gave."""
-        kinds = ("weights", "first", "second")
-        self.embedding.restore(int(state["step"]), *(state[f"embedding_{kind}"] for kind in kinds))
-        self.dense.restore(*(state[f"dense_{kind}"] for kind in kinds))
+        self.embedding.restore(int(state["step"]), *(state[f"embedding_{kind}"] for kind in self.embedding.arrays()))
+        self.dense.restore(*(state[f"dense_{kind}"] for kind in self.dense.arrays()))
 
     def _gradient(
         self, vectors: Any, flat: Any, ids: Any, cells: Any, labels: Any, weights: Any, batch_rows: Any
@@ -150,47 +159,13 @@ class TrainingNetwork:
             loss = tf.reduce_sum(losses * weights)
             mean = loss / batch_rows
         rows, dense = tape.gradient(mean, [vectors, flat])
+        rows = vectors[:0] if self.frozen else tf.convert_to_tensor(rows)
         return loss, tf.math.count_nonzero(classes == labels), rows, dense
 
     def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
-        pool, filters = self.window.pool, self._filters
         parts = tf.split(flat, [int(np.prod(shape)) for shape in self._shapes])
-        kernel, bias, *dense = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
-        convolve, *activations = self._activations
-        pooled = tf.reduce_max(
-            tf.reshape(convolve(self._products(vectors, kernel, ids) + bias), (-1, pool, filters)), 1
-        )
-        reviews, own = tf.shape(cells)[0], tf.shape(cells)[1]
-        hidden = tf.reshape(tf.gather(pooled, cells), (reviews, own * filters))
-        padding = tf.reduce_sum(tf.reshape(dense[0][own * filters :], (-1, filters, dense[0].shape[1])), 0)
-        values = hidden @ dense[0][: own * filters] + pooled[:1] @ padding + dense[1]
-        for activation, layer_kernel, layer_bias in zip(activations, dense[2::2], dense[3::2], strict=False):
-            values = activation(values) @ layer_kernel + layer_bias
+        weights = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        values = self._front.sums(vectors, ids, cells, weights)
+        for activation, kernel, bias in zip(self._activations, weights[::2], weights[1::2], strict=False):
+            values = activation(values) @ kernel + bias
         return values
-
-    def _products(self, vectors: Any, kernel: Any, ids: Any) -> Any:
-        """The convolution's sums for every position from which its pooled cell is whole."""
-        offsets, dimensions, filters = kernel.shape
-        outputs = tf.shape(ids)[0] - offsets + 1
-        outputs -= outputs % self.window.pool
-        places = [ids[offset : offset + outputs] for offset in range(offsets)]
-
-        # One core, 32 and 256 reviews: tf.nn.conv1d over all positions took 25 and 260 ms; this with TensorFlow's own
-        # gradient, a small product an offset, 17 and 108 ms; with the gradient's products joined 15.6 and 110 ms.
-        @tf.custom_gradient
-        def products(vectors: Any, kernel: Any) -> tuple[Any, Any]:
-            def gradient(of_sums: Any) -> tuple[Any, Any]:
-                words = tf.shape(vectors)[0]
-                of_products = tf.concat([tf.math.unsorted_segment_sum(of_sums, place, words) for place in places], 1)
-                joined = tf.reshape(tf.transpose(kernel, (1, 0, 2)), (dimensions, offsets * filters))
-                of_kernel = tf.reshape(
-                    tf.matmul(vectors, of_products, transpose_a=True), (dimensions, offsets, filters)
-                )
-                return tf.matmul(of_products, joined, transpose_b=True), tf.transpose(of_kernel, (1, 0, 2))
-
-            sums = tf.add_n(
-                [tf.gather(tf.matmul(vectors, kernel[offset]), place) for offset, place in enumerate(places)]
-            )
-            return sums, gradient
-
-        return products(vectors, kernel)

@@ -1,94 +1,232 @@
-"""From a corpus to a training set: one parallel pass counts the words, a second one encodes the reviews."""
+"""From a corpus to a training set: one parallel pass counts the words, a second one encodes the reviews.
+
+Where words are hashed there is nothing to count, and one pass does.
+"""
 
 import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sentray.config import TrainSettings
-from sentray.console import Console
+from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.inspect import Inspection, inspect_block
 from sentray.corpus.vocab import survey, training_rows
+from sentray.embeddings.formats import recognise
+from sentray.embeddings.opening import opened
+from sentray.embeddings.placing import centred, coverage, embedding_matrix
+from sentray.embeddings.reading import read_vectors
+from sentray.errors import SentrayError
 from sentray.models import Architecture
 from sentray.quarantine import QUARANTINE_FILE
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.encoding import Encoder
+from sentray.text.hashing import MOST_BUCKETS, DistinctCodes, HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import dataset
 
-Block = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
-"""Word ids of some reviews, how many each has, and the positions of their labels."""
+_LOOKED_AT = 1 << 20
+"""Bytes of a file of word vectors that tell what it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reviews:
+    """Encoded training reviews, all of the corpus or of a block of its rows.
+
+    Attributes:
+        inspection: of the rows they are among.
+        ids: int32, their word ids, one review after the other; left out where they lie in a file.
+        lengths: int64 [reviews], how many ids each has.
+        labels: the labels that occur.
+        targets: int32 [reviews], positions of the reviews' labels in `labels`.
+        codes: the hashes of their words; none where words are not hashed.
+    """
+
+    inspection: Inspection
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    labels: list[str]
+    targets: NDArray[np.int32]
+    codes: DistinctCodes
 
 
 def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, console: Console) -> None:
     """Read the corpus through Ray Data and write the training set and `quarantine.parquet` into `folder`.
 
     Raises:
-        SentrayError: The corpus cannot be used; see `Inspection.check_trainable`.
+        SentrayError: The corpus cannot be used, see `Inspection.check_trainable`, or the word vectors cannot.
     """
     rules, note = rules_from(settings)
     if note:
         console.say(note)
+    dimensions = _dimensions(settings)
     corpus = Corpus.open(settings.corpus, settings)
     console.say(f"corpus: {corpus.describe()}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    inspection, counts = survey(corpus, rules, console)
+    words: Words
+    counts: Counter[str] = Counter()
+    ids_file = folder / dataset.IDS_FILE
+    if settings.encoder == "hash":
+        words = HashedWords(settings.buckets)
+        reviews = _write_reviews(corpus, rules, words, ids_file, console)
+        inspection = _checked(reviews.inspection, corpus, folder)
+    else:
+        inspection, counts = survey(corpus, rules, console)
+        inspection = _checked(inspection, corpus, folder)
+        words = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
+        reviews = _write_reviews(corpus, rules, words, ids_file, console)
+    longest = int(reviews.lengths.max())
+    facts = dataset.Facts(
+        architecture=architecture.name,
+        rules=rules,
+        unknown=words.unknown,
+        labels=tuple(reviews.labels),
+        label_rows=tuple(np.bincount(reviews.targets, minlength=len(reviews.labels)).tolist()),
+        max_length=max(settings.max_length or longest, architecture.least_length),
+        truncating="pre",
+        longest=longest,
+        test_rows=inspection.of_split("test").total(),
+        quarantined_rows=inspection.reasons.total(),
+        dimensions=dimensions,
+        **_word_facts(words, counts, reviews),
+    )
+    _tell(console, facts, inspection, words)
+    vectors = None
+    if settings.embedding is not None and isinstance(words, Vocabulary):
+        vectors, found = _vectors(settings.embedding, words, counts, settings, console)
+        facts = replace(facts, embedding=found)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(reviews.lengths)])
+    dataset.write(folder, facts, words, offsets, reviews.targets, vectors)
+
+
+def _dimensions(settings: TrainSettings) -> int | None:
+    """Numbers of a word's vector, where the settings or the word vectors say it.
+
+    The vectors' file is looked at and not read, so that a wrong one is refused before the corpus is read.
+    """
+    file = settings.embedding
+    if file is None:
+        return settings.dimensions
+    head = b""
+    with opened(file) as (stream, _):
+        while len(head) < _LOOKED_AT and (more := stream.read(_LOOKED_AT - len(head))):
+            head += more
+    found = recognise(head, len(head) < _LOOKED_AT, file).dimensions
+    if settings.dimensions not in (None, found):
+        raise SentrayError(
+            f"the vectors of {file} have {found} numbers, not the {settings.dimensions} of --dimensions; leave it out, "
+            "or give another file"
+        )
+    return found
+
+
+def _checked(inspection: Inspection, corpus: Corpus, folder: Path) -> Inspection:
+    """The corpus's inspection with test rows set aside that have a label which none to train on has.
+
+    Writes the rows set aside.
+
+    Raises:
+        SentrayError: see `Inspection.check_trainable`.
+    """
     labels = inspection.classes("train")
     if set(inspection.classes("test")) - set(labels):
         parts = corpus.map_blocks(partial(inspect_block, labels=labels))
         inspection = sum(parts, start=Inspection())
     if inspection.rows:
         pq.write_table(inspection.bad, folder / QUARANTINE_FILE)
-    inspection.check_trainable(corpus.name, settings.max_bad_rows)
-    vocabulary = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
-    offsets, targets = _write_reviews(corpus, rules, vocabulary, labels, folder / dataset.IDS_FILE)
-    longest = int(np.diff(offsets).max())
-    facts = dataset.Facts(
-        architecture=architecture.name,
-        rules=rules,
-        unknown=vocabulary.unknown,
-        labels=tuple(labels),
-        label_rows=tuple(np.bincount(targets, minlength=len(labels)).tolist()),
-        max_length=max(settings.max_length or longest, architecture.least_length),
-        truncating="pre",
-        longest=longest,
-        distinct=len(counts),
-        coverage=round(sum(counts[word] for word in vocabulary.words) / counts.total(), 6),
-        test_rows=inspection.of_split("test").total(),
-        quarantined_rows=inspection.reasons.total(),
-    )
-    dataset.write(folder, facts, vocabulary, offsets, targets)
-    _tell(console, facts, inspection, vocabulary)
+    try:
+        inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
+    except SentrayError:
+        # The rows set aside stay to be looked at; the ids may be gigabytes.
+        (folder / dataset.IDS_FILE).unlink(missing_ok=True)
+        raise
+    return inspection
 
 
-def _write_reviews(
-    corpus: Corpus, rules: CleaningRules, vocabulary: Vocabulary, labels: list[str], path: Path
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    encoder = Encoder(rules, vocabulary)
+def _write_reviews(corpus: Corpus, rules: CleaningRules, words: Words, path: Path, console: Console) -> Reviews:
+    """Encode the training reviews, and write their ids to a file."""
+    # The hashes themselves are wanted too, to see which words meet in a bucket.
+    encoder = Encoder(rules, HashedWords(MOST_BUCKETS) if isinstance(words, HashedWords) else words)
 
-    def work(table: pa.Table) -> Block:
+    def work(table: pa.Table) -> Reviews:
         rows = training_rows(table)
-        encoded = encoder.encode(rows["text"])
-        targets = pc.index_in(rows["label"], pa.array(labels, pa.string()))
-        return encoded.ids, encoded.lengths, targets.to_numpy().astype(np.int32)
+        encoded, labels = encoder.encode(rows["text"]), rows["label"].combine_chunks().dictionary_encode()
+        ids, codes = encoded.ids, DistinctCodes.of([])
+        if isinstance(words, HashedWords):
+            ids, codes = words.ids_of(encoded.ids), DistinctCodes.of([encoded.ids])
+        targets = labels.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+        return Reviews(inspect_block(table), ids, encoded.lengths, labels.dictionary.to_pylist(), targets, codes)
 
-    lengths, targets = [np.zeros(1, np.int64)], []
+    inspection, codes = Inspection(), DistinctCodes.of([])
+    lengths, targets = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    places: dict[str, int] = {}
     with path.open("wb") as stream:
-        for ids, block_lengths, block_targets in corpus.map_blocks(work):
-            stream.write(ids.tobytes())
-            lengths.append(block_lengths)
-            targets.append(block_targets)
-    return np.cumsum(np.concatenate(lengths)), np.concatenate(targets)
+        for block in corpus.map_blocks(work):
+            stream.write(block.ids.tobytes())
+            inspection += block.inspection
+            codes += block.codes
+            lengths.append(block.lengths)
+            place = np.array([places.setdefault(label, len(places)) for label in block.labels], np.int32)
+            targets.append(place[block.targets])
+            console.progress(f"encoding: {inspection.rows:,} rows")
+    labels = sorted(places)
+    order = np.array([labels.index(label) for label in places], np.int32)
+    nothing = np.zeros(0, np.int32)
+    return Reviews(inspection, nothing, np.concatenate(lengths), labels, order[np.concatenate(targets)], codes)
 
 
-def _tell(console: Console, facts: dataset.Facts, inspection: Inspection, vocabulary: Vocabulary) -> None:
+def _word_facts(words: Words, counts: Counter[str], reviews: Reviews) -> dict[str, Any]:
+    """What the facts of a training set say of its words."""
+    if isinstance(words, Vocabulary):
+        known = sum(counts[word] for word in words.words)
+        return {"distinct": len(counts), "coverage": round(known / counts.total(), 6)}
+    codes = reviews.codes
+    if not codes.count:
+        raise SentrayError(
+            f"cleaning leaves no word of the {len(reviews.targets):,} reviews to train on; check --cleaning and "
+            "--text-column"
+        )
+    return {
+        "distinct": codes.count,
+        "distinct_estimated": not codes.exact,
+        "coverage": 1.0,
+        "buckets": words.buckets,
+        "sharing_words": codes.sharing(words.buckets),
+    }
+
+
+def _vectors(
+    file: str, words: Vocabulary, counts: Counter[str], settings: TrainSettings, console: Console
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Word vectors as an embedding to start from, float32 [ids, dimensions], and how they cover the vocabulary."""
+    vectors, report = read_vectors(file, wanted=words.words)
+    found = coverage(words.words, counts, vectors)
+    for line in (*report.lines(), *found.lines()):
+        console.say(line)
+    if settings.center:
+        vectors = centred(vectors, counts)
+    matrix = embedding_matrix(words.words, words.size, vectors, settings.oov, settings.seed)
+    origin = {
+        "format": report.format,
+        "rows": report.rows,
+        "duplicates": report.duplicates,
+        "bad_rows": report.bad_rows,
+        "oov": settings.oov,
+        "center": settings.center,
+    }
+    return matrix, origin | found.to_dict()
+
+
+def _tell(console: Console, facts: dataset.Facts, inspection: Inspection, words: Words) -> None:
     shares = ", ".join(f"{label} {rows:,}" for label, rows in zip(facts.labels, facts.label_rows, strict=True))
     others = inspection.usable - sum(facts.label_rows) - facts.test_rows
     console.say(
@@ -96,9 +234,15 @@ def _tell(console: Console, facts: dataset.Facts, inspection: Inspection, vocabu
         f"test on, {facts.quarantined_rows:,} quarantined"
         + (f", {others:,} unlabelled or of another split, not used" if others else "")
     )
-    for reason, count in inspection.reasons.most_common():
-        console.say(f"  quarantined as {reason}: {count:,}")
+    for reason, rows in inspection.reasons.most_common():
+        console.say(f"  quarantined as {reason}: {rows:,}")
+    about = "about " if facts.distinct_estimated else ""
+    kept = (
+        f"hashed into {count(len(words), 'bucket')}, where {about}{facts.sharing_words:,} share theirs"
+        if isinstance(words, HashedWords)
+        else f"{len(words):,} in the vocabulary"
+    )
     console.say(
-        f"words: {facts.distinct:,} distinct, {len(vocabulary):,} in the vocabulary; the longest review has "
-        f"{facts.longest:,}, the network takes {facts.max_length:,}"
+        f"words: {about}{facts.distinct:,} distinct, {kept}; the longest review has {facts.longest:,}, the network "
+        f"takes {facts.max_length:,}"
     )

@@ -143,6 +143,8 @@ def fit(settings: TrainSettings, prepared: Path, work: Path, console: Console) -
         seed=settings.seed,
         max_restarts=settings.max_restarts,
         threads=max(int(settings.cpus_per_worker), 1),
+        freeze=settings.freeze,
+        embedding_learning_rate=settings.embedding_learning_rate,
         settings=settings.model_dump(mode="json"),
         progress=progress.actor,
     )
@@ -192,7 +194,11 @@ def _metrics(prepared: dataset.TrainingSet, state: State) -> dict[str, Any]:
     return {
         "vocabulary_size": len(prepared.vocabulary),
         "vocabulary_distinct": facts.distinct,
+        "vocabulary_distinct_estimated": facts.distinct_estimated,
         "coverage": facts.coverage,
+        "buckets": facts.buckets,
+        "sharing_words": facts.sharing_words,
+        "embedding": facts.embedding,
         "max_length": facts.max_length,
         "longest_review": facts.longest,
         "train_rows": len(prepared),

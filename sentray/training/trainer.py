@@ -16,7 +16,7 @@ from sentray.training.dataset import TrainingSet
 from sentray.training.exchange import Exchange
 
 if TYPE_CHECKING:
-    from sentray.training.network import StepResult
+    from sentray.training.network import Gradients, StepResult
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Job:
         seed: Fixes first weights and order.
         max_restarts: New seeds to try after dead starts.
         threads: CPU threads of a worker.
+        freeze: Whether the word vectors stay as they are.
+        embedding_learning_rate: Adam's step size for them; None: as for all else.
         settings: Resolved settings of the run, for the bundle.
         progress: Handle of the `Progress` actor, or None.
     """
@@ -44,6 +46,8 @@ class Job:
     seed: int
     max_restarts: int
     threads: int
+    freeze: bool = False
+    embedding_learning_rate: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     progress: Any = None
 
@@ -66,8 +70,11 @@ class Trainer:
         keras.utils.set_random_seed(seed)
         facts = dataset.facts
         self._rows = dataset.vocabulary.size
-        model = models.architecture(facts.architecture).build(self._rows, facts.max_length, len(facts.labels))
-        self.network = TrainingNetwork(model, job.learning_rate)
+        vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
+        model = models.architecture(facts.architecture).build(
+            self._rows, facts.max_length, len(facts.labels), vectors, job.freeze
+        )
+        self.network = TrainingNetwork(model, job.learning_rate, job.embedding_learning_rate)
         self._job, self._dataset, self._exchange, self._seed = job, dataset, exchange, seed
         self._lengths = np.minimum(dataset.lengths, facts.max_length)
         counts = np.array(facts.label_rows, np.float64)
@@ -139,24 +146,27 @@ class Trainer:
     def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["StepResult", bool]:
         dataset, clock = self._dataset, self._clock
         with clock.part("data"):
-            packed = batches.pack([dataset.review(row) for row in mine], self.network.window, self._rows)
+            packed = self.network.pack([dataset.review(row) for row in mine])
             labels = dataset.targets[mine]
         with clock.part("network"):
             weights = self._class_weights[labels]
             result, gradients = self.network.gradients(packed, labels, weights, len(batch))
         if self._exchange.world > 1:
             with clock.part("exchange"):
-                # Every worker works out the batch's words by itself: nothing has to be agreed on first.
-                words = batches.distinct_words([dataset.review(row) for row in batch], self._rows)
-                gradients = replace(
-                    gradients,
-                    words=words,
-                    rows=self._exchange.sum_rows(gradients.rows, gradients.words, words),
-                    dense=self._exchange.sum(gradients.dense),
-                )
+                gradients = self._sum(gradients, batch)
         with clock.part("optimizer"):
             reacts = self.network.apply(gradients)
         return result, reacts
+
+    def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
+        """The global batch's gradients, from every worker's part of them."""
+        dense = self._exchange.sum(gradients.dense)
+        if self.network.frozen:
+            return replace(gradients, dense=dense)
+        # Every worker works out the batch's words by itself: nothing has to be agreed on first.
+        words = batches.distinct_words([self._dataset.review(row) for row in batch], self._rows)
+        rows = self._exchange.sum_rows(gradients.rows, gradients.words, words)
+        return replace(gradients, words=words, rows=rows, dense=dense)
 
 
 class Clock:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from sentray import bundle, models
-from sentray.text.vocabulary import Vocabulary
 from sentray.training.dataset import TrainingSet
 from sentray.training.exchange import Exchange
 from sentray.training.trainer import Job, Trainer
@@ -172,15 +171,4 @@ def _write_bundle(folder: Path, model: Any, job: Job, dataset: TrainingSet) -> N
         settings=job.settings,
         engine_files=fold_if_possible(model),
     )
-    bundle.update(written, golden=golden_texts(written, _samples(dataset.vocabulary)))
-
-
-def _samples(vocabulary: Vocabulary) -> list[str]:
-    """Texts that reach all of cleaning, vocabulary and network, made of the vocabulary and of no training review."""
-    words = vocabulary.words
-    spread = words[:: max(len(words) // 50, 1)]
-    return [
-        " ".join(words[:30]),
-        " ".join(spread),
-        f"<b>{words[0].upper()}</b>, {words[-1]}!<br />{words[0]} zzqx 42.",
-    ]
+    bundle.update(written, golden=golden_texts(written, dataset.vocabulary.samples()))

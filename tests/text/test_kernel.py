@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sentray.text import table
 from sentray.text.cleaning import CleaningRules, clean
 from sentray.text.encoding import Encoder
+from sentray.text.hashing import HashedWords
 from sentray.text.vocabulary import Vocabulary
 
 ALL_RULES = [
@@ -47,18 +48,23 @@ TEXTS = st.lists(st.none() | st.text() | st.lists(st.sampled_from(PIECES), max_s
 
 
 def assert_equals_the_reference(texts: list[str | None], rules: CleaningRules, column: pa.Array, unknown: str) -> None:
-    vocabulary = Vocabulary(KNOWN, unknown)
-    got = Encoder(rules, vocabulary).encode(column)
     words = [clean(text or "", rules) for text in texts]
-    ids = [[vocabulary.ids.get(word, vocabulary.unknown_id) for word in row] for row in words]
-    known = [[number for number in row if number < vocabulary.unknown_id] for row in ids]
-    wanted = ids if unknown == "share" else known
+    if unknown == "hash":
+        hashed = HashedWords(1_000_003)
+        got = Encoder(rules, hashed).encode(column)
+        wanted = known = [[hashed.id_of(word) for word in row] for row in words]
+    else:
+        vocabulary = Vocabulary(KNOWN, unknown)
+        got = Encoder(rules, vocabulary).encode(column)
+        ids = [[vocabulary.ids.get(word, vocabulary.unknown_id) for word in row] for row in words]
+        known = [[number for number in row if number < vocabulary.unknown_id] for row in ids]
+        wanted = ids if unknown == "share" else known
     assert [row.tolist() for row in np.split(got.ids, got.offsets[1:-1])] == (wanted or [[]])
     assert got.words.tolist() == [len(row) for row in words]
     assert got.known.tolist() == [len(row) for row in known]
 
 
-@pytest.mark.parametrize("unknown", ["drop", "share"])
+@pytest.mark.parametrize("unknown", ["drop", "share", "hash"])
 @settings(deadline=None, max_examples=150)
 @given(texts=TEXTS, rules=st.sampled_from(ALL_RULES), start=st.integers(0, 2), kind=st.sampled_from(["s", "l", "c"]))
 def test_equals_the_reference(texts, rules: CleaningRules, start: int, kind: str, unknown: str) -> None:
@@ -68,8 +74,9 @@ def test_equals_the_reference(texts, rules: CleaningRules, start: int, kind: str
     assert_equals_the_reference(texts[start:], rules, column, unknown)
 
 
+@pytest.mark.parametrize("unknown", ["share", "hash"])
 @pytest.mark.parametrize("rules", ALL_RULES)
-def test_texts_of_megabytes(rules: CleaningRules) -> None:
+def test_texts_of_megabytes(rules: CleaningRules, unknown: str) -> None:
     chance = np.random.default_rng(0)
     # The last has words of a megabyte, and ends where its memory ends.
     texts = [
@@ -78,7 +85,7 @@ def test_texts_of_megabytes(rules: CleaningRules) -> None:
         "&amp;film " * 5_000,
         "film" + "é" * 500_000 + " fi",
     ]
-    assert_equals_the_reference(texts, rules, pa.array(texts), "share")
+    assert_equals_the_reference(texts, rules, pa.array(texts), unknown)
 
 
 def test_every_character() -> None:
@@ -90,6 +97,9 @@ def test_every_character() -> None:
         got = Encoder(rules, vocabulary).encode(pa.array(texts))
         assert got.words.tolist() == [len(row) for row in words]
         assert got.ids.tolist() == [vocabulary.ids[word] for row in words for word in row]
+    hashed = HashedWords(1_000_003)
+    got = Encoder(rules, hashed).encode(pa.array(texts))
+    assert got.ids.tolist() == [hashed.id_of(word) for row in words for word in row]
 
 
 def test_words_with_one_hash_stay_apart() -> None:
@@ -120,19 +130,24 @@ import ctypes, mmap
 import numpy as np, pyarrow as pa
 from sentray.text.cleaning import preset
 from sentray.text.encoding import Encoder
+from sentray.text.hashing import HashedWords
 from sentray.text.vocabulary import Vocabulary
 libc = ctypes.CDLL(None, use_errno=True)
 area = mmap.mmap(-1, 2 * mmap.PAGESIZE)
 start = ctypes.addressof(ctypes.c_char.from_buffer(area))
 assert libc.mprotect(ctypes.c_void_p(start + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
-encoder = Encoder(preset("reviews")[0], Vocabulary(["good", "film", "x" * 30]))
+rules = preset("reviews", stop_words="sentray:english")[0]
+listed = Encoder(rules, Vocabulary(["good", "film", "x" * 30]))
+hashed, whole = Encoder(rules, HashedWords(1000)), pa.array(["good film", "good " + "x" * 30, "good film \u00e9"])
+ids = [row.tolist() for row in np.split(hashed.encode(whole).ids, [2, 4])]
 for text in (b"a good film", b"good " + b"x" * 30, b"A GOOD FILM", "good film é".encode(), b"<b>good</b>film"):
     first = start + mmap.PAGESIZE - len(text)
     ctypes.memmove(first, text, len(text))
     data = pa.foreign_buffer(first, len(text))
     offsets = pa.py_buffer(np.array([0, len(text)]).tobytes())
     column = pa.LargeStringArray.from_buffers(1, offsets, data)
-    assert encoder.encode(column).known.tolist() == [2], text
+    assert listed.encode(column).known.tolist() == [2], text
+    assert hashed.encode(column).ids.tolist() in ids, text
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.training.batches import Window, distinct_words, epoch_batches, pack, share
+from sentray.training.batches import Window, distinct_words, epoch_batches, pack_bags, pack_padded, pack_windows, share
 
 
 @settings(deadline=None)
@@ -47,7 +47,7 @@ def test_packed_cells_hold_the_same_windows_as_padded_reviews(lengths: list[int]
     window = Window(kernel, pool, (length - kernel + 1) // pool)
     generator = np.random.default_rng(sum(lengths))
     reviews = [generator.integers(1, 50, size).astype(np.int32) for size in lengths]
-    packed = pack(reviews, window, 50)
+    packed = pack_windows(reviews, window, 50)
     flat = packed.words[packed.ids]
     for review, cells in zip(reviews, packed.cells, strict=True):
         padded = np.zeros(length, np.int32)
@@ -60,7 +60,7 @@ def test_packed_cells_hold_the_same_windows_as_padded_reviews(lengths: list[int]
 
 
 def test_packing_no_review_keeps_the_shapes() -> None:
-    packed = pack([], Window(8, 2, 100), 50)
+    packed = pack_windows([], Window(8, 2, 100), 50)
     assert packed.cells.shape == (0, 1)
     assert packed.words.tolist() == [0]
 
@@ -72,3 +72,16 @@ def test_distinct_words_hold_each_workers_words(world: int) -> None:
     assert everyone.tolist() == [0, 2, 5, 9]
     for rank in range(world):
         assert set(distinct_words(reviews[rank::world], 20)) <= set(everyone)
+
+
+def test_padded_reviews_have_the_networks_length() -> None:
+    packed = pack_padded([np.array([3, 1], np.int32), np.empty(0, np.int32)], 3, 50)
+    assert packed.words[packed.ids].tolist() == [3, 1, 0, 0, 0, 0]
+    assert packed.cells.shape == (2, 0)
+
+
+def test_bags_hold_no_padding() -> None:
+    packed = pack_bags([np.array([3, 1], np.int32), np.empty(0, np.int32), np.array([3], np.int32)], 50)
+    assert packed.words[packed.ids].tolist() == [3, 1, 3]
+    assert packed.cells.tolist() == [[2], [0], [1]]
+    assert pack_bags([], 50).cells.shape == (0, 1)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sentray import models
-from sentray.training.batches import pack
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
@@ -32,13 +31,23 @@ def cross_entropy(labels: np.ndarray, predicted: Any, classes: int) -> Any:
     return keras.losses.sparse_categorical_crossentropy(labels, predicted)
 
 
+def vectors(zero_padding: bool) -> np.ndarray:
+    rows = np.random.default_rng(2).normal(0, 0.3, (ROWS, 12)).astype(np.float32)
+    if zero_padding:
+        rows[0] = 0
+    return rows
+
+
+@pytest.mark.parametrize("freeze", [False, True])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_steps_equal_those_of_keras(classes: int) -> None:
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_steps_equal_those_of_keras(name: str, classes: int, freeze: bool) -> None:
     from sentray.training.network import TrainingNetwork
 
     keras.utils.set_random_seed(1)
-    build = models.architecture("tutorial-cnn").build
-    ours, theirs = build(ROWS, LENGTH, classes), build(ROWS, LENGTH, classes)
+    average = name.startswith("embedding-average")
+    build = models.architecture(name).build
+    ours, theirs = (build(ROWS, LENGTH, classes, vectors(average), freeze) for _ in range(2))
     theirs.set_weights(ours.get_weights())
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(theirs.trainable_variables)
@@ -47,8 +56,7 @@ def test_steps_equal_those_of_keras(classes: int) -> None:
     labels = np.arange(len(parts), dtype=np.int32) % classes
     weights = np.linspace(0.5, 2, len(parts)).astype(np.float32)
     for _ in range(5):
-        packed = pack(parts, network.window, ROWS)
-        result, gradients = network.gradients(packed, labels, weights, len(parts))
+        result, gradients = network.gradients(network.pack(parts), labels, weights, len(parts))
         assert network.apply(gradients)
         with tf.GradientTape() as tape:
             predicted = theirs(padded(parts))
@@ -56,23 +64,71 @@ def test_steps_equal_those_of_keras(classes: int) -> None:
             wanted = tf.reduce_sum(losses * weights) / len(parts)
         keras_gradients = tape.gradient(wanted, [variable.value for variable in theirs.trainable_variables])
         # Dense, since Keras's Adam squares each of a word's sparse gradients in a batch instead of their sum.
-        optimizer.apply([tf.convert_to_tensor(part) for part in keras_gradients], theirs.trainable_variables)
+        dense = [tf.convert_to_tensor(part) for part in keras_gradients]
+        if average and not freeze:
+            # Ours keeps the padding's vector at 0.
+            dense[0] = tf.concat([tf.zeros_like(dense[0][:1]), dense[0][1:]], 0)
+        optimizer.apply(dense, theirs.trainable_variables)
         chosen = np.argmax(predicted, 1) if classes > 2 else predicted.numpy()[:, 0] > 0.5
         assert result.loss / len(parts) == pytest.approx(float(wanted), abs=1e-5)
         assert result.correct == (chosen == labels).sum()
     for mine, keras_own in zip(network.keras_model().get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_own, atol=2e-5)
+    assert np.array_equal(network.keras_model().get_weights()[0], vectors(average)) == freeze
 
 
-def test_parts_of_a_batch_add_up_to_its_gradient() -> None:
+def test_word_vectors_have_a_step_size_of_their_own() -> None:
+    from sentray.training.network import TrainingNetwork
+
+    def step(rate: float | None) -> list[np.ndarray]:
+        keras.utils.set_random_seed(1)
+        network = TrainingNetwork(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2), 0.01, rate)
+        before = network.keras_model().get_weights()
+        packed = network.pack(reviews([9, 31]))
+        network.apply(network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)[1])
+        return [np.abs(new - old).max() for new, old in zip(network.keras_model().get_weights(), before, strict=True)]
+
+    # Adam's first step is the step size, whatever the gradient.
+    np.testing.assert_allclose(step(None), 0.01, rtol=1e-2)
+    words, *others = step(0.0001)
+    assert words == pytest.approx(0.0001, rel=1e-2)
+    np.testing.assert_allclose(others, 0.01, rtol=1e-2)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_training_goes_on_from_a_state(freeze: bool) -> None:
+    from sentray.training.network import TrainingNetwork
+
+    def network() -> Any:
+        keras.utils.set_random_seed(1)
+        return TrainingNetwork(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2, freeze=freeze), 0.01)
+
+    def step(network: Any) -> None:
+        packed = network.pack(reviews([9, 31]))
+        network.apply(network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)[1])
+
+    begun = network()
+    step(begun)
+    state = {name: values.copy() for name, values in begun.state().items()}
+    assert any(name.startswith("embedding") for name in state) != freeze
+    step(begun)
+    resumed = network()
+    resumed.restore(state)
+    step(resumed)
+    for mine, other in zip(resumed.keras_model().get_weights(), begun.keras_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_parts_of_a_batch_add_up_to_its_gradient(name: str) -> None:
     from sentray.training.network import Gradients, TrainingNetwork
 
-    network = TrainingNetwork(models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2), 0.001)
+    network = TrainingNetwork(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
     parts = reviews([5, 40, 22, 13])
     labels = np.array([0, 1, 1, 0], np.int32)
 
     def gradients(rows: list[int]) -> Gradients:
-        packed = pack([parts[row] for row in rows], network.window, ROWS)
+        packed = network.pack([parts[row] for row in rows])
         return network.gradients(packed, labels[rows], np.ones(len(rows), np.float32), 4)[1]
 
     whole, halves = gradients([0, 1, 2, 3]), [gradients([0, 3]), gradients([1, 2])]
@@ -83,11 +139,12 @@ def test_parts_of_a_batch_add_up_to_its_gradient() -> None:
     np.testing.assert_allclose(sum(half.dense for half in halves), whole.dense, atol=1e-6)
 
 
-def test_no_review_gives_no_gradient() -> None:
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_no_review_gives_no_gradient(name: str) -> None:
     from sentray.training.network import TrainingNetwork
 
-    network = TrainingNetwork(models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2), 0.001)
-    packed = pack([], network.window, ROWS)
+    network = TrainingNetwork(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
+    packed = network.pack([])
     result, gradients = network.gradients(packed, np.empty(0, np.int32), np.empty(0, np.float32), 8)
     assert (result.loss, result.correct) == (0.0, 0)
     assert not gradients.rows.any()
@@ -100,7 +157,7 @@ def test_dead_units_are_noticed() -> None:
     model = models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2)
     model.layers[4].bias.assign(np.full(10, -1e6, np.float32))
     network = TrainingNetwork(model, 0.001)
-    packed = pack(reviews([5, 40]), network.window, ROWS)
+    packed = network.pack(reviews([5, 40]))
     _, gradients = network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)
     assert not network.apply(gradients)
 

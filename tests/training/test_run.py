@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from sentray import bundle
-from sentray.config import TrainSettings
+from sentray.config import EmbedSettings, TrainSettings
+from sentray.embeddings.learning import embed
+from sentray.embeddings.reading import read_vectors
 from sentray.errors import SentrayError
 from sentray.training.run import train, work_folder
 
@@ -167,3 +170,37 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "going on after epoch" in again.stdout
     assert [epoch["epoch"] for epoch in history(out)] == list(range(1, 41))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        ("embedding-mlp", {"encoder": "hash", "buckets": 500, "workers": 2}),
+        ("pretrained-cnn", {"freeze": True, "workers": 2}),
+        ("embedding-average", {"center": True, "embedding_learning_rate": 0.01, "epochs": 3}),
+    ],
+)
+def test_the_tutorials_systems_train_score_and_tell(tmp_path: Path, model: str, values: dict[str, Any]) -> None:
+    if "encoder" not in values:
+        vectors = tmp_path / "vectors.txt"
+        embed(EmbedSettings(corpus="synthetic:700", out=str(vectors), dimensions=12, epochs=1), Notes())
+        values = {"embedding": str(vectors)} | values
+    out, notes = tmp_path / "bundle", Notes()
+    metrics = train(settings(out, model=model, learning_rate=0.01, **values), notes)
+    trained = bundle.load(out)
+    assert trained.folded
+    assert trained.architecture == f"{model}.v1"
+    losses = [epoch["loss"] for epoch in history(out)]
+    assert losses[-1] < losses[0]
+    start = np.load(tmp_path / "bundle" / "folded.npz")["embedding"]
+    if "encoder" in values:
+        assert metrics["buckets"] == 500
+        assert 500 < metrics["sharing_words"] <= metrics["vocabulary_distinct"]
+        assert start.shape == (501, 8)
+        assert any("hashed into 500 buckets" in line for line in notes.lines)
+    else:
+        assert metrics["embedding"]["words_found"] == metrics["vocabulary_size"]
+        assert trained.metrics["embedding"]["tokens_found"] == metrics["embedding"]["tokens"]
+        rows = read_vectors(values["embedding"], trained.vocabulary.words)[0].rows
+        assert np.array_equal(np.sort(start[1:], axis=None), np.sort(rows, axis=None)) == ("freeze" in values)

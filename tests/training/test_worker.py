@@ -1,10 +1,12 @@
 """One worker's epochs, restarts and replica check, without Ray."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -63,18 +65,14 @@ def test_a_dead_start_goes_on_with_the_next_seed(
     normal = models.architecture("tutorial-cnn.v1")
     built = []
 
-    def first_is_dead(rows: int, length: int, classes: int) -> Any:
-        model = normal.build(rows, length, classes)
+    def first_is_dead() -> list[Any]:
+        layers = normal.layers()
         if not built:
-            model.layers[4].bias.assign(np.full(10, -1e6, np.float32))
-        built.append(model)
-        return model
+            layers[-1].bias_initializer = keras.initializers.Constant(-1e6)
+        built.append(layers)
+        return layers
 
-    monkeypatch.setitem(
-        models.ARCHITECTURES,
-        normal.name,
-        models.Architecture(normal.name, normal.least_length, first_is_dead),
-    )
+    monkeypatch.setitem(models.ARCHITECTURES, normal.name, replace(normal, layers=first_is_dead))
     states: list[worker.State] = []
     monkeypatch.setattr(worker, "_report", lambda state, *_, **__: states.append(state))
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)

@@ -1,0 +1,175 @@
+"""From a corpus to a training set: words listed or hashed, and with the vectors of a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sentray import models
+from sentray.config import TrainSettings
+from sentray.errors import SentrayError
+from sentray.text.cleaning import clean, preset
+from sentray.text.hashing import HashedWords
+from sentray.text.vocabulary import Vocabulary
+from sentray.training import dataset, prepare
+from sentray.training.dataset import IDS_FILE, TrainingSet
+
+TEXTS = ["a good good film", "a bad film", "no bad words here", "good words", "unseen test words"]
+LABELS = ["pos", "neg", "neg", "pos", "pos"]
+SPLITS = ["train"] * 4 + ["test"]
+RULES, _ = preset("reviews")
+VECTORS = "good 1 0 0.5\nbad -1 0 0.5\nwords 0 1 0\nelsewhere 9 9 9\n"
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str = "") -> None:
+        self.lines.append(line)
+
+    def progress(self, line: str, share: float | None = None) -> None:
+        pass
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    # A file for each two reviews, so that what blocks know has to be put together.
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for start in range(0, len(TEXTS), 2):
+        rows = slice(start, start + 2)
+        columns = {"text": TEXTS[rows], "label": LABELS[rows], "split": SPLITS[rows]}
+        pq.write_table(pa.table(columns), folder / f"{start}.parquet")
+    return folder
+
+
+def prepared(corpus: Path, folder: Path, **values: Any) -> tuple[TrainingSet, list[str]]:
+    console = Notes()
+    defaults: dict[str, Any] = {"cleaning": "reviews", "min_count": 1}
+    settings = TrainSettings(corpus=str(corpus), out="unused", **defaults | values)
+    prepare.prepare(settings, models.architecture("embedding-mlp"), folder, console)
+    return TrainingSet.load(folder), console.lines
+
+
+def ids(rows: TrainingSet) -> list[list[int]]:
+    return [rows.review(row).tolist() for row in range(len(rows))]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path) -> None:
+    listed, _ = prepared(reviews, tmp_path / "listed")
+    hashed, lines = prepared(reviews, tmp_path / "hashed", encoder="hash", buckets=1000)
+    words = [clean(text, RULES) for text in TEXTS[:4]]
+    assert isinstance(listed.vocabulary, Vocabulary)
+    assert ids(listed) == [[listed.vocabulary.ids[word] for word in row] for row in words]
+    assert hashed.vocabulary == HashedWords(1000)
+    assert ids(hashed) == [[HashedWords(1000).id_of(word) for word in row] for row in words]
+    for found in (listed, hashed):
+        facts = found.facts
+        assert found.targets.tolist() == [1, 0, 0, 1]
+        assert (facts.labels, facts.label_rows, facts.test_rows, facts.longest) == (("neg", "pos"), (2, 2), 1, 4)
+        assert (facts.distinct, facts.distinct_estimated, facts.coverage) == (7, False, 1.0)
+        assert found.vectors is None
+    assert (listed.facts.buckets, listed.facts.sharing_words) == (None, None)
+    assert (hashed.facts.buckets, hashed.facts.sharing_words) == (1000, 0)
+    assert not (tmp_path / "hashed" / "vocabulary.txt").exists()
+    assert any("7 distinct, hashed into 1,000 buckets, where 0 share theirs" in line for line in lines)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_words_that_meet_are_counted(reviews: Path, tmp_path: Path) -> None:
+    found, lines = prepared(reviews, tmp_path / "set", encoder="hash", buckets=1)
+    assert set(found.ids.tolist()) == {1}
+    assert found.facts.sharing_words == 7
+    assert any("hashed into 1 bucket, where 7 share theirs" in line for line in lines)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_hashing_meets_bad_rows_as_listing_does(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": [*TEXTS, None, "odd"],
+            "label": [*LABELS, "pos", "excellent"],
+            "split": [*SPLITS, "train", "test"],
+        }
+    )
+    pq.write_table(table, tmp_path / "reviews.parquet")
+    found, _ = prepared(tmp_path / "reviews.parquet", tmp_path / "set", encoder="hash", max_bad_rows=0.5)
+    assert found.facts.quarantined_rows == 2
+    reasons = pq.read_table(tmp_path / "set" / "quarantine.parquet")["reason"].to_pylist()
+    assert reasons == ["null_text", "unknown_label"]
+    with pytest.raises(SentrayError, match=r"more than --max-bad-rows 0\.1 allows"):
+        prepared(tmp_path / "reviews.parquet", tmp_path / "refused", encoder="hash", max_bad_rows=0.1)
+    assert [path.name for path in (tmp_path / "refused").iterdir()] == ["quarantine.parquet"]
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (["--", "!?"], ["neg", "pos"], "cleaning leaves no word of the 2 reviews"),
+        (["good", "fine"], ["pos", "pos"], "only the class 'pos'"),
+    ],
+)
+def test_hashing_refuses_what_cannot_be_learnt(
+    tmp_path: Path, texts: list[str], labels: list[str], message: str
+) -> None:
+    pq.write_table(pa.table({"text": texts, "label": labels, "split": ["train"] * 2}), tmp_path / "reviews.parquet")
+    with pytest.raises(SentrayError, match=message):
+        prepared(tmp_path / "reviews.parquet", tmp_path / "set", encoder="hash")
+    assert not dataset.exists(tmp_path / "set")
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("unknown", ["drop", "share"])
+def test_vectors_are_laid_out_by_id(reviews: Path, tmp_path: Path, unknown: str) -> None:
+    (tmp_path / "vectors.txt").write_text(VECTORS)
+    found, lines = prepared(reviews, tmp_path / "set", embedding=str(tmp_path / "vectors.txt"), unknown=unknown)
+    assert isinstance(found.vocabulary, Vocabulary)
+    assert isinstance(found.vectors, np.memmap)
+    assert (found.vectors.dtype, found.vectors.shape) == (np.float32, (found.vocabulary.size, 3))
+    assert found.facts.dimensions == 3
+    wanted = {"good": [1, 0, 0.5], "bad": [-1, 0, 0.5], "words": [0, 1, 0]}
+    for word, row in found.vocabulary.ids.items():
+        assert found.vectors[row].tolist() == wanted.get(word, [0, 0, 0])
+    assert not found.vectors[0].any()
+    embedding = found.facts.embedding
+    assert embedding is not None
+    assert (embedding["words"], embedding["words_found"], embedding["tokens"], embedding["tokens_found"]) == (
+        7,
+        3,
+        13,
+        7,
+    )
+    assert json.loads(json.dumps(embedding)) == embedding
+    assert any("3 of 7" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "dimensions", "message"),
+    [
+        (None, None, "there is no file"),
+        (b"", None, "holds no"),
+        (b"<html><body>404</body></html>\n", None, "a web page"),
+        (VECTORS.encode(), 5, "have 3 numbers, not the 5 of --dimensions"),
+    ],
+)
+def test_wrong_vectors_are_refused_before_the_corpus_is_read(
+    tmp_path: Path, content: bytes | None, dimensions: int | None, message: str
+) -> None:
+    # Without Ray, which reading a corpus needs.
+    if content is not None:
+        (tmp_path / "vectors.txt").write_bytes(content)
+    with pytest.raises(SentrayError, match=message):
+        prepared(
+            tmp_path / "no corpus",
+            tmp_path / "set",
+            embedding=str(tmp_path / "vectors.txt"),
+            dimensions=dimensions,
+        )
+    assert not (tmp_path / "set" / IDS_FILE).exists()
