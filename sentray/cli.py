@@ -112,21 +112,21 @@ def embed(settings: EmbedSettings, console: Console) -> None:
 
 def words_export(settings: WordsExportSettings, console: Console) -> None:
     """Write a bundle's word vectors."""
-    from sentray.embeddings.words import export
+    from sentray.words import export
 
     export(settings, console)
 
 
 def words_neighbours(settings: WordsNeighboursSettings, console: Console) -> None:
     """Print the words nearest to a word."""
-    from sentray.embeddings.words import neighbours
+    from sentray.words import neighbours
 
     neighbours(settings, console)
 
 
 def words_projector(settings: WordsProjectorSettings, console: Console) -> None:
     """Write a bundle's word vectors for TensorBoard's projector."""
-    from sentray.embeddings.words import projector
+    from sentray.words import projector
 
     projector(settings, console)
 

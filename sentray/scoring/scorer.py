@@ -27,7 +27,7 @@ class Scores:
     Attributes:
         probabilities: float32 [texts, labels], of each label in the bundle's order.
         words: int32 [texts], words kept by cleaning.
-        known: int32 [texts], those of them that the vocabulary has.
+        known: int32 [texts], those of them that have an id of their own or, where words are hashed, all of them.
     """
 
     probabilities: NDArray[np.float32]

@@ -1,0 +1,201 @@
+"""`sentray bench vectors`: the reader of word-vector files beside gensim's loader, on the same file.
+
+`python -m sentray.bench.vectors WHO FILE WORDS` reads the file as a process of its own and prints one JSON object.
+"""
+
+import hashlib
+import itertools
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sentray.bench import child
+from sentray.bench.settings import BenchVectorsSettings
+from sentray.console import Console, count
+from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.vectors import Vectors, write_vectors
+from sentray.errors import SentrayError
+
+GENSIM, FULL, FILTERED = READERS = ("gensim", "full", "filtered")
+
+_DRAWN = 1 << 20
+_ROWS_AT_ONCE = 8_192
+_NUMBER_BYTES = 10
+_LEAST_MB = 0.01
+_SPREAD = 0.4
+"""Standard deviation of the numbers, about that of GloVe's."""
+
+
+def bench_vectors(settings: BenchVectorsSettings, console: Console) -> dict[str, Any]:
+    """Measure and print.
+
+    Returns:
+        The figures with stable keys: for each reader seconds, and the greatest memory above what the process had
+        before it read and in all, in MB; how much faster and smaller than gensim; whether the vectors are the same.
+
+    Raises:
+        SentrayError: the disk is too small.
+    """
+    with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
+        file, words = Path(scratch, "vectors.txt"), Path(scratch, "words.txt")
+        _require_room(scratch, settings)
+        console.progress(f"writing {settings.rows:,} rows of {settings.dimensions:,} numbers")
+        write_file(file, words, settings)
+        size = file.stat().st_size
+        found = {}
+        for reader in READERS:
+            console.progress(f"reading {size / 1e6:,.0f} MB: {_TITLES[reader]}")
+            # What is read for the first time comes from the disk, and then only to the first reader.
+            _read_through(file)
+            with child.on_cores(1):
+                found[reader] = child.run(_TITLES[reader], __name__, reader, file, words)
+    figures = {
+        "rows": settings.rows,
+        "dimensions": settings.dimensions,
+        "words": settings.words,
+        "mb": size / 1e6,
+        "same_vectors": found[FULL]["sha256"] == found[GENSIM]["sha256"],
+    }
+    for reader, measured in found.items():
+        figures |= {f"{name}_{reader}": measured[name] for name in ("seconds", "mb", "peak_mb")}
+        figures[f"faster_{reader}"] = found[GENSIM]["seconds"] / measured["seconds"]
+        figures[f"smaller_{reader}"] = found[GENSIM]["mb"] / measured["mb"]
+    _show(console, figures)
+    return figures
+
+
+_TITLES = {
+    GENSIM: "gensim's load_word2vec_format",
+    FULL: "sentray, every word",
+    FILTERED: "sentray, only the words wanted",
+}
+
+
+def _show(console: Console, figures: dict[str, Any]) -> None:
+    shown = ("seconds", "faster", "mb", "smaller", "peak_mb")
+    console.table(
+        [
+            f"{count(figures['rows'], 'row')} of {count(figures['dimensions'], 'number')}, {figures['mb']:,.0f} MB",
+            "seconds", "times as fast", "MB above start", "times as small", "peak MB in all",
+        ],
+        [[_TITLES[reader], *(round(figures[f"{name}_{reader}"], 2) for name in shown)] for reader in READERS],
+    )  # fmt: skip
+    console.say()
+    same = "the same vectors to the last bit" if figures["same_vectors"] else "DIFFERENT vectors: this is a defect"
+    console.say(f"{figures['words']:,} words wanted; one core, warm file cache, compiled before; all rows: {same}")
+
+
+def _require_room(folder: str, settings: BenchVectorsSettings) -> None:
+    needed = settings.rows * (settings.dimensions + 1) * _NUMBER_BYTES
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise SentrayError(
+            f"the file takes some {needed / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB left; set TMPDIR to a "
+            "folder with more room, or take fewer --rows"
+        )
+
+
+def write_file(file: Path, words: Path, settings: BenchVectorsSettings) -> None:
+    """Write vectors of six decimals in word2vec's text format, and the words of them to keep, one a line.
+
+    As in a vocabulary that is ordered by frequency, the first words are short, and those to keep lie the denser the
+    nearer to the beginning.
+    """
+    random = np.random.default_rng(settings.seed)
+    names = list(itertools.islice(map("".join, _letters()), settings.rows))
+    chances = 1 / np.arange(1.0, settings.rows + 1)
+    wanted = random.choice(settings.rows, min(settings.words, settings.rows), replace=False, p=chances / chances.sum())
+    words.write_text("".join(f"{names[place]}\n" for place in wanted.tolist()))
+    # Forty million numbers are drawn from a million decimals, since to write a decimal takes longer than to copy it.
+    decimals = pa.array([f"{number:.6f}" for number in random.normal(0, _SPREAD, _DRAWN).tolist()])
+    with file.open("wb") as stream:
+        stream.write(b"%d %d\n" % (settings.rows, settings.dimensions))
+        for start in range(0, settings.rows, _ROWS_AT_ONCE):
+            some = names[start : start + _ROWS_AT_ONCE]
+            drawn = decimals.take(pa.array(random.integers(0, _DRAWN, len(some) * settings.dimensions)))
+            rows = pa.ListArray.from_arrays(np.arange(len(some) + 1, dtype=np.int32) * settings.dimensions, drawn)
+            lines = pc.binary_join_element_wise(pa.array(some), pc.binary_join(rows, " "), " ").to_pylist()
+            stream.write(("\n".join(lines) + "\n").encode())
+
+
+def _letters() -> Any:
+    """All words of one letter, then of two, and so on."""
+    for length in itertools.count(1):
+        yield from itertools.product("etaoinshrdlu", repeat=length)
+
+
+def _read_through(file: Path) -> None:
+    with file.open("rb", buffering=0) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def measure(reader: str, file: str, words: str) -> dict[str, Any]:
+    """Read a file in this process, which has read nothing yet.
+
+    Args:
+        reader: one of `READERS`.
+        file: in word2vec's text format.
+        words: file of the words to keep, one a line.
+
+    Returns:
+        `seconds`, `mb` above what the process had, `peak_mb` in all, and `sha256` of words and vectors.
+    """
+    read = _reader(reader, words)
+    # Whatever is compiled or imported late is so now.
+    with tempfile.TemporaryDirectory() as folder:
+        small = f"{folder}/small.txt"
+        write_vectors(small, Vectors(["a", "b"], np.ones((2, 2), np.float32)))
+        read(small)
+    before = _reset_peak()
+    began = time.perf_counter()
+    names, rows = read(file)
+    seconds = time.perf_counter() - began
+    peak = _status("VmHWM")
+    digest = hashlib.sha256("\n".join(names).encode())
+    digest.update(np.ascontiguousarray(rows).data)
+    # The system counts whole pages, and late.
+    return {"seconds": seconds, "mb": max(peak - before, _LEAST_MB), "peak_mb": peak, "sha256": digest.hexdigest()}
+
+
+def _reader(reader: str, words: str) -> Callable[[str], tuple[list[str], Any]]:
+    if reader == GENSIM:
+        from gensim.models import KeyedVectors
+
+        def by_gensim(file: str) -> tuple[list[str], Any]:
+            vectors = KeyedVectors.load_word2vec_format(file)
+            return vectors.index_to_key, vectors.vectors
+
+        return by_gensim
+    wanted = Path(words).read_text().split() if reader == FILTERED else None
+
+    def ours(file: str) -> tuple[list[str], Any]:
+        vectors, _ = read_vectors(file, wanted)
+        return vectors.words, vectors.rows
+
+    return ours
+
+
+def _reset_peak() -> float:
+    """Make the kernel forget the greatest memory so far; the MB of now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    """A figure of this process, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*sys.argv[1:4])))

@@ -1,0 +1,186 @@
+"""`sentray words`: a bundle's word vectors, written for other tools, and the words that lie near a word."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import csv, fs
+
+from sentray import bundle as bundles
+from sentray import models
+from sentray.bundle import Bundle
+from sentray.config import (
+    SETTINGS_FILE,
+    WordsExportSettings,
+    WordsNeighboursSettings,
+    WordsProjectorSettings,
+    settings_text,
+    write_settings_beside,
+    write_text,
+)
+from sentray.console import Console, count
+from sentray.corpus.files import first_line
+from sentray.embeddings.vectors import Vectors, write_vectors
+from sentray.errors import SentrayError
+from sentray.text.vocabulary import Vocabulary
+
+Floats = npt.NDArray[np.float32]
+
+FOLDED_WEIGHTS, FOLDED_EMBEDDING = "folded.npz", "embedding"
+"""Where the folded engine's files have the words' vectors."""
+
+VECTORS_TABLE, METADATA = "vectors.tsv", "metadata.tsv"
+
+_SPELLINGS_AMONG = 100_000
+_ROWS_AT_ONCE = 4_096
+
+
+def export(settings: WordsExportSettings, console: Console) -> Vectors:
+    """Write a bundle's vectors in word2vec's text format.
+
+    Raises:
+        SentrayError: the bundle cannot be read or has no words, or the file cannot be written.
+    """
+    vectors = bundle_vectors(bundles.load(settings.bundle))
+    write_vectors(settings.out, vectors)
+    write_settings_beside(settings.out, settings)
+    console.say(f"{_described(vectors)} in {settings.out}")
+    return vectors
+
+
+def neighbours(settings: WordsNeighboursSettings, console: Console) -> list[tuple[str, float]]:
+    """Print the words nearest to a word, with the cosine of the angle between the vectors, the nearest first.
+
+    Raises:
+        SentrayError: the bundle cannot be read or has no words, does not know the word, or its vector is zero.
+    """
+    vectors = bundle_vectors(bundles.load(settings.bundle))
+    found = nearest(vectors, settings.word, settings.count)
+    console.table(("word", "cosine"), found)
+    return found
+
+
+def projector(settings: WordsProjectorSettings, console: Console) -> Vectors:
+    """Write `vectors.tsv` and `metadata.tsv`, a word a line and without headers, as TensorBoard's projector loads them.
+
+    Raises:
+        SentrayError: the bundle cannot be read or has no words, or the folder cannot be written.
+    """
+    vectors = bundle_vectors(bundles.load(settings.bundle))
+    _write_rows(_within(settings.out, VECTORS_TABLE), vectors.rows)
+    # A word of a vocabulary holds no white space, so neither a tab nor the end of a line.
+    write_text(_within(settings.out, METADATA), "".join(f"{word}\n" for word in vectors.words))
+    write_text(_within(settings.out, SETTINGS_FILE), settings_text(settings))
+    console.say(
+        f"{_described(vectors)} in {settings.out}; load {VECTORS_TABLE} and {METADATA} in TensorBoard's projector"
+    )
+    return vectors
+
+
+def bundle_vectors(bundle: Bundle) -> Vectors:
+    """The vectors of a bundle's words in the order of their ids; not those of padding and of the id of unknown words.
+
+    They come from the files of the folded engine where the bundle has them, without TensorFlow, else from the network.
+
+    Raises:
+        SentrayError: the bundle's words are hashed, or no embedding with a row for each word is found.
+    """
+    vocabulary = bundle.vocabulary
+    if not isinstance(vocabulary, Vocabulary):
+        raise SentrayError(
+            f"the bundle {bundle.path} has no list of words, since it was trained with --encoder hash: train with "
+            "--encoder vocabulary to look at words"
+        )
+    rows = _folded_rows(bundle.path / FOLDED_WEIGHTS) if bundle.folded else _network_rows(bundle)
+    if rows.ndim != 2 or len(rows) != vocabulary.size:
+        raise SentrayError(
+            f"the bundle {bundle.path} has an embedding of shape {rows.shape} for {len(vocabulary):,} words: train it "
+            "again"
+        )
+    return Vectors(vocabulary.words, np.ascontiguousarray(rows[1 : len(vocabulary) + 1], np.float32))
+
+
+def nearest(vectors: Vectors, word: str, most: int) -> list[tuple[str, float]]:
+    """The words whose vectors are most like a word's, and the cosines; without the word itself and vectors of zeros.
+
+    Args:
+        vectors: among which to look.
+        word: one of them.
+        most: how many words to give at most.
+
+    Raises:
+        SentrayError: the word is none of them, or its vector is zero.
+    """
+    if word not in vectors.words:
+        near = difflib.get_close_matches(word, vectors.words[:_SPELLINGS_AMONG], n=3)
+        near = near or difflib.get_close_matches(word.lower(), vectors.words[:_SPELLINGS_AMONG], n=3)
+        cure = f"near spellings are {', '.join(near)}" if near else "`sentray words export` writes those it knows"
+        raise SentrayError(f"the bundle does not know the word {word!r}; {cure}")
+    place = vectors.words.index(word)
+    norms = np.linalg.norm(vectors.rows, axis=1)
+    if not norms[place] > 0:
+        raise SentrayError(f"the vector of {word!r} is zero, so that no word is nearer to it than another; try another")
+    others = np.flatnonzero(norms > 0)
+    others = others[others != place]
+    cosines = vectors.rows[others] @ vectors.rows[place] / (norms[others] * norms[place])
+    first = np.argsort(-cosines, kind="stable")[:most]
+    return [(vectors.words[others[each]], float(cosines[each])) for each in first]
+
+
+def _folded_rows(file: Path) -> Floats:
+    with np.load(file, allow_pickle=False) as arrays:
+        rows: Floats = arrays[FOLDED_EMBEDDING]
+    return rows
+
+
+def _network_rows(bundle: Bundle) -> Floats:
+    models.prepare_tensorflow()
+    import keras
+
+    try:
+        network = keras.models.load_model(bundle.model_file, compile=False, safe_mode=True)
+    # Keras lets through whatever the reading of a foreign file raises.
+    except Exception as error:
+        raise SentrayError(
+            f"Keras {keras.__version__} cannot load {bundle.model_file} ({first_line(error)}); install Keras "
+            f"{bundle.versions.get('keras', '?')}, or train the bundle again"
+        ) from error
+    found: list[Any] = [layer for layer in network.layers if isinstance(layer, keras.layers.Embedding)]
+    if len(found) != 1:
+        raise SentrayError(f"the network in {bundle.model_file} has {count(len(found), 'embedding')} and not one")
+    rows: Floats = found[0].get_weights()[0]
+    return rows
+
+
+def _described(vectors: Vectors) -> str:
+    return f"{count(len(vectors.words), 'vector')} of {count(vectors.dimensions, 'number')}"
+
+
+def _within(folder: str, name: str) -> str:
+    """A file of a folder; of a URI the query stays behind the path."""
+    path, mark, query = folder.partition("?") if "://" in folder else (folder, "", "")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
+
+
+def _write_rows(file: str, rows: Floats) -> None:
+    """Write numbers parted by tabs, each as the shortest decimal that reads back as the same."""
+    schema = pa.schema([(str(column), pa.float32()) for column in range(rows.shape[1])])
+    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    try:
+        with _opened(file) as stream, csv.CSVWriter(stream, schema, write_options=options) as table:
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                columns = np.ascontiguousarray(rows[start : start + _ROWS_AT_ONCE].T)
+                table.write_table(pa.table(list(map(pa.array, columns)), schema=schema))
+    except (OSError, pa.ArrowException) as error:
+        raise SentrayError(f"{file} cannot be written ({first_line(error)}); choose another --out") from error
+
+
+def _opened(file: str) -> Any:
+    if "://" not in file:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        return open(file, "wb")
+    filesystem, path = fs.FileSystem.from_uri(file)
+    return filesystem.open_output_stream(path)

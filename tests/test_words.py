@@ -1,0 +1,186 @@
+"""The word vectors of a bundle: the network's own, readable by others, with neighbours by cosine."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentray import bundle as bundles
+from sentray.bundle import Bundle
+from sentray.config import SETTINGS_FILE, WordsExportSettings, WordsNeighboursSettings, WordsProjectorSettings
+from sentray.console import Console
+from sentray.embeddings.vectors import Vectors
+from sentray.errors import SentrayError
+from sentray.scoring.folded import Branch, Spec, pack
+from sentray.text.cleaning import preset
+from sentray.text.hashing import HashedWords
+from sentray.text.vocabulary import Unknown, Vocabulary
+from sentray.words import bundle_vectors, export, nearest, neighbours, projector
+
+WORDS = ["good", "bad", "great", "naïve", '"quoted"', "zero\u200b"]
+DIMENSIONS = 3
+
+
+def rows_for(words: int) -> np.ndarray:
+    rows = np.random.default_rng(0).normal(size=(words, DIMENSIONS)).astype(np.float32)
+    rows[0] = 100  # padding
+    rows[1:4] = [[1, 0, 0], [-1, 0.5, 0], [2, 0.1, 0]]
+    rows[6] = 0
+    return rows
+
+
+def write_bundle(
+    folder: Path, unknown: Unknown = "drop", network: bytes = b"no network", folded: bool = True
+) -> Bundle:
+    vocabulary = Vocabulary(WORDS, unknown)
+    weights = {"embedding": rows_for(vocabulary.size), "kernel0": np.ones((1, DIMENSIONS, 1)), "bias0": np.zeros(1)}
+    weights |= {"weights0": np.ones((1, 1)), "units0": np.zeros(1)}
+    spec = Spec(5, (Branch(1, 1, True, "max", None, 1),), ("sigmoid",))
+    folder.mkdir()
+    (folder / bundles.MODEL).write_bytes(network)
+    return bundles.write(
+        folder,
+        architecture="tutorial-cnn.v1",
+        rules=preset("reviews")[0],
+        vocabulary=vocabulary,
+        labels=["neg", "pos"],
+        max_length=5,
+        engine_files=pack(spec, weights) if folded else None,
+    )
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Bundle:
+    return write_bundle(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("unknown", ["drop", "share"])
+def test_rows_of_words_without_padding_and_the_unknown(tmp_path: Path, unknown: Unknown) -> None:
+    vectors = bundle_vectors(write_bundle(tmp_path / "bundle", unknown))
+    assert vectors.words == WORDS
+    np.testing.assert_array_equal(vectors.rows, rows_for(8 if unknown == "share" else 7)[1:7])
+
+
+@pytest.mark.parametrize("unknown", ["drop", "share"])
+def test_the_network_gives_them_where_no_folded_files_do(tmp_path: Path, unknown: Unknown) -> None:
+    import keras
+
+    size = Vocabulary(WORDS, unknown).size
+    embedding = keras.layers.Embedding(size, DIMENSIONS)
+    layers = [keras.Input((5,)), embedding, keras.layers.LSTM(2), keras.layers.Dense(1, activation="sigmoid")]
+    network = keras.Sequential(layers)
+    embedding.set_weights([rows_for(size)])
+    network.save(tmp_path / "model.keras")
+    made = write_bundle(tmp_path / "bundle", unknown, (tmp_path / "model.keras").read_bytes(), folded=False)
+    np.testing.assert_array_equal(bundle_vectors(made).rows, rows_for(size)[1:7])
+
+
+def test_tensorflow_is_left_alone_where_the_folded_files_have_them(written: Bundle) -> None:
+    program = (
+        "import sys; from sentray import bundle; from sentray.words import bundle_vectors; "
+        "bundle_vectors(bundle.load(sys.argv[1])); print(sorted({'keras', 'tensorflow', 'ray'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program, written.path], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_export_loads_in_gensim_bit_by_bit(written: Bundle, tmp_path: Path) -> None:
+    from gensim.models import KeyedVectors
+
+    out = tmp_path / "out" / "vectors.txt"
+    vectors = export(WordsExportSettings(bundle=str(written.path), out=str(out)), Console())
+    loaded = KeyedVectors.load_word2vec_format(out)
+    assert loaded.index_to_key == WORDS
+    np.testing.assert_array_equal(loaded.vectors, vectors.rows)
+    assert (out.parent / f"vectors.txt.{SETTINGS_FILE}").exists()
+
+
+def test_neighbours_by_cosine_without_the_word_and_zeros(written: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = WordsNeighboursSettings(bundle=str(written.path), word="good", count=10)
+    found = neighbours(settings, Console())
+    assert (found[0][0], found[-1][0]) == ("great", "bad")
+    assert {word for word, _ in found} == {"great", "bad", "naïve", '"quoted"'}
+    assert dict(found)["great"] == pytest.approx(2 / np.sqrt(4.01))
+    assert dict(found)["bad"] == pytest.approx(-1 / np.sqrt(1.25))
+    assert capsys.readouterr().out.splitlines()[:2] == ["word       cosine", "great      0.9988"]
+
+
+def test_neighbours_agree_with_gensim() -> None:
+    from gensim.models import KeyedVectors
+
+    rows = np.random.default_rng(1).normal(size=(300, 20)).astype(np.float32)
+    words = [f"w{number}" for number in range(300)]
+    gensim = KeyedVectors(20)
+    gensim.add_vectors(words, rows)
+    ours, theirs = nearest(Vectors(words, rows), "w7", 10), gensim.most_similar("w7", topn=10)
+    assert [word for word, _ in ours] == [word for word, _ in theirs]
+    np.testing.assert_allclose([cosine for _, cosine in ours], [cosine for _, cosine in theirs], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("grate", "does not know the word 'grate'; near spellings are great$"),
+        ("GOOD", "does not know the word 'GOOD'; near spellings are good$"),
+        ("xyzzy", "does not know the word 'xyzzy'; `sentray words export` writes those it knows$"),
+        ("zero\u200b", "is zero, so that no word is nearer to it than another"),
+    ],
+)
+def test_a_word_without_neighbours_is_one_sentence(written: Bundle, word: str, message: str) -> None:
+    with pytest.raises(SentrayError, match=message):
+        neighbours(WordsNeighboursSettings(bundle=str(written.path), word=word), Console())
+
+
+def test_projector_files_have_a_line_a_word_and_no_header(written: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "projector"
+    vectors = projector(WordsProjectorSettings(bundle=str(written.path), out=str(out)), Console())
+    assert (out / "metadata.tsv").read_text(encoding="utf-8").split("\n") == [*WORDS, ""]
+    lines = (out / "vectors.tsv").read_text().split("\n")
+    assert lines.pop() == ""
+    np.testing.assert_array_equal(np.array([line.split("\t") for line in lines], np.float32), vectors.rows)
+    assert {path.name for path in out.iterdir()} == {"metadata.tsv", "vectors.tsv", SETTINGS_FILE}
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(written: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "vectors.tsv").mkdir(parents=True)
+    for out in ("file", "taken"):
+        with pytest.raises(SentrayError, match=r"cannot be written \(.*\); choose another"):
+            projector(WordsProjectorSettings(bundle=str(written.path), out=str(tmp_path / out)), Console())
+
+
+def _hashed(made: Bundle) -> Bundle:
+    return replace(made, vocabulary=HashedWords(6))
+
+
+def _short(made: Bundle) -> Bundle:
+    return replace(made, vocabulary=Vocabulary([*WORDS, "more"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_hashed, "has no list of words, since it was trained with --encoder hash"),
+        (_short, r"has an embedding of shape \(7, 3\) for 7 words: train it again"),
+    ],
+)
+def test_a_bundle_without_rows_for_words_is_refused(
+    written: Bundle, change: Callable[[Bundle], Bundle], message: str
+) -> None:
+    with pytest.raises(SentrayError, match=message):
+        bundle_vectors(change(written))
+
+
+def test_a_network_that_cannot_be_loaded_or_has_no_embedding_is_refused(tmp_path: Path) -> None:
+    import keras
+
+    with pytest.raises(SentrayError, match=r"cannot load .*model.keras"):
+        bundle_vectors(write_bundle(tmp_path / "damaged", folded=False))
+    keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]).save(tmp_path / "model.keras")
+    without = write_bundle(tmp_path / "without", network=(tmp_path / "model.keras").read_bytes(), folded=False)
+    with pytest.raises(SentrayError, match="has 0 embeddings and not one"):
+        bundle_vectors(without)
