@@ -39,7 +39,7 @@ S = TypeVar("S", bound=Settings)
 
 USER_ERROR, USAGE_ERROR, UNEXPECTED_ERROR, INTERRUPTED = 1, 2, 3, 130
 
-RESUMABLE = ("train", "score")
+RESUMABLE = ("train", "score", "reproduce")
 """Verbs that go on where they were when the same command is given again."""
 
 

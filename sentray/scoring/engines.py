@@ -105,8 +105,8 @@ def choose(name: str, bundle: Bundle) -> str:
         raise SentrayError(f"there is no engine {name!r}; use {AUTO}, {', '.join(_FOLDED)} or {KerasEngine.name}")
     if name in _FOLDED and not bundle.folded:
         raise SentrayError(
-            f"the bundle {bundle.path} has no folded network, since its layers have another shape or an older sentray "
-            f"made it; use --engine {KerasEngine.name}, or train it again"
+            f"the bundle {bundle.path} has no folded network: its layers have another shape or its tables would be too "
+            f"large, or an older sentray made it; use --engine {KerasEngine.name}, or train it again"
         )
     if name == AUTO:
         return FoldedEngine.name if bundle.folded else KerasEngine.name

@@ -1,22 +1,32 @@
 """From a Keras network to the files of the folded engine, where the network has the shape that this engine computes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sentray.scoring.folded import Branch, Spec, pack
+from sentray.scoring.folded import Activation, Branch, Floats, Spec, pack
+from sentray.scoring.vectors import LANES
 
 _IGNORED = ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "Identity")
 """Layers that do nothing once training is over."""
 _POOLINGS = {
-    "MaxPooling1D": ("max", False),
-    "AveragePooling1D": ("average", False),
-    "GlobalMaxPooling1D": ("max", True),
-    "GlobalAveragePooling1D": ("average", True),
+    "MaxPooling1D": (False, False),
+    "AveragePooling1D": (True, False),
+    "GlobalMaxPooling1D": (False, True),
+    "GlobalAveragePooling1D": (True, True),
 }
+"""Whether a pooling averages, and whether it pools all windows to one."""
+_EACH_ALONE: tuple[bool, int | None, int] = (False, 1, 1)
+"""As `_pooling` would say of none."""
 _DENSE_ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "softmax")
+
+MOST_BYTES = 2 << 30
+"""Of the tables, which every scoring process holds; a million words with the tutorial's network take half."""
+MOST_TERMS = 4096
+"""Vectors that are added for an output of a pooling: the compiled code names each of them."""
+MOST_NORMALIZED = 512
+"""Values of a review that are normalized: they pass through a unit matrix before."""
 
 
 class Unfoldable(Exception):  # noqa: N818
@@ -35,24 +45,56 @@ def fold(model: Any) -> dict[str, bytes]:
     """The files of the folded engine for a Keras network.
 
     Args:
-        model: embedding → one or more parallel Conv1D → pooling → dense layers, with dropout anywhere.
+        model: embedding → one or more parallel branches, each of Conv1D and pooling, either of which may be missing →
+            perhaps a layer normalization → dense layers, with dropout anywhere.
 
     Raises:
-        Unfoldable: it is another network.
+        Unfoldable: it is another network, or too large a one.
     """
     graph = _Graph(model)
     dense, tensor = graph.dense_stack(model.outputs[0])
-    branches, convolutions = zip(*(graph.branch(part) for part in graph.parts(tensor)), strict=True)
-    embeddings = {id(graph.embedding(layer.input)): graph.embedding(layer.input) for layer in convolutions}
-    if len(embeddings) != 1:
-        raise Unfoldable("its convolutions have different embeddings")
-    weights: dict[str, NDArray[np.float32]] = {"embedding": next(iter(embeddings.values())).get_weights()[0]}
-    for number, layer in enumerate(convolutions):
-        weights |= {f"kernel{number}": layer.get_weights()[0], f"bias{number}": _bias(layer, layer.filters)}
-    for number, layer in enumerate(dense):
-        weights |= {f"weights{number}": layer.get_weights()[0], f"units{number}": _bias(layer, layer.units)}
-    spec = Spec(model.input_shape[1], branches, tuple(_activation(layer) for layer in dense))
-    return pack(spec, weights)
+    epsilon, tensor = graph.normalization(tensor)
+    folds = [graph.branch(part) for part in graph.parts(tensor)]
+    embedding = folds[0].embedding
+    if any(each.embedding is not embedding for each in folds):
+        raise Unfoldable("its branches have different embeddings")
+    _check_size(embedding.input_dim, folds)
+    weights: dict[str, Floats] = {"embedding": embedding.get_weights()[0]}
+    for number, each in enumerate(folds):
+        weights |= {f"kernel{number}": each.kernel, f"bias{number}": each.bias}
+    stack = [(layer.get_weights()[0], _bias(layer, layer.units), _activation(layer)) for layer in dense]
+    if epsilon is not None:
+        stack.insert(0, _normalizing(len(stack[0][0])))
+    for number, (inputs, units, _) in enumerate(stack):
+        weights |= {f"weights{number}": inputs, f"units{number}": units}
+    branches, activations = tuple(each.branch for each in folds), tuple(activation for _, _, activation in stack)
+    return pack(Spec(model.input_shape[1], branches, activations, epsilon or 0.0), weights)
+
+
+class _Fold(NamedTuple):
+    """A branch with its convolution's weights and the embedding layer below."""
+
+    branch: Branch
+    kernel: Floats
+    bias: Floats
+    embedding: Any
+
+
+def _normalizing(size: int) -> tuple[Floats, Floats, Activation]:
+    """A dense layer that leaves its values as they are, and normalizes them."""
+    if size > MOST_NORMALIZED:
+        raise Unfoldable(f"it normalizes {size:,} values, more than {MOST_NORMALIZED}")
+    return np.eye(size, dtype=np.float32), np.zeros(size, np.float32), "normalize"
+
+
+def _check_size(rows: int, folds: list[_Fold]) -> None:
+    tables = {(each.kernel.shape, each.kernel.tobytes()) for each in folds}
+    size = sum(4 * rows * width * filters for (width, _, filters), _ in tables)
+    if size > MOST_BYTES:
+        raise Unfoldable(f"its tables would take {size / 2**30:.1f} GB of memory")
+    for branch in (each.branch for each in folds):
+        if branch.width * (branch.window or 1) * -(-branch.filters // LANES) > MOST_TERMS:
+            raise Unfoldable(f"windows of {branch.width} words with {branch.filters} outputs are too wide to compile")
 
 
 class _Graph:
@@ -88,6 +130,16 @@ class _Graph:
             raise Unfoldable(f"it ends with {layer.name}, which is not dense")
         return stack, tensor
 
+    def normalization(self, tensor: Any) -> tuple[float | None, Any]:
+        """The epsilon of the normalization that makes a tensor, None where there is none, and what is normalized."""
+        layer = self.maker(tensor)
+        if type(layer).__name__ != "LayerNormalization":
+            return None, tensor
+        last = layer.axis in (-1, 1, [-1], [1]) and len(tensor.shape) == 2
+        if layer.center or layer.scale or layer.rms_scaling or not last:
+            raise Unfoldable(f"{layer.name} does more than bring a review's values to mean 0 and variance 1")
+        return float(layer.epsilon), layer.input
+
     def parts(self, tensor: Any) -> list[Any]:
         """The tensors that are laid side by side."""
         layer = self.maker(tensor)
@@ -97,38 +149,45 @@ class _Graph:
             raise Unfoldable(f"{layer.name} joins what is not flat")
         return list(layer.input)
 
-    def branch(self, tensor: Any) -> tuple[Branch, Any]:
-        """The branch that ends in a tensor, and its convolution."""
+    def branch(self, tensor: Any) -> _Fold:
+        """The branch that ends in a tensor; where it has no pooling, every window is pooled alone."""
         layer = self.maker(tensor)
-        flat = type(layer).__name__ == "Flatten"
-        pool = self.maker(layer.input) if flat else layer
-        kind = type(pool).__name__
-        if kind not in _POOLINGS:
-            raise Unfoldable(f"{pool.name} is no pooling")
-        pooling, everything = _POOLINGS[kind]
-        if not everything and (not flat or pool.padding != "valid"):
-            raise Unfoldable(f"{pool.name} pads, or is not flattened")
-        convolution = self.maker(pool.input)
-        plain = type(convolution).__name__ == "Conv1D" and (
-            convolution.padding == "valid"
-            and tuple(convolution.strides) == (1,)
-            and tuple(convolution.dilation_rate) == (1,)
-            and convolution.groups == 1
-            and _activation(convolution) in ("relu", "linear")
+        if len(tensor.shape) != 2:
+            raise Unfoldable(f"{layer.name} is not flattened")
+        if type(layer).__name__ == "Flatten":
+            _require_channels_last(layer)
+            tensor = layer.input
+            layer = self.maker(tensor)
+        average, window, stride = _EACH_ALONE
+        if type(layer).__name__ in _POOLINGS:
+            average, window, stride = _pooling(layer)
+            tensor = layer.input
+        kernel, bias, relu, embedding = self.windows(tensor)
+        width, _, filters = kernel.shape
+        branch = Branch(width, filters, relu, "average" if average else "max", window, stride)
+        return _Fold(branch, kernel, bias, embedding)
+
+    def windows(self, tensor: Any) -> tuple[Floats, Floats, bool, Any]:
+        """Kernel, bias, whether outputs are rectified, and embedding of the windows in a tensor.
+
+        Words without a convolution are windows of one word with the unit matrix as their kernel.
+        """
+        layer = self.maker(tensor)
+        if type(layer).__name__ == "Embedding":
+            size = layer.output_dim
+            return np.eye(size, dtype=np.float32)[None], np.zeros(size, np.float32), False, self.embedding(tensor)
+        plain = type(layer).__name__ == "Conv1D" and (
+            layer.padding == "valid"
+            and tuple(layer.strides) == (1,)
+            and tuple(layer.dilation_rate) == (1,)
+            and layer.groups == 1
+            and _activation(layer) in ("relu", "linear")
         )
-        if not plain or any(layer.data_format != "channels_last" for layer in (pool, convolution)):
-            raise Unfoldable(f"{convolution.name} is no plain one-dimensional convolution")
-        return (
-            Branch(
-                width=convolution.kernel_size[0],
-                filters=convolution.filters,
-                relu=_activation(convolution) == "relu",
-                pooling="average" if pooling == "average" else "max",
-                window=None if everything else _one(pool.pool_size),
-                stride=1 if everything else _one(pool.strides),
-            ),
-            convolution,
-        )
+        if not plain:
+            raise Unfoldable(f"{layer.name} is neither embedding nor plain one-dimensional convolution nor pooling")
+        _require_channels_last(layer)
+        relu = _activation(layer) == "relu"
+        return layer.get_weights()[0], _bias(layer, layer.filters), relu, self.embedding(layer.input)
 
     def embedding(self, tensor: Any) -> Any:
         """The embedding that makes a tensor from the network's input."""
@@ -140,11 +199,27 @@ class _Graph:
         return layer
 
 
+def _pooling(layer: Any) -> tuple[bool, int | None, int]:
+    """Whether a pooling averages, how many windows it pools (None: all) and its stride."""
+    _require_channels_last(layer)
+    average, everything = _POOLINGS[type(layer).__name__]
+    if everything:
+        return average, None, 1
+    if layer.padding != "valid":
+        raise Unfoldable(f"{layer.name} pads")
+    return average, _one(layer.pool_size), _one(layer.strides)
+
+
+def _require_channels_last(layer: Any) -> None:
+    if layer.data_format != "channels_last":
+        raise Unfoldable(f"{layer.name} takes channels first")
+
+
 def _activation(layer: Any) -> Any:
     return getattr(layer.activation, "__name__", None)
 
 
-def _bias(layer: Any, units: int) -> NDArray[np.float32]:
+def _bias(layer: Any, units: int) -> Floats:
     return layer.get_weights()[1] if layer.use_bias else np.zeros(units, np.float32)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sentray import models
-from sentray.scoring import folded
+from sentray.scoring import folded, folding
 from sentray.scoring.folded import FoldedEngine
 from sentray.scoring.folding import Unfoldable, fold, fold_if_possible
 from sentray.text.encoding import Encoded, pad
@@ -17,6 +17,7 @@ keras = pytest.importorskip("keras")
 layers = keras.layers
 
 WORDS, LENGTH = 300, 50
+PLAIN = {"center": False, "scale": False}
 
 
 def reviews(lengths: list[int], seed: int = 0) -> Encoded:
@@ -52,7 +53,7 @@ def engine(model: Any, folder: Path, length: int = LENGTH, truncating: str = "pr
 def assert_equals_keras(model: Any, folder: Path, length: int, truncating: str = "pre", widest: int = 8) -> None:
     lengths = [0, 1, 2, widest - 1, widest, widest + 1, length // 2, length - 1, length, length + 1, 3 * length]
     given = reviews([*lengths, *range(3, length, 7)], seed=length)
-    wanted = model.predict(pad(given, range(len(given)), length, truncating), verbose=0)
+    wanted = np.asarray(model(pad(given, range(len(given)), length, truncating), training=False))
     if wanted.shape[1] == 1:
         wanted = np.hstack([1 - wanted, wanted])
     found = engine(model, folder, length, truncating).scores(given)
@@ -61,8 +62,7 @@ def assert_equals_keras(model: Any, folder: Path, length: int, truncating: str =
     assert np.ptp(found[:, 0]) > 0.01
 
 
-@pytest.mark.parametrize("truncating", ["pre", "post"])
-@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize(("classes", "truncating"), [(2, "pre"), (3, "post"), (5, "pre")])
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 def test_every_shipped_network(name: str, classes: int, truncating: str, tmp_path: Path) -> None:
     # An odd and an even number of windows, the shortest that is allowed, and more words than a vector has lanes.
@@ -109,6 +109,54 @@ def test_a_network_without_hidden_layer(tmp_path: Path) -> None:
     assert_equals_keras(with_random_weights(model, seed=2), tmp_path, LENGTH)
 
 
+def both_poolings(embedded: Any) -> Any:
+    windows = layers.Conv1D(20, 3, activation="relu")(embedded)
+    pooled = [layers.GlobalAveragePooling1D()(windows), layers.GlobalMaxPooling1D()(windows)]
+    return layers.Concatenate()([*pooled, layers.GlobalMaxPooling1D()(layers.Conv1D(20, 3)(embedded))])
+
+
+def words_beside_windows(embedded: Any) -> Any:
+    windows = layers.Flatten()(layers.Conv1D(3, 2, activation="relu")(embedded))
+    return layers.Concatenate()([layers.Flatten()(embedded), windows, layers.GlobalAveragePooling1D()(embedded)])
+
+
+@pytest.mark.parametrize(
+    ("length", "dimensions", "classes", "shape"),
+    [
+        (4, 8, 2, lambda e: layers.Flatten()(e)),
+        (LENGTH, 100, 2, lambda e: layers.Flatten()(e)),
+        (LENGTH, 33, 5, lambda e: layers.Flatten()(e)),
+        (LENGTH, 11, 2, lambda e: layers.GlobalAveragePooling1D()(e)),
+        (LENGTH, 11, 3, lambda e: layers.GlobalMaxPooling1D()(e)),
+        (LENGTH, 5, 2, lambda e: layers.Flatten()(layers.AveragePooling1D(3)(e))),
+        (LENGTH, 11, 2, lambda e: layers.Flatten()(layers.Conv1D(7, 4, activation="relu")(e))),
+        (LENGTH, 11, 2, both_poolings),
+        (LENGTH, 11, 3, words_beside_windows),
+        (LENGTH, 33, 2, lambda e: layers.LayerNormalization(**PLAIN)(layers.GlobalAveragePooling1D()(e))),
+        (LENGTH, 11, 3, lambda e: layers.LayerNormalization(**PLAIN, epsilon=0.5)(both_poolings(e))),
+    ],
+)
+def test_networks_without_pooling_or_convolution(
+    length: int, dimensions: int, classes: int, shape: Any, tmp_path: Path
+) -> None:
+    words = keras.Input((length,), dtype="int32")
+    for truncating, hidden in (("pre", []), ("post", [layers.Dense(6, activation="relu")])):
+        tensor = shape(layers.SpatialDropout1D(0.2)(layers.Embedding(WORDS, dimensions)(words)))
+        for layer in (layers.Dropout(0.5), *hidden, models.output(classes)):
+            tensor = layer(tensor)
+        model = with_random_weights(keras.Model(words, tensor), seed=length)
+        assert_equals_keras(model, tmp_path, length, truncating)
+
+
+def test_branches_that_pool_the_same_windows_share_a_table(tmp_path: Path) -> None:
+    words = keras.Input((LENGTH,), dtype="int32")
+    tensor = models.output(2)(both_poolings(layers.Embedding(WORDS, 11)(words)))
+    made = engine(with_random_weights(keras.Model(words, tensor), seed=4), tmp_path)
+    first, second, other = (branch.table for branch in made._branches)
+    assert first is second
+    assert first is not other
+
+
 def test_scores_of_many_reviews_are_those_of_each_alone(tmp_path: Path) -> None:
     made = engine(with_random_weights(models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2), seed=3), tmp_path)
     given = reviews([7, 0, 60, 33, 50, 8])
@@ -128,6 +176,15 @@ def test_scores_of_many_reviews_are_those_of_each_alone(tmp_path: Path) -> None:
         (lambda e: layers.GlobalMaxPooling1D()(layers.Conv1D(4, 3, activation="gelu")(e)), "conv1d"),
         (lambda e: layers.GlobalMaxPooling1D()(layers.Conv1D(4, 3)(layers.Conv1D(4, 3)(e))), "no embedding"),
         (lambda e: layers.Flatten()(layers.MaxPooling1D(2, padding="same")(layers.Conv1D(4, 3)(e))), "pool"),
+        (lambda e: layers.GlobalMaxPooling1D(keepdims=True)(layers.Conv1D(4, 3)(e)), "not flattened"),
+        (lambda e: layers.Conv1D(4, 3)(e), "not flattened"),
+        (lambda e: layers.Flatten(data_format="channels_first")(layers.Conv1D(4, 3)(e)), "channels first"),
+        (lambda e: layers.GlobalAveragePooling1D(data_format="channels_first")(e), "channels first"),
+        (lambda e: layers.LayerNormalization()(layers.GlobalMaxPooling1D()(e)), "does more than"),
+        (
+            lambda e: layers.LayerNormalization(**PLAIN, axis=-1)(layers.Flatten()(layers.Conv1D(16, 3)(e))),
+            "768 values",
+        ),
     ],
 )
 def test_tells_networks_of_other_shapes(change: Any, message: str) -> None:
@@ -136,6 +193,20 @@ def test_tells_networks_of_other_shapes(change: Any, message: str) -> None:
     with pytest.raises(Unfoldable, match=message):
         fold(model)
     assert fold_if_possible(model) == {}
+
+
+def test_leaves_networks_to_keras_whose_tables_or_loops_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The shapes are looked at before any table is made.
+    model = parallel((5, 128, "relu", layers.GlobalMaxPooling1D()), (1, 16, "relu", layers.GlobalMaxPooling1D()))
+    monkeypatch.setattr(folding, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16))
+    assert fold_if_possible(model)
+    monkeypatch.setattr(folding, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16) - 1)
+    with pytest.raises(Unfoldable, match="its tables would take"):
+        fold(model)
+    monkeypatch.undo()
+    monkeypatch.setattr(folding, "MOST_TERMS", 39)
+    with pytest.raises(Unfoldable, match="windows of 5 words with 128 outputs are too wide"):
+        fold(model)
 
 
 def test_refuses_files_that_do_not_fit(tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""`sentray reproduce`: train every system through the ordinary code, then the table and the picture.
+
+Each run is a folder or file of its own below `--out`; one that is finished is not made again, so that a stopped
+`reproduce` goes on when the same command is given again.
+"""
+
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+from sentray import bundle, cluster
+from sentray.bench.settings import ReproduceSettings
+from sentray.config import SETTINGS_FILE, Settings, settings_text, write_text
+from sentray.console import Console, count
+from sentray.embeddings.learning import embed
+from sentray.embeddings.reading import read_vectors
+from sentray.errors import SentrayError
+from sentray.reproduce import picture, systems, table
+from sentray.reproduce.phrases import write_phrases
+from sentray.reproduce.systems import GLOVE, Recipe, System
+from sentray.reproduce.table import Row, Run
+from sentray.training.run import HISTORY_FILE, METRICS_FILE, RESUMABLE, train
+
+TABLE_FILE, FIGURES_FILE, PICTURE_FILE = "reproduce.md", "reproduce.json", "reproduce.png"
+_PHRASES_FILE = "phrases.jsonl"
+_FACTS = ".facts.json"
+"""Of learnt vectors: what `embed` found, beside them."""
+_MAY_CHANGE = {"out", *RESUMABLE}
+"""Settings that do not change what a finished run found."""
+
+
+def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
+    """Train the systems, print the table, and write it with the picture into `settings.out`.
+
+    Raises:
+        SentrayError: A name or the GloVe file cannot be used, which is told at once; or a system failed, which is told
+            when the others are done.
+    """
+    if "://" in settings.out:
+        raise SentrayError(f"--out {settings.out} is no folder; name a folder, which may be copied afterwards")
+    chosen, left_out = systems.choose(settings.only, settings.glove)
+    if any(system.vectors == GLOVE for system in chosen):
+        _check_glove(str(settings.glove))
+    if not picture.available():
+        console.note(picture.MISSING)
+    folder = Path(settings.out).absolute()
+    write_text(str(folder / SETTINGS_FILE), settings_text(settings))
+    write_phrases(folder / _PHRASES_FILE)
+    notes = table.notes(settings.seeds, left_out)
+    rows: list[Row] = []
+    with cluster.connect(settings.address, verbose=settings.verbose):
+        runs = _Runs(settings, folder, console)
+        for system in chosen:
+            rows.append(Row(system, tuple(runs.attempt(system, seed) for seed in range(settings.seeds))))
+            _write(folder, rows, notes)
+    console.say()
+    table.show(console, rows)
+    for note in notes:
+        console.say(note)
+    drawn = picture.available() and picture.draw(rows, folder / PICTURE_FILE)
+    files = [TABLE_FILE, FIGURES_FILE, *([PICTURE_FILE] if drawn else [])]
+    console.say(f"written to {settings.out}: {', '.join(files)}")
+    failed = [row.system.name for row in rows if len(row.done) < len(row.runs)]
+    if failed:
+        raise SentrayError(
+            f"{count(len(failed), 'system')} of {len(rows)} failed ({', '.join(failed)}); the table in "
+            f"{folder / TABLE_FILE} says why"
+        )
+    return rows
+
+
+class _Runs:
+    """Makes the runs of the systems, or finds them made.
+
+    Args:
+        settings: Of `reproduce`.
+        folder: Where each run has its place.
+        console: For what the runs say.
+    """
+
+    def __init__(self, settings: ReproduceSettings, folder: Path, console: Console) -> None:
+        self._glove = None if settings.glove is None else _absolute(settings.glove)
+        self._folder, self._console = folder, console
+        self._shared = {"address": settings.address, "verbose": settings.verbose}
+
+    def attempt(self, system: System, seed: int) -> Run:
+        """One system with one seed; a failure is told and kept, so that the next system gets its turn."""
+        self._console.say(f"\n{system.name}, seed {seed}")
+        try:
+            return self._vectors_run(system, seed) if system.train is None else self._train(system, seed)
+        except Exception as error:
+            mistake = cluster.user_error(error)
+            if mistake is None:
+                # Into the log, where there is one.
+                traceback.print_exception(error)
+            # Ray's text is a traceback, which ends with the sentence.
+            last = next(reversed(str(error).strip().splitlines()), "")
+            why = str(mistake or f"unexpected {type(error).__name__}: {last[:300]} (its traceback is in the log)")
+            self._console.error(f"{system.name}, seed {seed}: {why}")
+            return Run(seed, None, {}, why)
+
+    def _vectors_run(self, system: System, seed: int) -> Run:
+        assert isinstance(system.vectors, Recipe)
+        _, facts = self._learn(system.vectors, seed)
+        return Run(seed, facts["seconds"], facts)
+
+    def _train(self, system: System, seed: int) -> Run:
+        out = self._folder / "runs" / system.name / f"seed{seed}"
+        corpus = str(self._folder / _PHRASES_FILE) if system.phrases else systems.CORPUS
+        settings = system.settings(str(out), seed, corpus, self._vectors(system, seed), **self._shared)
+        if (out / bundle.MANIFEST).exists():
+            _require_same(out / SETTINGS_FILE, settings)
+            self._console.say(f"{out} is there already")
+        else:
+            train(settings, self._console)
+        history = _read(out / HISTORY_FILE)
+        return Run(seed, sum(epoch["seconds"] for epoch in history), _read(out / METRICS_FILE))
+
+    def _vectors(self, system: System, seed: int) -> str | None:
+        """The file of a system's word vectors, learnt if need be."""
+        if isinstance(system.vectors, Recipe):
+            return str(self._learn(system.vectors, seed)[0])
+        return self._glove if system.vectors == GLOVE else None
+
+    def _learn(self, recipe: Recipe, seed: int) -> tuple[Path, dict[str, Any]]:
+        """A recipe's vectors and what `embed` found."""
+        file = self._folder / "vectors" / f"{recipe.name}-seed{seed}.txt"
+        found = file.with_name(file.name + _FACTS)
+        settings = recipe.settings(str(file), seed, **self._shared)
+        if file.exists() and found.exists():
+            _require_same(file.with_name(f"{file.name}.{SETTINGS_FILE}"), settings)
+            self._console.say(f"{file} is there already")
+            return file, _read(found)
+        facts = embed(settings, self._console)
+        write_text(str(found), json.dumps(facts, indent=1) + "\n")
+        return file, facts
+
+
+def _write(folder: Path, rows: list[Row], notes: list[str]) -> None:
+    write_text(str(folder / TABLE_FILE), table.markdown(rows, notes))
+    figures = {"systems": [row.to_dict() for row in rows], "notes": notes}
+    write_text(str(folder / FIGURES_FILE), json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_glove(file: str) -> None:
+    """Refuse a file that cannot be used before anything is trained."""
+    _, report = read_vectors(file, ())
+    if report.dimensions != systems.GLOVE_DIMENSIONS:
+        raise SentrayError(
+            f"--glove {file} has vectors of {report.dimensions} dimensions; the tutorials' systems take those of "
+            f"{systems.GLOVE_DIMENSIONS}, as in glove.6B.100d.txt"
+        )
+
+
+def _require_same(file: Path, settings: Settings) -> None:
+    """See that a finished run was made with the settings that it would be made with now."""
+    before, now = _read(file), json.loads(settings_text(settings))
+    for key, value in now.items():
+        if key not in _MAY_CHANGE and before.get(key) != value:
+            raise SentrayError(
+                f"{file} tells of a run with --{key.replace('_', '-')} {before.get(key)}, not {value}; choose another "
+                "--out, or remove that run"
+            )
+
+
+def _absolute(file: str) -> str:
+    return file if "://" in file else str(Path(file).absolute())
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
