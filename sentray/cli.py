@@ -26,9 +26,7 @@ from sentray.config import (
     TrainSettings,
     VerifySettings,
     VocabSettings,
-    WordsExportSettings,
-    WordsNeighboursSettings,
-    WordsProjectorSettings,
+    WordsSettings,
     write_settings_beside,
     write_text,
 )
@@ -110,25 +108,11 @@ def embed(settings: EmbedSettings, console: Console) -> None:
     embed(settings, console)
 
 
-def words_export(settings: WordsExportSettings, console: Console) -> None:
-    """Write a bundle's word vectors."""
-    from sentray.words import export
+def words(settings: WordsSettings, console: Console) -> None:
+    """Export a bundle's word vectors, or print the words nearest to a word."""
+    from sentray.words import words
 
-    export(settings, console)
-
-
-def words_neighbours(settings: WordsNeighboursSettings, console: Console) -> None:
-    """Print the words nearest to a word."""
-    from sentray.words import neighbours
-
-    neighbours(settings, console)
-
-
-def words_projector(settings: WordsProjectorSettings, console: Console) -> None:
-    """Write a bundle's word vectors for TensorBoard's projector."""
-    from sentray.words import projector
-
-    projector(settings, console)
+    words(settings, console)
 
 
 def reproduce(settings: ReproduceSettings, console: Console) -> None:
@@ -181,8 +165,6 @@ app = typer.Typer(
 
 bench = typer.Typer(help="Measure the speed of this machine, beside a named baseline.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
-words = typer.Typer(help="Look at the word vectors of a bundle and take them elsewhere.", no_args_is_help=True)
-app.add_typer(words, name="words")
 
 
 def _offer(
@@ -271,9 +253,7 @@ _offer(PredictSettings, predict)
 _offer(CheckSettings, check)
 _offer(VocabSettings, vocab)
 _offer(EmbedSettings, embed)
-_offer(WordsExportSettings, words_export, under=words, name="export")
-_offer(WordsNeighboursSettings, words_neighbours, under=words, name="neighbours")
-_offer(WordsProjectorSettings, words_projector, under=words, name="projector")
+_offer(WordsSettings, words)
 _offer(ReproduceSettings, reproduce, needs_arguments=False)
 _offer(QuickstartSettings, quickstart, needs_arguments=False)
 _offer(BenchTrainSettings, bench_train, needs_arguments=False, under=bench, name="train")

@@ -28,9 +28,13 @@ ENGINE_HELP = (
 )
 
 
+ARGUMENT: dict[str, Any] = {"argument": True}
+"""Marks a field that the command line takes by position."""
+
+
 def argument(description: str) -> Any:
     """A field without default that the command line takes by position."""
-    return Field(description=description, json_schema_extra={"argument": True})
+    return Field(description=description, json_schema_extra=ARGUMENT)
 
 
 class CorpusSettings(Settings):
@@ -65,9 +69,7 @@ class TextSettings(Settings):
     min_token_length: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="least characters of a word; as the preset where not given"
     )
-    min_count: Annotated[int, Field(ge=1)] = Field(
-        default=2, description="least occurrences of a word in a vocabulary"
-    )
+    min_count: Annotated[int, Field(ge=1)] = Field(default=2, description="least occurrences of a word in a vocabulary")
     max_words: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="most words in the vocabulary; no limit where not given"
     )
@@ -94,7 +96,10 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
 
     corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
     out: str = Field(description="folder for the bundle; a run that was stopped goes on there")
-    model: str = Field(default="tutorial-cnn", description="network to train")
+    model: str = Field(
+        default="tutorial-cnn",
+        description="network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
+    )
     workers: Annotated[int, Field(ge=1)] = Field(default=1, description="data-parallel training processes")
     cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
     gpu: bool = Field(default=False, description="give each training process one GPU")
@@ -109,7 +114,7 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
         default="vocabulary", description="how words get ids: counted and listed, or hashed without a count"
     )
     buckets: Annotated[int, Field(ge=1, lt=2**31)] = Field(default=65_536, description="ids of the encoder hash")
-    embedding: str | None = Field(
+    embedding: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         description="word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zip",
     )
@@ -144,14 +149,25 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        needing = [f"--{name}" for name in ("freeze", "center") if getattr(self, name)]
-        if self.embedding is None and needing:
-            raise ValueError(f"{needing[0]} is about the word vectors of a file; name it with --embedding")
-        if self.embedding is not None and self.encoder == "hash":
+        if self.embedding is None and (needing := self._changed("freeze", "center", "oov")):
+            raise ValueError(f"{needing} is about the word vectors of a file; name it with --embedding")
+        if self.freeze and self.embedding_learning_rate is not None:
+            raise ValueError("--embedding-learning-rate needs --fine-tune: with --freeze the word vectors do not move")
+        hashed = self.encoder == "hash"
+        if not hashed and self._changed("buckets"):
+            raise ValueError("--buckets needs --encoder hash: a vocabulary has as many ids as words")
+        if hashed and self.embedding is not None:
             raise ValueError("--embedding needs --encoder vocabulary: a bucket of the encoder hash is no word")
-        if self.encoder == "hash" and (self.max_words is not None or self.unknown == "share"):
-            raise ValueError("--max-words and --unknown share need --encoder vocabulary: no word is unknown to a hash")
+        # That every word counts, --min-count 1, is true of a hash.
+        counting = ("max_words", "unknown", "min_count") if self.min_count > 1 else ("max_words", "unknown")
+        if hashed and (needing := self._changed(*counting)):
+            raise ValueError(f"{needing} needs --encoder vocabulary: a hash counts no word and knows each")
         return self
+
+    def _changed(self, *names: str) -> str | None:
+        """The option of the first of some settings that has another value than its default."""
+        changed = (name for name in names if getattr(self, name) != type(self).model_fields[name].default)
+        return next((f"--{name.replace('_', '-')}" for name in changed), None)
 
 
 class EvaluateSettings(CorpusSettings, ClusterSettings):
@@ -247,29 +263,31 @@ class EmbedSettings(CorpusSettings, TextSettings, ClusterSettings):
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes the vectors where --workers is 1")
 
 
-class WordsExportSettings(Settings):
-    """Write a bundle's word vectors in word2vec's text format, which gensim loads."""
+class WordsSettings(Settings):
+    """Take a bundle's word vectors elsewhere, or print the words that are most like a word.
+
+    `export` writes them in word2vec's text format, which gensim loads; `projector` as vectors.tsv and metadata.tsv,
+    which TensorBoard's projector shows; `neighbours` prints the words whose vectors have the least angle to a word's.
+    """
 
     bundle: str = argument("folder or URL of the bundle")
-    out: str = Field(description="file for the vectors")
+    action: Literal["export", "neighbours", "projector"] = argument("export, neighbours or projector")
+    word: str | None = Field(
+        default=None, description="for neighbours: a word of the vocabulary", json_schema_extra=ARGUMENT
+    )
+    out: str | None = Field(default=None, description="file for export, folder for projector")
+    count: Annotated[int, Field(ge=1)] = Field(default=10, description="words to print as neighbours")
     verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
 
-
-class WordsNeighboursSettings(Settings):
-    """Print the words whose vectors are most like a word's, by the cosine of the angle between them."""
-
-    bundle: str = argument("folder or URL of the bundle")
-    word: str = argument("a word of the bundle's vocabulary")
-    count: Annotated[int, Field(ge=1)] = Field(default=10, description="words to print")
-    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
-
-
-class WordsProjectorSettings(Settings):
-    """Write vectors.tsv and metadata.tsv, which TensorBoard's projector shows."""
-
-    bundle: str = argument("folder or URL of the bundle")
-    out: str = Field(description="folder for the two files")
-    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.action == "neighbours" and self.word is None:
+            raise ValueError("neighbours needs a WORD, as in `sentray words BUNDLE neighbours terrific`")
+        if self.action != "neighbours" and (self.out is None or self.word is not None):
+            raise ValueError(
+                f"{self.action} needs --out and no WORD, as in `sentray words BUNDLE {self.action} --out words`"
+            )
+        return self
 
 
 class QuickstartSettings(ClusterSettings):

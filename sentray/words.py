@@ -1,6 +1,7 @@
 """`sentray words`: a bundle's word vectors, written for other tools, and the words that lie near a word."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ from sentray import models
 from sentray.bundle import Bundle
 from sentray.config import (
     SETTINGS_FILE,
-    WordsExportSettings,
-    WordsNeighboursSettings,
-    WordsProjectorSettings,
+    WordsSettings,
     settings_text,
     write_settings_beside,
     write_text,
@@ -38,46 +37,42 @@ _SPELLINGS_AMONG = 100_000
 _ROWS_AT_ONCE = 4_096
 
 
-def export(settings: WordsExportSettings, console: Console) -> Vectors:
-    """Write a bundle's vectors in word2vec's text format.
+def words(settings: WordsSettings, console: Console) -> Vectors:
+    """Do with a bundle's vectors what the settings say.
+
+    Returns:
+        All of the bundle's vectors.
 
     Raises:
-        SentrayError: the bundle cannot be read or has no words, or the file cannot be written.
+        SentrayError: the bundle cannot be read or has no words, it does not know the word or its vector is zero, or the
+            place for the vectors cannot be written.
     """
     vectors = bundle_vectors(bundles.load(settings.bundle))
-    write_vectors(settings.out, vectors)
-    write_settings_beside(settings.out, settings)
-    console.say(f"{_described(vectors)} in {settings.out}")
+    if settings.action == "neighbours":
+        console.table(("word", "cosine"), nearest(vectors, str(settings.word), settings.count))
+        return vectors
+    out = str(settings.out)
+    if settings.action == "export":
+        write_vectors(out, vectors)
+        write_settings_beside(out, settings)
+        how = ""
+    else:
+        write_projector(out, vectors)
+        write_text(_within(out, SETTINGS_FILE), settings_text(settings))
+        how = f"; load {VECTORS_TABLE} and {METADATA} in TensorBoard's projector"
+    console.say(f"{_described(vectors)} in {out}{how}")
     return vectors
 
 
-def neighbours(settings: WordsNeighboursSettings, console: Console) -> list[tuple[str, float]]:
-    """Print the words nearest to a word, with the cosine of the angle between the vectors, the nearest first.
-
-    Raises:
-        SentrayError: the bundle cannot be read or has no words, does not know the word, or its vector is zero.
-    """
-    vectors = bundle_vectors(bundles.load(settings.bundle))
-    found = nearest(vectors, settings.word, settings.count)
-    console.table(("word", "cosine"), found)
-    return found
-
-
-def projector(settings: WordsProjectorSettings, console: Console) -> Vectors:
+def write_projector(folder: str, vectors: Vectors) -> None:
     """Write `vectors.tsv` and `metadata.tsv`, a word a line and without headers, as TensorBoard's projector loads them.
 
     Raises:
-        SentrayError: the bundle cannot be read or has no words, or the folder cannot be written.
+        SentrayError: the folder cannot be written.
     """
-    vectors = bundle_vectors(bundles.load(settings.bundle))
-    _write_rows(_within(settings.out, VECTORS_TABLE), vectors.rows)
+    _write_rows(_within(folder, VECTORS_TABLE), vectors.rows)
     # A word of a vocabulary holds no white space, so neither a tab nor the end of a line.
-    write_text(_within(settings.out, METADATA), "".join(f"{word}\n" for word in vectors.words))
-    write_text(_within(settings.out, SETTINGS_FILE), settings_text(settings))
-    console.say(
-        f"{_described(vectors)} in {settings.out}; load {VECTORS_TABLE} and {METADATA} in TensorBoard's projector"
-    )
-    return vectors
+    write_text(_within(folder, METADATA), "".join(f"{word}\n" for word in vectors.words))
 
 
 def bundle_vectors(bundle: Bundle) -> Vectors:
@@ -117,7 +112,7 @@ def nearest(vectors: Vectors, word: str, most: int) -> list[tuple[str, float]]:
     if word not in vectors.words:
         near = difflib.get_close_matches(word, vectors.words[:_SPELLINGS_AMONG], n=3)
         near = near or difflib.get_close_matches(word.lower(), vectors.words[:_SPELLINGS_AMONG], n=3)
-        cure = f"near spellings are {', '.join(near)}" if near else "`sentray words export` writes those it knows"
+        cure = f"near spellings are {', '.join(near)}" if near else "`sentray words … export` writes those it knows"
         raise SentrayError(f"the bundle does not know the word {word!r}; {cure}")
     place = vectors.words.index(word)
     norms = np.linalg.norm(vectors.rows, axis=1)
@@ -161,7 +156,9 @@ def _described(vectors: Vectors) -> str:
 
 def _within(folder: str, name: str) -> str:
     """A file of a folder; of a URI the query stays behind the path."""
-    path, mark, query = folder.partition("?") if "://" in folder else (folder, "", "")
+    if "://" not in folder:
+        return os.path.join(folder, name)
+    path, mark, query = folder.partition("?")
     return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 

@@ -17,6 +17,7 @@ from sentray.config import (
     VocabSettings,
     write_settings_beside,
 )
+from sentray.models import ARCHITECTURES
 from sentray.options import UsageError, option_name, resolve
 
 MODELS = [
@@ -70,6 +71,51 @@ def test_a_value_that_cannot_be_used_is_named(given: dict[str, str], sentence: s
         resolve(TrainSettings, {**GIVEN, **given})
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"freeze": True}, "--freeze is about the word vectors of a file"),
+        ({"center": "true"}, "--center is about the word vectors of a file"),
+        ({"oov": "mean"}, "--oov is about the word vectors of a file"),
+        ({"embedding": ""}, "--embedding is '': string should have at least 1 character"),
+        (
+            {"embedding": "v.txt", "freeze": True, "embedding_learning_rate": "0.1"},
+            "--embedding-learning-rate needs --fine-tune",
+        ),
+        ({"buckets": "50"}, "--buckets needs --encoder hash"),
+        ({"encoder": "hash", "embedding": "v.txt"}, "--embedding needs --encoder vocabulary"),
+        ({"encoder": "hash", "min_count": "3"}, "--min-count needs --encoder vocabulary"),
+        ({"encoder": "hash", "max_words": "9"}, "--max-words needs --encoder vocabulary"),
+        ({"encoder": "hash", "unknown": "share"}, "--unknown needs --encoder vocabulary"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(given: dict[str, str | bool], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(TrainSettings, {**GIVEN, **given})
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"embedding": "v.txt", "freeze": True, "center": True, "oov": "mean"},
+        {"embedding": "v.txt", "embedding_learning_rate": "0.1"},
+        {"encoder": "hash", "buckets": "50", "min_count": "1"},
+        {"encoder": "hash", "embedding_learning_rate": "0.1", "dimensions": "8"},
+    ],
+)
+def test_options_that_fit_are_taken_and_can_be_given_again(given: dict[str, str | bool], tmp_path: Path) -> None:
+    settings = resolve(TrainSettings, {**GIVEN, **given})
+    write_settings_beside(str(tmp_path / "m"), settings)
+    assert resolve(TrainSettings, {}, str(tmp_path / "m.settings.json")) == settings
+
+
+def test_help_names_every_network() -> None:
+    described = TrainSettings.model_fields["model"].description or ""
+    assert all(name.rpartition(".v")[0] in described for name in ARCHITECTURES)
 
 
 def test_a_bad_value_of_the_file_names_the_file(tmp_path: Path) -> None:

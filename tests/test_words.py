@@ -11,15 +11,16 @@ import pytest
 
 from sentray import bundle as bundles
 from sentray.bundle import Bundle
-from sentray.config import SETTINGS_FILE, WordsExportSettings, WordsNeighboursSettings, WordsProjectorSettings
+from sentray.config import SETTINGS_FILE, WordsSettings
 from sentray.console import Console
 from sentray.embeddings.vectors import Vectors
 from sentray.errors import SentrayError
+from sentray.options import UsageError, resolve
 from sentray.scoring.folded import Branch, Spec, pack
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords
 from sentray.text.vocabulary import Unknown, Vocabulary
-from sentray.words import bundle_vectors, export, nearest, neighbours, projector
+from sentray.words import bundle_vectors, nearest, words
 
 WORDS = ["good", "bad", "great", "naïve", '"quoted"', "zero\u200b"]
 DIMENSIONS = 3
@@ -92,7 +93,7 @@ def test_export_loads_in_gensim_bit_by_bit(written: Bundle, tmp_path: Path) -> N
     from gensim.models import KeyedVectors
 
     out = tmp_path / "out" / "vectors.txt"
-    vectors = export(WordsExportSettings(bundle=str(written.path), out=str(out)), Console())
+    vectors = words(WordsSettings(bundle=str(written.path), action="export", out=str(out)), Console())
     loaded = KeyedVectors.load_word2vec_format(out)
     assert loaded.index_to_key == WORDS
     np.testing.assert_array_equal(loaded.vectors, vectors.rows)
@@ -100,13 +101,27 @@ def test_export_loads_in_gensim_bit_by_bit(written: Bundle, tmp_path: Path) -> N
 
 
 def test_neighbours_by_cosine_without_the_word_and_zeros(written: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = WordsNeighboursSettings(bundle=str(written.path), word="good", count=10)
-    found = neighbours(settings, Console())
+    words(WordsSettings(bundle=str(written.path), action="neighbours", word="good", count=10), Console())
+    found = nearest(bundle_vectors(written), "good", 10)
     assert (found[0][0], found[-1][0]) == ("great", "bad")
     assert {word for word, _ in found} == {"great", "bad", "naïve", '"quoted"'}
     assert dict(found)["great"] == pytest.approx(2 / np.sqrt(4.01))
     assert dict(found)["bad"] == pytest.approx(-1 / np.sqrt(1.25))
     assert capsys.readouterr().out.splitlines()[:2] == ["word       cosine", "great      0.9988"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"action": "neighbours"}, "neighbours needs a WORD"),
+        ({"action": "export"}, "export needs --out"),
+        ({"action": "projector", "out": "x", "word": "good"}, "projector needs --out and no WORD"),
+        ({"action": "sing"}, "ACTION is 'sing'"),
+    ],
+)
+def test_what_an_action_needs_is_told(given: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve(WordsSettings, {"bundle": "b", **given})
 
 
 def test_neighbours_agree_with_gensim() -> None:
@@ -126,18 +141,18 @@ def test_neighbours_agree_with_gensim() -> None:
     [
         ("grate", "does not know the word 'grate'; near spellings are great$"),
         ("GOOD", "does not know the word 'GOOD'; near spellings are good$"),
-        ("xyzzy", "does not know the word 'xyzzy'; `sentray words export` writes those it knows$"),
+        ("xyzzy", "does not know the word 'xyzzy'; `sentray words … export` writes those it knows$"),
         ("zero\u200b", "is zero, so that no word is nearer to it than another"),
     ],
 )
 def test_a_word_without_neighbours_is_one_sentence(written: Bundle, word: str, message: str) -> None:
     with pytest.raises(SentrayError, match=message):
-        neighbours(WordsNeighboursSettings(bundle=str(written.path), word=word), Console())
+        words(WordsSettings(bundle=str(written.path), action="neighbours", word=word), Console())
 
 
 def test_projector_files_have_a_line_a_word_and_no_header(written: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "projector"
-    vectors = projector(WordsProjectorSettings(bundle=str(written.path), out=str(out)), Console())
+    vectors = words(WordsSettings(bundle=str(written.path), action="projector", out=str(out)), Console())
     assert (out / "metadata.tsv").read_text(encoding="utf-8").split("\n") == [*WORDS, ""]
     lines = (out / "vectors.tsv").read_text().split("\n")
     assert lines.pop() == ""
@@ -145,12 +160,20 @@ def test_projector_files_have_a_line_a_word_and_no_header(written: Bundle, tmp_p
     assert {path.name for path in out.iterdir()} == {"metadata.tsv", "vectors.tsv", SETTINGS_FILE}
 
 
+def test_projector_files_come_into_this_folder_where_none_is_named(
+    written: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words(WordsSettings(bundle=str(written.path), action="projector", out=""), Console())
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "metadata.tsv", "vectors.tsv", SETTINGS_FILE}
+
+
 def test_a_place_that_cannot_be_written_is_one_sentence(written: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "taken" / "vectors.tsv").mkdir(parents=True)
     for out in ("file", "taken"):
         with pytest.raises(SentrayError, match=r"cannot be written \(.*\); choose another"):
-            projector(WordsProjectorSettings(bundle=str(written.path), out=str(tmp_path / out)), Console())
+            words(WordsSettings(bundle=str(written.path), action="projector", out=str(tmp_path / out)), Console())
 
 
 def _hashed(made: Bundle) -> Bundle:

@@ -61,7 +61,7 @@ def bench_vectors(settings: BenchVectorsSettings, console: Console) -> dict[str,
     figures = {
         "rows": settings.rows,
         "dimensions": settings.dimensions,
-        "words": settings.words,
+        "words": min(settings.words, settings.rows),
         "mb": size / 1e6,
         "same_vectors": found[FULL]["sha256"] == found[GENSIM]["sha256"],
     }

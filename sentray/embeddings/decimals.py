@@ -81,6 +81,29 @@ def _exponent(place: int) -> Any:
     return (-value if sign == _MINUS else value), (start + count if count else place)
 
 
+@inlined
+def _past_digits(place: int) -> int:
+    while 0 <= byte_at(place) - _ZERO <= 9:
+        place += 1
+    return place
+
+
+@compiled
+def is_decimal(place: int, end: int) -> bool:
+    """Whether the bytes between two addresses are a decimal, also one that is left to Python."""
+    place += int(byte_at(place) in (_PLUS, _MINUS))
+    after = _past_digits(place)
+    digits, place = after - place, after
+    if byte_at(place) == _POINT:
+        after = _past_digits(place + 1)
+        digits, place = digits + after - place - 1, after
+    if digits and byte_at(place) | 0x20 == _SMALL_E:
+        start = place + 1 + int(byte_at(place + 1) in (_PLUS, _MINUS))
+        place = _past_digits(start)
+        digits = place - start
+    return digits > 0 and place == end
+
+
 @compiled
 def read_decimals(place: int, end: int, dimensions: int, target: int) -> bool:
     """Read the decimals of a row into float32 at an address; whether nothing is left to Python."""

@@ -11,7 +11,7 @@ MOST_DIMENSIONS = 100_000
 _LOOKED_AT = 100
 _SHOWN = 40
 
-_HEADER = re.compile(rb"[ \t]*([0-9]{1,30})[ \t]+([0-9]{1,30})[ \t]*\r?\n")
+_HEADER = re.compile(rb"[ \t]*([0-9]{1,30})[ \t]+([0-9]{1,30})[ \t]*(?:\r?\n|\Z)")
 NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
@@ -86,8 +86,16 @@ def recognise(head: bytes, whole: bool, file: str) -> Format:
         )
     if header is None:
         return Format("GloVe", dimensions, None, bom)
-    binary = not lengths and _CONTROL.search(head, header.end()) is not None
+    binary = not lengths and not _is_text(head[header.end() :])
     return Format(f"word2vec {'binary' if binary else 'text'}", dimensions, declared, header.end())
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return _CONTROL.search(content) is None
 
 
 def fields_of(line: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from sentray.embeddings.decimals import is_blank, read_decimals
+from sentray.embeddings.decimals import is_blank, is_decimal, read_decimals
 from sentray.native import BLOCK, byte_at, byte_masks, compiled, inlined, int32_at, lowest, set_byte
 from sentray.text.table import code_in, find_slot
 
@@ -131,14 +131,14 @@ def _field_start(place: int, end: int) -> int:
 
 
 @compiled
-def _word(start: int, end: int, fields: int, scratch: int) -> Any:
-    """Where the word that so many fields make begins and ends, and whether one but the first of them is a number."""
+def _word(start: int, end: int, fields: int) -> Any:
+    """Where the word that so many fields make begins and ends, and whether one but the first of them is a decimal."""
     start = _field_start(start, end)
     after, number = _field_end(start, end), False
     for _ in range(fields - 1):
         last = _field_start(after, end)
         after = _field_end(last, end)
-        number |= read_decimals(last, after, 1, scratch)
+        number |= is_decimal(last, after)
     return start, after, number
 
 
@@ -180,7 +180,7 @@ def scan_text(
         if fields <= dimensions:
             _bad(state, CUT if cut and place >= stop else FEW)
             continue
-        word, after, number = _word(begin, end, fields - dimensions, rows + 4 * state[ROWS] * dimensions)
+        word, after, number = _word(begin, end, fields - dimensions)
         # A word may have spaces, but where numbers are in it the row is too long.
         if number:
             _bad(state, MANY)

@@ -8,19 +8,20 @@ an epoch is a file of ours. Every word is learnt from once an epoch, and with on
 gensim's own, bit for bit.
 """
 
+import fcntl
 import itertools
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyarrow import ArrowException, fs
 
 from sentray import cluster
 from sentray.config import EmbedSettings, write_settings_beside
@@ -28,14 +29,16 @@ from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.files import first_line
 from sentray.corpus.inspect import Inspection
+from sentray.embeddings.formats import MOST_DIMENSIONS
 from sentray.embeddings.sentences import FILE_WORDS, SentenceFiles, write_sentences
-from sentray.embeddings.vectors import Vectors, write_vectors
+from sentray.embeddings.vectors import Vectors, local_place, write_vectors
 from sentray.errors import SentrayError
 from sentray.text.cleaning import rules_from
 from sentray.text.vocabulary import Vocabulary
 
 _POLL_SECONDS = 0.5
 _SEEDS = 2**32
+_SCRATCH = ".sentray-embed-"
 
 
 def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
@@ -54,6 +57,8 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
     """
     if settings.seed >= _SEEDS:
         raise SentrayError(f"--seed {settings.seed} is too large for word2vec; take one below {_SEEDS}")
+    if settings.dimensions > MOST_DIMENSIONS:
+        raise SentrayError(f"--dimensions {settings.dimensions} is too large; take {MOST_DIMENSIONS} at most")
     rules, note = rules_from(settings)
     if note:
         console.say(note)
@@ -100,6 +105,9 @@ def learn(
         settings: the algorithm, its sizes, epochs and seed.
         threads: files that are learnt from at the same time.
         console: for the progress.
+
+    Raises:
+        SentrayError: the vectors do not fit in memory.
     """
     from gensim.models import Word2Vec
 
@@ -115,7 +123,13 @@ def learn(
         min_count=1,
         sorted_vocab=0,
     )
-    model.build_vocab_from_freq({word: sentences.counts[word] for word in vocabulary.words})
+    try:
+        model.build_vocab_from_freq({word: sentences.counts[word] for word in vocabulary.words})
+    except MemoryError as error:
+        raise SentrayError(
+            f"{count(len(vocabulary), 'word')} of {settings.dimensions} numbers do not fit in memory; take fewer "
+            "--dimensions or a greater --min-count"
+        ) from error
     step = _step(model, sentences.files)
     words, total = [0] * threads, sentences.counts.total() * settings.epochs
     numbers, stop = itertools.count(), threading.Event()
@@ -205,22 +219,37 @@ def _show(done: int, total: int, epochs: int, seconds: float, console: Console) 
 
 @contextmanager
 def _scratch(out: str) -> Iterator[Path]:
-    """A temporary folder for the sentences, beside a local output; gone afterwards.
+    """A temporary folder for the sentences, beside a local output; gone afterwards, at the latest by the next run.
 
     Raises:
         SentrayError: nothing can be written under that name.
     """
-    beside = None
+    place = local_place(out)
+    beside = tempfile.gettempdir() if place is None else os.path.dirname(place)
     try:
-        if "://" in out:
-            fs.FileSystem.from_uri(out)
-        elif os.path.isdir(out):
-            raise SentrayError(f"{out} is a folder; name a file with --out")
-        else:
-            beside = os.path.dirname(os.path.abspath(out))
-            os.makedirs(beside, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=beside, prefix=".sentray-embed-")
-    except (OSError, ArrowException) as error:
+        os.makedirs(beside, exist_ok=True)
+        for left in Path(beside).glob(f"{_SCRATCH}*"):
+            with _held(left) as ours:
+                if ours:
+                    shutil.rmtree(left, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(dir=beside, prefix=_SCRATCH)
+    except OSError as error:
         raise SentrayError(f"{out} cannot be written ({first_line(error)}); choose another --out") from error
-    with folder as name:
+    with folder as name, _held(Path(name)):
         yield Path(name)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder, which the system undoes when the process ends, however that is; whether no other has it locked."""
+    handle, ours = -1, False
+    # Another user's folder cannot be opened, nor one that is gone by now.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = True
+    try:
+        yield ours
+    finally:
+        if handle >= 0:
+            os.close(handle)

@@ -111,6 +111,18 @@ def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vect
     return vectors, report
 
 
+def dimensions_of(file: str) -> int:
+    """Numbers of a vector in a file that `read_vectors` can read, from a look at its beginning.
+
+    Raises:
+        SentrayError: the file cannot be read, or seems to hold something else.
+    """
+    with opened(file) as (stream, _):
+        reader = _Reader(file, stream, ())
+        reader.recognise()
+    return reader.format.dimensions
+
+
 class _Buffer:
     """The part of a stream that is looked at, at an address, with bytes behind it that may be read as well."""
 
@@ -165,16 +177,21 @@ class _Reader:
         self._wanted = None if wanted is None else list(wanted)
         self._table = None if self._wanted is None else table(self._wanted, np.arange(len(self._wanted)))
 
-    def read(self) -> None:
-        """Read the whole stream."""
+    def recognise(self) -> None:
+        """Look at the beginning of the stream for the format."""
         buffer = self._buffer
         buffer.fill()
         head = buffer.between(0, min(_HEAD, buffer.stop))
-        while head.count(b"\n") < 2 and not buffer.ended and buffer.fill():
+        while head.count(b"\n") < 2 and (len(head) < buffer.stop or (not buffer.ended and buffer.fill())):
             head = buffer.rest()
         if not head:
             raise SentrayError(f"{self._file} holds no byte: it seems the rest of a broken copy; get it again")
         self.format = recognise(head, buffer.ended and len(head) == buffer.stop, self._file)
+
+    def read(self) -> None:
+        """Read the whole stream."""
+        self.recognise()
+        buffer = self._buffer
         buffer.start = self.format.start
         self._prepare()
         cut = False

@@ -39,6 +39,28 @@ class Vectors:
         return int(self.rows.shape[1])
 
 
+def local_place(file: str) -> str | None:
+    """Where a local file, named by its path or a URI, is to be written; None for another file system's URI.
+
+    Raises:
+        SentrayError: the name is none of a file, or what has it is no regular file; or no file system has the URI.
+    """
+    path = file
+    if "://" in file:
+        try:
+            filesystem, path = fs.FileSystem.from_uri(file)
+        except (OSError, pa.ArrowException) as error:
+            raise SentrayError(f"{file} cannot be written ({first_line(error)}); choose another --out") from error
+        if not isinstance(filesystem, fs.LocalFileSystem):
+            return None
+    if not os.path.basename(path) or os.path.isdir(path):
+        raise SentrayError(f"{file or 'an empty name'} is a folder; name a file with --out")
+    if os.path.exists(path) and not os.path.isfile(path):
+        # The new file would take its place.
+        raise SentrayError(f"{file} is no regular file; name another with --out")
+    return os.path.realpath(path)
+
+
 def write_vectors(file: str, vectors: Vectors) -> None:
     r"""Write word2vec's text format: `N D\n`, then for each word `word number … number\n`.
 
@@ -52,6 +74,7 @@ def write_vectors(file: str, vectors: Vectors) -> None:
     Raises:
         SentrayError: a word that the format cannot hold, a number that is none, or a place that cannot be written.
     """
+    place = local_place(file)
     for word in vectors.words:
         if not word or _PARTS_FIELDS.search(word):
             raise SentrayError(f"the word {word!r} cannot be written to {file}: white space parts the fields there")
@@ -63,7 +86,7 @@ def write_vectors(file: str, vectors: Vectors) -> None:
             "smaller --learning-rate"
         )
     try:
-        with (_uploaded if "://" in file else _renamed)(file) as stream:
+        with _uploaded(file) if place is None else _renamed(place) as stream:
             stream.write(b"%d %d\n" % vectors.rows.shape)
             step = max(_NUMBERS_AT_ONCE // max(vectors.dimensions, 1), 1)
             for start in range(0, len(vectors.words), step):
@@ -90,8 +113,7 @@ def _decimals(numbers: npt.NDArray[np.float32]) -> Any:
 
 
 @contextlib.contextmanager
-def _renamed(file: str) -> Iterator[IO[bytes]]:
-    path = os.path.abspath(os.path.expanduser(file))
+def _renamed(path: str) -> Iterator[IO[bytes]]:
     folder, base = os.path.split(path)
     half = f"{folder}/.{base}.{uuid.uuid4().hex}"
     os.makedirs(folder, exist_ok=True)

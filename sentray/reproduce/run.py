@@ -14,7 +14,7 @@ from sentray.bench.settings import ReproduceSettings
 from sentray.config import SETTINGS_FILE, Settings, settings_text, write_text
 from sentray.console import Console, count
 from sentray.embeddings.learning import embed
-from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.reading import dimensions_of
 from sentray.errors import SentrayError
 from sentray.reproduce import picture, systems, table
 from sentray.reproduce.phrases import write_phrases
@@ -145,10 +145,10 @@ def _write(folder: Path, rows: list[Row], notes: list[str]) -> None:
 
 def _check_glove(file: str) -> None:
     """Refuse a file that cannot be used before anything is trained."""
-    _, report = read_vectors(file, ())
-    if report.dimensions != systems.GLOVE_DIMENSIONS:
+    dimensions = dimensions_of(file)
+    if dimensions != systems.GLOVE_DIMENSIONS:
         raise SentrayError(
-            f"--glove {file} has vectors of {report.dimensions} dimensions; the tutorials' systems take those of "
+            f"--glove {file} has vectors of {dimensions} dimensions; the tutorials' systems take those of "
             f"{systems.GLOVE_DIMENSIONS}, as in glove.6B.100d.txt"
         )
 

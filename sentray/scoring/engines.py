@@ -133,3 +133,9 @@ def _check_shapes(model: Any, bundle: Bundle) -> None:
             f"the network in {bundle.model_file} maps {taken} to {given}, which does not fit the bundle's "
             f"{bundle.max_length} word ids and {len(bundle.labels)} labels; train the bundle again"
         )
+    rows = [layer.input_dim for layer in model.layers if type(layer).__name__ == "Embedding"]
+    if any(size < bundle.vocabulary.size for size in rows):
+        raise SentrayError(
+            f"the network in {bundle.model_file} has vectors for {min(rows):,} word ids, which does not fit the "
+            f"bundle's {bundle.vocabulary.size:,}; train the bundle again"
+        )

@@ -15,15 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sentray import cluster
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.inspect import Inspection, inspect_block
 from sentray.corpus.vocab import survey, training_rows
-from sentray.embeddings.formats import recognise
-from sentray.embeddings.opening import opened
 from sentray.embeddings.placing import centred, coverage, embedding_matrix
-from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.reading import dimensions_of, read_vectors
 from sentray.errors import SentrayError
 from sentray.models import Architecture
 from sentray.quarantine import QUARANTINE_FILE
@@ -32,9 +31,6 @@ from sentray.text.encoding import Encoder
 from sentray.text.hashing import MOST_BUCKETS, DistinctCodes, HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import dataset
-
-_LOOKED_AT = 1 << 20
-"""Bytes of a file of word vectors that tell what it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +73,14 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
     ids_file = folder / dataset.IDS_FILE
     if settings.encoder == "hash":
         words = HashedWords(settings.buckets)
+        _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
         reviews = _write_reviews(corpus, rules, words, ids_file, console)
         inspection = _checked(reviews.inspection, corpus, folder)
     else:
         inspection, counts = survey(corpus, rules, console)
         inspection = _checked(inspection, corpus, folder)
         words = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
+        _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
         reviews = _write_reviews(corpus, rules, words, ids_file, console)
     longest = int(reviews.lengths.max())
     facts = dataset.Facts(
@@ -116,17 +114,33 @@ def _dimensions(settings: TrainSettings) -> int | None:
     file = settings.embedding
     if file is None:
         return settings.dimensions
-    head = b""
-    with opened(file) as (stream, _):
-        while len(head) < _LOOKED_AT and (more := stream.read(_LOOKED_AT - len(head))):
-            head += more
-    found = recognise(head, len(head) < _LOOKED_AT, file).dimensions
+    found = dimensions_of(file)
     if settings.dimensions not in (None, found):
         raise SentrayError(
             f"the vectors of {file} have {found} numbers, not the {settings.dimensions} of --dimensions; leave it out, "
             "or give another file"
         )
     return found
+
+
+def _require_memory(words: Words, dimensions: int, freeze: bool) -> None:
+    """Refuse word vectors that no machine of the cluster can hold, where none larger can come.
+
+    A training process holds them twice, in the network that is saved and as they are trained, and Adam's two moments.
+    """
+    import ray
+
+    if cluster.resources().grows:
+        return
+    needed = words.size * dimensions * 4 * (2 if freeze else 4)
+    living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    largest = max(node.get("memory", 0) + node.get("object_store_memory", 0) for node in living)
+    if needed > largest:
+        option = "--buckets" if isinstance(words, HashedWords) else "--max-words"
+        raise SentrayError(
+            f"the vectors of {words.size:,} ids with {dimensions:,} numbers each take {needed / 1e9:,.0f} GB in "
+            f"training and the largest machine has {largest / 1e9:,.0f} GB: take fewer {option} or fewer --dimensions"
+        )
 
 
 def _checked(inspection: Inspection, corpus: Corpus, folder: Path) -> Inspection:
@@ -143,12 +157,7 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Path) -> Inspection
         inspection = sum(parts, start=Inspection())
     if inspection.rows:
         pq.write_table(inspection.bad, folder / QUARANTINE_FILE)
-    try:
-        inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
-    except SentrayError:
-        # The rows set aside stay to be looked at; the ids may be gigabytes.
-        (folder / dataset.IDS_FILE).unlink(missing_ok=True)
-        raise
+    inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
     return inspection
 
 

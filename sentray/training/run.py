@@ -96,6 +96,8 @@ def _prepare(settings: TrainSettings, architecture: models.Architecture, work: P
     try:
         prepare(settings, architecture, work / DATASET, console)
     except SentrayError:
+        # The rows set aside stay to be looked at; the ids may be gigabytes.
+        (work / DATASET / dataset.IDS_FILE).unlink(missing_ok=True)
         if not (work / DATASET / QUARANTINE_FILE).exists():
             shutil.rmtree(work)
         raise

@@ -135,7 +135,8 @@ class Trainer:
         Raises:
             RuntimeError: The workers' weights differ.
         """
-        digest = hashlib.sha256()
+        # What is frozen is no part of the state.
+        digest = hashlib.sha256(self.network.embedding.weights.data if self.network.frozen else b"")
         for name, values in sorted(self.network.state().items()):
             digest.update(name.encode())
             digest.update(values.data)

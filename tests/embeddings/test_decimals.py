@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sentray.embeddings.decimals import read_decimals
+from sentray.embeddings.decimals import is_decimal, read_decimals
+from sentray.embeddings.formats import NUMBER
 
 DECIMALS = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr),
@@ -17,6 +18,10 @@ DECIMALS = st.one_of(
 )
 
 
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode() + b"\n" + bytes(64), np.uint8)
+
+
 def _next_to_middle(bits: int, steps: int) -> float:
     lower, upper = np.array([bits, bits + 1], np.uint32).view(np.float32).astype(np.float64)
     middle = np.array([(lower + upper) / 2])
@@ -25,7 +30,7 @@ def _next_to_middle(bits: int, steps: int) -> float:
 
 def _read(text: str, count: int) -> np.ndarray | None:
     """The numbers of a text, None where they are left to Python."""
-    content = np.frombuffer(text.encode() + b"\n" + bytes(64), np.uint8)
+    content = _bytes(text)
     numbers = np.full(count, 77, np.float32)
     start = content.ctypes.data
     return numbers if read_decimals(start, start + len(text), count, numbers.ctypes.data) else None
@@ -59,3 +64,13 @@ def test_plain_decimals_are_not_left_to_python(text: str) -> None:
 )  # fmt: skip
 def test_others_are_left_to_python(text: str) -> None:
     assert _read(text, 1) is None
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.one_of(DECIMALS, st.text("0123456789.+-eE_ ", max_size=8)))
+@example("12345678901234567890")
+@example("1e-99")
+def test_every_decimal_is_known_as_one(text: str) -> None:
+    content = _bytes(text)
+    start = content.ctypes.data
+    assert is_decimal(start, start + len(text)) == (NUMBER.fullmatch(text.encode()) is not None)

@@ -38,6 +38,8 @@ def among_good(row: bytes, end: bytes = b"\n") -> bytes:
         (b"bad 1 2", "too few numbers"),
         (b"bad 1 2 3 4", "too many numbers"),
         (b"bad 1 and 2 3 4", "too many numbers"),
+        (b"bad 123456789012345678901 1 2 3", "too many numbers"),
+        (b"bad 1e-40 1 2 3", "too many numbers"),
         (b"bad", "too few numbers"),
         (b" 1 2 3", "too few numbers"),
         (b"b\xffd 1 2 3", "a word that is not UTF-8"),
@@ -152,6 +154,7 @@ def test_damaged_binary_rows(tmp_path: Path) -> None:
         (b"\n \r\n", "begins with nothing but white space"),
         (b"5 3\n", "bad rows of 5"),
         (b"0 3\n", "only a header"),
+        (b"5 3", "bad rows of 5"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer.*lfs pull"),
         (b"<!DOCTYPE html>\n<html><body>404 not found</body></html>\n", "a web page"),
         (b"\n<html>\n<p>1 2 3</p>\n</html>", "a web page"),
@@ -260,7 +263,7 @@ def _expected(text: bytes, dimensions: int) -> tuple[dict[bytes, list[float]], C
         try:
             if len(fields) <= dimensions:
                 raise ValueError("an end in the middle" if place == len(lines) - 1 else "too few numbers")
-            if any(re.fullmatch(rb"[+-]?[0-9.]*[0-9][0-9.]*", field) for field in fields[1:-dimensions]):
+            if any(NUMBER.fullmatch(field) and field != b"nan" for field in fields[1:-dimensions]):
                 raise ValueError("too many numbers")
             try:
                 word[0].decode()

@@ -260,7 +260,25 @@ def test_what_cannot_work_is_refused_before_the_corpus_is_read(corpus: Path, tmp
     refused("is a folder; name a file with --out", out=str(tmp_path))
     refused("cannot be written", out=str(corpus / "vectors.txt"))
     refused("cannot be written", out="ftp://host/vectors.txt")
+    refused("an empty name is a folder", out="")
+    refused("new/ is a folder", out=f"{tmp_path}/new/")
     refused("--seed 4294967296 is too large", seed=2**32)
+    refused("--dimensions 100001 is too large; take 100000 at most", dimensions=100_001)
+
+
+def test_vectors_that_do_not_fit_in_memory_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SentrayError, match=r"words of 1000000000000 numbers do not fit in memory"):
+        vectors_of(prepared(tmp_path / "sentences", reviews(5)), dimensions=10**12)
+
+
+def test_sentences_of_a_killed_run_are_removed_by_the_next_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / ".sentray-embed-killed").mkdir()
+    (tmp_path / ".sentray-embed-killed" / "000000.txt").write_text("good film")
+    with learning._scratch(str(tmp_path / "a.txt")) as first:
+        assert list(tmp_path.iterdir()) == [first]
+        with learning._scratch(str(tmp_path / "b.txt")) as second:
+            assert set(tmp_path.iterdir()) == {first, second}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_tutorials_corpus_gives_the_tutorials_figures(

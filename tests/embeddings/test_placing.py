@@ -42,7 +42,8 @@ def test_a_full_coverage_names_none_and_counts_may_lack() -> None:
 @pytest.mark.parametrize("oov", ["zero", "random", "mean"])
 def test_places_each_vector_at_its_word(oov: str) -> None:
     matrix = embedding_matrix(WORDS, 6, VECTORS, oov, seed=0)  # type: ignore[arg-type]
-    assert (matrix.dtype, matrix.shape) == (np.float32, (6, 2))
+    assert matrix.dtype == np.float32
+    assert matrix.shape == (6, 2)
     assert matrix[[0, 1, 4]].tolist() == [[0, 0], [0, 1], [3, 4]]
 
 

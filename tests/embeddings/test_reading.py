@@ -126,6 +126,22 @@ def test_the_row_may_be_larger_than_what_is_read_at_once(tmp_path: Path) -> None
         assert same(read_vectors(str(tmp_path / name))[0], vectors.words, vectors.rows)
 
 
+def test_few_rows_may_be_long(tmp_path: Path) -> None:
+    vectors = Vectors(["a", "b"], np.random.default_rng(0).normal(size=(2, 30_000)).astype(np.float32))
+    write_vectors(str(tmp_path / "vectors.txt"), vectors)
+    text = (tmp_path / "vectors.txt").read_bytes()
+    (tmp_path / "glove.txt").write_bytes(text[text.index(b"\n") + 1 :])
+    for name in ("vectors.txt", "glove.txt"):
+        assert same(read_vectors(str(tmp_path / name))[0], vectors.words, vectors.rows)
+
+
+def test_binary_numbers_may_be_without_control_characters(tmp_path: Path) -> None:
+    vectors = Vectors(["a"], np.array([[0.8123458, -1.7123459]], np.float32))
+    assert min(vectors.rows.tobytes()) > 0x1F
+    (tmp_path / "vectors.bin").write_bytes(binary(vectors))
+    assert same(read_vectors(str(tmp_path / "vectors.bin"))[0], vectors.words, vectors.rows)
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "words", "rows"),
     [

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 
+from sentray.embeddings import vectors as module
 from sentray.embeddings.reading import read_vectors
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
@@ -36,9 +37,30 @@ def test_every_bit_comes_back_also_where_float64_lies_between(tmp_path: Path) ->
     assert theirs.vectors.tobytes() == ours.rows.tobytes() == rows.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("", "an empty name is a folder"), ("new/", "new/ is a folder"), (".", "is a folder")]
+)
+def test_a_folder_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SentrayError, match=told):
+        write_vectors(name, _vectors([1, 2]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_is_not_replaced_and_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to("/dev/null")
+    with pytest.raises(SentrayError, match="is no regular file"):
+        write_vectors(str(tmp_path / "null"), _vectors([1, 2]))
+    (tmp_path / "old").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "old")
+    write_vectors(str(tmp_path / "link"), _vectors([1, 2]))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "old").read_text() == "1 2\nword0 1 2\n"
+
+
 def test_an_uri_is_written_too(tmp_path: Path) -> None:
-    write_vectors(f"file://{tmp_path}/vectors.txt", _vectors([1, 2]))
-    assert (tmp_path / "vectors.txt").read_text() == "1 2\nword0 1 2\n"
+    write_vectors(f"file://{tmp_path}/new/vectors.txt", _vectors([1, 2]))
+    assert (tmp_path / "new" / "vectors.txt").read_text() == "1 2\nword0 1 2\n"
 
 
 @pytest.mark.parametrize("word", ["", "two words", "a\tb", "a\nb", "a\r"])
@@ -69,3 +91,11 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_vectors(str(tmp_path / "taken" / "vectors.txt"), _vectors([1]))
     with pytest.raises(SentrayError, match="cannot be written"):
         write_vectors("nosuch://vectors.txt", _vectors([1]))
+    with pytest.raises(SentrayError, match="is a folder"):
+        write_vectors(f"file://{tmp_path}", _vectors([1]))
+
+
+def test_another_file_system_gets_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "local_place", lambda _: None)
+    write_vectors(f"file://{tmp_path}/vectors.txt", _vectors([1, 2]))
+    assert (tmp_path / "vectors.txt").read_text() == "1 2\nword0 1 2\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sentray import bundle
+from sentray import bundle, models
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
 from sentray.scoring.engines import BATCH, KerasEngine, choose, load_engine
@@ -67,6 +67,13 @@ def test_refuses_a_network_of_another_shape(make_bundle) -> None:
     long.model_file.write_bytes(short.model_file.read_bytes())
     with pytest.raises(SentrayError, match="does not fit the bundle's 30 word ids"):
         Scorer(bundle.update(long), "keras")
+
+
+def test_refuses_a_network_with_fewer_ids_than_words(make_bundle) -> None:
+    made: Bundle = make_bundle()
+    models.architecture("tutorial-cnn").build(made.vocabulary.size - 1, made.max_length, 2).save(made.model_file)
+    with pytest.raises(SentrayError, match="does not fit the bundle's"):
+        Scorer(bundle.update(made), "keras")
 
 
 def test_refuses_code_hidden_in_a_network(make_bundle, tmp_path: Path) -> None:

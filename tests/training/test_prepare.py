@@ -105,7 +105,7 @@ def test_hashing_meets_bad_rows_as_listing_does(tmp_path: Path) -> None:
     assert reasons == ["null_text", "unknown_label"]
     with pytest.raises(SentrayError, match=r"more than --max-bad-rows 0\.1 allows"):
         prepared(tmp_path / "reviews.parquet", tmp_path / "refused", encoder="hash", max_bad_rows=0.1)
-    assert [path.name for path in (tmp_path / "refused").iterdir()] == ["quarantine.parquet"]
+    assert (tmp_path / "refused" / "quarantine.parquet").exists()
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -123,6 +123,22 @@ def test_hashing_refuses_what_cannot_be_learnt(
     with pytest.raises(SentrayError, match=message):
         prepared(tmp_path / "reviews.parquet", tmp_path / "set", encoder="hash")
     assert not dataset.exists(tmp_path / "set")
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"encoder": "hash", "buckets": 2**31 - 1, "dimensions": 1000}, r"^the vectors of .* fewer --buckets or"),
+        ({"dimensions": 10**11}, r"^the vectors of 8 ids .* fewer --max-words or fewer --dimensions$"),
+    ],
+)
+def test_more_vectors_than_memory_are_refused_before_reviews_are_encoded(
+    reviews: Path, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SentrayError, match=message):
+        prepared(reviews, tmp_path / "set", **values)
+    assert not (tmp_path / "set" / IDS_FILE).exists()
 
 
 @pytest.mark.usefixtures("ray_session")

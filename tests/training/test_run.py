@@ -174,6 +174,25 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"embedding": "foreign.txt"}, "none of the vocabulary's 454 words has a vector"),
+        ({"encoder": "hash", "cleaning": "reviews", "min_token_length": 99}, "cleaning leaves no word"),
+    ],
+)
+def test_a_refused_corpus_leaves_only_the_rows_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("foreign.txt").write_text("zzqx 1 2 3\n")
+    with pytest.raises(SentrayError, match=message):
+        train(settings(tmp_path / "model", **values), Notes())
+    left = [path.name for path in (work_folder(tmp_path / "model") / "dataset").iterdir()]
+    assert left == ["quarantine.parquet"]
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
     ("model", "values"),
     [
         ("embedding-mlp", {"encoder": "hash", "buckets": 500, "workers": 2}),

@@ -1,6 +1,8 @@
 """One worker's epochs, restarts and replica check, without Ray."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,10 +103,7 @@ def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("seeds", [(3, 3), (3, 4)])
 def test_replicas_are_compared_to_the_last_bit(dataset: TrainingSet, tmp_path: Path, seeds: tuple[int, int]) -> None:
-    listeners = [listen("127.0.0.1") for _ in seeds]
-    peers = Peers.meet([listener.getsockname() for listener in listeners])
-    with ThreadPoolExecutor(2) as pool:
-        exchanges = list(pool.map(lambda rank: Exchange(rank, peers, listeners[rank]), range(2)))
+    with pair() as (pool, exchanges):
         trainers = [
             Trainer(job(tmp_path), dataset, exchange, seed) for exchange, seed in zip(exchanges, seeds, strict=True)
         ]
@@ -112,8 +111,35 @@ def test_replicas_are_compared_to_the_last_bit(dataset: TrainingSet, tmp_path: P
             list(pool.map(lambda trainer: list(trainer.epoch(0)), trainers))
             assert len(set(pool.map(Trainer.check_replicas, trainers))) == 1
         else:
-            for outcome in [pool.submit(trainer.check_replicas) for trainer in trainers]:
-                with pytest.raises(RuntimeError, match="weights differ"):
-                    outcome.result()
+            assert_unlike(pool, trainers)
+
+
+def test_replicas_with_other_frozen_vectors_are_noticed(dataset: TrainingSet, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(21, 4)).astype(np.float32)
+    other = vectors.copy()
+    other[7, 2] = np.nextafter(other[7, 2], np.float32(9))
+    with pair() as (pool, exchanges):
+        frozen = job(tmp_path, freeze=True)
+        same = [Trainer(frozen, replace(dataset, vectors=vectors), exchange, 3) for exchange in exchanges]
+        list(pool.map(lambda trainer: list(trainer.epoch(0)), same))
+        assert len(set(pool.map(Trainer.check_replicas, same))) == 1
+        given = zip((vectors, other), exchanges, strict=True)
+        assert_unlike(pool, [Trainer(frozen, replace(dataset, vectors=mine), exchange, 3) for mine, exchange in given])
+
+
+@contextmanager
+def pair() -> Iterator[tuple[ThreadPoolExecutor, list[Exchange]]]:
+    """Two connected exchanges, and a thread for each."""
+    listeners = [listen("127.0.0.1") for _ in range(2)]
+    peers = Peers.meet([listener.getsockname() for listener in listeners])
+    with ThreadPoolExecutor(2) as pool:
+        exchanges = list(pool.map(lambda rank: Exchange(rank, peers, listeners[rank]), range(2)))
+        yield pool, exchanges
     for exchange in exchanges:
         exchange.close()
+
+
+def assert_unlike(pool: ThreadPoolExecutor, trainers: list[Trainer]) -> None:
+    for outcome in [pool.submit(trainer.check_replicas) for trainer in trainers]:
+        with pytest.raises(RuntimeError, match="weights differ"):
+            outcome.result()
