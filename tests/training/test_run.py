@@ -176,7 +176,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"embedding": "foreign.txt"}, "none of the vocabulary's 454 words has a vector"),
+        ({"embedding": "foreign.txt"}, "none of the vocabulary's 45. words has a vector"),
         ({"encoder": "hash", "cleaning": "reviews", "min_token_length": 99}, "cleaning leaves no word"),
     ],
 )
