@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import re
 import tomllib
 import types
 from collections.abc import Callable, Collection, Mapping
@@ -17,6 +18,9 @@ from sentray.config import Settings
 from sentray.errors import SentrayError
 
 S = TypeVar("S", bound=Settings)
+
+_SECRET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*:[^/?#]*@")
+"""User and password before the host of a URI."""
 
 
 class UsageError(SentrayError):
@@ -58,10 +62,26 @@ def resolve(model: type[S], given: Mapping[str, Any], config: str | None = None)
         UsageError: A value is missing or not valid, a key is unknown, or the file cannot be read.
     """
     from_file = _read(model, config) if config is not None else {}
+    _refuse_secrets(model, {**from_file, **given})
     try:
         return model.model_validate({**from_file, **given})
     except ValidationError as error:
         raise UsageError(_sentence(model, error, from_file.keys() - given, config)) from None
+
+
+def _refuse_secrets(model: type[Settings], values: Mapping[str, Any]) -> None:
+    """Refuse a URI with a password, before it stands in logs, results and the list of processes for long.
+
+    Raises:
+        UsageError: There is one; the sentence does not repeat it.
+    """
+    for name, value in values.items():
+        texts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(text, str) and _SECRET.match(text) for text in texts):
+            raise UsageError(
+                f"{option_name(model, name)} has a key in its URI, which would stay in logs and results: leave it out, "
+                "and give it to the file system, such as by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
 
 
 def option_name(model: type[Settings], name: str) -> str:

@@ -166,3 +166,20 @@ def test_every_setting_is_described_and_has_an_option_of_its_own(model: type[Set
     assert len(set(names)) == len(names)
     assert all(field.description for field in model.model_fields.values())
     assert all(not model.model_fields[name].is_required() for name in model.unused)
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, in_file: bool) -> None:
+    secret = {"corpus": "s3://AKIA:hush%2Fhush@bucket/reviews?region=us-west-2"}
+    config = tmp_path / "c.json"
+    config.write_text(json.dumps(secret))
+    with pytest.raises(UsageError, match="CORPUS has a key in its URI") as error:
+        resolve(TrainSettings, {"out": "o"} if in_file else {"out": "o", **secret}, str(config) if in_file else None)
+    assert "hush" not in str(error.value)
+    with pytest.raises(UsageError, match="--keep has a key"):
+        resolve(ScoreSettings, {"bundle": "b", "input": "i", "out": "o", "keep": ["a", "s3://me:hush@b"]})
+
+
+def test_other_addresses_are_no_passwords() -> None:
+    for corpus in ("s3://bucket/a:b@c", "gs://bucket/x@y", "file:///a:b@c", "C:@x", "synthetic:5?seed=2"):
+        assert resolve(TrainSettings, {"corpus": corpus, "out": "o"}).corpus == corpus
