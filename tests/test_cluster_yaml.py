@@ -1,5 +1,6 @@
-"""The configuration for `ray up` is one that Ray accepts, and keeps the promises of its comments."""
+"""The configurations for `ray up`, on AWS and as its comments say for Google Cloud, are ones that Ray accepts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,16 @@ import yaml
 FILE = Path(__file__).resolve().parents[1] / "cluster.yaml"
 
 
-@pytest.fixture
-def config() -> dict[str, Any]:
-    return yaml.safe_load(FILE.read_text())
+@pytest.fixture(params=["aws", "gcp"])
+def config(request: pytest.FixtureRequest) -> dict[str, Any]:
+    text = FILE.read_text()
+    parsed = yaml.safe_load(text)
+    if request.param == "gcp":
+        # The sections that stand commented out behind the last uncommented one, after their introduction.
+        commented = text[re.search(r"^# Google Cloud:(.*\n)+?#\n", text, re.MULTILINE).end() :]  # type: ignore[union-attr]
+        parsed |= yaml.safe_load(re.sub("^# ?", "", commented, flags=re.MULTILINE))
+    assert parsed["provider"]["type"] == request.param
+    return parsed
 
 
 def test_passes_rays_own_validator(config: dict[str, Any]) -> None:
@@ -26,7 +34,10 @@ def test_head_does_no_work_and_workers_start_from_zero(config: dict[str, Any]) -
     kinds = config["available_node_types"]
     assert kinds[config["head_node_type"]]["resources"] == {"CPU": 0}
     assert [kinds[kind]["min_workers"] for kind in ("cpu_worker", "gpu_worker")] == [0, 0]
-    assert kinds["cpu_worker"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    if config["provider"]["type"] == "aws":
+        assert kinds["cpu_worker"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    else:
+        assert kinds["cpu_worker"]["node_config"]["scheduling"] == [{"preemptible": True}]
 
 
 def test_every_node_asks_for_the_token_and_the_dashboard_is_not_exposed(config: dict[str, Any]) -> None:
