@@ -31,7 +31,7 @@ MANIFEST = "bundle.json"
 MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
 GOLDEN = "golden.json"
-FOLDED = "folded.json"
+FOLDED, FOLDED_WEIGHTS = "folded.json", "folded.npz"
 ENGINE_FILES = "folded.*"
 """Weights prepared for engines other than Keras; part of the bundle where they are present."""
 

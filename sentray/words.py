@@ -12,7 +12,7 @@ from pyarrow import csv, fs
 
 from sentray import bundle as bundles
 from sentray import models
-from sentray.bundle import Bundle
+from sentray.bundle import FOLDED_WEIGHTS, Bundle
 from sentray.config import (
     SETTINGS_FILE,
     WordsSettings,
@@ -28,8 +28,8 @@ from sentray.text.vocabulary import Vocabulary
 
 Floats = npt.NDArray[np.float32]
 
-FOLDED_WEIGHTS, FOLDED_EMBEDDING = "folded.npz", "embedding"
-"""Where the folded engine's files have the words' vectors."""
+FOLDED_EMBEDDING = "embedding"
+"""What the folded engine's weights call the words' vectors."""
 
 VECTORS_TABLE, METADATA = "vectors.tsv", "metadata.tsv"
 

@@ -31,7 +31,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from sentray.bundle import FOLDED, Bundle
+from sentray.bundle import FOLDED, FOLDED_WEIGHTS, Bundle
 from sentray.errors import SentrayError
 from sentray.scoring.vectors import LANES, dense, pool
 from sentray.text.encoding import Encoded
@@ -40,7 +40,6 @@ Floats = NDArray[np.float32]
 Activation = Literal["linear", "relu", "tanh", "sigmoid", "softmax", "normalize"]
 """What follows a dense layer; `normalize` brings a review's values to mean 0 and variance 1 (Ba et al. 2016)."""
 
-WEIGHTS_FILE = "folded.npz"
 _FOLD_ROWS = 4096
 _Key = tuple[tuple[int, ...], bytes]
 
@@ -101,7 +100,7 @@ def pack(spec: Spec, weights: Mapping[str, Floats]) -> dict[str, bytes]:
     """
     arrays = io.BytesIO()
     np.savez(arrays, **{name: np.asarray(value, np.float32) for name, value in weights.items()})  # type: ignore[arg-type]
-    return {FOLDED: (json.dumps(asdict(spec), indent=1) + "\n").encode(), WEIGHTS_FILE: arrays.getvalue()}
+    return {FOLDED: (json.dumps(asdict(spec), indent=1) + "\n").encode(), FOLDED_WEIGHTS: arrays.getvalue()}
 
 
 class FoldedEngine:
@@ -125,7 +124,7 @@ class FoldedEngine:
             branches = tuple(Branch(**branch) for branch in values["branches"])
             # Bundles that know nothing of normalizing have no epsilon.
             self._spec = Spec(**values | {"branches": branches, "activations": tuple(values["activations"])})
-            with np.load(bundle.path / WEIGHTS_FILE, allow_pickle=False) as stored:
+            with np.load(bundle.path / FOLDED_WEIGHTS, allow_pickle=False) as stored:
                 weights = {name: stored[name] for name in stored.files}
             tables: dict[_Key, NDArray[Any]] = {}
             self._branches = [_Folded(self._spec, number, weights, tables, half) for number in range(len(branches))]
