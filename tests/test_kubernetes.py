@@ -8,7 +8,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import ray
 import typer
 import yaml
 
@@ -107,4 +106,6 @@ def test_a_lost_job_is_tried_again_and_a_finished_one_goes(file: Path) -> None:
 
 
 def test_has_the_ray_that_the_project_asks_for(file: Path) -> None:
+    import ray
+
     assert job(file)["rayClusterSpec"]["rayVersion"].split(".")[:2] == ray.__version__.split(".")[:2]

@@ -4,8 +4,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from ray._private.runtime_env.packaging import create_package
-
 ROOT = Path(__file__).resolve().parents[1]
 MOST_BYTES = 1_500_000
 
@@ -24,6 +22,9 @@ KEPT_HERE = (
 
 
 def test_the_upload_is_small_and_holds_the_program_alone(tmp_path: Path) -> None:
+    # Here and not above: what imports Ray while tests are collected keeps `sentray.cluster` from setting the address.
+    from ray._private.runtime_env.packaging import create_package
+
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in ("sentray", "jobs"):
