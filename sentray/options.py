@@ -174,14 +174,9 @@ def _default(field: FieldInfo) -> str:
         return " (required)"
     if field.default is None or field.default == ():
         return ""
-    value = (
-        field.default
-        if not isinstance(field.default, bool)
-        else "on"
-        if field.default
-        else _extra(field).get("off", "off")
-    )
-    return f" (default {value})"
+    if isinstance(field.default, bool):
+        return f" (default {'on' if field.default else _extra(field).get('off', 'off')})"
+    return f" (default {field.default})"
 
 
 def _offered_fields(model: type[Settings]) -> dict[str, FieldInfo]:
