@@ -13,18 +13,13 @@ from pyarrow import csv, fs
 from sentray import bundle as bundles
 from sentray import models
 from sentray.bundle import FOLDED_WEIGHTS, Bundle
-from sentray.config import (
-    SETTINGS_FILE,
-    WordsSettings,
-    settings_text,
-    write_settings_beside,
-    write_text,
-)
+from sentray.config import WordsSettings
 from sentray.console import Console, count
 from sentray.corpus.files import first_line
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
 from sentray.text.vocabulary import Vocabulary
+from sentray.writing import SETTINGS_FILE, settings_text, write_settings_beside, write_text
 
 Floats = npt.NDArray[np.float32]
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from sentray import cluster
-from sentray.config import EmbedSettings, write_settings_beside
+from sentray.config import EmbedSettings
 from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.files import first_line
@@ -35,6 +35,7 @@ from sentray.embeddings.vectors import Vectors, local_place, write_vectors
 from sentray.errors import SentrayError
 from sentray.text.cleaning import rules_from
 from sentray.text.vocabulary import Vocabulary
+from sentray.writing import write_settings_beside
 
 _POLL_SECONDS = 0.5
 _SEEDS = 2**32

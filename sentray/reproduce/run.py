@@ -11,7 +11,7 @@ from typing import Any
 
 from sentray import bundle, cluster
 from sentray.bench.settings import ReproduceSettings
-from sentray.config import SETTINGS_FILE, Settings, settings_text, write_text
+from sentray.config import Settings
 from sentray.console import Console, count
 from sentray.embeddings.learning import embed
 from sentray.embeddings.reading import dimensions_of
@@ -21,6 +21,7 @@ from sentray.reproduce.phrases import write_phrases
 from sentray.reproduce.systems import GLOVE, Recipe, System
 from sentray.reproduce.table import Row, Run
 from sentray.training.run import HISTORY_FILE, METRICS_FILE, RESUMABLE, train
+from sentray.writing import SETTINGS_FILE, settings_text, write_text
 
 TABLE_FILE, FIGURES_FILE, PICTURE_FILE = "reproduce.md", "reproduce.json", "reproduce.png"
 _PHRASES_FILE = "phrases.jsonl"

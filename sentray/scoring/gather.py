@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sentray.folder import Folder
 from sentray.quarantine import QUARANTINE_SCHEMA
-from sentray.scoring.folder import Folder
 from sentray.scoring.ledger import QUARANTINE, STAGED, Gathered, Ledger, Part, parquet_options, partition_of
 
 ROW_GROUP = 122_880

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
-from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
+from sentray.config import ScoreSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Rows
 from sentray.corpus.readers import read_shard
@@ -29,6 +29,7 @@ from sentray.scoring.pool import Lost, Pool, died
 from sentray.scoring.progress import Progress
 from sentray.scoring.reading import duplicates, files_of
 from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
+from sentray.writing import SETTINGS_FILE, settings_text
 
 _FIRST_FILES = 1000
 """Among so many files one must have a row that tells what columns there are."""

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sentray.errors import SentrayError
-from sentray.scoring.folder import Folder
+from sentray.folder import Folder
 from sentray.scoring.plans import OWN
 
 LEASE = f"{OWN}/lease.json"

@@ -25,9 +25,9 @@ import pyarrow as pa
 
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.folder import HALF_WRITTEN, Folder
 from sentray.quarantine import QUARANTINE_FILE as QUARANTINE
 from sentray.scoring import plans
-from sentray.scoring.folder import HALF_WRITTEN, Folder
 from sentray.scoring.plans import OWN, Stored
 from sentray.scoring.records import Gathered, Header, Part, Record
 from sentray.scoring.segments import CURE, CommitLog, merge, named_files, newest_first

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from sentray.corpus import shards
 from sentray.corpus.source import Format, Source
 from sentray.errors import SentrayError
-from sentray.scoring.folder import Folder
+from sentray.folder import Folder
 from sentray.scoring.records import Header
 
 OWN = "_sentray"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sentray.scoring.folder import Folder
+from sentray.folder import Folder
 from sentray.scoring.records import Gathered, Record
 
 T = TypeVar("T")

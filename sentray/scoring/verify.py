@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentray.config import SETTINGS_FILE, VerifySettings
+from sentray.config import VerifySettings
 from sentray.console import Console, count
 from sentray.corpus.files import first_line
 from sentray.corpus.source import resolve
@@ -23,6 +23,7 @@ from sentray.scoring.gather import read_part
 from sentray.scoring.ledger import QUARANTINE, SCORES, STAGED, SUMMARY, Ledger, Part, Record, partition_of
 from sentray.scoring.plans import OWN, Stored, load_files, load_plan
 from sentray.scoring.tiling import tiling_faults
+from sentray.writing import SETTINGS_FILE
 
 MOST_SHOWN = 20
 AGAIN = "run the same score command again"

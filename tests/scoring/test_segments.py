@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from sentray.folder import Folder
 from sentray.scoring import segments
-from sentray.scoring.folder import Folder
 from sentray.scoring.records import Record
 from sentray.scoring.segments import CommitLog
 

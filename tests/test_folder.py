@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from sentray.errors import SentrayError
-from sentray.scoring.folder import Folder
+from sentray.folder import Folder
 
 
 def test_says_what_it_cannot_write(tmp_path: Path) -> None:
