@@ -13,10 +13,11 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from sentray import __version__, cluster, options
+from sentray import __version__, cluster, options, watchdog
 from sentray.bench.settings import BenchScoreSettings, BenchTrainSettings, BenchVectorsSettings, ReproduceSettings
 from sentray.config import (
     CheckSettings,
+    ClusterSettings,
     EmbedSettings,
     EvaluateSettings,
     PredictSettings,
@@ -27,11 +28,10 @@ from sentray.config import (
     VerifySettings,
     VocabSettings,
     WordsSettings,
-    write_settings_beside,
-    write_text,
 )
 from sentray.console import Console
 from sentray.errors import SentrayError
+from sentray.writing import write_settings_beside, write_text
 
 S = TypeVar("S", bound=Settings)
 
@@ -189,7 +189,7 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
             console.error(f"{error.filename} cannot be made or written ({error.strerror}); choose another --out")
             raise SystemExit(USER_ERROR) from None
         try:
-            with console.quiet(log, verbose):
+            with console.quiet(log, verbose), _watched(settings, console):
                 work(settings, console)
         # Ray Train answers Ctrl-C by ending the process; no verb of ours does.
         except (KeyboardInterrupt, SystemExit):
@@ -202,6 +202,13 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
             raise SystemExit(USER_ERROR) from None
         except Exception as error:
             _report(error, console, log, verbose)
+
+
+def _watched(settings: Settings, console: Console) -> contextlib.AbstractContextManager[None]:
+    """Watch over a verb that works on a cluster, and leave the others alone."""
+    if isinstance(settings, ClusterSettings):
+        return watchdog.watch(console, settings.stall_timeout)
+    return contextlib.nullcontext()
 
 
 def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoReturn:

@@ -6,9 +6,11 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sentray.console import count
@@ -18,6 +20,10 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
 
 # Ray reads this when it is imported: "0" makes a local cluster use the loopback address on Linux too.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+_ANSWER_SECONDS = 60.0
+"""What a node gets to start a process and look for a file; the run does not wait longer for a busy one."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,57 @@ def place(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources
             "by side: take fewer --workers"
         )
     return Placement(workers, cpus_each, gpus_each, left)
+
+
+def require_shared(folder: Path, option: str = "--out") -> None:
+    """Check that every node of the connected cluster sees a local folder as this process does.
+
+    Nodes that the autoscaler adds later are not there to be asked.
+
+    Args:
+        folder: A folder, made where there is none.
+        option: How the user named it.
+
+    Raises:
+        SentrayError: Some node does not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    others = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    others.pop(here, None)
+    if not others:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
+        seen = {
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                mark.name
+            ): address
+            for node, address in others.items()
+        }
+        answered, _ = ray.wait(list(seen), num_returns=len(seen), timeout=_ANSWER_SECONDS)
+        blind = sorted({seen[answer] for answer in answered if not _answer(ray, answer)})
+    if blind:
+        raise SentrayError(
+            f"{option} {folder} is a folder of this machine, and {count(len(blind), 'node')} of the cluster "
+            f"({', '.join(blind[:3])}{', …' if len(blind) > 3 else ''}) cannot see it: choose a place that all nodes "
+            "share, such as s3://BUCKET/… or a mounted folder"
+        )
+
+
+def _sees(path: str) -> bool:
+    return os.path.exists(path)
+
+
+def _answer(ray: Any, answer: Any) -> bool:
+    """What a node answered; one that died with the question is no longer to be asked."""
+    try:
+        return bool(ray.get(answer))
+    except ray.exceptions.RayError:
+        return True
 
 
 def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:

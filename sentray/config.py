@@ -1,12 +1,9 @@
 """Settings of every verb: a validated model each, from which command line and config file are read."""
 
-import json
-from pathlib import Path
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from sentray.errors import SentrayError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 
 class Settings(BaseModel):
@@ -85,10 +82,49 @@ class ClusterSettings(Settings):
         default=None,
         description="HOST:PORT of a running Ray cluster; RAY_ADDRESS or a local one where not given",
     )
+    stall_timeout: Annotated[int, Field(ge=0)] = Field(
+        default=1800, description="seconds without any progress after which the run ends with an error; 0 for never"
+    )
+    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
+
+
+class PoolSettings(ClusterSettings):
+    """How many processes share the work."""
+
     workers: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="processes that work at the same time; one for each CPU where not given"
     )
-    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
+
+
+class WorkerRange(BaseModel):
+    """How many workers a run takes: a number, or any from `least` to `most`, written `1:4`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    least: int
+    most: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        if not isinstance(value, int | str):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})(?::([0-9]{1,6}))?", str(value))
+        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= least <= most:
+            raise ValueError("a number of workers from 1 on, or the least and the most of them, such as 1:4")
+        return {"least": least, "most": most}
+
+    @model_serializer
+    def _written(self) -> int | str:
+        return self.most if self.fixed else str(self)
+
+    def __str__(self) -> str:
+        return str(self.most) if self.fixed else f"{self.least}:{self.most}"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is one number."""
+        return self.least == self.most
 
 
 class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
@@ -100,9 +136,16 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
         default="tutorial-cnn",
         description="network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
     )
-    workers: Annotated[int, Field(ge=1)] = Field(default=1, description="data-parallel training processes")
+    workers: WorkerRange = Field(
+        default=WorkerRange(least=1, most=1),
+        description="data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
+    )
     cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
     gpu: bool = Field(default=False, description="give each training process one GPU")
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="numbers to multiply with; bf16 is faster on GPUs, weights stay in float32"
+    )
+    jit: bool = Field(default=False, description="compile the training step with XLA")
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
     batch_size: Annotated[int, Field(ge=1)] = Field(default=32, description="reviews a step, all workers together")
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="step size of Adam")
@@ -170,7 +213,7 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
         return next((f"--{name.replace('_', '-')}" for name in changed), None)
 
 
-class EvaluateSettings(CorpusSettings, ClusterSettings):
+class EvaluateSettings(CorpusSettings, PoolSettings):
     """Measure a bundle on labelled reviews."""
 
     bundle: str = argument("folder or URL of the bundle")
@@ -183,7 +226,7 @@ class EvaluateSettings(CorpusSettings, ClusterSettings):
     json_file: str | None = Field(default=None, alias="json", description="file to write the metrics to")
 
 
-class ScoreSettings(CorpusSettings, ClusterSettings):
+class ScoreSettings(CorpusSettings, PoolSettings):
     """Score reviews and write Parquet."""
 
     unused = frozenset({"label_column", "split_column", "test_fraction"})
@@ -228,21 +271,21 @@ class PredictSettings(Settings):
     verbose: bool = Field(default=False, description="show what TensorFlow prints, else it goes to the log")
 
 
-class CheckSettings(CorpusSettings, ClusterSettings):
+class CheckSettings(CorpusSettings, PoolSettings):
     """Look at a corpus before training: rows, labels, lengths, duplicates, overlap of train and test."""
 
     corpus: str = argument("reviews, as for train")
     json_file: str | None = Field(default=None, alias="json", description="file to write the report to")
 
 
-class VocabSettings(CorpusSettings, TextSettings, ClusterSettings):
+class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
     """Count the words of a corpus's training reviews and write the vocabulary, a word a line."""
 
     corpus: str = argument("reviews, as for train")
     out: str = Field(description="file for the vocabulary")
 
 
-class EmbedSettings(CorpusSettings, TextSettings, ClusterSettings):
+class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
     """Learn word vectors (word2vec) from a corpus's reviews and write them, one word a line."""
 
     unused = frozenset({"label_column", "max_words", "unknown"})
@@ -290,7 +333,7 @@ class WordsSettings(Settings):
         return self
 
 
-class QuickstartSettings(ClusterSettings):
+class QuickstartSettings(PoolSettings):
     """Train, evaluate and score on a small corpus, and show the result."""
 
     out: str = Field(default="runs/quickstart", description="folder for the bundle and the scores")
@@ -300,38 +343,3 @@ class QuickstartSettings(ClusterSettings):
     )
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes first weights and order of reviews")
-
-
-SETTINGS_FILE = "settings.json"
-
-
-def write_settings_beside(file: str, settings: Settings) -> None:
-    """Write the resolved settings as `FILE.settings.json`, for a result that is one file, local or a `pyarrow.fs` URI.
-
-    It can be given to `--config` to run the same again.
-    """
-    # A URI's query (`?region=…`) stays behind its path.
-    path, mark, query = file.partition("?") if "://" in file else (file, "", "")
-    write_text(f"{path}.{SETTINGS_FILE}{mark}{query}", settings_text(settings))
-
-
-def settings_text(settings: Settings) -> str:
-    """The resolved settings as JSON."""
-    values = settings.model_dump(mode="json", by_alias=True, exclude=set(settings.unused))
-    return json.dumps(values, indent=2) + "\n"
-
-
-def write_text(file: str, content: str) -> None:
-    """Write a UTF-8 file, local or a `pyarrow.fs` URI, and the folder it is in."""
-    if "://" not in file:
-        try:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text(content, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise SentrayError(f"{file} cannot be written ({error.strerror}); choose another place") from error
-        return
-    from pyarrow import fs
-
-    file_system, path = fs.FileSystem.from_uri(file)
-    with file_system.open_output_stream(path) as stream:
-        stream.write(content.encode())

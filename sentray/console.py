@@ -20,6 +20,10 @@ class Console:
 
     Args:
         progress_seconds: Least time between progress lines where the standard error is no terminal.
+
+    Attributes:
+        moved_at: When the work was last seen to go on, by `time.monotonic()`.
+        expected: What the run waits for, or nothing.
     """
 
     def __init__(self, progress_seconds: float = PROGRESS_SECONDS) -> None:
@@ -27,21 +31,26 @@ class Console:
         self._lock = threading.RLock()
         self._open_line = False
         self._progress_seconds = progress_seconds
-        self._last_progress = time.monotonic()
+        self._last_progress = self.moved_at = time.monotonic()
+        self.expected = ""
+
+    def expect(self, what: str) -> None:
+        """Note what the run waits for from now on, to be told when nothing moves: `2 workers wanted, 1 started`."""
+        self.expected = what
 
     def say(self, line: str = "") -> None:
         """Print one line of results."""
         self._write(0, line)
 
-    def note(self, line: str) -> None:
-        """Print one line that is not a result, so that it stays out of a pipe."""
-        self._write(1, line)
+    def note(self, line: str, *, moved: bool = True) -> None:
+        """Print one line that is not a result, so that it stays out of a pipe; `moved` as for `progress`."""
+        self._write(1, line, moved)
 
     def error(self, sentence: str) -> None:
         """Print what went wrong as `sentray: sentence`."""
         self._write(1, f"sentray: {sentence}")
 
-    def progress(self, line: str, share: float | None = None) -> None:
+    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
         """Show how far the work is.
 
         A terminal's line is written over until the next line of another kind, and has a bar where the share is known;
@@ -50,8 +59,11 @@ class Console:
         Args:
             line: What to show.
             share: How much of the work is done, from 0 to 1.
+            moved: Whether the work is further than when this was called before.
         """
         with self._lock:
+            if moved:
+                self.moved_at = time.monotonic()
             stream = self._stream(1)
             if stream.isatty():
                 width = shutil.get_terminal_size().columns - 1
@@ -105,8 +117,10 @@ class Console:
                     setattr(sys, name, os.fdopen(descriptor, "w", buffering=1, closefd=False))
             yield
 
-    def _write(self, which: int, line: str) -> None:
+    def _write(self, which: int, line: str, moved: bool = True) -> None:
         with self._lock:
+            if moved:
+                self.moved_at = time.monotonic()
             if self._open_line:
                 self._put(self._stream(1), "\r\x1b[K")
                 self._open_line = False

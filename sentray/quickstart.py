@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sentray import bundle, cluster, nltk_data, tables
-from sentray.config import CorpusSettings, QuickstartSettings, ScoreSettings, TrainSettings
+from sentray.config import CorpusSettings, QuickstartSettings, ScoreSettings, TrainSettings, WorkerRange
 from sentray.console import Console, duration
 from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError
@@ -70,6 +70,7 @@ def _train(settings: QuickstartSettings, corpus: str, out: Path, console: Consol
         console.say(f"{out} is there already; remove {out.parent} to train anew")
         metrics: dict[str, Any] = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
         return metrics
+    workers = settings.workers or 1
     return train(
         TrainSettings(
             corpus=corpus,
@@ -78,7 +79,7 @@ def _train(settings: QuickstartSettings, corpus: str, out: Path, console: Consol
             cleaning="tutorial" if corpus == REAL else "reviews",
             epochs=settings.epochs,
             seed=settings.seed,
-            workers=settings.workers or 1,
+            workers=WorkerRange(least=workers, most=workers),
             verbose=settings.verbose,
         ),
         console,

@@ -53,8 +53,6 @@ class BenchVectorsSettings(Settings):
 class ReproduceSettings(ClusterSettings):
     """Train every system of the two tutorials and put the tutorials' figures beside ours."""
 
-    unused = frozenset({"workers"})
-
     out: str = Field(default="runs/reproduce", description="folder for the table, the picture and every run")
     seeds: Annotated[int, Field(ge=1)] = Field(default=1, description="seeds to train each system with, from 0")
     only: tuple[str, ...] = Field(default=(), description="name of a system; may be repeated; all where not given")

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sentray import bundle, cluster, models
-from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
+from sentray.config import (
+    CorpusSettings,
+    EvaluateSettings,
+    TrainSettings,
+)
 from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_FILE
@@ -17,6 +21,7 @@ from sentray.training.prepare import prepare
 from sentray.training.progress import Progress
 from sentray.training.trainer import Job
 from sentray.training.worker import BUNDLE_FOLDER, State, read_state
+from sentray.writing import SETTINGS_FILE, settings_text
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 RUN_NAME, DATASET, CLAIM = "train", "dataset", "run.json"
@@ -51,7 +56,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     work = work_folder(out)
     prepared = work / DATASET
     with cluster.connect(settings.address, verbose=settings.verbose):
-        placement = cluster.place(settings.workers, settings.cpus_per_worker, int(settings.gpu))
+        placement = cluster.place(settings.workers.least, settings.cpus_per_worker, int(settings.gpu))
         console.say(_plan(settings, placement))
         if dataset.exists(prepared):
             _require_same(work, settings)
@@ -77,7 +82,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
 
 def _plan(settings: TrainSettings, placement: cluster.Placement) -> str:
     # Reading ends before training starts, so both may take the same CPUs.
-    each = -(-settings.batch_size // settings.workers)
+    each = -(-settings.batch_size // settings.workers.most)
     reading = placement.cpus_left + placement.workers * placement.cpus_each
     return (
         f"plan: read with {count(reading, 'CPU')}, then train with {placement.describe()}; batches of "
@@ -155,7 +160,7 @@ def fit(settings: TrainSettings, prepared: Path, work: Path, console: Console) -
         train_loop_config={"job": job},
         backend_config=ExchangeConfig(),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers,
+            num_workers=settings.workers.most,
             use_gpu=settings.gpu,
             resources_per_worker={"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.gpu else {}),
         ),

@@ -1,0 +1,97 @@
+"""A run in which nothing moves: say what it waits for, and end it when it waits for too long."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from sentray import cluster
+from sentray.console import Console, count
+from sentray.errors import SentrayError
+
+NOTICE_SECONDS = 30.0
+"""After so long without progress, and again each time it has waited twice as long, a line says what is awaited."""
+_LOOK_SECONDS = 0.5
+_GRACE_SECONDS = 60.0
+"""What a run gets to end by itself once it was interrupted; then its process ends without it."""
+
+
+class StalledError(SentrayError):
+    """Nothing moved for as long as `--stall-timeout` allows."""
+
+
+@contextlib.contextmanager
+def watch(console: Console, timeout: float) -> Iterator[None]:
+    """Watch over the work of a block: the main thread's, since only that can be interrupted.
+
+    Args:
+        console: What it is told counts as progress; see `Console.moved_at`.
+        timeout: Seconds without progress after which the block ends; 0 for never.
+
+    Raises:
+        StalledError: Nothing moved for so long.
+    """
+    dog = _Watchdog(console, timeout)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        # Ray Train answers the signal by ending the process.
+        if dog.verdict is None:
+            raise
+        raise StalledError(dog.verdict) from None
+    finally:
+        dog.stop()
+
+
+class _Watchdog:
+    def __init__(self, console: Console, timeout: float) -> None:
+        self.verdict: str | None = None
+        self._console, self._timeout = console, timeout
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        notice = NOTICE_SECONDS
+        while not self._done.wait(_LOOK_SECONDS):
+            waited = time.monotonic() - self._console.moved_at
+            if waited < NOTICE_SECONDS:
+                notice = NOTICE_SECONDS
+            if self._timeout and waited >= self._timeout:
+                self._end(_stall(waited, self._console))
+                return
+            if waited >= notice:
+                self._console.note(_stall(waited, self._console), moved=False)
+                notice *= 2
+
+    def _end(self, stall: str) -> None:
+        self.verdict = (
+            f"{stall}; free what it needs or give it less to do, and run the same command again, or allow more by "
+            "--stall-timeout"
+        )
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        if not self._done.wait(_GRACE_SECONDS):
+            self._console.error(self.verdict)
+            os._exit(1)
+
+
+def _stall(seconds: float, console: Console) -> str:
+    """What the run waits for, and what the cluster has free."""
+    told = f"nothing has moved for {seconds:.0f} s: {console.expected or 'waiting for the work of the last line'}"
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return told
+    try:
+        have = cluster.resources()
+    except Exception as error:
+        return f"{told}; the cluster does not say what it has ({type(error).__name__})"
+    gpus = f", {have.free_gpus:g} of {count(have.gpus, 'GPU')}" if have.gpus else ""
+    return f"{told}; {have.free_cpus:g} of {count(have.cpus, 'CPU')}{gpus} free on {count(len(have.nodes), 'node')}"

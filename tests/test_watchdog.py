@@ -1,0 +1,102 @@
+"""A run in which nothing moves says what it waits for, and ends."""
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentray import watchdog
+from sentray.console import Console
+from sentray.watchdog import StalledError, watch
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "NOTICE_SECONDS", 0.4)
+    monkeypatch.setattr(watchdog, "_LOOK_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stall_is_told_ever_more_rarely_and_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.expect("2 workers wanted, 1 started")
+    told = r"nothing has moved for \d+ s: 2 workers wanted, 1 started.*--stall-timeout"
+    with pytest.raises(StalledError, match=told), watch(console, 2):
+        time.sleep(60)
+    lines = capsys.readouterr().err.splitlines()
+    # After 0.4, 0.8 and 1.6 s.
+    assert len(lines) == 3
+    assert all("2 workers wanted, 1 started" in line for line in lines)
+
+
+@pytest.mark.usefixtures("quick")
+def test_work_that_moves_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(progress_seconds=1000)
+    with watch(console, 1):
+        for _ in range(15):
+            console.progress("a step")
+            time.sleep(0.1)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_line_shown_again_is_no_movement() -> None:
+    console = Console()
+
+    def wait() -> None:
+        for _ in range(600):
+            console.progress("10 rows/s", moved=False)
+            time.sleep(0.1)
+
+    with pytest.raises(StalledError), watch(console, 1):
+        wait()
+
+
+@pytest.mark.usefixtures("quick")
+def test_zero_means_never() -> None:
+    with watch(Console(), 0):
+        time.sleep(1)
+
+
+def test_an_interrupt_of_the_user_stays_one() -> None:
+    with pytest.raises(KeyboardInterrupt), watch(Console(), 60):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("ray_session", "quick")
+def test_what_the_cluster_has_free_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    import ray
+
+    class Holder:
+        def ready(self) -> None: ...
+
+    holder: Any = ray.remote(num_cpus=1)(Holder).remote()
+    ray.get(holder.ready.remote())
+    waiting = [ray.remote(num_cpus=1)(Holder).remote() for _ in range(2)]
+    console = Console()
+    console.expect("3 workers wanted")
+    try:
+        with pytest.raises(StalledError, match=r"3 workers wanted; 0 of 2 CPUs free on 1 node"), watch(console, 2):
+            ray.get([worker.ready.remote() for worker in waiting])
+    finally:
+        for worker in (holder, *waiting):
+            ray.kill(worker)
+
+
+def test_a_run_that_does_not_heed_the_interrupt_is_ended(tmp_path: Path) -> None:
+    program = """
+        import signal, time
+        from sentray import watchdog
+        from sentray.console import Console
+        watchdog._GRACE_SECONDS = 0.5
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with watchdog.watch(Console(), 1):
+            time.sleep(60)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert done.stderr.startswith("sentray: nothing has moved for 1 s: ")
