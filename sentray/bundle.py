@@ -7,24 +7,25 @@ stands for the whole content. Nothing in the folder is pickled.
 import atexit
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn, Self
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Self
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sentray import __version__
 from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import MOST_BUCKETS, HashedWords, Words
 from sentray.text.vocabulary import Unknown, Vocabulary
+from sentray.untrusted import UnsoundError, parse_json, read_whole
 
 FORMAT_VERSION = 2  # 1 had no buckets
 MANIFEST = "bundle.json"
@@ -32,10 +33,23 @@ MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
 GOLDEN = "golden.json"
 FOLDED, FOLDED_WEIGHTS = "folded.json", "folded.npz"
-ENGINE_FILES = "folded.*"
-"""Weights prepared for engines other than Keras; part of the bundle where they are present."""
+ENGINE_FILES = (FOLDED, FOLDED_WEIGHTS)
+"""The network prepared for another engine than Keras; part of the bundle where they are present."""
+MOST_BYTES = {
+    MANIFEST: 1 << 26,
+    MODEL: 2 << 30,
+    VOCABULARY: 1 << 30,
+    GOLDEN: 1 << 24,
+    FOLDED: 1 << 20,
+    FOLDED_WEIGHTS: 2 << 30,
+}
+"""The files that a bundle may have, and how large they may be: whoever loads one holds them in memory."""
 
-LIBRARIES = ("sentray", "keras", "tensorflow", "ray", "pyarrow", "numpy")
+MOST_WORDS, MOST_LABELS, MOST_LABEL, MOST_GOLDEN = 1 << 23, 10_000, 1000, 1000
+"""Words of a review (as many as the longest row can have), labels, characters of one, golden texts."""
+MOST_SHOWN = 100
+
+LIBRARIES = ("keras", "tensorflow", "ray", "pyarrow", "numpy")
 
 
 class GoldenText(BaseModel):
@@ -55,22 +69,29 @@ class Manifest(BaseModel):
     cleaning: CleaningRules
     unknown: Unknown
     buckets: int | None = Field(default=None, ge=1, le=MOST_BUCKETS)  # of hashed words, which have no vocabulary
-    max_length: int = Field(ge=1)
+    max_length: int = Field(ge=1, le=MOST_WORDS)
     truncating: Truncating
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[Annotated[str, Field(max_length=MOST_LABEL)], ...] = Field(min_length=2, max_length=MOST_LABELS)
     settings: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, str]
 
     @model_validator(mode="after")
-    def _files_lie_in_the_folder(self) -> Self:
+    def _is_sound(self) -> Self:
         if missing := {MODEL, GOLDEN} - self.files.keys():
             raise ValueError(f"it lists no {min(missing)}")
         if (self.buckets is None) != (VOCABULARY in self.files):
             raise ValueError(f"it must have either buckets or a {VOCABULARY}")
-        if foreign := [name for name in self.files if PurePosixPath(name).name != name or name == MANIFEST]:
-            raise ValueError(f"it lists a file {foreign[0]!r} that does not belong to a bundle")
+        if foreign := [name for name in self.files if name not in MOST_BYTES or name == MANIFEST]:
+            raise ValueError(f"it lists a file {foreign[0][:MOST_SHOWN]!r} that does not belong to a bundle")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("it has a label twice")
+        if not 0 <= self.cleaning.min_token_length <= MOST_WORDS:
+            raise ValueError(f"its words have at least {self.cleaning.min_token_length} characters")
+        coverage = self.metrics.get("coverage")
+        if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):
+            raise ValueError("its coverage is no share")
         return self
 
 
@@ -91,6 +112,7 @@ class Bundle:
         metrics: Metrics of the training run and its evaluation.
         versions: Versions of the libraries that made it.
         golden: Texts with their scores, compared whenever the bundle is loaded for scoring.
+        folded: Whether it holds the network prepared for the engine `folded`.
     """
 
     path: Path
@@ -105,11 +127,7 @@ class Bundle:
     metrics: dict[str, Any]
     versions: dict[str, str]
     golden: tuple[GoldenText, ...]
-
-    @property
-    def folded(self) -> bool:
-        """Whether it holds the network prepared for the engine `folded`."""
-        return (self.path / FOLDED).exists()
+    folded: bool
 
     @property
     def model_file(self) -> Path:
@@ -150,6 +168,9 @@ def write(
 
     Returns:
         The bundle as `load` would give it.
+
+    Raises:
+        SentrayError: When the model is nothing that a bundle can hold, such as one of a hundred thousand labels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if model_file is not None:
@@ -159,20 +180,25 @@ def write(
     if isinstance(vocabulary, Vocabulary):
         vocabulary.save(folder / VOCABULARY)
     _write_json(folder / GOLDEN, [text.model_dump(mode="json") for text in golden])
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        architecture=architecture,
-        cleaning=rules,
-        unknown=vocabulary.unknown,
-        buckets=vocabulary.buckets if isinstance(vocabulary, HashedWords) else None,
-        max_length=max_length,
-        truncating=truncating,
-        labels=tuple(labels),
-        settings=dict(settings or {}),
-        metrics=dict(metrics or {}),
-        versions={library: version(library) for library in LIBRARIES},
-        files={path.name: _sha256(path.read_bytes()) for path in _content(folder, vocabulary)},
-    )
+    values = {
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "cleaning": rules,
+        "unknown": vocabulary.unknown,
+        "buckets": vocabulary.buckets if isinstance(vocabulary, HashedWords) else None,
+        "max_length": max_length,
+        "truncating": truncating,
+        "labels": tuple(labels),
+        "settings": dict(settings or {}),
+        "metrics": dict(metrics or {}),
+        "versions": {"sentray": __version__, **{library: version(library) for library in LIBRARIES}},
+        "files": {path.name: _sha256(path.read_bytes()) for path in _content(folder, vocabulary)},
+    }
+    try:
+        manifest = Manifest.model_validate(values)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise SentrayError(f"no bundle can hold this model ({place}: {error.errors()[0]['msg']}): change it") from error
     _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return load(folder)
 
@@ -196,41 +222,6 @@ def update(
         metrics=bundle.metrics if metrics is None else metrics,
         golden=bundle.golden if golden is None else golden,
     )
-
-
-def publish(bundle: Bundle, out: Path, records: Mapping[str, bytes] | None = None) -> Bundle:
-    """Put a finished bundle at `out`, whole or not at all; a bundle that was there is replaced.
-
-    Args:
-        bundle: The bundle.
-        out: Folder to make.
-        records: Further files to put beside the bundle's own, by name; the digest does not cover them.
-
-    Raises:
-        SentrayError: When `out` holds something that is not a bundle.
-    """
-    out = out.absolute()
-    check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        for name, content in {**(records or {}), **pack(bundle)}.items():
-            (new / name).write_bytes(content)
-        if out.exists():
-            os.rename(out, Path(scratch) / "old")
-        os.rename(new, out)
-    return load(out)
-
-
-def check_free(out: Path) -> None:
-    """Refuse a place for a new bundle that holds something else.
-
-    Raises:
-        SentrayError: When `out` is a file, or a folder with content that is no bundle.
-    """
-    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SentrayError(f"{out} exists and is not a bundle; choose another --out, or remove it")
 
 
 def load(source: str | Path) -> Bundle:
@@ -268,8 +259,10 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> Bundle:
 
 def _read(filesystem: pafs.FileSystem, path: str, shown: str) -> dict[str, bytes]:
     def content(name: str) -> bytes:
-        with filesystem.open_input_file(f"{path.rstrip('/')}/{name}") as stream:
-            return bytes(stream.readall())
+        try:
+            return read_whole(filesystem, f"{path.rstrip('/')}/{name}", MOST_BYTES[name])
+        except UnsoundError as error:
+            _damaged(shown, f"{name}: {error}", error)
 
     try:
         manifest = content(MANIFEST)
@@ -292,7 +285,7 @@ def _parse(files: Mapping[str, bytes], folder: Path, shown: str) -> Bundle:
         if _sha256(files[name]) != digest:
             _damaged(shown, f"{name} is not the file that {MANIFEST} describes")
     try:
-        golden = tuple(GoldenText(**text) for text in json.loads(files[GOLDEN]))
+        golden = tuple(GoldenText(**text) for text in parse_json(files[GOLDEN]))
         vocabulary: Words = (
             HashedWords(manifest.buckets)
             if manifest.buckets is not None
@@ -300,6 +293,8 @@ def _parse(files: Mapping[str, bytes], folder: Path, shown: str) -> Bundle:
         )
         if any(text.scores.keys() != set(manifest.labels) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
+        if len(golden) > MOST_GOLDEN:
+            raise ValueError("there are too many golden texts")
     except (ValueError, TypeError, SentrayError) as error:
         _damaged(shown, f"{GOLDEN} or {VOCABULARY} cannot be parsed", error)
     return Bundle(
@@ -315,12 +310,13 @@ def _parse(files: Mapping[str, bytes], folder: Path, shown: str) -> Bundle:
         metrics=manifest.metrics,
         versions=manifest.versions,
         golden=golden,
+        folded={FOLDED, FOLDED_WEIGHTS} <= manifest.files.keys(),
     )
 
 
 def _manifest(content: bytes, shown: str) -> Manifest:
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         found = values["format_version"]
         if isinstance(found, int) and found > FORMAT_VERSION:
             raise SentrayError(
@@ -339,7 +335,7 @@ def _damaged(shown: str, what: str, cause: Exception | None = None) -> NoReturn:
 
 def _content(folder: Path, words: Words) -> list[Path]:
     named = [MODEL, GOLDEN, VOCABULARY] if isinstance(words, Vocabulary) else [MODEL, GOLDEN]
-    return sorted([*(folder / name for name in named), *folder.glob(ENGINE_FILES)])
+    return sorted(folder / name for name in [*named, *(name for name in ENGINE_FILES if (folder / name).exists())])
 
 
 def _write_json(path: Path, value: Any) -> None:

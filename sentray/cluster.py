@@ -4,9 +4,11 @@ import logging
 import math
 import os
 import re
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,10 +93,22 @@ def connect(address: str | None = None, *, cpus: int | None = None, verbose: boo
         import ray
 
         try:
-            _start(ray, address, cpus, quiet, verbose)
+            with keep_answer(signal.SIGTERM):
+                _start(ray, address, cpus, quiet, verbose)
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def keep_answer(number: signal.Signals) -> Iterator[None]:
+    """Put this process's own answer to a signal back, where Ray puts another in its place within the block."""
+    answer = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if callable(answer) and threading.current_thread() is threading.main_thread():
+            signal.signal(number, answer)
 
 
 def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, str], verbose: bool) -> None:

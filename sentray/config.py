@@ -85,6 +85,9 @@ class ClusterSettings(Settings):
     stall_timeout: Annotated[int, Field(ge=0)] = Field(
         default=1800, description="seconds without any progress after which the run ends with an error; 0 for never"
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="lines for people, or JSON objects with time, level, run and what they are about"
+    )
     verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
 
 
@@ -131,7 +134,7 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
     """Learn a model from a labelled corpus and write it as a bundle."""
 
     corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
-    out: str = Field(description="folder for the bundle; a run that was stopped goes on there")
+    out: str = Field(description="folder or URL for the bundle; a run that was stopped goes on there")
     model: str = Field(
         default="tutorial-cnn",
         description="network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",

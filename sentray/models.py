@@ -6,6 +6,7 @@ Networks are made of stock Keras layers only, so that plain Keras loads them wit
 import contextlib
 import difflib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,19 +77,49 @@ def architecture(name: str) -> Architecture:
 
 
 def prepare_tensorflow(threads: int | None = None) -> None:
-    """Make TensorFlow quiet and sparing: `threads` CPU threads, and GPU memory only as needed.
+    """Make TensorFlow quiet and sparing: `threads` CPU threads, the GPU that Ray gave this process and no other.
 
-    TensorFlow settles both once a process; where the process has used it before, this has no effect.
+    GPU memory is taken as it is needed. On a GPU float32 is computed as float32 and not, as TensorFlow would, as TF32,
+    which has 10 bits of precision. TensorFlow settles devices and threads once a process; where the process has used it
+    before, they stay as they are.
+
+    Raises:
+        SentrayError: Ray gave this process a GPU and TensorFlow sees none.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")
+    # A process that Ray gave none still sees all GPUs of its node (Ray 2.60; RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO).
+    gpus = tf.config.list_physical_devices("GPU") if (given := _given_gpus()) else []
+    if given and not gpus:
+        raise SentrayError(_unseen(given))
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     with contextlib.suppress(RuntimeError):
-        for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.set_visible_devices(gpus, "GPU")
+        for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _given_gpus() -> list[str]:
+    """Numbers of the GPUs that Ray gave this process; none in a process that is no worker of Ray's."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return []
+    given: list[str] = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    return given
+
+
+def _unseen(given: list[str]) -> str:
+    import ray
+
+    return (
+        f"the worker on {ray.util.get_node_ip_address()} was given GPU {', '.join(given)} and TensorFlow sees none: "
+        "install tensorflow[and-cuda] there, or leave out --gpu"
+    )
 
 
 def output(classes: int) -> Any:

@@ -29,6 +29,8 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
         SentrayError: the corpus cannot be used, or the folder holds the results of another one.
     """
     started = time.perf_counter()
+    if "://" in settings.out:
+        raise SentrayError(f"--out {settings.out} is no folder; name a folder, which may be copied afterwards")
     corpus = settings.corpus or _choose(console)
     folder = Path(settings.out)
     with cluster.connect(settings.address, verbose=settings.verbose):

@@ -1,6 +1,11 @@
 """Fixtures shared by the whole run: one local Ray, and the real data where it can be had."""
 
+import json
 import os
+import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +39,71 @@ def ray_session() -> Iterator[None]:
 
     with cluster.connect(address=None, cpus=2):
         yield
+
+
+class Raylets:
+    """A Ray cluster of three raylets with a CPU each, and more or fewer of them later.
+
+    Attributes:
+        address: Of its head.
+        client: Environment of a process that may reach it.
+        processes: Of the raylets, the head's first; a driver connects to the head's.
+        count: How many there were at first.
+    """
+
+    def __init__(self) -> None:
+        self.client = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.client |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        # Ray's own switch for staying on the loopback address; a lost raylet is missed after 5 s and not after 15.
+        self.client |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_health_check_period_ms": "1000"}
+        self._holder = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("raylets.py")],
+            env=self.client,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started = json.loads(self._answer())
+        self.address: str = started["address"]
+        self.processes: list[int] = started["processes"]
+        self.count = len(self.processes)
+
+    def sentray(self, *words: object) -> list[str]:
+        """The command that does something on this cluster, to be run with the environment `client`."""
+        return [sys.executable, "-m", "sentray", *map(str, words), "--address", self.address]
+
+    def kill(self) -> None:
+        """Lose the machine that came last: the raylet, and with it all that it runs."""
+        os.kill(self.processes.pop(), signal.SIGKILL)
+
+    def add(self) -> None:
+        assert self._holder.stdin is not None
+        self._holder.stdin.write("\n")
+        self._holder.stdin.flush()
+        self.processes.append(int(self._answer()))
+
+    def close(self) -> None:
+        assert self._holder.stdin is not None
+        self._holder.stdin.close()
+        self._holder.wait(timeout=60)
+
+    def _answer(self) -> str:
+        assert self._holder.stdout is not None
+        return self._holder.stdout.readline()
+
+
+@pytest.fixture(scope="module")
+def raylets_of_module() -> Iterator[Raylets]:
+    raylets = Raylets()
+    try:
+        yield raylets
+    finally:
+        raylets.close()
+
+
+@pytest.fixture
+def raylets(raylets_of_module: Raylets) -> Iterator[Raylets]:
+    """Three raylets for each test, of a cluster that a module's tests share."""
+    yield raylets_of_module
+    while len(raylets_of_module.processes) < raylets_of_module.count:
+        raylets_of_module.add()

@@ -115,8 +115,7 @@ def test_hashed_words_need_no_vocabulary(hashed: Bundle, tmp_path: Path) -> None
     (hashed.path / "vocabulary.txt").write_text("good\n")
     updated = bundle.update(hashed, metrics={"test_accuracy": 0.6})
     assert updated.digest != hashed.digest
-    assert bundle.publish(updated, tmp_path / "out").digest == updated.digest
-    assert not (tmp_path / "out" / "vocabulary.txt").exists()
+    assert set(bundle.pack(updated)) == {"model.keras", "golden.json", "bundle.json"}
 
 
 def test_the_first_format_is_read(written: Bundle) -> None:
@@ -183,23 +182,3 @@ def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
     for source in (tmp_path / "nowhere", (tmp_path / "nowhere").as_uri(), "wrong://x/y"):
         with pytest.raises(SentrayError, match=r"not a bundle|cannot be reached"):
             bundle.load(source)
-
-
-def test_publishing_replaces_a_bundle_whole(written: Bundle, tmp_path: Path) -> None:
-    out = tmp_path / "models" / "mine"
-    assert bundle.publish(written, out).digest == written.digest
-    newer = bundle.publish(bundle.update(written, metrics={}), out)
-    assert newer.path == out
-    assert bundle.load(out).metrics == {}
-    assert [path.name for path in out.parent.iterdir()] == ["mine"]
-
-
-def test_publishing_spares_what_is_no_bundle(written: Bundle, tmp_path: Path) -> None:
-    out = tmp_path / "thesis"
-    out.mkdir()
-    (out / "chapter1.tex").write_text("much work")
-    with pytest.raises(SentrayError, match="is not a bundle"):
-        bundle.publish(written, out)
-    assert (out / "chapter1.tex").read_text() == "much work"
-    with pytest.raises(SentrayError, match="is not a bundle"):
-        bundle.publish(written, out / "chapter1.tex")

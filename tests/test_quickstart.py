@@ -8,6 +8,7 @@ import pytest
 from sentray import nltk_data, quickstart
 from sentray.config import QuickstartSettings
 from sentray.console import Console
+from sentray.errors import SentrayError
 
 
 @pytest.mark.parametrize(("found", "corpus"), [(Path("here"), quickstart.REAL), (None, quickstart.EMBEDDED)])
@@ -20,6 +21,11 @@ def test_real_reviews_are_taken_where_they_can_be_had(
     assert line.startswith(f"corpus: {corpus}")
     assert ("nltk.downloader movie_reviews" in line) == (found is None)
     assert line.count("\n") == 1
+
+
+def test_a_uri_is_no_folder() -> None:
+    with pytest.raises(SentrayError, match=r"^--out s3://bucket/x is no folder; name a folder"):
+        quickstart.quickstart(QuickstartSettings(out="s3://bucket/x"), Console())
 
 
 def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(

@@ -102,7 +102,7 @@ class _Bench:
     def prepare(self) -> None:
         settings = self.train_settings()
         prepare(settings, models.architecture(settings.model), self.dataset, self.console)
-        self.rows = len(TrainingSet.load(self.dataset))
+        self.rows = len(TrainingSet.load(str(self.dataset)))
 
     def script(self) -> Measured:
         words = (self.dataset, self.settings.epochs, BATCHES[0], self.settings.seed)
@@ -112,7 +112,7 @@ class _Bench:
         self.runs += 1
         settings = self.train_settings(workers=workers, cpus_per_worker=cpus, batch_size=batch)
         started = time.time()
-        state = fit(settings, self.dataset, self.folder / f"run{self.runs}", self.console).state
+        state = fit(settings, str(self.dataset), str(self.folder / f"run{self.runs}"), self.console).state
         return Measured(list(state.history), self.rows, state.history[0]["started_at"] - started)
 
 

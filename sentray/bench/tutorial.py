@@ -7,7 +7,6 @@ list with the loss and the seconds of each epoch.
 import json
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +18,7 @@ def main(folder: str, epochs: int, batch_size: int, seed: int) -> list[dict[str,
     """Pad every review to the longest one, compile, fit; the same first weights as sentray has with this seed."""
     import keras
 
-    dataset = TrainingSet.load(Path(folder))
+    dataset = TrainingSet.load(folder)
     length, classes = dataset.facts.max_length, len(dataset.facts.labels)
     padded = np.zeros((len(dataset), length), np.int32)
     for row in range(len(dataset)):

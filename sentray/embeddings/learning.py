@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ from sentray.embeddings.formats import MOST_DIMENSIONS
 from sentray.embeddings.sentences import FILE_WORDS, SentenceFiles, write_sentences
 from sentray.embeddings.vectors import Vectors, local_place, write_vectors
 from sentray.errors import SentrayError
+from sentray.folder import Folder
 from sentray.text.cleaning import rules_from
 from sentray.text.vocabulary import Vocabulary
 from sentray.writing import write_settings_beside
@@ -226,6 +228,8 @@ def _scratch(out: str) -> Iterator[Path]:
         SentrayError: nothing can be written under that name.
     """
     place = local_place(out)
+    if place is None:
+        _try(out)
     beside = tempfile.gettempdir() if place is None else os.path.dirname(place)
     try:
         os.makedirs(beside, exist_ok=True)
@@ -238,6 +242,19 @@ def _scratch(out: str) -> Iterator[Path]:
         raise SentrayError(f"{out} cannot be written ({first_line(error)}); choose another --out") from error
     with folder as name, _held(Path(name)):
         yield Path(name)
+
+
+def _try(out: str) -> None:
+    """Write an empty file beside a remote output and remove it: learning may take hours, and would be lost.
+
+    Raises:
+        SentrayError: it cannot be written.
+    """
+    path, mark, query = out.partition("?")
+    folder, _, name = path.rpartition("/")
+    place, probe = Folder(f"{folder}{mark}{query}"), f".{name}.{uuid.uuid4().hex}"
+    place.write(probe, b"")
+    place.delete(probe)
 
 
 @contextmanager

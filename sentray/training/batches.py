@@ -1,5 +1,6 @@
 """Which reviews a step trains on, which of them a worker takes, and how they are laid out for the network."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,19 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 Reviews = list[NDArray[np.int32]]
+Size = Callable[[int], int]
+"""From how many there are to how many there is room for."""
+
+
+def exact(size: int) -> int:
+    """The size itself."""
+    return size
+
+
+def coarse(size: int) -> int:
+    """The next of 6, 8, 12, 16, 24, 32 …: what is padded so comes in few sizes, and a sixth more on the average."""
+    power = max(8, 1 << (size - 1).bit_length())
+    return 3 * power // 4 if size <= 3 * power // 4 else power
 
 
 def epoch_batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[Rows]:
@@ -61,6 +75,9 @@ class Packed:
         ids: int32 [positions], each word as its place in `words`.
         words: int32 [distinct words], ascending vocabulary ids; id 0, the padding, is always among them.
         cells: int32 [reviews, columns], what of the positions each review has; see the function that packed them.
+
+    Where sizes are rounded up, empty reviews follow the given ones, and padding that no review owns follows the
+    positions.
     """
 
     ids: NDArray[np.int32]
@@ -68,7 +85,7 @@ class Packed:
     cells: NDArray[np.int32]
 
 
-def pack_windows(reviews: Reviews, window: Window, vocabulary_rows: int) -> Packed:
+def pack_windows(reviews: Reviews, window: Window, vocabulary_rows: int, size: Size = exact) -> Packed:
     """Lay reviews out for a convolution, each followed by just enough padding to end its last own window.
 
     Pooled cell `c` covers the convolution outputs `c * pool` to `c * pool + pool - 1`. Cell 0 lies in padding, and
@@ -78,10 +95,12 @@ def pack_windows(reviews: Reviews, window: Window, vocabulary_rows: int) -> Pack
         reviews: int32 [words] each, vocabulary ids, cut to the network's length.
         window: The network's geometry.
         vocabulary_rows: Rows of the embedding.
+        size: Rounds the numbers of reviews, positions and columns up.
 
     Returns:
         `cells` are int32 [reviews, most own cells], the pooled cells of each review; 0 behind its own.
     """
+    reviews = _filled_up(reviews, size)
     kernel, pool = window.kernel, window.pool
     lengths = _lengths(reviews)
     own = -(-lengths // pool)
@@ -89,23 +108,24 @@ def pack_windows(reviews: Reviews, window: Window, vocabulary_rows: int) -> Pack
     first = -(-(pool + kernel - 1) // pool) * pool
     ends = first + np.cumsum(sizes)
     starts = ends - sizes
-    packed = np.zeros(int(ends[-1]) if len(reviews) else first, np.int32)
+    packed = np.zeros(size(int(ends[-1]) if len(reviews) else first), np.int32)
     for start, review in zip(starts.tolist(), reviews, strict=True):
         packed[start : start + len(review)] = review
     words, ids = _distinct(packed, vocabulary_rows)
     own = np.minimum(own, window.cells)
     # At least one column, so that a batch of empty reviews keeps its shape.
-    column = np.arange(max(int(own.max(initial=0)), 1))
+    column = np.arange(min(size(max(int(own.max(initial=0)), 1)), window.cells))
     cells = np.where(column < own[:, None], starts[:, None] // pool + column, 0)
     return Packed(ids, words, cells.astype(np.int32))
 
 
-def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
+def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int, size: Size = exact) -> Packed:
     """Lay reviews out padded to the network's length.
 
     Returns:
         `ids` are int32 [reviews * length]; `cells` int32 [reviews, 0].
     """
+    reviews = _filled_up(reviews, size)
     padded = np.zeros((len(reviews), length), np.int32)
     for row, review in zip(padded, reviews, strict=True):
         row[: len(review)] = review
@@ -113,13 +133,16 @@ def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
     return Packed(ids, words, np.empty((len(reviews), 0), np.int32))
 
 
-def pack_bags(reviews: Reviews, vocabulary_rows: int) -> Packed:
-    """Lay reviews out without any padding.
+def pack_bags(reviews: Reviews, vocabulary_rows: int, size: Size = exact) -> Packed:
+    """Lay reviews out without any padding between them.
 
     Returns:
         `cells` are int32 [reviews, 1], the words of each review.
     """
-    words, ids = _distinct(np.concatenate([np.empty(0, np.int32), *reviews]), vocabulary_rows)
+    reviews = _filled_up(reviews, size)
+    total = sum(map(len, reviews))
+    packed = np.concatenate([*reviews, np.zeros(size(total) - total, np.int32)])
+    words, ids = _distinct(packed, vocabulary_rows)
     return Packed(ids, words, _lengths(reviews)[:, None].astype(np.int32))
 
 
@@ -136,6 +159,11 @@ def _distinct(ids: NDArray[np.int32], rows: int) -> tuple[NDArray[np.int32], NDA
     place = np.empty(rows, np.int32)
     place[words] = np.arange(len(words), dtype=np.int32)
     return words, place[ids]
+
+
+def _filled_up(reviews: Reviews, size: Size) -> Reviews:
+    """The reviews, and as many empty ones as there is room for."""
+    return [*reviews, *[np.empty(0, np.int32)] * (size(len(reviews)) - len(reviews))]
 
 
 def _lengths(reviews: Reviews) -> NDArray[np.int64]:

@@ -1,13 +1,22 @@
-"""The encoded training reviews as the workers read them: files in the run's work folder, mapped, never copied."""
+"""The encoded training reviews as the workers read them: files in the run's work folder, mapped into memory."""
 
+import contextlib
 import json
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
+import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
+from sentray.corpus.files import first_line
+from sentray.errors import SentrayError
+from sentray.folder import Folder
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import HashedWords, Words
@@ -17,7 +26,8 @@ IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS = "dataset.json"
 _VOCABULARY = "vocabulary.txt"
-_VECTORS = "embedding.npy"
+_OFFSETS, _TARGETS, _VECTORS = "offsets.npy", "targets.npy", "embedding.bin"
+_COPY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,22 @@ class Facts:
     dimensions: int | None = None
     embedding: dict[str, Any] | None = None
 
+    @classmethod
+    def read(cls, folder: str) -> Self:
+        """What is known of the training set in a folder, local or remote.
+
+        Raises:
+            SentrayError: It cannot be read.
+        """
+        place = Folder(folder)
+        try:
+            with place.open_file(_FACTS) as file:
+                values: dict[str, Any] = json.loads(file.readall())
+        except OSError as error:
+            raise _unseen(folder, error) from error
+        values["rules"] = CleaningRules.model_validate(values["rules"])
+        return cls(**values | {name: tuple(values[name]) for name in ("labels", "label_rows")})
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -101,27 +127,68 @@ class TrainingSet:
         return self.ids[start : min(end, start + longest)]
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Map a training set that `write` made."""
-        values: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        values["rules"] = CleaningRules.model_validate(values["rules"])
-        values |= {name: tuple(values[name]) for name in ("labels", "label_rows")}
-        facts = Facts(**values)
-        offsets = np.load(folder / "offsets.npy")
-        # A file without bytes cannot be mapped.
-        ids = np.memmap(folder / IDS_FILE, np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
-        words: Words = (
-            Vocabulary.load(folder / _VOCABULARY, facts.unknown)
-            if facts.buckets is None
-            else HashedWords(facts.buckets)
-        )
-        vectors = np.load(folder / _VECTORS, mmap_mode="r") if facts.embedding is not None else None
-        return cls(facts, words, ids, offsets, np.load(folder / "targets.npy"), vectors)
+    def load(cls, folder: str) -> Self:
+        """Map a training set that `write` made.
+
+        Args:
+            folder: Path or URI. The files of a remote one are copied to the local disk under no name, so that a
+                process leaves nothing there however it ends.
+
+        Raises:
+            SentrayError: This machine does not see it, or has no room for it.
+        """
+        facts, place = Facts.read(folder), Folder(folder)
+        try:
+            with _local(place, _OFFSETS) as file:
+                offsets = np.load(file)
+            with _local(place, _TARGETS) as file:
+                targets = np.load(file)
+            with _local(place, IDS_FILE) as file:
+                # A file without bytes cannot be mapped.
+                ids = np.memmap(file, np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
+            words: Words
+            if facts.buckets is None:
+                with _local(place, _VOCABULARY) as file:
+                    words = Vocabulary.from_text(file.read().decode(), facts.unknown)
+            else:
+                words = HashedWords(facts.buckets)
+            vectors = None
+            if facts.embedding is not None:
+                with _local(place, _VECTORS) as file:
+                    vectors = np.memmap(file, np.float32, "r").reshape(words.size, -1)
+        except OSError as error:
+            raise _unseen(folder, error) from error
+        return cls(facts, words, ids, offsets, targets, vectors)
 
 
-def exists(folder: Path) -> bool:
-    """Whether a whole training set lies in the folder."""
-    return (folder / _FACTS).exists()
+@contextlib.contextmanager
+def _local(place: Folder, name: str) -> Iterator[IO[bytes]]:
+    """A file of the training set on this machine's disk."""
+    if place.local:
+        with open(place.path(name), "rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        with place.open_file(name) as source:
+            shutil.copyfileobj(source, copy, _COPY_BYTES)
+        copy.seek(0)
+        yield copy
+
+
+def _unseen(folder: str, error: OSError) -> SentrayError:
+    return SentrayError(
+        f"the training set in {folder} cannot be read on {socket.gethostname()} ({first_line(error)}); choose an "
+        "--out that every training node sees, and where it is remote has room to copy to its temporary folder"
+    )
+
+
+def exists(folder: str) -> bool:
+    """Whether a whole training set lies in the folder, local or remote.
+
+    Raises:
+        SentrayError: The place cannot be reached.
+    """
+    return Folder(folder).read(_FACTS) is not None
 
 
 def write(
@@ -133,13 +200,31 @@ def write(
     vectors: NDArray[np.float32] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole."""
-    np.save(folder / "offsets.npy", offsets)
-    np.save(folder / "targets.npy", targets)
+    np.save(folder / _OFFSETS, offsets)
+    np.save(folder / _TARGETS, targets)
     if vectors is not None:
-        np.save(folder / _VECTORS, vectors)
+        vectors.tofile(folder / _VECTORS)
     if isinstance(words, Vocabulary):
         words.save(folder / _VOCABULARY)
     values = asdict(facts) | {"rules": facts.rules.model_dump(mode="json")}
     partial = folder / f".{_FACTS}"
     partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
     partial.rename(folder / _FACTS)
+
+
+def upload(folder: Path, remote: str) -> None:
+    """Copy a local training set to a URI; the facts come last there too.
+
+    Raises:
+        SentrayError: The place cannot be written.
+    """
+    filesystem, path = pafs.FileSystem.from_uri(remote)
+    try:
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == _FACTS):
+            with file.open("rb") as source, filesystem.open_output_stream(f"{path}/{file.name}") as target:
+                shutil.copyfileobj(source, target, _COPY_BYTES)
+    except OSError as error:
+        raise SentrayError(
+            f"{remote} cannot be written ({first_line(error)}); make room or check the permissions, then run the same "
+            "command again"
+        ) from error

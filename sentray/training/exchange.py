@@ -71,17 +71,18 @@ class Exchange:
             with listener:
                 self._connect(peers, listener)
 
-    def sum(self, values: Floats) -> Floats:
+    def sum(self, values: Any) -> Any:
         """Sum of the workers' values, the same bits everywhere.
 
         Args:
-            values: float32 [n], contiguous; n is the same for all workers.
+            values: float32 [n], an array or a tensor; n is the same for all workers.
 
         Returns:
-            float32 [n], overwritten by the next call.
+            float32 [n], overwritten by the next call; the values themselves where there is one worker.
         """
         if self.world == 1:
             return values
+        values = np.ascontiguousarray(values)
         parts = self._parts(len(values))
         total = self._memory("sum", len(values))
         sent = [self._send(peer, values[parts[peer]]) for peer in self._sockets]
@@ -97,19 +98,21 @@ class Exchange:
         self._hand_round(total, parts)
         return total
 
-    def sum_rows(self, rows: Floats, words: Words, all_words: Words) -> Floats:
+    def sum_rows(self, rows: Any, words: Words, all_words: Words) -> Any:
         """Sum of the workers' rows by word, the same bits everywhere; only rows that a worker has are sent for it.
 
         Args:
-            rows: float32 [len(words), dimensions], contiguous.
+            rows: float32 [len(words), dimensions], an array or a tensor.
             words: int32, ascending; this worker's, all of them among `all_words`.
             all_words: int32, ascending and not empty, the same for all workers.
 
         Returns:
-            float32 [len(all_words), dimensions], overwritten by the next call.
+            float32 [len(all_words), dimensions], overwritten by the next call; the rows themselves where there is one
+            worker.
         """
         if self.world == 1:
             return rows
+        rows, words = np.ascontiguousarray(rows), np.ascontiguousarray(words)
         dimensions = rows.shape[1]
         parts = self._parts(len(all_words))
         total = self._memory("rows", len(all_words) * dimensions).reshape(-1, dimensions)

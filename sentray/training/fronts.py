@@ -4,11 +4,29 @@ A front packs reviews for itself and turns their word vectors into the first den
 layers it stands for on reviews padded to the network's length, and computes no padding that it can know beforehand.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import tensorflow as tf
 
-from sentray.training.batches import Packed, Reviews, Window, pack_bags, pack_padded, pack_windows
+from sentray.training.batches import Packed, Reviews, Size, Window, exact, pack_bags, pack_padded, pack_windows
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a step is computed, which changes its cost and not what it computes.
+
+    Attributes:
+        multiply: Matrix product of two float32 matrices, with the arguments of `tf.matmul`.
+        size: Rounds sizes that differ from batch to batch up.
+    """
+
+    multiply: Callable[..., Any] = tf.matmul
+    size: Size = exact
+
+
+PLAIN = Computing()
 
 
 class Front(Protocol):
@@ -42,7 +60,7 @@ class Front(Protocol):
         ...
 
 
-def front_of(layers: list[Any]) -> Front:
+def front_of(layers: list[Any], computing: Computing = PLAIN) -> Front:
     """The front of a network, from all its layers.
 
     Raises:
@@ -51,11 +69,11 @@ def front_of(layers: list[Any]) -> Front:
     kinds = [type(layer).__name__ for layer in layers]
     front: Front | None = None
     if kinds[1:4] == ["Conv1D", "MaxPooling1D", "Flatten"]:
-        front = Windows(*layers[1:4])
+        front = Windows(computing, *layers[1:4])
     elif kinds[1:3] == ["GlobalAveragePooling1D", "LayerNormalization"]:
-        front = Average(*layers[1:3])
+        front = Average(computing, *layers[1:3])
     elif kinds[1:2] == ["Flatten"]:
-        front = Flat(layers[1])
+        front = Flat(computing, layers[1])
     if front is None or kinds[0] != "Embedding" or set(kinds[1 + front.layers :]) != {"Dense"}:
         raise ValueError(f"cannot train a network of the layers {kinds}")
     return front
@@ -67,7 +85,8 @@ class Windows:
     layers = 3
     zero_padding = False
 
-    def __init__(self, convolution: Any, pooling: Any, flatten: Any) -> None:
+    def __init__(self, computing: Computing, convolution: Any, pooling: Any, flatten: Any) -> None:
+        self._computing = computing
         self._filters: int = convolution.filters
         self._activation = convolution.activation
         cells = flatten.output.shape[1] // self._filters
@@ -75,7 +94,7 @@ class Windows:
 
     def pack(self, reviews: Reviews, rows: int) -> Packed:
         """See `Front`."""
-        return pack_windows(reviews, self.window, rows)
+        return pack_windows(reviews, self.window, rows, self._computing.size)
 
     def sums(self, vectors: Any, ids: Any, cells: Any, weights: list[Any]) -> Any:
         """See `Front`."""
@@ -86,7 +105,8 @@ class Windows:
         reviews, own = tf.shape(cells)[0], tf.shape(cells)[1]
         hidden = tf.reshape(tf.gather(pooled, cells), (reviews, own * filters))
         padding = tf.reduce_sum(tf.reshape(dense[own * filters :], (-1, filters, dense.shape[1])), 0)
-        return hidden @ dense[: own * filters] + pooled[:1] @ padding + dense_bias
+        multiply = self._computing.multiply
+        return multiply(hidden, dense[: own * filters]) + multiply(pooled[:1], padding) + dense_bias
 
     def _products(self, vectors: Any, kernel: Any, ids: Any) -> Any:
         """The convolution's sums for every position from which its pooled cell is whole."""
@@ -94,6 +114,7 @@ class Windows:
         outputs = tf.shape(ids)[0] - offsets + 1
         outputs -= outputs % self.window.pool
         places = [ids[offset : offset + outputs] for offset in range(offsets)]
+        multiply = self._computing.multiply
 
         # One core, 32 and 256 reviews: tf.nn.conv1d over all positions took 25 and 260 ms; this with TensorFlow's own
         # gradient, a small product an offset, 17 and 108 ms; with the gradient's products joined 15.6 and 110 ms.
@@ -103,13 +124,11 @@ class Windows:
                 words = tf.shape(vectors)[0]
                 of_products = tf.concat([tf.math.unsorted_segment_sum(of_sums, place, words) for place in places], 1)
                 joined = tf.reshape(tf.transpose(kernel, (1, 0, 2)), (dimensions, offsets * filters))
-                of_kernel = tf.reshape(
-                    tf.matmul(vectors, of_products, transpose_a=True), (dimensions, offsets, filters)
-                )
-                return tf.matmul(of_products, joined, transpose_b=True), tf.transpose(of_kernel, (1, 0, 2))
+                of_kernel = tf.reshape(multiply(vectors, of_products, transpose_a=True), (dimensions, offsets, filters))
+                return multiply(of_products, joined, transpose_b=True), tf.transpose(of_kernel, (1, 0, 2))
 
             sums = tf.add_n(
-                [tf.gather(tf.matmul(vectors, kernel[offset]), place) for offset, place in enumerate(places)]
+                [tf.gather(multiply(vectors, kernel[offset]), place) for offset, place in enumerate(places)]
             )
             return sums, gradient
 
@@ -122,24 +141,28 @@ class Average:
     layers = 2
     zero_padding = True
 
-    def __init__(self, pooling: Any, normalization: Any) -> None:
+    def __init__(self, computing: Computing, pooling: Any, normalization: Any) -> None:
         if normalization.weights or normalization.axis not in (-1, [-1], [1]):
             raise ValueError(f"cannot train {normalization.name} with weights of its own")
         self._length: int = pooling.input.shape[1]
         self._epsilon: float = normalization.epsilon
+        self._computing = computing
 
     def pack(self, reviews: Reviews, rows: int) -> Packed:
         """See `Front`."""
-        return pack_bags(reviews, rows)
+        return pack_bags(reviews, rows, self._computing.size)
 
     def sums(self, vectors: Any, ids: Any, cells: Any, weights: list[Any]) -> Any:
         """See `Front`."""
         reviews = tf.shape(cells)[0]
-        owners = tf.repeat(tf.range(reviews), cells[:, 0])
-        means = tf.math.unsorted_segment_sum(tf.gather(vectors, ids), owners, reviews) / self._length
+        # Behind the last review's words follows, where there is any, what no review owns.
+        owners = tf.searchsorted(tf.cumsum(cells[:, 0]), tf.range(tf.shape(ids)[0]), "right")
+        sums = tf.math.unsorted_segment_sum(tf.gather(vectors, ids), owners, reviews + 1)[:reviews]
+        means = sums / self._length
         centred = means - tf.reduce_mean(means, 1, keepdims=True)
         variance = tf.reduce_mean(centred * centred, 1, keepdims=True)
-        return centred * tf.math.rsqrt(variance + self._epsilon) @ weights.pop(0) + weights.pop(0)
+        normalized = centred * tf.math.rsqrt(variance + self._epsilon)
+        return self._computing.multiply(normalized, weights.pop(0)) + weights.pop(0)
 
 
 class Flat:
@@ -148,14 +171,15 @@ class Flat:
     layers = 1
     zero_padding = False
 
-    def __init__(self, flatten: Any) -> None:
+    def __init__(self, computing: Computing, flatten: Any) -> None:
         self._length: int = flatten.input.shape[1]
+        self._computing = computing
 
     def pack(self, reviews: Reviews, rows: int) -> Packed:
         """See `Front`."""
-        return pack_padded(reviews, self._length, rows)
+        return pack_padded(reviews, self._length, rows, self._computing.size)
 
     def sums(self, vectors: Any, ids: Any, cells: Any, weights: list[Any]) -> Any:
         """See `Front`."""
         hidden = tf.reshape(tf.gather(vectors, ids), (tf.shape(cells)[0], self._length * vectors.shape[1]))
-        return hidden @ weights.pop(0) + weights.pop(0)
+        return self._computing.multiply(hidden, weights.pop(0)) + weights.pop(0)

@@ -16,8 +16,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from sentray.training.adam import Dense, Embedding, Floats, Frozen
-from sentray.training.batches import Packed, Reviews
-from sentray.training.fronts import front_of
+from sentray.training.batches import Packed, Reviews, coarse, exact
+from sentray.training.fronts import Computing, front_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of a batch, or one worker's part of them.
+    """Gradients of a batch, or one worker's part of them: arrays, or tensors on the device that computed them.
 
     Attributes:
         words: int32, ascending vocabulary ids; none where the words' vectors are frozen.
@@ -44,26 +44,41 @@ class Gradients:
     """
 
     words: NDArray[np.int32]
-    rows: Floats
-    dense: Floats
+    rows: Any
+    dense: Any
 
 
 class TrainingNetwork:
     """Trains a network of an embedding, a front that `fronts` knows, and dense layers.
 
-    The weights are kept here while they are trained; `keras_model` puts them back into the model.
+    The weights are kept here while they are trained, in float32; `keras_model` puts them back into the model.
 
     Args:
         model: Keras model; `sentray.models` builds it. Its embedding is trained where the layer says so.
         learning_rate: Adam's step size.
         embedding_learning_rate: That of the word vectors; the same where not given.
+        precision: Numbers that matrices are multiplied in: `float32` or `bf16` (bfloat16, as wide as float32 with 8
+            bits of precision). Loss, sums over positions and gradients are float32 with both.
+        jit: Whether XLA compiles the step: anew for each combination of sizes, so batches are padded to few sizes.
+        device: Where the step runs, such as `/GPU:0`; where TensorFlow likes if None.
 
     Raises:
         ValueError: The model has another shape.
     """
 
-    def __init__(self, model: Any, learning_rate: float, embedding_learning_rate: float | None = None) -> None:
-        self._front = front_of(model.layers)
+    def __init__(
+        self,
+        model: Any,
+        learning_rate: float,
+        embedding_learning_rate: float | None = None,
+        *,
+        precision: str = "float32",
+        jit: bool = False,
+        device: str | None = None,
+    ) -> None:
+        multiply = bfloat16_product if precision == "bf16" else tf.matmul
+        self._computing, self._device = Computing(multiply, coarse if jit else exact), device
+        self._front = front_of(model.layers, self._computing)
         embedding, *layers = model.layers
         self._model = model
         self._activations = [layer.activation for layer in layers[self._front.layers :]]
@@ -80,7 +95,7 @@ class TrainingNetwork:
         matrix, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
         signature = [vectors, floats, ints, matrix, ints, floats, scalar]
-        self._gradient_graph = tf.function(self._gradient, input_signature=signature)
+        self._gradient_graph = tf.function(self._gradient, input_signature=signature, jit_compile=jit or None)
 
     def pack(self, reviews: Reviews) -> Packed:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
@@ -97,17 +112,20 @@ class TrainingNetwork:
             weights: float32 [reviews], weights of their losses.
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
-        loss, correct, rows, dense = self._gradient_graph(
-            self.embedding.rows(packed.words),
-            self.dense.weights,
-            packed.ids,
-            packed.cells,
-            labels,
-            weights,
-            np.float32(batch_rows),
-        )
-        words = packed.words[: len(rows)]
-        return StepResult(float(loss), int(correct)), Gradients(words, rows.numpy(), dense.numpy())
+        # What is padding has no weight in the loss, and so no gradient.
+        reviews, words = len(packed.cells), len(packed.words)
+        with tf.device(self._device):
+            loss, correct, rows, dense = self._gradient_graph(
+                _filled_up(self.embedding.rows(packed.words), self._computing.size(words)),
+                self.dense.weights,
+                packed.ids,
+                packed.cells,
+                _filled_up(labels, reviews),
+                _filled_up(weights, reviews),
+                np.float32(batch_rows),
+            )
+            rows = rows if len(rows) <= words else rows[:words]
+        return StepResult(float(loss), int(correct)), Gradients(packed.words[: len(rows)], rows, dense)
 
     def apply(self, gradients: Gradients) -> bool:
         """Take one step of Adam with the global batch's gradients.
@@ -116,9 +134,10 @@ class TrainingNetwork:
             Whether the first layer behind the words' vectors got a gradient at all. It gets none once all units of a
             layer are dead.
         """
-        self.embedding.apply(gradients.rows, gradients.words)
-        self.dense.apply(gradients.dense, self.embedding.step)
-        return bool(gradients.dense[: int(np.prod(self._shapes[0]))].any())
+        rows, dense = np.asarray(gradients.rows), np.asarray(gradients.dense)
+        self.embedding.apply(rows, gradients.words)
+        self.dense.apply(dense, self.embedding.step)
+        return bool(dense[: int(np.prod(self._shapes[0]))].any())
 
     def keras_model(self) -> Any:
         """The Keras model with the weights as of now."""
@@ -160,12 +179,26 @@ class TrainingNetwork:
             mean = loss / batch_rows
         rows, dense = tape.gradient(mean, [vectors, flat])
         rows = vectors[:0] if self.frozen else tf.convert_to_tensor(rows)
-        return loss, tf.math.count_nonzero(classes == labels), rows, dense
+        return loss, tf.math.count_nonzero((classes == labels) & (weights > 0)), rows, dense
 
     def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
         parts = tf.split(flat, [int(np.prod(shape)) for shape in self._shapes])
         weights = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
         values = self._front.sums(vectors, ids, cells, weights)
         for activation, kernel, bias in zip(self._activations, weights[::2], weights[1::2], strict=False):
-            values = activation(values) @ kernel + bias
+            values = self._computing.multiply(activation(values), kernel) + bias
         return values
+
+
+def bfloat16_product(a: Any, b: Any, **transposed: bool) -> Any:
+    """`tf.matmul` of two float32 matrices computed in bfloat16, as are its gradients; the result is float32 again."""
+    return tf.cast(tf.matmul(tf.cast(a, tf.bfloat16), tf.cast(b, tf.bfloat16), **transposed), tf.float32)
+
+
+def _filled_up(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """The values with zeros behind them, `size` in all."""
+    if len(values) == size:
+        return values
+    filled = np.zeros((size, *values.shape[1:]), values.dtype)
+    filled[: len(values)] = values
+    return filled

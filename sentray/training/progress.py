@@ -1,19 +1,22 @@
-"""How far training is: rank 0 reports to an actor, the driver shows it."""
+"""How far training is: the workers and Ray Train's controller report to an actor, the driver shows it."""
 
 import threading
 from typing import Any
 
 from sentray.console import Console, duration
+from sentray.telemetry import TrainingTelemetry
 
 POLL_SECONDS = 0.5
 
 
 class _Board:
-    """Actor that keeps what rank 0 reports until the driver asks for it."""
+    """Actor that keeps what is reported until the driver asks for it."""
 
     def __init__(self) -> None:
         self.latest: dict[str, Any] | None = None
         self.lines: list[str] = []
+        self.expected: str | None = None
+        self.epochs: list[dict[str, Any]] = []
 
     def update(self, report: dict[str, Any]) -> None:
         self.latest = report
@@ -21,10 +24,17 @@ class _Board:
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    def take(self) -> tuple[list[str], dict[str, Any] | None]:
+    def expect(self, what: str) -> None:
+        self.expected = what
+
+    def finish(self, record: dict[str, Any]) -> None:
+        self.epochs.append(record)
+
+    def take(self) -> tuple[list[str], list[dict[str, Any]], dict[str, Any] | None, str | None]:
         lines, self.lines = self.lines, []
+        epochs, self.epochs = self.epochs, []
         latest, self.latest = self.latest, None
-        return lines, latest
+        return lines, epochs, latest, self.expected
 
 
 class Progress:
@@ -33,15 +43,18 @@ class Progress:
     def __init__(self, actor: Any, console: Console) -> None:
         self.actor = actor
         self._console = console
+        self._telemetry = TrainingTelemetry(console.verb, console.run)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     @classmethod
     def start(cls, console: Console) -> "Progress":
-        """Start the actor, on a node of Ray's choice and without a CPU of its own."""
+        """Start the actor, without a CPU of its own and on the driver's node, since it is of use as long as that is."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return cls(ray.remote(num_cpus=0)(_Board).remote(), console)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return cls(ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote(), console)
 
     def __enter__(self) -> "Progress":
         self._thread.start()
@@ -56,10 +69,17 @@ class Progress:
 
         while True:
             finished = self._done.wait(POLL_SECONDS)
-            lines, latest = ray.get(self.actor.take.remote())
+            lines, epochs, latest, expected = ray.get(self.actor.take.remote())
+            if expected:
+                self._console.expect(expected)
             for line in lines:
                 self._console.say(line)
+            for record in epochs:
+                self._telemetry.epoch(record)
+                told = {name: record[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
+                self._console.event(f"epoch {record['epoch']} finished", **told)
             if latest:
+                self._telemetry.step(latest)
                 self._console.progress(progress_line(latest))
             if finished:
                 return

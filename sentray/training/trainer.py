@@ -34,6 +34,9 @@ class Job:
         threads: CPU threads of a worker.
         freeze: Whether the word vectors stay as they are.
         embedding_learning_rate: Adam's step size for them; None: as for all else.
+        precision: Numbers that matrices are multiplied in, `float32` or `bf16`.
+        jit: Whether XLA compiles the step.
+        gpu: Whether each worker has a GPU.
         settings: Resolved settings of the run, for the bundle.
         progress: Handle of the `Progress` actor, or None.
     """
@@ -48,6 +51,9 @@ class Job:
     threads: int
     freeze: bool = False
     embedding_learning_rate: float | None = None
+    precision: str = "float32"
+    jit: bool = False
+    gpu: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     progress: Any = None
 
@@ -74,7 +80,14 @@ class Trainer:
         model = models.architecture(facts.architecture).build(
             self._rows, facts.max_length, len(facts.labels), vectors, job.freeze
         )
-        self.network = TrainingNetwork(model, job.learning_rate, job.embedding_learning_rate)
+        self.network = TrainingNetwork(
+            model,
+            job.learning_rate,
+            job.embedding_learning_rate,
+            precision=job.precision,
+            jit=job.jit,
+            device="/GPU:0" if job.gpu else None,
+        )
         self._job, self._dataset, self._exchange, self._seed = job, dataset, exchange, seed
         self._lengths = np.minimum(dataset.lengths, facts.max_length)
         counts = np.array(facts.label_rows, np.float64)

@@ -1,6 +1,7 @@
 """What each training worker does under Ray Train: epochs, new starts, checkpoints, and the bundle at the end."""
 
 import json
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from sentray import bundle, models
+from sentray.console import count
+from sentray.errors import SentrayError
 from sentray.training.dataset import TrainingSet
 from sentray.training.exchange import Exchange
 from sentray.training.trainer import Job, Trainer
@@ -18,6 +21,7 @@ REPORT_SECONDS = 0.5
 """Least time between two progress reports to the driver."""
 
 STATE_FILE, WEIGHTS_FILE, BUNDLE_FOLDER = "state.json", "weights.npz", "bundle"
+_STEP = "a step of training"
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,25 @@ class State:
         seed: The present seed.
         restarts: Dead starts so far.
         history: One record an epoch done with the present seed; see `Trainer.epoch`.
-        refused: Why the run ended without a model, or None.
     """
 
     epoch: int
     seed: int
     restarts: int = 0
     history: tuple[dict[str, Any], ...] = ()
-    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why training ended without a bundle. It is returned and not raised, since Ray Train would try again.
+
+    Attributes:
+        sentence: What went wrong and the cure.
+        lasting: Whether the same command would end so again, so that nothing needs to be kept for it.
+    """
+
+    sentence: str
+    lasting: bool = False
 
 
 class Reporter:
@@ -57,37 +72,69 @@ class Reporter:
         if self._board:
             self._board.say.remote(line)
 
+    def expect(self, what: str) -> None:
+        """Have it known what training waits for; see `Console.expect`."""
+        if self._board:
+            self._board.expect.remote(what)
+
     def progress(self, report: dict[str, Any]) -> None:
         """Have a step's report shown, unless the last one was a moment ago."""
         if self._board and time.monotonic() - self._last > REPORT_SECONDS:
             self._last = time.monotonic()
             self._board.update.remote(report | {"epochs": self._epochs})
 
+    def finish(self, record: dict[str, Any]) -> None:
+        """Have an epoch's record counted."""
+        if self._board:
+            self._board.finish.remote(record)
 
-def run(job: Job, exchange: Exchange) -> None:
+
+def run(job: Job, exchange: Exchange) -> Refusal | None:
     """Train under Ray Train: from its latest checkpoint, one new checkpoint an epoch, the bundle in the last.
 
-    Where no seed makes the network learn, the last checkpoint's state says so and there is no bundle.
+    Returns:
+        Why there is no bundle, on every worker; None where there is one.
     """
     models.prepare_tensorflow(job.threads)
-    dataset = TrainingSet.load(Path(job.dataset))
     reporter = Reporter(job, exchange.rank)
+    asked = str(job.settings.get("workers", exchange.world))
+    reporter.say(
+        f"training with {count(exchange.world, 'worker')}" + (f" of {asked}" if asked != str(exchange.world) else "")
+    )
+    reporter.expect("the workers to load the training set")
+    dataset = _load(job, exchange)
+    if isinstance(dataset, Refusal):
+        return dataset
     state, trainer = _start(job, dataset, exchange, reporter)
+    reporter.expect(_STEP)
     trainer.check_replicas()
     while state.epoch < job.epochs:
         record = _train_epoch(trainer, state.epoch, reporter)
         if record.pop("dead"):
             if state.restarts == job.max_restarts:
-                # Reported and not raised: Ray Train would try again what cannot go otherwise.
-                _report(replace(state, refused=_no_start(job)), trainer, exchange)
-                return
+                return Refusal(_no_start(job), lasting=True)
             state = _next_seed(state, reporter)
             trainer = Trainer(job, dataset, exchange, state.seed)
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
         trainer.check_replicas()
+        reporter.expect(f"the checkpoint after epoch {state.epoch} to be stored")
         _report(state, trainer, exchange)
+        reporter.expect(_STEP)
+    reporter.expect("the bundle to be stored")
     _report(state, trainer, exchange, finished=(job, dataset))
+    return None
+
+
+def _load(job: Job, exchange: Exchange) -> TrainingSet | Refusal:
+    """The training set; or, where a worker does not get it, what that worker says, on all of them."""
+    dataset, mistake = None, ""
+    try:
+        dataset = TrainingSet.load(job.dataset)
+    except SentrayError as error:
+        mistake = str(error)
+    mistakes = [told.decode() for told in exchange.gather(mistake.encode()) if told]
+    return dataset if dataset is not None and not mistakes else Refusal(mistakes[0])
 
 
 def _start(job: Job, dataset: TrainingSet, exchange: Exchange, reporter: Reporter) -> tuple[State, Trainer]:
@@ -97,19 +144,27 @@ def _start(job: Job, dataset: TrainingSet, exchange: Exchange, reporter: Reporte
     if checkpoint is None:
         state = State(0, job.seed)
         return state, Trainer(job, dataset, exchange, state.seed)
-    with checkpoint.as_directory() as folder:
-        state = read_state(Path(folder))
-        trainer = Trainer(job, dataset, exchange, state.seed)
-        with np.load(Path(folder) / WEIGHTS_FILE) as weights:
+    state = read_state(checkpoint)
+    trainer = Trainer(job, dataset, exchange, state.seed)
+    # Without a name, so that a process that is killed leaves nothing.
+    with tempfile.TemporaryFile() as copy, _open(checkpoint, WEIGHTS_FILE) as stored:
+        shutil.copyfileobj(stored, copy)
+        copy.seek(0)
+        with np.load(copy) as weights:
             trainer.network.restore(weights)
     reporter.say(f"going on after epoch {state.epoch} of {job.epochs}")
     return state, trainer
 
 
-def read_state(folder: Path) -> State:
-    """The state in a checkpoint's folder."""
-    values = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+def read_state(checkpoint: Any) -> State:
+    """The state in a checkpoint of Ray Train."""
+    with _open(checkpoint, STATE_FILE) as stored:
+        values = json.loads(stored.readall())
     return State(**values | {"history": tuple(values["history"])})
+
+
+def _open(checkpoint: Any, name: str) -> Any:
+    return checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{name}")
 
 
 def _train_epoch(trainer: Trainer, number: int, reporter: Reporter) -> dict[str, Any]:
@@ -117,6 +172,7 @@ def _train_epoch(trainer: Trainer, number: int, reporter: Reporter) -> dict[str,
     for report in trainer.epoch(number):
         if "step" in report:
             reporter.progress(report)
+    reporter.finish(report)
     return report
 
 

@@ -266,6 +266,16 @@ def test_what_cannot_work_is_refused_before_the_corpus_is_read(corpus: Path, tmp
     refused("--dimensions 100001 is too large; take 100000 at most", dimensions=100_001)
 
 
+def test_a_remote_place_is_tried_before_the_corpus_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "local_place", lambda _: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(SentrayError, match="cannot be written"):
+        embed(EmbedSettings(corpus="nowhere", out=f"file://{tmp_path}/file/v.txt"), Console())
+    with learning._scratch(f"file://{tmp_path}/v.txt"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_vectors_that_do_not_fit_in_memory_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SentrayError, match=r"words of 1000000000000 numbers do not fit in memory"):
         vectors_of(prepared(tmp_path / "sentences", reviews(5)), dimensions=10**12)

@@ -11,6 +11,7 @@ import pytest
 
 from sentray import models
 from sentray.config import TrainSettings
+from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.text.cleaning import clean, preset
 from sentray.text.hashing import HashedWords
@@ -25,14 +26,15 @@ RULES, _ = preset("reviews")
 VECTORS = "good 1 0 0.5\nbad -1 0 0.5\nwords 0 1 0\nelsewhere 9 9 9\n"
 
 
-class Notes:
+class Notes(Console):
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
 
     def say(self, line: str = "") -> None:
         self.lines.append(line)
 
-    def progress(self, line: str, share: float | None = None) -> None:
+    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
         pass
 
 
@@ -53,7 +55,7 @@ def prepared(corpus: Path, folder: Path, **values: Any) -> tuple[TrainingSet, li
     defaults: dict[str, Any] = {"cleaning": "reviews", "min_count": 1}
     settings = TrainSettings(corpus=str(corpus), out="unused", **defaults | values)
     prepare.prepare(settings, models.architecture("embedding-mlp"), folder, console)
-    return TrainingSet.load(folder), console.lines
+    return TrainingSet.load(str(folder)), console.lines
 
 
 def ids(rows: TrainingSet) -> list[list[int]]:
@@ -122,7 +124,7 @@ def test_hashing_refuses_what_cannot_be_learnt(
     pq.write_table(pa.table({"text": texts, "label": labels, "split": ["train"] * 2}), tmp_path / "reviews.parquet")
     with pytest.raises(SentrayError, match=message):
         prepared(tmp_path / "reviews.parquet", tmp_path / "set", encoder="hash")
-    assert not dataset.exists(tmp_path / "set")
+    assert not dataset.exists(str(tmp_path / "set"))
 
 
 @pytest.mark.usefixtures("ray_session")

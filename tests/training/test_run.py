@@ -14,24 +14,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sentray import bundle
+from sentray import bundle, cluster
 from sentray.config import EmbedSettings, TrainSettings
+from sentray.console import Console
 from sentray.embeddings.learning import embed
 from sentray.embeddings.reading import read_vectors
 from sentray.errors import SentrayError
+from sentray.training import run
 from sentray.training.run import train, work_folder
 
 
-class Notes:
+class Notes(Console):
     """A console that remembers."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
 
     def say(self, line: str = "") -> None:
         self.lines.append(line)
 
-    def progress(self, line: str, share: float | None = None) -> None:
+    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
         self.lines.append(line)
 
 
@@ -73,7 +76,7 @@ def test_two_workers_follow_one(tmp_path: Path) -> None:
     assert trained.labels == ("neg", "pos")
     assert trained.metrics["test_accuracy"] == two["test_accuracy"]
     assert trained.settings["workers"] == 2
-    assert not work_folder(tmp_path / "two").exists()
+    assert not Path(work_folder(str(tmp_path / "two"))).exists()
     with pytest.raises(SentrayError, match="already holds a bundle"):
         train(settings(tmp_path / "two"), Notes())
 
@@ -119,7 +122,7 @@ def test_a_lost_worker_costs_no_epoch(tmp_path: Path) -> None:
     class Killer(Notes):
         killed = False
 
-        def progress(self, line: str, share: float | None = None) -> None:
+        def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
             super().progress(line, share)
             # Not before the fourth epoch: a checkpoint counts once Ray Train has looked at it.
             if not self.killed and line.startswith("epoch ") and int(line[6:].partition("/")[0]) > 3:
@@ -151,7 +154,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     out = tmp_path / "model"
     command = [sys.executable, "-m", "sentray", "train", "synthetic:700", "--out", str(out), "--epochs", "40"]
     running = subprocess.Popen(command, start_new_session=True)
-    snapshot = work_folder(out) / "train" / "checkpoint_manager_snapshot.json"
+    snapshot = Path(work_folder(str(out))) / "train" / "checkpoint_manager_snapshot.json"
     deadline = time.monotonic() + 120
     while not snapshot.exists():
         assert running.poll() is None, "the run ended before it could be killed"
@@ -173,6 +176,39 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_place_that_nodes_do_not_share_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def require_shared(folder: Path) -> None:
+        asked.append(folder)
+        raise SentrayError("some node cannot see it")
+
+    monkeypatch.setattr("sentray.cluster.require_shared", require_shared)
+    with pytest.raises(SentrayError, match="some node cannot see it"):
+        train(settings(tmp_path / "model", corpus="no corpus"), Notes())
+    assert asked == [tmp_path]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("workers", "line"),
+    [
+        (2, "2 workers, 1 CPU each; 1 CPU left; batches of 32, 16 a worker"),
+        (
+            "2:4",
+            "2 to 4 workers, 1 CPU each, as many as there is room for; batches of 32 whatever their number, so that "
+            "the losses compare",
+        ),
+    ],
+)
+def test_the_plan_says_how_many_train(tmp_path: Path, workers: int | str, line: str) -> None:
+    plan = run._plan(settings(tmp_path, workers=workers), cluster.Placement(2, 1.0, 0.0, 1.0))
+    assert plan == f"plan: read with 3 CPUs, then train with {line}"
+
+
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -187,7 +223,7 @@ def test_a_refused_corpus_leaves_only_the_rows_set_aside(
     Path("foreign.txt").write_text("zzqx 1 2 3\n")
     with pytest.raises(SentrayError, match=message):
         train(settings(tmp_path / "model", **values), Notes())
-    left = [path.name for path in (work_folder(tmp_path / "model") / "dataset").iterdir()]
+    left = [path.name for path in Path(work_folder(str(tmp_path / "model")), "dataset").iterdir()]
     assert left == ["quarantine.parquet"]
 
 

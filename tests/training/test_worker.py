@@ -1,6 +1,7 @@
 """One worker's epochs, restarts and replica check, without Ray."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,7 +36,7 @@ def dataset(tmp_path: Path) -> TrainingSet:
     facts = Facts("tutorial-cnn.v1", rules, "drop", ("neg", "pos"), counts, 20, "pre", 12, 20, 1.0, 0, 0)
     vocabulary = Vocabulary([chr(ord("a") + place) for place in range(20)])
     write(tmp_path, facts, vocabulary, np.arange(51) * 12, targets)
-    return TrainingSet.load(tmp_path)
+    return TrainingSet.load(str(tmp_path))
 
 
 def job(dataset_folder: Path, **values: Any) -> Job:
@@ -61,6 +62,22 @@ def test_an_epoch_reports_all_rows_and_learns(dataset: TrainingSet, tmp_path: Pa
     assert not any(record["dead"] for record in records)
 
 
+class Board:
+    """Takes what the first worker tells, as the actor does."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.expected: list[str] = []
+        keep: dict[str, Callable[[Any], object]] = {
+            "say": self.said.append,
+            "expect": self.expected.append,
+            "update": lambda report: None,
+            "finish": lambda record: None,
+        }
+        for name, take in keep.items():
+            setattr(self, name, SimpleNamespace(remote=take))
+
+
 def test_a_dead_start_goes_on_with_the_next_seed(
     dataset: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,13 +95,44 @@ def test_a_dead_start_goes_on_with_the_next_seed(
     states: list[worker.State] = []
     monkeypatch.setattr(worker, "_report", lambda state, *_, **__: states.append(state))
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
-    said: list[str] = []
-    board = SimpleNamespace(say=SimpleNamespace(remote=said.append), update=SimpleNamespace(remote=lambda report: None))
-    worker.run(job(tmp_path, progress=board), Exchange(0, ALONE))
-    assert said == ["seed 3 made a dead start (no unit of a layer reacts, or the loss is no number): again with seed 4"]
+    board = Board()
+    assert worker.run(job(tmp_path, progress=board), Exchange(0, ALONE)) is None
+    assert board.said == [
+        "training with 1 worker",
+        "seed 3 made a dead start (no unit of a layer reacts, or the loss is no number): again with seed 4",
+    ]
     assert (states[-1].seed, states[-1].restarts, states[-1].epoch) == (4, 1, 8)
     assert len(states[-1].history) == 8
     assert states[-1].history[-1]["accuracy"] == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_no_start_at_all_is_a_refusal_that_lasts(
+    dataset: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_report", lambda *_, **__: None)
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+    refusal = worker.run(job(tmp_path, learning_rate=1e38, max_restarts=1), Exchange(0, ALONE))
+    assert refusal is not None
+    assert refusal.lasting
+    assert refusal.sentence.startswith("the network did not start to learn with 2 seeds from 3 on")
+
+
+def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: TrainingSet, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    with pair() as (pool, exchanges):
+        boards = [Board(), Board()]
+        jobs = [
+            job(folder, progress=board, settings={"workers": "1:3"})
+            for folder, board in zip((tmp_path, elsewhere), boards, strict=True)
+        ]
+        refusals = list(pool.map(worker.run, jobs, exchanges))
+    assert refusals[0] == refusals[1]
+    assert refusals[0] is not None
+    assert not refusals[0].lasting
+    assert f"the training set in {elsewhere} cannot be read on {socket.gethostname()} (" in refusals[0].sentence
+    assert boards[0].said == ["training with 2 workers of 1:3"]
+    assert boards[1].said == []
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")

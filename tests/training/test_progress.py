@@ -1,0 +1,66 @@
+"""What the driver is told while workers train, and when they are lost."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sentray.console import Console
+from sentray.training.progress import Progress, progress_line
+
+REPORT = {"epoch": 2, "epochs": 3, "step": 5, "steps": 10, "loss": 0.5, "accuracy": 0.75, "rows": 100, "seconds": 2.0}
+
+
+class Notes(Console):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.shown: list[str] = []
+
+    def say(self, line: str = "") -> None:
+        self.lines.append(line)
+
+    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
+        self.shown.append(line)
+
+
+def test_a_report_is_one_line_with_the_time_left() -> None:
+    assert progress_line(REPORT) == "epoch 2/3  step 5/10  loss 0.5000  accuracy 0.750  50 rows/s  ETA 0:06"
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_is_told_is_shown_and_what_is_awaited_is_known() -> None:
+    import ray
+
+    notes = Notes()
+    progress = Progress.start(notes)
+    with progress:
+        progress.actor.say.remote("training with 2 workers")
+        progress.actor.expect.remote("a step of training")
+        ray.get(progress.actor.update.remote(REPORT))
+    assert notes.lines == ["training with 2 workers"]
+    assert notes.shown == [progress_line(REPORT)]
+    assert notes.expected == "a step of training"
+    # A node that is lost must not take with it what the driver needs.
+    (info,) = [
+        actor for actor in ray._private.state.actors().values() if actor["ActorID"] == progress.actor._actor_id.hex()
+    ]
+    assert info["Address"]["NodeID"] == ray.get_runtime_context().get_node_id()
+    ray.kill(progress.actor)
+
+
+def test_lost_workers_are_counted_and_others_named() -> None:
+    from ray.exceptions import RayActorError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    from sentray.training.failures import Failures
+
+    told: list[Any] = []
+    board = SimpleNamespace(say=SimpleNamespace(remote=told.append), expect=SimpleNamespace(remote=told.append))
+    failures = Failures(board, "2 workers wanted, none started")
+    lost = WorkerHealthCheckFailedError("it does not answer", RayActorError())
+    failures.after_exception(None, {0: ConnectionError("another training worker went away"), 1: lost})
+    assert told == ["1 training worker lost", "2 workers wanted, none started"]
+    told.clear()
+    failures.after_exception(None, {0: RuntimeError("the weights differ.\nMore of it")})
+    assert told[0] == "a training worker failed: RuntimeError: the weights differ"
