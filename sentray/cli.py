@@ -4,10 +4,13 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -29,16 +32,20 @@ from sentray.config import (
     VocabSettings,
     WordsSettings,
 )
-from sentray.console import Console
+from sentray.console import Console, printable
 from sentray.errors import SentrayError
+from sentray.submit import SubmitSettings
 from sentray.writing import write_settings_beside, write_text
 
 S = TypeVar("S", bound=Settings)
 
-USER_ERROR, USAGE_ERROR, UNEXPECTED_ERROR, INTERRUPTED = 1, 2, 3, 130
+USER_ERROR, UNEXPECTED_ERROR, INTERRUPTED, STOPPED = SentrayError.status, 3, 130, 143
 
 RESUMABLE = ("train", "score", "reproduce")
 """Verbs that go on where they were when the same command is given again."""
+
+JOBS: dict[str, type[Settings]] = {}
+"""The settings of each verb that `jobs/` has a file for."""
 
 
 def train(settings: TrainSettings, console: Console) -> None:
@@ -129,6 +136,13 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     quickstart(settings, console)
 
 
+def submit(settings: SubmitSettings, console: Console) -> None:
+    """Run a verb as a job on a cluster."""
+    from sentray.submit import submit
+
+    submit(settings, JOBS, console)
+
+
 def bench_train(settings: BenchTrainSettings, console: Console) -> None:
     """Print how fast training is, and write the figures where asked."""
     from sentray.bench.train import bench_train
@@ -175,16 +189,22 @@ def _offer(
     name: str | None = None,
 ) -> None:
     invoke = options.command(model, lambda settings: _run(work.__name__, work, settings))
-    under.command(name or work.__name__, no_args_is_help=needs_arguments)(invoke)
+    invoke = options.command(model, lambda settings: _run(work.__name__, work, settings))
+    if under is app and model is not SubmitSettings:
+        JOBS[work.__name__] = model
+    under.command(name or work.__name__, no_args_is_help=needs_arguments, context_settings=options.context(model))(
+        invoke
+    )
 
 
 def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
     """Do a verb's work with a quiet console, and turn what goes wrong into one line and an exit status."""
-    console = Console()
+    console = Console(as_json=getattr(settings, "log_format", "text") == "json", verb=verb.replace("_", "-"))
     verbose = getattr(settings, "verbose", False)
     with contextlib.ExitStack() as stack:
+        stopped = stack.enter_context(_stoppable())
         try:
-            log = stack.enter_context(_log_file(verb, getattr(settings, "out", None)))
+            log = stack.enter_context(_log_file(console, getattr(settings, "out", None)))
         except OSError as error:
             console.error(f"{error.filename} cannot be made or written ({error.strerror}); choose another --out")
             raise SystemExit(USER_ERROR) from None
@@ -194,14 +214,34 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
         # Ray Train answers Ctrl-C by ending the process; no verb of ours does.
         except (KeyboardInterrupt, SystemExit):
             again = "; the same command goes on from here" if verb in RESUMABLE else ""
-            console.error(f"interrupted{again}")
-            raise SystemExit(INTERRUPTED) from None
+            console.error(f"{'stopped' if stopped.is_set() else 'interrupted'}{again}")
+            raise SystemExit(STOPPED if stopped.is_set() else INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our output left, as `head` does; what Python would still flush has nowhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(USER_ERROR) from None
         except Exception as error:
             _report(error, console, log, verbose)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """End as after Ctrl-C when the process is told to terminate, as Ray and Kubernetes do to stop a job.
+
+    Yields:
+        Whether it was: what Ray waits for ends with Ctrl-C's exception either way.
+    """
+    stopped = threading.Event()
+
+    def stop(*_: object) -> NoReturn:
+        stopped.set()
+        raise SystemExit(STOPPED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _watched(settings: Settings, console: Console) -> contextlib.AbstractContextManager[None]:
@@ -215,27 +255,28 @@ def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoR
     mistake = cluster.user_error(error)
     if mistake is not None:
         console.error(str(mistake))
-        raise SystemExit(USER_ERROR)
+        raise SystemExit(mistake.status)
+    told = printable("".join(traceback.format_exception(error)))
     with log.open("a", encoding="utf-8") as stream:
-        traceback.print_exception(error, file=stream)
+        stream.write(told)
     if verbose:
-        traceback.print_exception(error)
+        sys.stderr.write(told)
     first_line = next(iter(str(error).strip().splitlines()), "")
     console.error(f"unexpected {type(error).__name__}: {first_line[:300]} (the traceback is in {log})")
     raise SystemExit(UNEXPECTED_ERROR)
 
 
 @contextlib.contextmanager
-def _log_file(verb: str, out: str | None) -> Iterator[Path]:
+def _log_file(console: Console, out: str | None) -> Iterator[Path]:
     """The run's log: beside a local output, or in the temporary folder and kept only after a failure."""
     if out is not None and "://" not in out:
         log = Path(out.rstrip("/") + ".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as stream:
-            stream.write(f"sentray {__version__}: {shlex.join(sys.argv)}\n")
+            stream.write(printable(f"sentray {__version__}, run {console.run}: {shlex.join(sys.argv)}\n"))
         yield log
         return
-    handle, name = tempfile.mkstemp(prefix=f"sentray-{verb}-", suffix=".log")
+    handle, name = tempfile.mkstemp(prefix=f"sentray-{console.verb}-", suffix=".log")
     os.close(handle)
     try:
         yield Path(name)
@@ -263,19 +304,28 @@ _offer(EmbedSettings, embed)
 _offer(WordsSettings, words)
 _offer(ReproduceSettings, reproduce, needs_arguments=False)
 _offer(QuickstartSettings, quickstart, needs_arguments=False)
+_offer(SubmitSettings, submit)
 _offer(BenchTrainSettings, bench_train, needs_arguments=False, under=bench, name="train")
 _offer(BenchScoreSettings, bench_score, needs_arguments=False, under=bench, name="score")
 _offer(BenchVectorsSettings, bench_vectors, needs_arguments=False, under=bench, name="vectors")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status.
 
     Args:
         arguments: The words after `sentray`; those of this process where not given.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
+    console = Console(as_json=as_json, verb=words[0] if words else "")
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="sentray")
+        # Typer prints what is wrong with the words in its own way, unless it is told not to.
+        app(args=words, prog_name="sentray", standalone_mode=not as_json)
     except SentrayError as error:
-        Console().error(str(error))
-        sys.exit(USAGE_ERROR)
+        console.error(str(error))
+        sys.exit(error.status)
+    except options.MISUSE as error:
+        console.error(error.format_message())
+        sys.exit(error.exit_code)
+    sys.exit(0)

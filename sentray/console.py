@@ -1,32 +1,45 @@
 """What a user sees: lines, a progress line and tables, kept apart from what Ray and TensorFlow print."""
 
 import contextlib
+import json
+import math
 import os
+import secrets
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 PROGRESS_SECONDS = 10.0
 """Where the output is no terminal, a progress line is printed at most this often."""
 _BAR = 20
+_STDOUT, _STDERR = 0, 1
 
 
 class Console:
     """Writes results to the standard output, progress and errors to the standard error.
 
+    As JSON each line is an object: `time` (ISO 8601, UTC), `level` (info, progress, warning or error), `verb`, `run`,
+    `message`, and fields of its own where it has any.
+
     Args:
         progress_seconds: Least time between progress lines where the standard error is no terminal.
+        as_json: Whether each line is a JSON object.
+        verb: What runs, for the lines in JSON and for metrics.
 
     Attributes:
         moved_at: When the work was last seen to go on, by `time.monotonic()`.
         expected: What the run waits for, or nothing.
+        run: An id of this start: when it began and six hexadecimal digits.
     """
 
-    def __init__(self, progress_seconds: float = PROGRESS_SECONDS) -> None:
+    def __init__(self, progress_seconds: float = PROGRESS_SECONDS, as_json: bool = False, verb: str = "") -> None:
+        self.verb, self.run = verb, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self._json = as_json
         self._streams: tuple[TextIO, TextIO] | None = None
         self._lock = threading.RLock()
         self._open_line = False
@@ -40,15 +53,22 @@ class Console:
 
     def say(self, line: str = "") -> None:
         """Print one line of results."""
-        self._write(0, line)
+        if self._json and not line:
+            return
+        self._write(_STDOUT, "info", line)
 
     def note(self, line: str, *, moved: bool = True) -> None:
         """Print one line that is not a result, so that it stays out of a pipe; `moved` as for `progress`."""
-        self._write(1, line, moved)
+        self._write(_STDERR, "warning", line, moved)
 
     def error(self, sentence: str) -> None:
         """Print what went wrong as `sentray: sentence`."""
-        self._write(1, f"sentray: {sentence}")
+        self._write(_STDERR, "error", sentence if self._json else f"sentray: {sentence}")
+
+    def event(self, message: str, **fields: Any) -> None:
+        """Write what a machine wants to know and a person does not: in JSON alone, with fields that JSON can hold."""
+        if self._json:
+            self._write(_STDERR, "info", message, fields=fields)
 
     def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
         """Show how far the work is.
@@ -64,19 +84,35 @@ class Console:
         with self._lock:
             if moved:
                 self.moved_at = time.monotonic()
-            stream = self._stream(1)
-            if stream.isatty():
+            stream = self._stream(_STDERR)
+            if stream.isatty() and not self._json:
                 width = shutil.get_terminal_size().columns - 1
                 shown = line if share is None else f"[{bar(share, _BAR).ljust(_BAR)}] {_percent(share)} {line}"
                 self._put(stream, f"\r\x1b[K{_printable(shown)[:width]}")
                 self._open_line = True
             elif time.monotonic() - self._last_progress >= self._progress_seconds:
                 self._last_progress = time.monotonic()
-                shown = line if share is None else f"{_percent(share)} {line}"
-                self._put(stream, f"{_printable(shown)}\n")
+                shown = line if share is None or self._json else f"{_percent(share)} {line}"
+                fields = {} if share is None else {"share": round(share, 4)}
+                self._write(_STDERR, "progress", shown, moved=False, fields=fields)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Print rows in columns, numbers to the right; floats get four decimals."""
+        """Print rows in columns, numbers to the right; floats get four decimals.
+
+        In JSON each row is a line, with its values by their column's name: the first column is `name` where it has
+        none, and others without one, which show in another way what is there already, are left out.
+
+        Args:
+            header: The columns' names.
+            rows: Values in the columns' order.
+        """
+        if self._json:
+            names = [name or ("" if place else "name") for place, name in enumerate(header)]
+            for row in rows:
+                stripped = (value.strip() if isinstance(value, str) else value for value in row)
+                fields = {name: value for name, value in zip(names, stripped, strict=True) if name}
+                self._write(_STDOUT, "info", " ".join(map(_cell, fields.values())), fields=fields)
+            return
         cells = [[_cell(value) for value in row] for row in (header, *rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
         right = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
@@ -117,14 +153,23 @@ class Console:
                     setattr(sys, name, os.fdopen(descriptor, "w", buffering=1, closefd=False))
             yield
 
-    def _write(self, which: int, line: str, moved: bool = True) -> None:
+    def _write(
+        self, which: int, level: str, line: str, moved: bool = True, fields: dict[str, Any] | None = None
+    ) -> None:
         with self._lock:
             if moved:
                 self.moved_at = time.monotonic()
             if self._open_line:
-                self._put(self._stream(1), "\r\x1b[K")
+                self._put(self._stream(_STDERR), "\r\x1b[K")
                 self._open_line = False
-            self._put(self._stream(which), f"{_printable(line)}\n")
+            self._put(self._stream(which), f"{self._object(level, line, fields) if self._json else _printable(line)}\n")
+
+    def _object(self, level: str, message: str, fields: dict[str, Any] | None) -> str:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        about = {"time": now, "level": level, "verb": self.verb, "run": self.run, "message": message}
+        told = {name: None if _is_no_number(value) else value for name, value in (fields or {}).items()}
+        # A field that is called as one of ours is does not hide it.
+        return json.dumps({**about, **told, **about}, default=str)
 
     def _stream(self, which: int) -> TextIO:
         return self._streams[which] if self._streams else (sys.stdout, sys.stderr)[which]
@@ -142,11 +187,23 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _is_no_number(value: Any) -> bool:
+    """Whether it is infinite or not a number, which JSON has no word for."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def printable(text: str) -> str:
+    """Lines with control characters written out, as a traceback may quote what a review holds."""
+    return "\n".join(map(_printable, text.split("\n")))
+
+
 def _printable(text: str) -> str:
-    """The text with control characters written out: a review must not move the cursor or change colours."""
+    """A line with control characters written out: a review must not move the cursor, change colours or add a line."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    begin, end = len(text) - len(text.lstrip("\n")), len(text.rstrip("\n"))
+    line = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text[begin:end])
+    return text[:begin] + line + text[max(begin, end) :]
 
 
 def count(number: float, noun: str) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -19,12 +19,17 @@ from sentray.errors import SentrayError
 
 S = TypeVar("S", bound=Settings)
 
+# Typer brings Click along under a name of its own, which changes with its version.
+MISUSE: Any = typer.BadParameter.__base__
+"""What Typer raises for words that it cannot read; `format_message` says which."""
 _SECRET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*:[^/?#]*@")
 """User and password before the host of a URI."""
 
 
 class UsageError(SentrayError):
-    """An option or a key of the config file that cannot be used; the command line exits with status 2."""
+    """An option or a key of the config file that cannot be used."""
+
+    status = 2
 
 
 def command(model: type[S], run: Callable[[S], None]) -> Callable[..., None]:
@@ -34,7 +39,7 @@ def command(model: type[S], run: Callable[[S], None]) -> Callable[..., None]:
     """
 
     def invoke(config: str | None, **given: Any) -> None:
-        run(resolve(model, {name: value for name, value in given.items() if value is not None}, config))
+        run(resolve(model, {name: value for name, value in given.items() if value not in (None, [])}, config))
 
     config_help = "TOML file, or the settings.json of an earlier run, that may set any option; flags win"
     fields = _offered_fields(model)
@@ -48,6 +53,28 @@ def command(model: type[S], run: Callable[[S], None]) -> Callable[..., None]:
     invoke.__annotations__ = annotations
     invoke.__doc__ = model.__doc__
     return invoke
+
+
+def context(model: type[Settings]) -> dict[str, Any]:
+    """How Click reads a command's words: behind the first of a list that ends them, none is an option any more."""
+    ends_in_list = any(_is_argument(field) and _is_list(field) for field in model.model_fields.values())
+    return {"allow_interspersed_args": not ends_in_list}
+
+
+def parse(model: type[S], words: Sequence[str]) -> S:
+    """Settings from the words that follow a verb.
+
+    Raises:
+        UsageError: As the verb itself would end.
+    """
+    found: list[S] = []
+    offered = typer.Typer(add_completion=False)
+    offered.command(context_settings=context(model), add_help_option=False)(command(model, found.append))
+    try:
+        offered(list(words), standalone_mode=False)
+    except MISUSE as error:
+        raise UsageError(error.format_message()) from None
+    return found[0]
 
 
 def resolve(model: type[S], given: Mapping[str, Any], config: str | None = None) -> S:
@@ -136,13 +163,13 @@ def _parameter(model: type[Settings], name: str, field: FieldInfo) -> Any:
     """The annotation from which Typer makes the option or argument of a field."""
     if _is_argument(field):
         argument = typer.Argument(metavar=name.upper(), help=field.description, show_default=False)
-        return Annotated[str | None, argument]
+        return Annotated[(list[str] if _is_list(field) else str) | None, argument]
     kind = _plain(field.annotation)
     option = option_name(model, name)
     if kind is bool:
         off = _extra(field).get("off", "no-" + option.removeprefix("--"))
         option = f"{option}/--{off}"
-    annotation = bool if kind is bool else list[str] if get_origin(kind) is tuple else str
+    annotation = bool if kind is bool else list[str] if _is_list(field) else str
     return Annotated[
         annotation | None,
         typer.Option(
@@ -161,6 +188,10 @@ def _plain(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return _plain(next(part for part in get_args(annotation) if part is not type(None)))
     return annotation
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(_plain(field.annotation)) is tuple
 
 
 def _metavar(kind: Any) -> str:

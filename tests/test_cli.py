@@ -1,7 +1,9 @@
 """Every verb is reachable, explains itself, starts fast and ends with the right status and one line."""
 
 import ast
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 import sentray.scoring.job
+from sentray import cli
 from sentray.cli import app, main
 from sentray.config import (
     CheckSettings,
@@ -25,6 +28,7 @@ from sentray.config import (
 from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.options import option_name
+from sentray.submit import SubmitSettings
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 VERBS: dict[str, type[Settings]] = {
@@ -35,6 +39,7 @@ VERBS: dict[str, type[Settings]] = {
     "check": CheckSettings,
     "vocab": VocabSettings,
     "quickstart": QuickstartSettings,
+    "submit": SubmitSettings,
 }
 
 
@@ -85,12 +90,13 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "submit"])
 def test_each_verb_has_a_job_without_logic(verb: str) -> None:
     source = (JOBS / f"{verb}.py").read_text()
     assert f'main(["{verb}", *sys.argv[1:]])' in source
     assert len(ast.parse(source).body) == 4
-    assert {job.stem for job in JOBS.glob("*.py")} == {command.name for command in app.registered_commands}
+    assert {job.stem for job in JOBS.glob("*.py")} == set(cli.JOBS)
+    assert {*cli.JOBS, "submit"} == {command.name for command in app.registered_commands}
 
 
 def test_a_job_runs_its_verb() -> None:
@@ -152,6 +158,63 @@ def test_an_interrupt_says_how_to_go_on(
 
     assert score_does(work, tmp_path) == 130
     assert capsys.readouterr().err == "sentray: interrupted; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt])
+def test_a_run_that_is_told_to_terminate_ends_as_cleanly(
+    ending: type[BaseException], score_does: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = []
+
+    def work(settings: ScoreSettings, console: Console) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:
+            # Ray turns it into an interrupt while it waits for something.
+            raise ending from None
+        finally:
+            left.append("the lease")
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert score_does(work, tmp_path) == 143
+    assert left == ["the lease"]
+    assert capsys.readouterr().err == "sentray: stopped; the same command goes on from here\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_log_format_json_holds_for_lines_and_errors(
+    score_does: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(settings: ScoreSettings, console: Console) -> None:
+        console.say("said")
+        raise SentrayError("wrong")
+
+    assert score_does(work, tmp_path, "--log-format", "json") == 1
+    shown = capsys.readouterr()
+    said, wrong = json.loads(shown.out), json.loads(shown.err)
+    assert (said["level"], said["verb"], said["message"]) == ("info", "score", "said")
+    assert (wrong["level"], wrong["run"], wrong["message"]) == ("error", said["run"], "wrong")
+    assert f"run {said['run']}: " in (tmp_path / "scored.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("train", "c", "--log-format=json"), "--out must be given; --help shows every option"),
+        (("train", "c", "--epoch", "3", "--log-format", "json"), "No such option: --epoch"),
+        (("trian", "--log-format", "json"), "No such command 'trian'"),
+        (("train", "c", "--out", "o", "--epochs", "0", "--log-format", "json"), "--epochs is '0'"),
+    ],
+)
+def test_wrong_usage_is_an_object_where_json_was_asked_for(
+    words: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _status(*words) == 2
+    shown = capsys.readouterr()
+    wrong = json.loads(shown.err)
+    assert shown.out == ""
+    assert (wrong["level"], wrong["verb"]) == ("error", words[0])
+    assert wrong["message"].startswith(sentence)
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

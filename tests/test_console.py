@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,6 +138,73 @@ def test_table_aligns_columns(capsys: pytest.CaptureFixture[str]) -> None:
 def test_control_characters_of_a_review_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     Console().say("bad\x1b[2Jfilm\tand\r\u0085naïve 影")
     assert capsys.readouterr().out == "bad\\x1b[2Jfilm\tand\\r\\x85naïve 影\n"
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_each_line_is_an_object_with_time_level_verb_and_run(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(progress_seconds=0, as_json=True, verb="score")
+    console.say("committed")
+    console.say()
+    console.note("2 workers wanted")
+    console.progress("reading", 0.5)
+    console.progress("reading")
+    console.event("shard 3 committed", shard=3, quarantined={"empty_text": 1}, loss=float("nan"))
+    console.error("wrong")
+    captured = capsys.readouterr()
+    (said,), told = _objects(captured.out), _objects(captured.err)
+    assert list(said) == ["time", "level", "verb", "run", "message"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", said["time"])
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", said["run"])
+    assert {line["run"] for line in told} == {said["run"]} == {console.run}
+    assert {line["verb"] for line in told} == {"score"}
+    assert [(line["level"], line["message"]) for line in (said, *told)] == [
+        ("info", "committed"),
+        ("warning", "2 workers wanted"),
+        ("progress", "reading"),
+        ("progress", "reading"),
+        ("info", "shard 3 committed"),
+        ("error", "wrong"),
+    ]
+    assert [line.get("share") for line in told] == [None, 0.5, None, None, None]
+    assert (told[3]["shard"], told[3]["quarantined"], told[3]["loss"]) == (3, {"empty_text": 1}, None)
+
+
+def test_each_start_has_an_id_of_its_own() -> None:
+    assert len({Console().run for _ in range(20)}) == 20
+
+
+def test_an_event_is_silent_in_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().event("shard 3 committed", shard=3)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_is_written_over_on_a_terminal_that_gets_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console = Console(progress_seconds=600, as_json=True)
+    for step in range(100):
+        console.progress(f"step {step}")
+    console.say("bad\x1b[2J\x9b film\r\nand\x85naïve 影")
+    assert terminal.getvalue().isascii()
+    assert not {"\x1b", "\r"} & set(terminal.getvalue())
+    (line,) = _objects(terminal.getvalue())
+    assert line["message"] == "bad\x1b[2J\x9b film\r\nand\x85naïve 影"
+
+
+def test_a_row_of_a_table_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(as_json=True)
+    console.table(["", "rows", ""], [["scored", 99, " 99.0%"], ["  as pos", 50, "50.5%"]])
+    console.table(["label", "f1", "level"], [["pos", 0.5, 7]])
+    scored, positive, label = _objects(capsys.readouterr().out)
+    assert (scored["name"], scored["rows"], scored["message"]) == ("scored", 99, "scored 99")
+    assert positive["name"] == "as pos"
+    assert "" not in scored
+    # Our own fields are not hidden by a column of their name.
+    assert (label["label"], label["f1"], label["level"]) == ("pos", 0.5, "info")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (42.4, "0:42"), (61, "1:01"), (3723, "1:02:03")])

@@ -18,12 +18,20 @@ KEPT_HERE = (
     "models/stars/folded.npz",
     "tests/test_cli.py",
     "sentray/text/__pycache__/kernel.nbi",
+    "model.log",
+    "model.work/train/state.json",
+    "env/bin/python",
+    ".tox/py311/bin/python",
+    ".env",
+    "keys/cluster.pem",
 )
 
 
 def test_the_upload_is_small_and_holds_the_program_alone(tmp_path: Path) -> None:
     # Here and not above: what imports Ray while tests are collected keeps `sentray.cluster` from setting the address.
     from ray._private.runtime_env.packaging import create_package
+
+    from sentray.submit import uploaded
 
     checkout = tmp_path / "checkout"
     checkout.mkdir()
@@ -38,7 +46,16 @@ def test_the_upload_is_small_and_holds_the_program_alone(tmp_path: Path) -> None
     create_package(str(checkout), package, include_gitignore=True)
     with zipfile.ZipFile(package) as archive:
         sent = set(archive.namelist())
+    # Otherwise `sentray submit` would check the size of something else.
+    assert set(uploaded(checkout)) == {name for name in sent if not name.endswith("/")}
     assert not sent & set(KEPT_HERE)
-    assert {"jobs/train.py", "jobs/score.py", "sentray/cli.py", "sentray/text/kernel.py", "pyproject.toml"} <= sent
+    assert {
+        "jobs/train.py",
+        "jobs/score.py",
+        "jobs/runtime_env.yaml",
+        "sentray/cli.py",
+        "sentray/text/kernel.py",
+        "pyproject.toml",
+    } <= sent
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "sentray").rglob("*.py")} <= sent
     assert package.stat().st_size < MOST_BYTES
