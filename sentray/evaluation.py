@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from sentray import bundle, cluster
 from sentray.config import EvaluateSettings
-from sentray.console import Console
+from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Rows, mark_duplicates
 from sentray.corpus.inspect import Inspection, inspect_block, mark_unknown
 from sentray.corpus.readers import read_shard
@@ -21,7 +21,7 @@ from sentray.errors import SentrayError
 from sentray.metrics import Tally
 from sentray.scoring import pool
 from sentray.scoring.pool import Lost, Pool, died
-from sentray.scoring.reading import ShardReader, duplicates
+from sentray.scoring.reading import ShardReader, duplicates, moved
 from sentray.scoring.scorer import unpacked_scorer
 
 TEST, ALL = "test", "all"
@@ -104,8 +104,9 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
         workers = pool.place(settings.workers, len(corpus.shards))
         console.say(f"{corpus.describe()}; {pool.describe(workers)}")
         make = partial(ShardEvaluator, corpus.source.lean(), settings, bundle.pack(model))
-        with Pool(make, workers) as actors:
-            corpus = replace(corpus, duplicates=duplicates(actors, corpus.source, corpus.shards).rows)
+        with Pool(make, workers, note=console.note) as actors:
+            progress = partial(_show, actors, console, len(corpus.shards), "looking for ids that occur twice")
+            corpus = replace(corpus, duplicates=duplicates(actors, corpus.source, corpus.shards, progress).rows)
             split = settings.split or TEST
             inspection, tally = _measure(actors, corpus, split, console)
             inspection.check_usable(settings.corpus, settings.max_bad_rows)
@@ -130,20 +131,26 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
 def _measure(actors: Pool, corpus: Corpus, split: str, console: Console) -> tuple[Inspection, Tally]:
     """Inspection of the corpus and tally of a split, summed in the order of the shards."""
     results: list[ShardResult] = []
-    for result in actors.map("tally", ((shard, rows, split) for shard, rows in corpus.items())):
+    items = ((shard, rows, split) for shard, rows in corpus.items())
+
+    def show() -> None:
+        rows = sum(done.tally.rows for done in results)
+        _show(actors, console, len(corpus.shards), f"{rows:,} rows scored", len(results))
+
+    for result in actors.map("tally", items, tick=show):
         if isinstance(result, Lost):
             raise SentrayError(died(1))
         results.append(result)
-        rows = sum(done.tally.rows for done in results)
-        console.progress(
-            f"{len(results):,} of {len(corpus.shards):,} shards, {rows:,} rows scored",
-            len(results) / len(corpus.shards),
-        )
+        show()
     results.sort(key=lambda result: result.shard)
     return (
         reduce(add, (result.inspection for result in results), Inspection()),
         Tally.merge([result.tally for result in results]),
     )
+
+
+def _show(actors: Pool, console: Console, shards: int, what: str, done: int) -> None:
+    console.progress(f"{what}, {done:,} of {count(shards, 'shard')}", done / shards, moved=moved(actors, console))
 
 
 def _tally_of_none(labels: int) -> Tally:

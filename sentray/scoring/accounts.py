@@ -1,5 +1,6 @@
 """What a scoring job has done: which shards are committed, what they add up to, and whether it may go on."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,12 @@ class Accounts:
             "core_hours": round(hours, 6),
             "core_hours_per_million": round(hours / total.rows * 1e6, 6) if total.rows else None,
         }
+
+
+def is_intact(ledger: Ledger, record: Record) -> bool:
+    """Whether a shard's files are those that its record tells of, to the last byte."""
+    parts = (*record.parts, record.quarantine) if record.quarantine else record.parts
+    return all(hashlib.sha256(ledger.read(part.name) or b"").hexdigest() == part.sha256 for part in parts)
 
 
 def withdraw(ledger: Ledger, wrong: Callable[[Record], bool]) -> bool:

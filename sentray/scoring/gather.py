@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ Members = npt.NDArray[np.int64]
 
 def gather(
     ledger: Ledger,
-    on_file: Callable[[int, int], None] = lambda done, files: None,
+    show: Callable[[int, int], None] = lambda done, files: None,
     check: Callable[[], None] = lambda: None,
 ) -> int:
     """Publish staged scores as files of about `rows_per_file` rows, in the input's order; see `--rows-per-file`.
@@ -32,7 +33,7 @@ def gather(
 
     Args:
         ledger: The output folder; all its shards are committed.
-        on_file: Told after each file how many are done, and how many there are.
+        show: Told after each few rows how many files are done, and how many there are.
         check: Called before the log is written; raises when this run may not write any more.
 
     Returns:
@@ -46,25 +47,29 @@ def gather(
         return 0
     groups = list(_groups(_staged(ledger), header.rows_per_file))
     with ledger.gatherings(check) as log:
-        for done, (partition, members) in enumerate(groups, 1):
+        for done, (partition, members) in enumerate(groups):
             name = ledger.part_name(members[0][0], header.bundle, partition=partition)
             staged = [ledger.part_name(shard, header.bundle, staged=True, partition=partition) for shard, _ in members]
             schema = _schema(ledger, staged[0])
-            log.add(Gathered(_concatenate(ledger, name, staged, schema), members))
-            on_file(done, len(groups))
+            log.add(Gathered(_concatenate(ledger, name, staged, schema, partial(show, done, len(groups))), members))
     # Only now: until the log is written the staged files are the ones that count.
     ledger.delete(STAGED)
     return len(groups)
 
 
-def gather_quarantine(ledger: Ledger) -> int:
+def gather_quarantine(ledger: Ledger, show: Callable[[], None] = lambda: None) -> int:
     """Write the rows that all shards set aside as `quarantine.parquet`, in the input's order; gives their number.
+
+    Args:
+        ledger: The output folder; all its shards are committed.
+        show: Called after each few rows.
 
     Raises:
         SentrayError: When a shard's quarantined rows are damaged or the folder cannot be written.
     """
     shards = array("q", (record.shard for record in ledger.records() if record.quarantine))
-    return _concatenate(ledger, QUARANTINE, map(ledger.quarantine_name, sorted(shards)), QUARANTINE_SCHEMA).rows
+    parts = map(ledger.quarantine_name, sorted(shards))
+    return _concatenate(ledger, QUARANTINE, parts, QUARANTINE_SCHEMA, show).rows
 
 
 def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -125,13 +130,14 @@ def _groups(staged: Iterable[tuple[str, Members]], rows_per_file: int) -> Iterat
         yield partition, parts[first:].tolist()
 
 
-def _concatenate(ledger: Ledger, name: str, parts: Iterable[str], schema: pa.Schema) -> Part:
+def _concatenate(ledger: Ledger, name: str, parts: Iterable[str], schema: pa.Schema, show: Callable[[], None]) -> Part:
     """Write the rows of files one after another into one."""
     rows = 0
     with ledger.create(name) as output, pq.ParquetWriter(output, schema, **parquet_options(schema)) as writer:
         for table in _row_groups(read_part(ledger, part) for part in parts):
             writer.write_table(table, row_group_size=ROW_GROUP)
             rows += table.num_rows
+            show()
         # The file's end is written when the writer is closed.
         writer.close()
         return Part(name, rows, output.bytes, output.sha256)

@@ -1,8 +1,9 @@
 """The scoring job: plan the shards, run them on a pool of actors, account for every row."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,14 +13,14 @@ from sentray.bundle import Bundle
 from sentray.config import ScoreSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Rows
-from sentray.corpus.readers import read_shard
 from sentray.corpus.readers.records import TABLE_BYTES
-from sentray.corpus.shards import Piece, Shard, ShardPlan
+from sentray.corpus.shards import ShardPlan
 from sentray.corpus.source import Source, resolve
 from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_FILE, Reason
 from sentray.scoring import plans, pool
-from sentray.scoring.accounts import Accounts, withdraw
+from sentray.scoring.accounts import Accounts, is_intact, withdraw
+from sentray.scoring.columns import kept_columns
 from sentray.scoring.crashes import MOST_CRASHES, score_without_crashes
 from sentray.scoring.engines import KerasEngine, choose
 from sentray.scoring.gather import gather, gather_quarantine
@@ -27,15 +28,16 @@ from sentray.scoring.lease import Lease
 from sentray.scoring.ledger import SCORES, SUMMARY, Header, Ledger, Record
 from sentray.scoring.pool import Lost, Pool, died
 from sentray.scoring.progress import Progress
-from sentray.scoring.reading import duplicates, files_of
+from sentray.scoring.reading import Duplicates, duplicates, files_of, moved
 from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
+from sentray.telemetry import ScoringTelemetry
 from sentray.writing import SETTINGS_FILE, settings_text
 
-_FIRST_FILES = 1000
-"""Among so many files one must have a row that tells what columns there are."""
 _PROCESS_MB = {KerasEngine.name: 1000}
 _LIGHT_PROCESS_MB = 300
 """Memory of a worker beside the bundle and the tables of rows, about."""
+_LAST_BREATH_SECONDS = 1.0
+"""So long a process that was just killed may still write."""
 
 _SPEED = ("workers", "start_seconds", "start_ray_seconds", "start_workers_seconds", "seconds", "rows_per_s", "mb_per_s")
 """Keys of the summary that a run without a shard to score leaves None."""
@@ -57,11 +59,12 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     Raises:
         SentrayError: When the bundle, the input or the output cannot be used, or too many rows are bad.
     """
+    console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle)
     engine = _engine(settings, model)
     source, ledger = resolve(settings.input), Ledger(settings.out)
     with ledger.lease() as lease:
-        schema = output_schema(model.labels, _kept_columns(source, settings), model.digest)
+        schema = output_schema(model.labels, kept_columns(source, settings), model.digest)
         plan = ledger.open(_header(settings, schema, model.digest, engine), source, settings.new_input)
         accounts = Accounts(plan, settings)
         accounts.count(ledger)
@@ -78,14 +81,14 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         _describe(source, plan, accounts.committed, console)
         speed: Summary = dict.fromkeys(_SPEED)
         if accounts.missing:
-            job = Job(source.lean(), settings, schema, ledger, engine, model.digest)
+            job = Job(source.lean(), settings, schema, ledger, engine, model.digest, lease.owner)
             speed |= _Run(job, plan, accounts, lease, console, heals).work(bundle.pack(model))
             _require_unchanged(ledger, settings)
         accounts.require_good_rows()
         speed["gather_seconds"] = _gather(ledger, lease, console)
         counted = accounts.summary(model)
-        summary = {"sentray_version": __version__, "bundle": model.digest, "engine": engine, **counted}
-        summary |= {"shards": len(plan), **speed}
+        summary = {"sentray_version": __version__, "run": console.run, "bundle": model.digest, "engine": engine}
+        summary |= {**counted, "shards": len(plan), **speed}
         ledger.write_summary(summary)
     tables.scores(console, summary, model.labels)
     console.say(f"{_in_and_out(summary)} in {settings.out}/{SCORES}")
@@ -111,6 +114,7 @@ class _Run:
         self._lease, self._console = lease, console
         self._log = job.ledger.commits(lease.check)
         self._progress = Progress(console, plan, accounts)
+        self._telemetry = ScoringTelemetry(console.verb, console.run)
 
     def work(self, files: dict[str, bytes]) -> Summary:
         """Score; gives how fast it went.
@@ -118,22 +122,25 @@ class _Run:
         Args:
             files: The packed bundle.
         """
-        settings, began = self._job.settings, time.monotonic()
+        settings, ledger, began = self._job.settings, self._job.ledger, time.monotonic()
         gpus = int(settings.gpu)
+        self._console.expect("the Ray cluster")
         with cluster.connect(settings.address, verbose=settings.verbose):
             connected = time.monotonic()
+            if ledger.local:
+                cluster.require_shared(Path(ledger.path("")))
             workers = pool.place(settings.workers, self._accounts.missing, gpus=gpus)
             memory = _memory_mb(self._job.engine, files)
             self._console.say(
                 f"{pool.describe(workers, gpus=gpus)}, about {memory:,} MB of memory each; engine {self._job.engine}"
             )
             make = partial(ShardScorer, self._job, files)
-            with Pool(make, workers, gpus=gpus) as actors, self._log:
-                self._score(actors)
-                start = actors.start_seconds
+            with Pool(make, workers, gpus=gpus, note=self._console.note) as self._pool, self._log:
+                self._score()
+                start = self._pool.start_seconds
                 seconds = max(time.monotonic() - connected - start, 1e-3)
-        _require_all(self._job.ledger, len(self._plan))
-        self._job.ledger.clean(self._job.digest)
+        _require_all(ledger, len(self._plan))
+        ledger.clean(self._job.digest)
         return {
             "workers": workers,
             "start_seconds": round(connected - began + start, 3),
@@ -144,19 +151,24 @@ class _Run:
             "mb_per_s": round(self._progress.bytes / 1e6 / seconds, 1),
         }
 
-    def _score(self, actors: Pool) -> None:
-        found = duplicates(actors, self._job.source, self._plan, self._looked)
+    def _score(self) -> None:
+        found = duplicates(self._pool, self._job.source, self._plan, self._looked)
         # Which row is the first of an id may have changed with what can be read now.
         if self._heals and withdraw(self._job.ledger, partial(_has_duplicates, found.rows)):
             self._accounts.count(self._job.ledger)
+        self._progress.begin()
+        self._score_missing(found)
+        while self._withdraw_overwritten():
+            self._score_missing(found)
+
+    def _score_missing(self, found: Duplicates) -> None:
         tasks = (
             Task(shard, found.rows.get(shard.index, {}), ids_unread=shard.index in found.unread)
             for shard in self._plan
             if not self._accounts.done[shard.index]
         )
-        self._progress.begin()
         lost: list[Task] = []
-        for result in actors.map("score", tasks, tick=self._tick):
+        for result in self._pool.map("score", tasks, tick=self._tick):
             if isinstance(result, Lost):
                 lost.append(result.item)
                 if len(lost) > MOST_CRASHES:
@@ -165,24 +177,46 @@ class _Run:
                 self._commit(result)
         for task in lost:
             self._console.note(f"processes that scored {files_of(task.shard)} died; looking for the rows to blame")
-            self._commit(score_without_crashes(actors, task, self._tick))
+            self._commit(score_without_crashes(self._pool, task, self._tick))
+
+    def _withdraw_overwritten(self) -> bool:
+        """Take shards back whose files are not those of their record: a process thought lost wrote them once more.
+
+        The two differ where the processors of two nodes do not compute the same last digits.
+        """
+        ledger = self._job.ledger
+        contested = {item.shard.index for item in self._pool.contested if isinstance(item, Task)}
+        self._pool.contested.clear()
+        if not contested:
+            return False
+        time.sleep(_LAST_BREATH_SECONDS)
+        self._log.flush()
+        if not withdraw(ledger, lambda record: record.shard in contested and not is_intact(ledger, record)):
+            return False
+        self._accounts.count(ledger)
+        return True
 
     def _commit(self, record: Record) -> None:
         self._lease.check()
         self._log.add(record)
         self._accounts.add(record)
+        self._telemetry.commit(record.counts)
+        told = {name: record.counts[name] for name in ("rows", "scored", "quarantined", "bytes", "seconds")}
+        self._console.event(f"shard {record.shard} committed", shard=record.shard, **told)
         self._progress.show()
         self._accounts.require_good_rows()
         self._accounts.require_few_partitions()
 
     def _looked(self, shards: int) -> None:
         self._lease.check()
-        self._progress.show_ids(shards)
+        self._progress.show_ids(shards, moved(self._pool, self._console))
+        if shards == len(self._plan):
+            self._console.expect("the comparison of the ids")
 
     def _tick(self) -> None:
         self._lease.check()
         self._log.flush(only_if_due=True)
-        self._progress.show()
+        self._progress.show(moved(self._pool, self._console))
 
 
 def _require_unchanged(ledger: Ledger, settings: ScoreSettings) -> None:
@@ -202,51 +236,6 @@ def _engine(settings: ScoreSettings, model: Bundle) -> str:
     if settings.engine == engine:
         raise SentrayError(f"the engine {engine} uses no GPU: leave out --gpu, or take --engine {KerasEngine.name}")
     return KerasEngine.name
-
-
-def _kept_columns(source: Source, settings: ScoreSettings) -> pa.Schema:
-    """Types of the kept columns in the first rows that tell; what is missing is told before anything starts."""
-    mistake: SentrayError | None = None
-    types: dict[str, pa.DataType] | None = None
-    for piece in _first_pieces(source):
-        shard = Shard(0, source.format, (piece,), 0)
-        try:
-            tables = read_shard(source, shard, settings, keep=settings.keep)
-            schema = next((table.schema for table in tables if table.num_rows), None)
-        except SentrayError as error:
-            mistake = mistake or error
-            continue
-        if schema is not None:
-            before = types or dict.fromkeys(settings.keep, pa.null())
-            types = {name: schema.field(name).type if kind == pa.null() else kind for name, kind in before.items()}
-            if pa.null() not in types.values():
-                break
-    if types is None:
-        raise mistake or SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
-    # A column without any value has no type of its own.
-    kept = pa.schema([(name, pa.string() if kind == pa.null() else kind) for name, kind in types.items()])
-    _require_partition(settings, kept)
-    return kept
-
-
-def _first_pieces(source: Source) -> Iterator[Piece]:
-    if source.format == "synthetic":
-        yield Piece(source.uri, "synthetic", 0, 1)
-    for file in source.files[:_FIRST_FILES]:
-        yield Piece(file.path, file.name, label=file.label, split=file.split)
-
-
-def _require_partition(settings: ScoreSettings, kept: pa.Schema) -> None:
-    column = settings.partition_by
-    if column not in (None, "label", *kept.names):
-        raise SentrayError(
-            f"--partition-by {column} is no column of few values in the output; take label, or --keep {column}"
-        )
-    if column in kept.names and pa.types.is_nested(kept.field(column).type):
-        raise SentrayError(
-            f"--partition-by {column}: the column holds {kept.field(column).type}, and a folder's name is made of one "
-            "value; choose a column of strings or numbers"
-        )
 
 
 def _header(settings: ScoreSettings, schema: pa.Schema, digest: str, engine: str) -> Header:
@@ -294,8 +283,9 @@ def _has_duplicates(found: Mapping[int, Rows], record: Record) -> bool:
 def _gather(ledger: Ledger, lease: Lease, console: Console) -> float:
     """Put together what is to be; gives the seconds that took."""
     began = time.monotonic()
+    console.expect("the gathering of the scores")
     gather(ledger, partial(_show_gathering, console), lease.check)
-    gather_quarantine(ledger)
+    gather_quarantine(ledger, partial(console.progress, "gathering the quarantined rows"))
     return round(time.monotonic() - began, 3)
 
 

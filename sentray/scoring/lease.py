@@ -115,6 +115,16 @@ def _is_ended(process: int) -> bool:
         return False
 
 
+def holds(folder: Folder, owner: str) -> bool:
+    """Whether a run has the lease of a folder, for a process that cannot reach the run.
+
+    Raises:
+        SentrayError: When the lease cannot be read.
+    """
+    values = folder.read_json(LEASE, _CURE)
+    return values is not None and values.get("owner") == owner
+
+
 class Lease:
     """The right to work in an output folder, held for the length of a `with` block.
 
@@ -157,6 +167,11 @@ class Lease:
         with contextlib.suppress(SentrayError), self._lock():
             if (holder := self._read()) and holder.owner == self._me.owner:
                 self._folder.delete(LEASE)
+
+    @property
+    def owner(self) -> str:
+        """The id of this run, by which its workers know whether the lease is still its own; see `holds`."""
+        return self._me.owner
 
     def check(self) -> None:
         """Make sure that this run still holds the lease.

@@ -2,17 +2,20 @@
 
 It is built on Ray's actors and not on Ray Data's: a dataset retries the block of an actor that died, but cannot
 say which item kills its process, keeps a block an item on the driver, and ends as a whole when the retries are out.
+
+An item whose actor is far slower than the others is given to an idle one too, and the first result counts: the backup
+tasks of Dean and Ghemawat, "MapReduce: Simplified Data Processing on Large Clusters" (OSDI 2004), section 3.6.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any, Self
 
 from sentray import cluster
+from sentray.console import count
 from sentray.errors import SentrayError
+from sentray.scoring.actors import Course, Item, Where, Worker, any_works, deaths, is_out_of_reach, remote_actor
 
 WORKER_CPUS = 1
 RETRIES = 3
@@ -21,6 +24,11 @@ TICK_SECONDS = 0.5
 """A map gives its caller a moment at least this often."""
 SHORT_ITEM_SECONDS = 0.25
 """An actor whose items take less has the next one waiting; longer ones go to the actor that is free first."""
+STRAGGLER_TIMES, STRAGGLER_SECONDS = 3.0, 5.0
+"""An item is given to an idle actor too when it takes so many times the usual time (as Spark's speculation has it; a
+shard may well be twice as long as others), and at least so long (or any hiccup would cost a process)."""
+PULSE_SECONDS = 5.0
+"""Where nothing is finished for so long, the actors are asked whether they work."""
 
 
 @dataclass(frozen=True)
@@ -36,39 +44,6 @@ class Lost:
     deaths: int
 
 
-@dataclass(eq=False)
-class _Task:
-    """An item on its way, and the deaths it has caused."""
-
-    item: Any
-    deaths: int = 0
-
-
-@dataclass(eq=False)
-class _Worker:
-    """An actor, the reference that says it has started, and the references of its tasks, the running one first."""
-
-    handle: Any
-    starting: Any
-    tasks: dict[Any, _Task] = field(default_factory=dict)
-
-
-class _Queue:
-    """Tasks to hand out: those to try again first, then the items, drawn one by one."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self.again: deque[_Task] = deque()
-        self._items = iter(items)
-
-    def __bool__(self) -> bool:
-        if not self.again:
-            self.again.extend(map(_Task, islice(self._items, 1)))
-        return bool(self.again)
-
-    def pop(self) -> _Task:
-        return self.again.popleft()
-
-
 class Pool:
     """Actors that each hold one worker, for the length of a `with` block.
 
@@ -80,22 +55,35 @@ class Pool:
         workers: Actors.
         cpus: CPUs of each.
         gpus: GPUs of each.
+        note: Told of actors that are out of reach or far slower than others.
+
+    Attributes:
+        contested: Items that more than one process may have worked on at the same time.
     """
 
-    def __init__(self, make: Callable[[], Any], workers: int, cpus: float = WORKER_CPUS, gpus: float = 0) -> None:
-        self._make, self._size = make, workers
-        self._options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-        self._workers: list[_Worker] = []
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        workers: int,
+        cpus: float = WORKER_CPUS,
+        gpus: float = 0,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._make, self._size, self._cpus, self._gpus, self._note = make, workers, cpus, gpus, note
+        self._workers: list[Worker] = []
         self._failed_starts = 0
         self._began = 0.0
         self._starts: list[float] = []
+        self._moves = self._moves_told = 0
+        self._moved_at = 0.0
+        self.contested: list[Any] = []
 
     def __enter__(self) -> Self:
         import ray
 
-        self._began = time.monotonic()
+        self._began = self._moved_at = time.monotonic()
         self._made = ray.put(self._make)
-        self._actor = ray.remote(_Actor).options(**self._options)
+        self._actor = remote_actor(self._cpus, self._gpus)
         self._workers = [self._start() for _ in range(self._size)]
         return self
 
@@ -117,6 +105,24 @@ class Pool:
         """Actors that have started."""
         return sum(worker.starting is None for worker in self._workers)
 
+    def moved(self) -> bool:
+        """Whether anything went on since this was asked before: an actor started, finished an item or worked on it."""
+        moved, self._moves_told = self._moves != self._moves_told, self._moves
+        return moved
+
+    def expected(self, name: Callable[[Any], str]) -> str:
+        """What is waited for: actors to start, or the item that takes longest.
+
+        Args:
+            name: Tells what an item is.
+        """
+        started = f"{count(self._size, 'worker')} wanted, {self.ready} started"
+        if not (at_work := self._at_work()):
+            return started
+        item, worker = at_work[0]
+        longest = f"{name(item.value)}, for {time.monotonic() - item.began:.0f} s with {worker.where}"
+        return longest if self.ready == self._size else f"{longest}; {started}"
+
     def map(
         self,
         method: str,
@@ -130,8 +136,8 @@ class Pool:
         Args:
             method: Name of the method; it takes an item.
             items: Small values, drawn as they are needed.
-            retries: How often an item is tried again whose process died; with none, no item waits behind another, so
-                that a death is its own for sure.
+            retries: How often an item is tried again whose process died; with none, no item waits behind another and
+                none is given to two actors, so that a death is its own for sure.
             tick: Called now and then while there is nothing to give.
 
         Yields:
@@ -142,73 +148,143 @@ class Pool:
         """
         import ray
 
-        queue, done, began = _Queue(items), 0, time.monotonic()
+        course, done, began = Course(method, items, retries), 0, time.monotonic()
         results: list[Any] = []
         for worker in self._workers:
-            worker.tasks.clear()
+            worker.items.clear()
         while True:
             short = retries > 0 and done > 0 and (time.monotonic() - began) * self.ready < SHORT_ITEM_SECONDS * done
-            self._hand_out(method, queue, 2 if short else 1)
+            self._hand_out(course, 2 if short else 1)
             # The actors are at work again while the caller looks at what they made.
             for result in results:
                 if isinstance(result, SentrayError):
                     raise result
                 yield result
-            owners = {task: worker for worker in self._workers for task in worker.tasks}
-            if not owners and not queue:
+            owners = {reference: worker for worker in self._workers for reference in worker.items}
+            if not owners and not course:
                 return
             owners |= {worker.starting: worker for worker in self._workers if worker.starting is not None}
             finished, _ = ray.wait(list(owners), timeout=TICK_SECONDS)
             results = []
             for worker in (owners[reference] for reference in finished):
                 if worker.starting is None:
-                    results += self._collect(worker, queue, retries)
+                    results += self._collect(worker, course)
                 else:
                     self._note_start(worker)
             done += len(results)
-            if tick is not None and not finished:
-                tick()
+            if not finished:
+                if time.monotonic() - self._moved_at >= PULSE_SECONDS and any_works(self._workers):
+                    self._moved()
+                if tick is not None:
+                    tick()
 
-    def _hand_out(self, method: str, queue: "_Queue", depth: int) -> None:
+    def _hand_out(self, course: Course, depth: int) -> None:
         """Give every actor that has started its next items, those without any first."""
         for level in range(depth):
             for worker in self._workers:
-                if worker.starting is None and len(worker.tasks) == level and queue:
-                    task = queue.pop()
-                    worker.tasks[worker.handle.call.remote(method, task.item)] = task
+                if worker.starting is None and len(worker.items) == level and course:
+                    self._give(worker, course, course.pop())
+        if course.retries and not course:
+            self._back_up(course)
 
-    def _collect(self, worker: _Worker, queue: "_Queue", retries: int) -> list[Any]:
-        """What a worker has finished, in the order in which it was given; tasks of a dead one go back."""
+    def _give(self, worker: Worker, course: Course, item: Item) -> None:
+        worker.items[worker.handle.call.remote(course.method, item.value)] = item
+        item.began = time.monotonic()
+
+    def _back_up(self, course: Course) -> None:
+        """Give the items that take far longer than usual to idle actors too, on other nodes where there are any."""
+        idle = [worker for worker in self._workers if worker.starting is None and not worker.items]
+        usual = course.usual_seconds
+        if not idle or usual is None:
+            return
+        latest = time.monotonic() - max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS)
+        late = [(item, holder) for item, holder in self._at_work() if item.began < latest and not item.copied]
+        for item, holder in late[: len(idle)]:
+            other = min(idle, key=lambda worker: worker.where.node == holder.where.node)
+            idle.remove(other)
+            item.copied = True
+            self._note(
+                f"{holder.where} is at work for {time.monotonic() - item.began:.0f} s where {usual:.1g} s are usual; "
+                f"{other.where} does the same"
+            )
+            self._give(other, course, item)
+
+    def _at_work(self) -> list[tuple[Item, Worker]]:
+        """All items that actors have, with the actors, those first that were handed out first."""
+        pairs = ((item, worker) for worker in self._workers for item in worker.items.values())
+        return sorted(pairs, key=lambda pair: pair[0].began)
+
+    def _collect(self, worker: Worker, course: Course) -> list[Any]:
+        """What a worker has finished, in the order in which it was given; items of a dead one go back."""
         import ray
 
         results: list[Any] = []
-        while worker.tasks:
-            reference, task = next(iter(worker.tasks.items()))
+        while worker.items:
+            reference, item = next(iter(worker.items.items()))
             if not ray.wait([reference], timeout=0)[0]:
                 break
-            del worker.tasks[reference]
+            del worker.items[reference]
             try:
                 results.append(ray.get(reference))
-            except _deaths():
+            except deaths() as error:
                 # Tasks run one after the other: it died of the first, and the others were only waiting. (Or it died
                 # of the second while the answer to the first was on its way: the retries put that right.)
-                task.deaths += 1
-                queue.again += worker.tasks.values()
-                self._replace(worker)
-                if task.deaths > retries:
-                    results.append(Lost(task.item, task.deaths))
+                self._give_up(worker, course)
+                if is_out_of_reach(error):
+                    self._note(f"{worker.where} cannot be reached any more; what it worked on is done elsewhere")
+                    self.contested.append(item.value)
                 else:
-                    queue.again.append(task)
+                    item.deaths += 1
+                if item.deaths <= course.retries:
+                    self._try_again(item, course)
+                elif not self._holders(item):
+                    results.append(Lost(item.value, item.deaths))
                 break
+            self._moved()
+            course.finished(item)
+            if item.copied:
+                self._call_off(item, course)
         return results
 
-    def _note_start(self, worker: _Worker) -> None:
+    def _call_off(self, item: Item, course: Course) -> None:
+        """End what others do with an item that is finished; a process that cannot be reached only seems to end."""
+        import ray
+
+        self.contested.append(item.value)
+        for worker in self._holders(item):
+            (reference,) = (reference for reference, held in worker.items.items() if held is item)
+            del worker.items[reference]
+            if not ray.wait([reference], timeout=0)[0]:
+                self._give_up(worker, course)
+
+    def _holders(self, item: Item) -> list[Worker]:
+        return [worker for worker in self._workers if item in worker.items.values()]
+
+    def _try_again(self, item: Item, course: Course) -> None:
+        """Put an item back, unless another actor is at work on it."""
+        item.copied = False
+        if not self._holders(item):
+            course.again.append(item)
+
+    def _give_up(self, worker: Worker, course: Course) -> None:
+        """Replace an actor and put back what it was given."""
+        items = list(worker.items.values())
+        worker.items.clear()
+        self._replace(worker)
+        for item in items:
+            self._try_again(item, course)
+
+    def _moved(self) -> None:
+        self._moves += 1
+        self._moved_at = time.monotonic()
+
+    def _note_start(self, worker: Worker) -> None:
         import ray
 
         try:
-            mistake = ray.get(worker.starting)
-        except _deaths() as error:
-            self._failed_starts += 1
+            where: Where | SentrayError = ray.get(worker.starting)
+        except deaths() as error:
+            self._failed_starts += not is_out_of_reach(error)
             if self._failed_starts > RETRIES:
                 raise SentrayError(
                     f"{self._failed_starts} worker processes died while they started (out of memory?); take fewer "
@@ -216,41 +292,23 @@ class Pool:
                 ) from error
             self._replace(worker)
             return
-        if mistake is not None:
-            raise mistake
-        worker.starting = None
+        if isinstance(where, SentrayError):
+            raise where
+        worker.starting, worker.where = None, where
         self._failed_starts = 0
         self._starts.append(time.monotonic() - self._began)
+        self._moved()
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: Worker) -> None:
         import ray
 
         # A process that only cannot be reached must not go on beside its successor.
         ray.kill(worker.handle)
         self._workers[self._workers.index(worker)] = self._start()
 
-    def _start(self) -> _Worker:
+    def _start(self) -> Worker:
         handle = self._actor.remote()
-        return _Worker(handle, handle.start.remote(self._made))
-
-
-class _Actor:
-    """Gives a SentrayError back as a value: Ray adds to the text of an error that passes through it."""
-
-    def start(self, make: Callable[[], Any]) -> SentrayError | None:
-        """Make the worker."""
-        try:
-            self._worker = make()
-        except SentrayError as mistake:
-            return mistake
-        return None
-
-    def call(self, method: str, item: Any) -> Any:
-        """What the worker's method makes of an item."""
-        try:
-            return getattr(self._worker, method)(item)
-        except SentrayError as mistake:
-            return mistake
+        return Worker(handle, handle.start.remote(self._made))
 
 
 def place(wish: int | None, items: int, cpus: float = WORKER_CPUS, gpus: float = 0) -> int:
@@ -278,17 +336,4 @@ def died(shards: int) -> str:
     return (
         f"the processes that worked on {which} died, {RETRIES + 1} of them (out of memory?); take "
         "fewer --workers or a smaller --shard-size"
-    )
-
-
-def _deaths() -> tuple[type[BaseException], ...]:
-    """What Ray raises when the process of a task is gone."""
-    from ray import exceptions as ray
-
-    return (
-        ray.RayActorError,
-        ray.WorkerCrashedError,
-        ray.OutOfMemoryError,
-        ray.NodeDiedError,
-        ray.ObjectLostError,
     )

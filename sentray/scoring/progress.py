@@ -42,17 +42,18 @@ class Progress:
         self._rows_before, self._bytes_before = self._accounts.total.rows, self._accounts.total.bytes
         self._began = time.monotonic()
 
-    def show_ids(self, shards: int) -> None:
-        """Show how far the look at the ids is."""
+    def show_ids(self, shards: int, moved: bool) -> None:
+        """Show how far the look at the ids is, and whether it is further than before."""
         self._console.progress(
             f"looking for ids that occur twice, {shards:,} of {count(self._all_shards, 'shard')}",
             shards / self._all_shards,
+            moved=moved,
         )
 
-    def show(self) -> None:
-        """Show how far the scoring is."""
+    def show(self, moved: bool = True) -> None:
+        """Show how far the scoring is, and whether it is further than before."""
         if self._began is None:
-            self._console.progress("waiting for workers to start")
+            self._console.progress("waiting for workers to start", moved=moved)
             return
         seconds = max(time.monotonic() - self._began, 1e-3)
         total = self._accounts.total
@@ -62,4 +63,5 @@ class Progress:
             f"{total.rows:,} rows, {total.bad:,} quarantined, "
             f"{self._accounts.committed:,} of {count(self._all_shards, 'shard')}",
             self.share,
+            moved=moved,
         )

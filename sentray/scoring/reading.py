@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentray.config import CorpusSettings
+from sentray.console import Console
 from sentray.corpus.dataset import Rows, find_duplicates, shard_ids
 from sentray.corpus.files import read_pauses
 from sentray.corpus.readers import WITH_COLUMNS, OnUnreadable, read_ids
@@ -110,6 +111,20 @@ def duplicates(
                 yield index, *block
 
     return Duplicates(find_duplicates(in_order()), frozenset(unread))
+
+
+def moved(pool: Pool, console: Console) -> bool:
+    """Whether a pool's actors did anything since this was asked before; if not, the console notes what is awaited."""
+    found = pool.moved()
+    if not found:
+        console.expect(pool.expected(_shard_named))
+    return found
+
+
+def _shard_named(item: Any) -> str:
+    """An item of a map, which is a shard or has one."""
+    first = item[0] if isinstance(item, tuple) else item
+    return f"a shard of {files_of(first if isinstance(first, Shard) else first.shard)}"
 
 
 def files_of(shard: Shard) -> str:

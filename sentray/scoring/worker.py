@@ -24,6 +24,8 @@ from sentray.errors import SentrayError
 from sentray.quarantine import QUARANTINE_SCHEMA, Reason
 from sentray.scoring.counts import Counts
 from sentray.scoring.gather import ROW_GROUP
+from sentray.scoring.held import Held
+from sentray.scoring.lease import holds
 from sentray.scoring.ledger import Ledger, parquet_options, partition_folder
 from sentray.scoring.pool import WORKER_CPUS
 from sentray.scoring.reading import ShardReader, UnreadableError
@@ -82,6 +84,7 @@ class Job:
         ledger: The output folder.
         engine: Name of the engine, chosen.
         digest: The bundle's digest.
+        run: Id of the run, which holds the ledger's lease.
     """
 
     source: Source
@@ -90,6 +93,7 @@ class Job:
     ledger: Ledger
     engine: str
     digest: str
+    run: str
 
 
 @dataclass(frozen=True)
@@ -151,27 +155,30 @@ class ShardScorer(ShardReader):
         return unpacked_scorer(files, self._job.engine, WORKER_CPUS)
 
     def _score(self, task: Task, on_unreadable: OnUnreadable) -> Record:
+        with Held(self._job.schema) as scored, Held(QUARANTINE_SCHEMA) as set_aside:
+            return self._score_into(scored, set_aside, task, on_unreadable)
+
+    def _score_into(self, scored: Held, set_aside: Held, task: Task, on_unreadable: OnUnreadable) -> Record:
         job, shard, started = self._job, task.shard, time.perf_counter()
         counts = Counts(bytes=shard.bytes)
-        scored, set_aside = [job.schema.empty_table()], [QUARANTINE_SCHEMA.empty_table()]
         for rows in self._rows(task, on_unreadable):
             good = rows
             if rows["reason"].null_count < rows.num_rows:
                 good, bad = rows.filter(pc.is_null(rows["reason"])), rows.filter(pc.is_valid(rows["reason"]))
                 counts.add_bad(bad["reason"])
-                set_aside.append(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
+                set_aside.add(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
             if good.num_rows:
-                scored.append(self._table(good, counts))
+                scored.add(self._table(good, counts))
         if task.ids_unread and not counts.quarantined[Reason.UNREADABLE_FILE]:
             raise SentrayError(
                 f"{shard.pieces[0].path} (or a file that is read with it) could not be read at first and now can, so "
                 "that its ids are not compared with the others; run the same command again to go on"
             )
-        parts = tuple(self._parts(shard, pa.concat_tables(scored)))
-        bad = pa.concat_tables(set_aside)
+        parts = tuple(self._parts(shard, scored.table()))
+        bad = set_aside.table()
         quarantine = None
         if bad.num_rows:
-            quarantine = job.ledger.put(job.ledger.quarantine_name(shard.index), _parquet(bad), bad.num_rows)
+            quarantine = self._put(job.ledger.quarantine_name(shard.index), bad)
             counts.unread_bytes = self._unread_bytes(shard, bad)
         counts.seconds = round(time.perf_counter() - started, 3)
         counts.peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
@@ -218,7 +225,7 @@ class ShardScorer(ShardReader):
         staged = job.settings.rows_per_file is not None
         if column is None:
             name = job.ledger.part_name(shard.index, job.digest, staged)
-            yield job.ledger.put(name, _parquet(scored), scored.num_rows)
+            yield self._put(name, scored)
             return
         encoded = scored[column].combine_chunks().dictionary_encode("encode")
         # Two values may share a folder: null and the empty string do.
@@ -234,9 +241,27 @@ class ShardScorer(ShardReader):
         places = np.array([names.index(folder) for folder in folders], np.int64)[encoded.indices.to_numpy()]
         rest = scored.drop_columns([column])
         for place, folder in enumerate(names):
-            rows = rest.take(np.flatnonzero(places == place))
             name = job.ledger.part_name(shard.index, job.digest, staged, folder)
-            yield job.ledger.put(name, _parquet(rows), rows.num_rows)
+            yield self._put(name, rest.take(np.flatnonzero(places == place)))
+
+    def _put(self, name: str, rows: pa.Table) -> Part:
+        """Put a file into the output, unless the run is over.
+
+        A process that nobody can reach any more, or that outlives the node's raylet, works on while its shard is
+        scored elsewhere. It must not change what is finished, an hour later: its rows may have other last digits,
+        computed by another processor, or be fewer, where it could not read all.
+        """
+        ledger = self._job.ledger
+        self._require_run()
+        with ledger.create(name) as output:
+            pq.write_table(rows, output, ROW_GROUP, **parquet_options(rows.schema))
+            self._require_run()
+        return Part(name, rows.num_rows, output.bytes, output.sha256)
+
+    def _require_run(self) -> None:
+        ledger = self._job.ledger
+        if not holds(ledger, self._job.run):
+            raise SentrayError(f"{ledger.out} is no longer this run's: another one took over, or it has ended")
 
     def _unread_bytes(self, shard: Shard, bad: pa.Table) -> int:
         """About how much of the shard was not read, as stored."""
@@ -271,9 +296,3 @@ def _ahead(values: Iterator[T]) -> Iterator[T]:
         while (value := coming.result()) is not None:
             coming = thread.submit(next, values, None)
             yield value
-
-
-def _parquet(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, ROW_GROUP, **parquet_options(table.schema))
-    return sink.getvalue()

@@ -67,7 +67,7 @@ class Recorder(Console):
     def say(self, line: str = "") -> None:
         self.lines.append(line)
 
-    def progress(self, line: str, share: float | None = None) -> None:
+    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
         self.shown.append(line)
 
 

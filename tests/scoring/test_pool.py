@@ -1,6 +1,7 @@
 """The pool gives each item's result once, whatever happens to the processes that work on them."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -40,6 +41,26 @@ class Worker:
     def slow(self, seconds: float) -> int:
         time.sleep(seconds)
         return os.getpid()
+
+    def hang_once(self, number: int) -> int:
+        assert self._traces is not None
+        trace = self._traces / "hangs"
+        if number == 3 and not trace.exists():
+            trace.write_text(str(os.getpid()))
+            time.sleep(600)
+        return 2 * number
+
+    def die_slowly(self, number: int) -> int:
+        if number == 3:
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * number
+
+    def work_or_hang(self, works: bool) -> None:
+        end = time.monotonic() + 1.5
+        while works and time.monotonic() < end:
+            sum(range(1000))
+        time.sleep(max(0.0, end - time.monotonic()))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +122,69 @@ def test_an_item_whose_process_died_is_tried_again_and_at_last_given_up(tmp_path
 def test_without_retries_one_death_is_enough(tmp_path: Path) -> None:
     with Pool(lambda: Worker(tmp_path, {1: 9}), workers=1, cpus=0.5) as pool:
         assert list(pool.map("double", [0, 1, 2], retries=0)) == [0, Lost(1, 1), 4]
+
+
+def all_start(pool: Pool) -> None:
+    while pool.ready < 2:
+        list(pool.map("slow", [0.1]))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentray.scoring.pool.STRAGGLER_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_item_whose_actor_hangs_is_done_by_another_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    with Pool(lambda: Worker(tmp_path), workers=2, cpus=0.5, note=told.append) as pool:
+        all_start(pool)
+        assert sorted(pool.map("hang_once", range(6))) == [0, 2, 4, 6, 8, 10]
+        assert pool.contested == [3]
+        hanging = int((tmp_path / "hangs").read_text())
+        assert re.match(rf"process {hanging} on [\d.]+ is at work for .* s are usual; process \d+ on .* same", told[0])
+        assert len(told) == 1
+        # What hung is ended, and as many actors as before go on.
+        while Path(f"/proc/{hanging}").exists():
+            time.sleep(0.01)
+        all_start(pool)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_item_of_which_both_its_processes_die_is_lost_once() -> None:
+    told: list[str] = []
+    with Pool(Worker, workers=2, cpus=0.5, note=told.append) as pool:
+        all_start(pool)
+        results = list(pool.map("die_slowly", range(4), retries=1))
+        (lost,) = (result for result in results if isinstance(result, Lost))
+        assert lost.item == 3
+        # A third one may have begun before the second died.
+        assert 2 <= lost.deaths <= 3
+        assert told
+        assert sorted(result for result in results if result != lost) == [0, 2, 4]
+        # Without retries a death must be the item's own: nobody else works on it.
+        assert Lost(3, 1) in list(pool.map("die_slowly", range(4), retries=0))
+        assert pool.contested == []
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_an_actor_that_works_for_long_moves_and_one_that_hangs_does_not(works: bool, monkeypatch) -> None:
+    monkeypatch.setattr("sentray.scoring.pool.PULSE_SECONDS", 0.0)
+    monkeypatch.setattr("sentray.scoring.pool.TICK_SECONDS", 0.1)
+    with Pool(Worker, workers=1, cpus=0.5) as pool:
+        assert pool.expected(str) == "1 worker wanted, 0 started"
+        list(pool.map("double", [1]))
+        told, moved = [], []
+
+        def tick() -> None:
+            told.append(pool.expected(lambda item: f"the item {item}"))
+            moved.append(pool.moved())
+
+        list(pool.map("work_or_hang", [works], tick=tick))
+    assert re.fullmatch(rf"the item {works}, for \d s with process \d+ on [\d.]+", told[0])
+    assert len(moved) > 8
+    # What it had worked before is told once.
+    assert sum(moved[2:]) > 4 if works else sum(moved[2:]) <= 1
 
 
 def test_workers_that_cannot_start_end_the_map(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What one worker makes of one shard: its files and its account, also where reading fails."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 from sentray.scoring import job, worker
 from sentray.scoring.counts import Counts
+from sentray.scoring.lease import Lease
 from sentray.scoring.ledger import Ledger
 from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
 
@@ -28,14 +30,20 @@ pytestmark = pytest.mark.usefixtures("light")
 
 
 @pytest.fixture
-def make(reviews: Path, out: Path) -> MakeWorker:
+def lease(out: Path) -> Iterator[Lease]:
+    with Ledger(str(out)).lease() as lease:
+        yield lease
+
+
+@pytest.fixture
+def make(reviews: Path, out: Path, lease: Lease) -> MakeWorker:
     """A worker in this process, and the tasks of the reviews."""
 
     def build(shard_size: int = 1_000_000, **changes: Any) -> tuple[ShardScorer, list[Task]]:
         source = resolve(str(reviews))
         settings = ScoreSettings(bundle="bundle", input=str(reviews), out=str(out), **changes)
         schema = output_schema(LABELS, pa.schema([]), DIGEST)
-        work = Job(source, settings, schema, Ledger(settings.out), "light", DIGEST)
+        work = Job(source, settings, schema, Ledger(settings.out), "light", DIGEST, lease.owner)
         made = job.ShardScorer(work, {"bundle.json": b'{"labels": ["neg", "pos"]}'})
         return made, [Task(shard) for shard in plan_shards(source, shard_size)]
 
@@ -119,6 +127,22 @@ def test_an_object_store_that_is_busy_is_asked_again(make: MakeWorker, monkeypat
     record = scorer.score(task)
     assert record._replace(counts={}) == wanted._replace(counts={})
     assert record.counts["rows"] == 304
+
+
+@pytest.mark.parametrize("ends", [lambda lease: lease.__exit__(None, None, None), lambda lease: take_over(lease)])
+def test_a_process_that_outlives_its_run_writes_nothing(
+    make: MakeWorker, out: Path, lease: Lease, ends: Callable[[Lease], None]
+) -> None:
+    scorer, (task,) = make()
+    ends(lease)
+    with pytest.raises(SentrayError, match=r"out is no longer this run's"):
+        scorer.score(task)
+    assert not (out / "scores").exists()
+
+
+def take_over(lease: Lease) -> None:
+    path = Path(lease._folder.path("_sentray/lease.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"owner": "another"}))
 
 
 def test_rows_that_kill_are_left_out_by_their_place(make: MakeWorker, out: Path) -> None:

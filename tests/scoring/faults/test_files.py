@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
+from sentray.scoring import job
 
 AS_NOBODY = """
 import contextlib, os, sys
@@ -81,6 +83,19 @@ def test_a_file_that_vanishes_after_planning_is_set_aside(
     assert proved(out, reviews).to_pylist() == [row for row in wanted if not 76 <= int(row["id"][1:]) < 152]
     # From now on the input is another than the plan's.
     with pytest.raises(SentrayError, match=r"part1\.parquet is gone"):
+        score()
+
+
+def test_a_file_that_changes_while_it_is_scored_is_told(score, reviews: Path, monkeypatch) -> None:
+    usual = job.ShardScorer
+
+    class Meddler(usual):
+        def score(self, task):
+            os.utime(reviews / "part3.parquet", ns=(1, 1))
+            return super().score(task)
+
+    monkeypatch.setattr(job, "ShardScorer", Meddler)
+    with pytest.raises(SentrayError, match=r"part3\.parquet has changed while .* was scored"):
         score()
 
 

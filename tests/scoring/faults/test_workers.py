@@ -55,6 +55,37 @@ def test_a_worker_killed_at_work_costs_nothing(score, out: Path, reviews: Path, 
     assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
 
 
+def test_files_that_another_process_wrote_over_are_made_again(
+    score, out: Path, reviews: Path, proved, monkeypatch
+) -> None:
+    score(out=out.parent / "undisturbed")
+    usual, trace = job.ShardScorer, out.parent / "written"
+
+    class Twice(usual):
+        """Once, a second process writes other bytes after the first has told what it wrote."""
+
+        def score(self, task):
+            record = super().score(task)
+            if task.shard.index == 2 and not trace.exists():
+                trace.touch()
+                (out / record.parts[0].name).write_bytes(bytes(record.parts[0].bytes))
+            return record
+
+    class Contested(job.Pool):
+        """Takes each shard for one that two processes had."""
+
+        def map(self, method, items, **more):
+            self.contested += (items := list(items))
+            yield from super().map(method, items, **more)
+
+    monkeypatch.setattr(job, "ShardScorer", Twice)
+    monkeypatch.setattr(job, "Pool", Contested)
+    summary = score()
+    assert trace.exists()
+    assert summary["rows"] == 304
+    assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
+
+
 def test_a_shard_that_always_kills_stops_the_job(score, out: Path, monkeypatch) -> None:
     class Deadly(job.ShardScorer):
         """Dies of a shard, but of none of its rows: as one does that has too little memory."""

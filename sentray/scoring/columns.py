@@ -1,0 +1,67 @@
+"""The columns of the input that scoring passes through: their types, before anything is scored."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from sentray.config import ScoreSettings
+from sentray.corpus.readers import read_shard
+from sentray.corpus.shards import Piece, Shard
+from sentray.corpus.source import Source
+from sentray.errors import SentrayError
+
+_FIRST_FILES = 1000
+"""Among so many files one must have a row that tells what columns there are."""
+
+
+def kept_columns(source: Source, settings: ScoreSettings) -> pa.Schema:
+    """Types of the kept columns, in the first rows that tell.
+
+    Args:
+        source: The input.
+        settings: Which columns to keep, and which of them to partition by.
+
+    Raises:
+        SentrayError: When the input has no row, lacks a column, or cannot be partitioned so.
+    """
+    mistake: SentrayError | None = None
+    types: dict[str, pa.DataType] | None = None
+    for piece in _first_pieces(source):
+        shard = Shard(0, source.format, (piece,), 0)
+        try:
+            tables = read_shard(source, shard, settings, keep=settings.keep)
+            schema = next((table.schema for table in tables if table.num_rows), None)
+        except SentrayError as error:
+            mistake = mistake or error
+            continue
+        if schema is not None:
+            before = types or dict.fromkeys(settings.keep, pa.null())
+            types = {name: schema.field(name).type if kind == pa.null() else kind for name, kind in before.items()}
+            if pa.null() not in types.values():
+                break
+    if types is None:
+        raise mistake or SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
+    # A column without any value has no type of its own.
+    kept = pa.schema([(name, pa.string() if kind == pa.null() else kind) for name, kind in types.items()])
+    _require_partition(settings, kept)
+    return kept
+
+
+def _first_pieces(source: Source) -> Iterator[Piece]:
+    if source.format == "synthetic":
+        yield Piece(source.uri, "synthetic", 0, 1)
+    for file in source.files[:_FIRST_FILES]:
+        yield Piece(file.path, file.name, label=file.label, split=file.split)
+
+
+def _require_partition(settings: ScoreSettings, kept: pa.Schema) -> None:
+    column = settings.partition_by
+    if column not in (None, "label", *kept.names):
+        raise SentrayError(
+            f"--partition-by {column} is no column of few values in the output; take label, or --keep {column}"
+        )
+    if column in kept.names and pa.types.is_nested(kept.field(column).type):
+        raise SentrayError(
+            f"--partition-by {column}: the column holds {kept.field(column).type}, and a folder's name is made of one "
+            "value; choose a column of strings or numbers"
+        )

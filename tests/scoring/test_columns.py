@@ -1,0 +1,36 @@
+"""The kept columns have one type for all files, found out before anything is scored."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from sentray.errors import SentrayError
+
+pytestmark = pytest.mark.usefixtures("ray_session", "a_shard_a_file", "light")
+
+
+def test_a_kept_column_takes_its_type_from_the_first_file_that_has_values(
+    score: Callable[..., dict[str, Any]], out: Path, tmp_path: Path, proved
+) -> None:
+    folder = tmp_path / "nulls"
+    folder.mkdir()
+    for name, stars in (("a", pa.nulls(2)), ("b", pa.array([4, None], pa.int8()))):
+        table = pa.table({"text": ["good", "bad"], "stars": stars, "never": pa.nulls(2)})
+        pq.write_table(table, folder / f"{name}.parquet")
+    score(input=folder, keep=("stars", "never"))
+    scored = ds.dataset(out / "scores").to_table()
+    assert scored["stars"].to_pylist() == [None, None, 4, None]
+    assert scored.schema.field("stars").type == pa.int8()
+    assert scored.schema.field("never").type == pa.string()
+    proved(out, folder)
+
+
+def test_a_column_that_no_file_has_is_refused_before_anything_starts(score: Callable[..., Any], out: Path) -> None:
+    with pytest.raises(SentrayError, match="stars"):
+        score(keep=("stars",))
+    assert not (out / "_sentray/plan.json").exists()
