@@ -33,7 +33,7 @@ METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 RUN_NAME, DATASET, CLAIM, RESERVATION = "train", "dataset", "run.json", "reservation.txt"
 
 RESUMABLE = {
-    *("address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "max_failures", "max_restarts"),
+    *("address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "nccl", "max_failures", "max_restarts"),
     *("jit", "stall_timeout", "log_format", "verbose"),
 }
 """Settings that a resumed run may change: they do not change what is learnt."""
@@ -236,7 +236,7 @@ def _trainer(settings: TrainSettings, prepared: str, work: str, board: Any, awai
     return DataParallelTrainer(
         _train_worker,
         train_loop_config={"job": _job(settings, prepared, board)},
-        backend_config=ExchangeConfig("nccl" if settings.gpu else None),
+        backend_config=ExchangeConfig("nccl" if settings.nccl else None),
         scaling_config=ScalingConfig(
             num_workers=workers.most if workers.fixed else (workers.least, workers.most),
             elastic_resize_monitor_interval_s=_RESIZE_SECONDS,

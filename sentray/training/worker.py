@@ -95,7 +95,6 @@ def run(job: Job, exchange: Exchange) -> Refusal | None:
     Returns:
         Why there is no bundle, on every worker; None where there is one.
     """
-    models.prepare_tensorflow(job.threads)
     reporter = Reporter(job, exchange.rank)
     asked = str(job.settings.get("workers", exchange.world))
     reporter.say(
@@ -127,9 +126,10 @@ def run(job: Job, exchange: Exchange) -> Refusal | None:
 
 
 def _load(job: Job, exchange: Exchange) -> TrainingSet | Refusal:
-    """The training set; or, where a worker does not get it, what that worker says, on all of them."""
+    """The training set; or, where a worker does not get it or its GPU, what that worker says, on all of them."""
     dataset, mistake = None, ""
     try:
+        models.prepare_tensorflow(job.threads)
         dataset = TrainingSet.load(job.dataset)
     except SentrayError as error:
         mistake = str(error)
