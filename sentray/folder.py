@@ -16,10 +16,13 @@ import pyarrow.fs as pafs
 
 from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
+from sentray.untrusted import UnsoundError, parse_json, read_whole
 
 HALF_WRITTEN = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}")
 """What a killed writer leaves behind, as a name within the folder."""
 CURE = "choose another --out"
+_MOST_BYTES = 1 << 28
+"""Of a file that is read whole; those that sentray writes so have a tenth of it."""
 
 
 class Output:
@@ -138,8 +141,10 @@ class Folder:
 
         Raises:
             FileNotFoundError: When it is not there.
-            OSError: When it cannot be read.
+            OSError: When it cannot be read, or is something that only looks like a file.
         """
+        if self.local and self._filesystem.get_file_info(self.path(name)).type == pafs.FileType.Unknown:
+            raise OSError(f"{name} is no regular file")
         return self._filesystem.open_input_file(self.path(name))
 
     def read(self, name: str, cure: str = CURE) -> bytes | None:
@@ -149,11 +154,10 @@ class Folder:
             SentrayError: When it cannot be read; it ends with the cure.
         """
         try:
-            with self.open_file(name) as stream:
-                return bytes(stream.readall())
+            return read_whole(self._filesystem, self.path(name), _MOST_BYTES)
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, UnsoundError) as error:
             raise self.damaged(name, error, cure) from error
 
     def read_json(self, name: str, cure: str = CURE) -> dict[str, Any] | None:
@@ -166,7 +170,7 @@ class Folder:
         if content is None:
             return None
         try:
-            value = json.loads(content)
+            value = parse_json(content)
             if not isinstance(value, dict):
                 raise ValueError("it is no JSON object")
         except ValueError as error:

@@ -11,6 +11,8 @@ class Reason(StrEnum):
     Members come in the order in which a row with several faults gets its reason.
     """
 
+    TOO_LARGE = "too_large"
+    """The row is longer than one that is read; see `sentray.corpus.limits`."""
     NULL_TEXT = "null_text"
     EMPTY_TEXT = "empty_text"
     INVALID_UTF8 = "invalid_utf8"

@@ -11,20 +11,18 @@ import pyarrow as pa
 from pyarrow import csv, fs
 
 from sentray import bundle as bundles
-from sentray import models
-from sentray.bundle import FOLDED_WEIGHTS, Bundle
+from sentray.bundle import Bundle
 from sentray.config import WordsSettings
 from sentray.console import Console, count
 from sentray.corpus.files import first_line
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
+from sentray.scoring.folded_files import load_embedding
+from sentray.scoring.networks import load_network
 from sentray.text.vocabulary import Vocabulary
 from sentray.writing import SETTINGS_FILE, settings_text, write_settings_beside, write_text
 
 Floats = npt.NDArray[np.float32]
-
-FOLDED_EMBEDDING = "embedding"
-"""What the folded engine's weights call the words' vectors."""
 
 VECTORS_TABLE, METADATA = "vectors.tsv", "metadata.tsv"
 
@@ -84,7 +82,7 @@ def bundle_vectors(bundle: Bundle) -> Vectors:
             f"the bundle {bundle.path} has no list of words, since it was trained with --encoder hash: train with "
             "--encoder vocabulary to look at words"
         )
-    rows = _folded_rows(bundle.path / FOLDED_WEIGHTS) if bundle.folded else _network_rows(bundle)
+    rows = load_embedding(bundle) if bundle.folded else _network_rows(bundle)
     if rows.ndim != 2 or len(rows) != vocabulary.size:
         raise SentrayError(
             f"the bundle {bundle.path} has an embedding of shape {rows.shape} for {len(vocabulary):,} words: train it "
@@ -120,24 +118,10 @@ def nearest(vectors: Vectors, word: str, most: int) -> list[tuple[str, float]]:
     return [(vectors.words[others[each]], float(cosines[each])) for each in first]
 
 
-def _folded_rows(file: Path) -> Floats:
-    with np.load(file, allow_pickle=False) as arrays:
-        rows: Floats = arrays[FOLDED_EMBEDDING]
-    return rows
-
-
 def _network_rows(bundle: Bundle) -> Floats:
-    models.prepare_tensorflow()
+    network = load_network(bundle)
     import keras
 
-    try:
-        network = keras.models.load_model(bundle.model_file, compile=False, safe_mode=True)
-    # Keras lets through whatever the reading of a foreign file raises.
-    except Exception as error:
-        raise SentrayError(
-            f"Keras {keras.__version__} cannot load {bundle.model_file} ({first_line(error)}); install Keras "
-            f"{bundle.versions.get('keras', '?')}, or train the bundle again"
-        ) from error
     found: list[Any] = [layer for layer in network.layers if isinstance(layer, keras.layers.Embedding)]
     if len(found) != 1:
         raise SentrayError(f"the network in {bundle.model_file} has {count(len(found), 'embedding')} and not one")

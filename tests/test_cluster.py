@@ -60,6 +60,25 @@ def test_the_local_cluster_has_what_was_asked_for(ray_session: None) -> None:
     assert ray.util.get_node_ip_address() == "127.0.0.1"
 
 
+@pytest.mark.parametrize("client", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a guess"}])
+def test_the_local_cluster_refuses_who_lacks_its_token(ray_session: None, client: dict[str, str]) -> None:
+    import ray
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+    assert is_token_auth_enabled()
+    program = "import ray, sys; print(len(ray._raylet.GcsClient(address=sys.argv[1]).get_all_node_info(timeout=20)))"
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+
+    def ask(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, ray.get_runtime_context().gcs_address]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    refused = ask({**others, "RAY_AUTH_MODE": "disabled", **client})
+    assert refused.returncode == 1
+    assert "Authentication token is missing or incorrect" in refused.stderr
+    assert ask({**others, "RAY_AUTH_MODE": "token"}).stdout.strip() == "1"
+
+
 def test_workers_of_the_local_cluster_keep_tensorflow_quiet(ray_session: None) -> None:
     import ray
 

@@ -16,7 +16,7 @@ from sentray.console import Console
 from sentray.embeddings.vectors import Vectors
 from sentray.errors import SentrayError
 from sentray.options import UsageError, resolve
-from sentray.scoring.folded import Branch, Spec, pack
+from sentray.scoring.folded_files import Branch, Spec, pack
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords
 from sentray.text.vocabulary import Unknown, Vocabulary
@@ -189,7 +189,7 @@ def _short(made: Bundle) -> Bundle:
     ("change", "message"),
     [
         (_hashed, "has no list of words, since it was trained with --encoder hash"),
-        (_short, r"has an embedding of shape \(7, 3\) for 7 words: train it again"),
+        (_short, r"does not fit the bundle \(embedding has the shape \(7, 3\)\): train it again"),
     ],
 )
 def test_a_bundle_without_rows_for_words_is_refused(

@@ -3,11 +3,13 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from sentray.corpus import limits
 from sentray.corpus.files import open_stream, read_pauses, reading
 from sentray.corpus.source import Source, SourceFile
 from sentray.errors import SentrayError
@@ -17,8 +19,6 @@ Cut = tuple[int, int, int, int, int]
 """Start, stop, rows of the file before, bytes as stored and rows of a part."""
 
 UNKNOWN = -1
-LONGEST_FIELD = 1 << 26
-"""Most characters of a CSV field: a quote that is never closed makes the rest of the file one field."""
 _THREADS = 16
 
 
@@ -83,17 +83,21 @@ def _cut(source: Source, file: SourceFile, size: int) -> list[Cut]:
 
 
 def _row_groups(source: Source, file: SourceFile, _: int) -> list[Cut]:
-    """A Parquet file's row groups."""
+    """A Parquet file's row groups; their share of its bytes is that of their values' sizes."""
     assert source.filesystem is not None
     with source.filesystem.open_input_file(file.path) as stream:
         metadata = pq.ParquetFile(stream).metadata
-    parts, row = [], 0
-    for place in range(metadata.num_row_groups):
-        group = metadata.row_group(place)
-        stored = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
-        parts.append((place, place + 1, row, stored, group.num_rows))
-        row += group.num_rows
-    return parts
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    rows, sizes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
+    # A footer may say what it likes.
+    if min([*rows, *sizes], default=-1) < 0 or max(rows) > limits.MOST_ROWS:
+        return []
+    ends = [file.size * size // max(1, sum(sizes)) for size in accumulate(sizes)]
+    before = list(accumulate(rows, initial=0))
+    return [
+        (place, place + 1, before[place], end - start, rows[place])
+        for place, (start, end) in enumerate(pairwise([0, *ends]))
+    ]
 
 
 def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
@@ -107,7 +111,7 @@ def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
     count = -(-file.size // size)
     targets = [file.size * part // count for part in range(1, count)]
     stream = open_stream(source.filesystem, file.path, 0, file.size)
-    places, rows = find_records(stream, source.format, targets, LONGEST_FIELD)
+    places, rows = find_records(stream, source.format, targets)
     places = [place for place in places if place[0] < file.size]
     if not places:
         return []

@@ -4,6 +4,7 @@ The grammar is that of Python's `csv.reader(strict=True)` over lines that end at
 those that mean something become the bits of a mask; the others cost nothing more.
 """
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
+from sentray.corpus import limits
 from sentray.native import BLOCK, byte_masks, lowest
 
 Numbers = npt.NDArray[np.int64]
@@ -37,7 +39,8 @@ class Records:
         offset: where in the stream `data` begins.
         ends: of each record, behind its line end, (n,).
         starts: of each record, (n,).
-        good: whether it is well-formed and has as many fields as it should, (n,).
+        good: whether it is well-formed, short enough, and has as many fields as it should, (n,).
+        long: whether it is longer than a row may be, (n,); of such a one, `data` may hold the beginning only.
         fields: first byte, end, and whether quotes are doubled in it, of a good record's wanted fields, (n, wanted, 3).
     """
 
@@ -46,10 +49,11 @@ class Records:
     starts: Numbers
     ends: Numbers
     good: npt.NDArray[np.bool_]
+    long: npt.NDArray[np.bool_]
     fields: Numbers
 
     def bytes_of(self, record: int) -> bytes:
-        """A record as the file has it."""
+        """A record as the file has it, or the beginning of a long one."""
         return bytes(self.data[self.starts[record] : self.ends[record]])
 
     def column(self, field: int) -> pa.Array:
@@ -64,30 +68,26 @@ class Records:
 class CsvSplitter:
     """Takes CSV apart, record by record; empty lines are none.
 
+    A record ends at the latest with the line in which it becomes longer than a row may be: so a quote that is never
+    closed costs one row and not the rest of the file, and memory stays bounded.
+
     Args:
         stream: a file, or whole records of it.
         chunk: how many bytes to look at in one go; more where a record is longer.
-        longest: how many characters Python lets a field have.
 
     Attributes:
         head: the first bytes.
-        lost: the next record has a field that may be too long for Python, whose reader must go on.
     """
 
-    def __init__(self, stream: pa.NativeFile, chunk: int, longest: int) -> None:
-        self._stream, self._chunk, self._longest = stream, chunk, longest
+    def __init__(self, stream: pa.NativeFile | io.RawIOBase, chunk: int) -> None:
+        self._stream, self._chunk, self._longest = stream, chunk, limits.MOST_ROW_BYTES
         self._buffer = np.empty(chunk + BLOCK, np.uint8)
         # Of the stream's bytes in the buffer, those from `at` to `size` are not taken yet.
         self._offset = self._at = self._size = 0
-        self._final = self.lost = False
+        self._final = False
         self._damage: Exception | None = None
         self._read()
         self.head = bytes(self._buffer[: min(3, self._size)])
-
-    @property
-    def taken(self) -> int:
-        """How many bytes of the stream are dealt with."""
-        return self._offset + self._at
 
     def skip_mark(self) -> None:
         """Pass over a byte order mark, which a file may begin with."""
@@ -95,7 +95,7 @@ class CsvSplitter:
             self._at = len(_BOM)
 
     def take(self, most: int, wanted: Numbers, columns: int) -> Records | None:
-        """The next records; None at the end, or where the splitter is lost.
+        """The next records; None at the end.
 
         Args:
             most: how many at most.
@@ -107,8 +107,8 @@ class CsvSplitter:
         """
         starts, ends, good = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, bool)
         fields = np.empty((most, int(wanted.max(initial=-1)) + 1, 3), np.int64)
-        while not self.lost:
-            found, self._at, self.lost = _split(
+        while True:
+            found, self._at = _split(
                 self._buffer,
                 self._at,
                 self._size,
@@ -122,13 +122,45 @@ class CsvSplitter:
                 fields,
             )
             if found:
-                return Records(self._buffer, self._offset, starts[:found], ends[:found], good[:found], fields[:found])
+                return self._records(starts[:found], ends[:found], good[:found], fields[:found])
             if self._final:
                 return None
             if self._damage is not None:
                 raise self._damage
+            # Whether a CR is all of its line's end, only the next byte tells.
+            if self._size - self._at > self._longest and self._buffer[self._size - 1] != _CR:
+                return self._long_record(fields[:1])
             self._read()
-        return None
+
+    def _records(self, starts: Numbers, ends: Numbers, good: npt.NDArray[np.bool_], fields: Numbers) -> Records:
+        long = ends - starts > self._longest
+        return Records(self._buffer, self._offset, starts, ends, good & ~long, long, fields)
+
+    def _long_record(self, fields: Numbers) -> Records:
+        """The next record, of which the beginning is held; what follows up to the end of a line is passed over."""
+        start, offset, held = self._at, self._offset, self._buffer[: self._size]
+        self._buffer = np.empty(self._chunk + BLOCK, np.uint8)
+        self._offset, self._at, self._size = offset + self._size, 0, 0
+        while not self._pass_line() and not self._final:
+            if self._damage is not None:
+                raise self._damage
+            self._read()
+        end = self._offset + self._at - offset
+        return Records(held, offset, np.array([start]), np.array([end]), np.zeros(1, bool), np.ones(1, bool), fields)
+
+    def _pass_line(self) -> bool:
+        """Pass over the buffer's bytes up to the end of a line; gives whether there is one."""
+        rest = self._buffer[self._at : self._size]
+        ends = np.flatnonzero((rest == _LF) | (rest == _CR))
+        if not ends.size:
+            self._at = self._size
+            return False
+        end = int(ends[0])
+        if rest[end] == _CR and end + 1 == len(rest) and not self._final:
+            self._at += end
+            return False
+        self._at += end + (2 if rest[end : end + 2].tobytes() == b"\r\n" else 1)
+        return True
 
     def _read(self) -> None:
         """Read on behind the bytes that are not taken."""
@@ -170,7 +202,7 @@ def _split(
     """Find the records from `begin` on that end before `size`, or all of them where that is the end of the file.
 
     Returns:
-        How many were found, where the first byte behind them is, and whether the next one's length is too great.
+        How many were found, and where the first byte behind them is.
     """
     found, where, column, first, close, doubled = 0, _START, 0, begin, begin, False
     record, last, fine = begin, begin - 1, True
@@ -190,7 +222,7 @@ def _split(
             gap = place > last + 1
             if where == _AFTER_CR:
                 if at_end and not gap and not final:
-                    return found, record, False
+                    return found, record
                 # CRLF is one line end.
                 behind = last + 2 if not gap and byte == _LF and not at_end else last + 1
                 where, last = _START, behind - 1
@@ -199,7 +231,7 @@ def _split(
                     found += 1
                 record, column, fine = behind, 0, True
                 if found == len(starts):
-                    return found, record, False
+                    return found, record
                 if behind > place:
                     continue
             if gap:
@@ -207,10 +239,8 @@ def _split(
                     where, first, doubled = _PLAIN, last + 1, False
                 elif where == _QUOTE_SEEN:
                     where, fine, column = _SKIPPED, False, column + 1
-            if where in (_PLAIN, _QUOTED) and place - first > longest:
-                return found, record, True
             if at_end and not final:
-                return found, record, False
+                return found, record
             last = place
             if byte == _QUOTE:
                 if where == _QUOTED:
@@ -221,7 +251,8 @@ def _split(
                     where, first, doubled = _QUOTED, place + 1, False
                 continue
             if where == _QUOTED:
-                if not at_end:
+                too_long = place - record >= longest and byte in (_LF, _CR)
+                if not at_end and not too_long:
                     continue
                 where, fine, column = _SKIPPED, False, column + 1
             if where != _SKIPPED and not (where == _START and byte != _COMMA):
@@ -243,8 +274,8 @@ def _split(
                     found += 1
                 where, record, column, fine = _START, behind, 0, True
                 if found == len(starts):
-                    return found, record, False
-    return found, record, False
+                    return found, record
+    return found, record
 
 
 @njit(cache=True, nogil=True)

@@ -19,25 +19,22 @@ Place = tuple[int, int, int]
 """First byte of a record, how many records are before it, and how many rows."""
 
 
-def find_records(
-    stream: pa.NativeFile, format: str, targets: Sequence[int], longest: int
-) -> tuple[list[Place], int | None]:
+def find_records(stream: pa.NativeFile, format: str, targets: Sequence[int]) -> tuple[list[Place], int | None]:
     """Find the first record that begins at or after each target.
 
     Args:
         stream: the whole file.
         format: csv or jsonl.
         targets: rising byte positions above 0.
-        longest: how many characters Python's reader lets a CSV field have.
 
     Returns:
-        The places, rising and each once (the last may be the file's end), and how many rows the file has. Records
-        are counted as the readers count rows: blank lines of JSON Lines are some, CSV's header is none. At a field
-        that may be too long the scan gives up: then the places are those before it, and the rows None.
+        The places, rising and each once (the last may be the file's end), and how many rows the file has, None for
+        CSV without a proper header. Records are counted as the readers count rows: blank lines of JSON Lines are some,
+        CSV's header is none.
     """
     if format == "jsonl":
         return _find_lines(stream, targets)
-    splitter = CsvSplitter(stream, _CHUNK, longest)
+    splitter = CsvSplitter(stream, _CHUNK)
     splitter.skip_mark()
     everything = np.zeros(0, np.int64)
     places: dict[int, Place] = {}
@@ -52,7 +49,7 @@ def find_records(
             places[int(ends[which])] = (int(ends[which]), before, before)
             target += 1
         rows += len(ends)
-    return list(places.values()), None if splitter.lost else rows
+    return list(places.values()), rows
 
 
 def _find_lines(stream: pa.NativeFile, targets: Sequence[int]) -> tuple[list[Place], int]:

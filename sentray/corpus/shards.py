@@ -21,6 +21,7 @@ _LEAST_SHARDS = 16
 _LEAST_SHARD = 1_000_000
 _SYNTHETIC_ROWS = 8192
 _SYNTHETIC_ROW_BYTES = 750
+_MOST = 1 << 48
 # Shards are made so many at a time when a plan is gone through.
 _BATCH = 4096
 
@@ -110,6 +111,7 @@ class ShardPlan(Sequence[Shard]):
         """
         try:
             plan = cls(table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), format)
+            plan._require_sound()
         except (KeyError, ValueError, pa.ArrowException) as error:
             raise SentrayError("the plan of shards has other columns than it should: choose another --out") from error
         shards = plan._column("shard")
@@ -120,6 +122,38 @@ class ShardPlan(Sequence[Shard]):
     def to_table(self) -> pa.Table:
         """The plan as a table of `PLAN_SCHEMA`."""
         return self._table
+
+    def require_files(self, paths: pa.ChunkedArray, names: pa.ChunkedArray) -> None:
+        """Make sure that every piece is of one of these files, and under its name.
+
+        Raises:
+            SentrayError: a piece is of another, which nobody asked to be read.
+        """
+        known = pc.index_in(self._strings("path"), value_set=paths)
+        place = pc.index_in(self._strings("name"), value_set=names)
+        if not known.equals(place) or known.null_count:
+            raise SentrayError("the plan of shards names other files than the input's: choose another --out")
+
+    def _require_sound(self) -> None:
+        """Refuse what no plan holds.
+
+        Raises:
+            ValueError: a number is missing or out of range, or a name leads out of the input's folder.
+        """
+        table = self._table
+        for name in ("path", "name", "start", "row", "shard", "bytes"):
+            if table[name].null_count:
+                raise ValueError(f"{name} is missing")
+        for name in ("start", "stop", "row", "bytes", "rows"):
+            if pc.any(pc.or_(pc.less(table[name], 0), pc.greater(table[name], _MOST))).as_py():
+                raise ValueError(f"{name} is out of range")
+        if pc.any(pc.less(table["stop"], table["start"])).as_py():
+            raise ValueError("a piece ends before it begins")
+        if pc.any(pc.match_substring_regex(self._strings("name").unique(), r"^/|(^|/)\.\.(/|$)")).as_py():
+            raise ValueError("a name leads elsewhere")
+
+    def _strings(self, name: str) -> pa.ChunkedArray:
+        return self._table[name].cast(pa.string())
 
     def extended(self, other: "ShardPlan") -> "ShardPlan":
         """This plan with another's shards after its own, which go on with the numbers."""

@@ -4,6 +4,7 @@ import os
 import posixpath
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ _SUFFIXES: dict[str, Format] = {
 _READABLE = ".csv, .jsonl, .ndjson and .json (each also .gz), .parquet, and folders of .txt"
 _SPLIT_FOLDERS = ("train", "test", "valid", "validation", "val", "dev")
 _UNLABELLED_FOLDER = "unsup"
+_MOST_LINKS = 100
+"""Links to one folder: links to folders with links make a few into any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,17 +194,47 @@ def _list_files(uri: str, filesystem: fs.FileSystem, path: str) -> tuple[str, li
             raise SentrayError(
                 f"there is no file or folder {uri}: check the path (a relative one starts at {os.getcwd()})"
             )
-        found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+        found = [(found.path, found) for found in _listed(filesystem, folder)]
+    except UnicodeError as error:
+        raise SentrayError(f"{uri} holds a file whose name is no UTF-8: rename it, or name the others") from error
     except OSError as error:
         raise SentrayError(
             f"{uri} cannot be listed ({first_line(error)}): check the address and your rights"
         ) from error
     root = folder.rstrip("/") + "/"
-    pattern = re.compile(_glob_pattern(glob))
-    files = [info for info in found if info.type != fs.FileType.Directory and pattern.fullmatch(info.path[len(root) :])]
+    pattern = re.compile(_glob_pattern(glob), re.DOTALL)
+    files = [
+        each for path, each in found if each.type != fs.FileType.Directory and pattern.fullmatch(path[len(root) :])
+    ]
     if not files:
         raise SentrayError(f"{uri} names no file: check the path, or fill the folder first")
     return root, files
+
+
+def _listed(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    """All that lies in a folder at any depth; links to folders are followed, but not in circles."""
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        return list(filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)))
+    found: list[fs.FileInfo] = []
+    folders, linked = [(folder, os.path.realpath(folder))], Counter[str]()
+    while folders:
+        path, real = folders.pop()
+        for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+            found.append(info)
+            if info.type != fs.FileType.Directory:
+                continue
+            inside = f"{real}/{info.base_name}"
+            if os.path.islink(info.path):
+                inside = os.path.realpath(info.path)
+                linked[inside] += 1
+                if f"{real}/".startswith(f"{inside}/"):
+                    continue
+            if linked[inside] > _MOST_LINKS:
+                raise SentrayError(
+                    f"{info.path} is one of more than {_MOST_LINKS} links to the same folder: remove all but one"
+                )
+            folders.append((info.path, inside))
+    return found
 
 
 def _glob_pattern(glob: str) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sentray.scoring.records import HISTOGRAM_BINS
 from sentray.scoring.scorer import Scores
 
-HISTOGRAM_BINS = 20
+_NONE = [0] * HISTOGRAM_BINS
 
 
 @dataclass
@@ -50,13 +51,13 @@ class Counts:
         return self.rows - self.scored
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Add the counts of a shard, given as `to_json` makes them."""
+        """Add the counts of a shard, given as `to_json` makes them; what is missing counts nothing."""
         for name in ("rows", "scored", "words", "known_words", "bytes", "unread_bytes", "seconds"):
-            setattr(self, name, getattr(self, name) + other[name])
+            setattr(self, name, getattr(self, name) + other.get(name, 0))
         self.quarantined.update(other["quarantined"])
-        self.labels.update(other["labels"])
-        self.histogram = [a + b for a, b in zip(self.histogram, other["histogram"], strict=True)]
-        self.peak_rss_mb = max(self.peak_rss_mb, other["peak_rss_mb"])
+        self.labels.update(other.get("labels", {}))
+        self.histogram = [a + b for a, b in zip(self.histogram, other.get("histogram", _NONE), strict=True)]
+        self.peak_rss_mb = max(self.peak_rss_mb, other.get("peak_rss_mb", 0.0))
 
     def add_scores(self, scores: Scores, labels: Sequence[str]) -> None:
         """Add rows that were scored."""

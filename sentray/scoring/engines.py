@@ -9,6 +9,7 @@ from sentray import models
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
 from sentray.scoring.folded import FoldedEngine
+from sentray.scoring.networks import load_network
 from sentray.text.encoding import Encoded, pad
 
 AUTO = "auto"
@@ -29,7 +30,7 @@ class Engine(Protocol):
 
 
 class KerasEngine:
-    """The bundle's network as Keras runs it, on a GPU where TensorFlow sees one.
+    """The bundle's network as Keras runs it, on a GPU where Ray gave the process one.
 
     Every review is padded to the bundle's length, because the network's output may depend on the padding. Only where
     the network takes any length and masks the padding, it is padded to the next of a few lengths.
@@ -40,28 +41,20 @@ class KerasEngine:
             once a process: where the process has used TensorFlow before, it has no effect.
 
     Raises:
-        SentrayError: When the network cannot be loaded or does not fit the bundle's length and labels.
+        SentrayError: When the network cannot be loaded or does not fit the bundle's length and labels, or TensorFlow
+            does not see the process's GPU.
     """
 
     name = "keras"
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         models.prepare_tensorflow(threads)
-        import keras
         import tensorflow as tf
 
-        try:
-            model = keras.models.load_model(bundle.model_file, compile=False, safe_mode=True)
-        # Keras lets through whatever the reading of a foreign file raises: zip, HDF5, JSON, its own errors.
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise SentrayError(
-                f"Keras {keras.__version__} cannot load {bundle.model_file} ({reason}); it was made by Keras "
-                f"{bundle.versions.get('keras', '?')}: install that version or train the bundle again"
-            ) from error
+        model = load_network(bundle)
         _check_shapes(model, bundle)
         self._bundle = bundle
-        self._batch = GPU_BATCH if tf.config.list_physical_devices("GPU") else BATCH
+        self._batch = GPU_BATCH if tf.config.get_visible_devices("GPU") else BATCH
         masked = model.input_shape[1] is None and any(getattr(layer, "mask_zero", False) for layer in model.layers)
         self._lengths = np.array(_lengths(bundle.max_length) if masked else [bundle.max_length])
         self._networks = {

@@ -20,87 +20,21 @@ Other networks, likewise: 28 with 128 filters of 5 words, 18 of them spent waiti
 vectors of 100 numbers laid side by side before one unit; 7 with their mean, normalized.
 """
 
-import io
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from sentray.bundle import FOLDED, FOLDED_WEIGHTS, Bundle
-from sentray.errors import SentrayError
+from sentray.bundle import Bundle
+from sentray.scoring.folded_files import Activation, Branch, Floats, Spec, load
 from sentray.scoring.vectors import LANES, dense, pool
 from sentray.text.encoding import Encoded
 
-Floats = NDArray[np.float32]
-Activation = Literal["linear", "relu", "tanh", "sigmoid", "softmax", "normalize"]
-"""What follows a dense layer; `normalize` brings a review's values to mean 0 and variance 1 (Ba et al. 2016)."""
-
 _FOLD_ROWS = 4096
 _Key = tuple[tuple[int, ...], bytes]
-
-
-@dataclass(frozen=True)
-class Branch:
-    """A convolution over the words and the pooling of its windows.
-
-    Attributes:
-        width: words of a window.
-        filters: outputs of a window.
-        relu: whether outputs of a window below 0 become 0.
-        pooling: what pooling does.
-        window: windows that are pooled to one; None pools all of them.
-        stride: windows from one pooling to the next.
-    """
-
-    width: int
-    filters: int
-    relu: bool
-    pooling: Literal["max", "average"]
-    window: int | None
-    stride: int
-
-    def windows(self, length: int) -> int:
-        """Windows of a review of so many words."""
-        return length - self.width + 1
-
-    def pools(self, length: int) -> int:
-        """Outputs of the pooling, each of `filters` numbers."""
-        return 1 if self.window is None else (self.windows(length) - self.window) // self.stride + 1
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A network as this engine computes it: embedding, parallel branches laid side by side, dense layers.
-
-    Attributes:
-        length: words a review is padded or cut to.
-        branches: in the order of their outputs.
-        activations: of the dense layers.
-        epsilon: what `normalize` adds to the variance.
-    """
-
-    length: int
-    branches: tuple[Branch, ...]
-    activations: tuple[Activation, ...]
-    epsilon: float = 0.0
-
-
-def pack(spec: Spec, weights: Mapping[str, Floats]) -> dict[str, bytes]:
-    """The files of a bundle from which `FoldedEngine` computes.
-
-    Args:
-        spec: the network's shape.
-        weights: `embedding` [words, dimensions]; for each branch `kernel0` [width, dimensions, filters] and
-            `bias0` [filters], `kernel1`, …; for each dense layer `weights0` [inputs, units] and `units0` [units], ….
-    """
-    arrays = io.BytesIO()
-    np.savez(arrays, **{name: np.asarray(value, np.float32) for name, value in weights.items()})  # type: ignore[arg-type]
-    return {FOLDED: (json.dumps(asdict(spec), indent=1) + "\n").encode(), FOLDED_WEIGHTS: arrays.getvalue()}
 
 
 class FoldedEngine:
@@ -119,25 +53,12 @@ class FoldedEngine:
 
     def __init__(self, bundle: Bundle, half: bool = False) -> None:
         self.name = self.half_name if half else FoldedEngine.name
-        try:
-            values = json.loads((bundle.path / FOLDED).read_bytes())
-            branches = tuple(Branch(**branch) for branch in values["branches"])
-            # Bundles that know nothing of normalizing have no epsilon.
-            self._spec = Spec(**values | {"branches": branches, "activations": tuple(values["activations"])})
-            with np.load(bundle.path / FOLDED_WEIGHTS, allow_pickle=False) as stored:
-                weights = {name: stored[name] for name in stored.files}
-            tables: dict[_Key, NDArray[Any]] = {}
-            self._branches = [_Folded(self._spec, number, weights, tables, half) for number in range(len(branches))]
-            layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._spec.activations))]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SentrayError(
-                f"{bundle.path} cannot be scored with the engine folded ({error}); use --engine keras or train it again"
-            ) from error
-        outputs = (1, 2) if len(bundle.labels) == 2 else (len(bundle.labels),)
-        fits = self._spec.length == bundle.max_length and layers[-1][0].shape[1] in outputs
-        # Ids become addresses: there must be a row for each.
-        if not fits or len(weights["embedding"]) != bundle.vocabulary.size:
-            raise SentrayError(f"the folded network in {bundle.path} does not fit the bundle; train it again")
+        self._spec, weights = load(bundle)
+        tables: dict[_Key, NDArray[Any]] = {}
+        self._branches = [
+            _Folded(self._spec, number, weights, tables, half) for number in range(len(self._spec.branches))
+        ]
+        layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._spec.activations))]
         self._bias, self._layers = layers[0][1], layers[1:]
         self._truncating = bundle.truncating
 
@@ -173,9 +94,7 @@ class _Folded:
     ) -> None:
         branch = spec.branches[number]
         kernel, embedding = weights[f"kernel{number}"], weights["embedding"]
-        width, dimensions, filters = kernel.shape
-        if (width, filters) != (branch.width, branch.filters) or embedding.shape[1] != dimensions:
-            raise ValueError(f"kernel{number} has another shape")
+        width, _, filters = kernel.shape
         self.branch = branch
         key = (kernel.shape, kernel.tobytes())
         if key not in tables:

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sentray.scoring.folded import Activation, Branch, Floats, Spec, pack
-from sentray.scoring.vectors import LANES
+from sentray.scoring.folded_files import MOST_BYTES, MOST_TERMS, MOST_UNITS, Activation, Branch, Floats, Spec, pack
 
 _IGNORED = ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "Identity")
 """Layers that do nothing once training is over."""
@@ -21,10 +20,6 @@ _EACH_ALONE: tuple[bool, int | None, int] = (False, 1, 1)
 """As `_pooling` would say of none."""
 _DENSE_ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "softmax")
 
-MOST_BYTES = 2 << 30
-"""Of the tables, which every scoring process holds; a million words with the tutorial's network take half."""
-MOST_TERMS = 4096
-"""Vectors that are added for an output of a pooling: the compiled code names each of them."""
 MOST_NORMALIZED = 512
 """Values of a review that are normalized: they pass through a unit matrix before."""
 
@@ -65,6 +60,8 @@ def fold(model: Any) -> dict[str, bytes]:
     stack = [(layer.get_weights()[0], _bias(layer, layer.units), _activation(layer)) for layer in dense]
     if epsilon is not None:
         stack.insert(0, _normalizing(len(stack[0][0])))
+    if len(stack[0][1]) > MOST_UNITS:
+        raise Unfoldable(f"its first dense layer has {len(stack[0][1]):,} units, more than {MOST_UNITS:,}")
     for number, (inputs, units, _) in enumerate(stack):
         weights |= {f"weights{number}": inputs, f"units{number}": units}
     branches, activations = tuple(each.branch for each in folds), tuple(activation for _, _, activation in stack)
@@ -93,7 +90,7 @@ def _check_size(rows: int, folds: list[_Fold]) -> None:
     if size > MOST_BYTES:
         raise Unfoldable(f"its tables would take {size / 2**30:.1f} GB of memory")
     for branch in (each.branch for each in folds):
-        if branch.width * (branch.window or 1) * -(-branch.filters // LANES) > MOST_TERMS:
+        if branch.terms > MOST_TERMS:
             raise Unfoldable(f"windows of {branch.width} words with {branch.filters} outputs are too wide to compile")
 
 

@@ -46,6 +46,8 @@ _GATHERED = f"{OWN}/gathered"
 _QUARANTINED = f"{OWN}/quarantine"
 Sizes = dict[str, int]
 """Names of files within the output folder, and their bytes."""
+_AGAIN = "delete it and run the same command again"
+_TOTALS = ("rows", "rows_scored", "rows_quarantined")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -238,8 +240,15 @@ class Ledger(Folder):
         return found
 
     def summary(self) -> dict[str, Any] | None:
-        """The finished job's summary; None while it is not finished."""
-        return self.read_json(SUMMARY, "delete it and run the same command again")
+        """The finished job's summary; None while it is not finished.
+
+        Raises:
+            SentrayError: When it is damaged.
+        """
+        summary = self.read_json(SUMMARY, _AGAIN)
+        if summary is not None and any(type(summary.get(name)) is not int for name in _TOTALS):
+            raise self.damaged(SUMMARY, ValueError("it does not count the rows"), _AGAIN)
+        return summary
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Mark the job as finished."""

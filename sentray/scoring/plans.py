@@ -5,12 +5,15 @@
 
 import json
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter
 
 from sentray.corpus import shards
+from sentray.corpus.readers.pages import read_table
 from sentray.corpus.source import Format, Source
 from sentray.errors import SentrayError
 from sentray.folder import Folder
@@ -37,6 +40,9 @@ _WHAT_DIFFERS = {
 }
 
 
+MOST_SHARDS = 10**8
+
+
 @dataclass(frozen=True)
 class Stored:
     """What `plan.json` says.
@@ -45,13 +51,13 @@ class Stored:
         header: What the job is.
         format: Of the input's files.
         generation: Number in the names of the files that hold the plan.
-        shards: How many the plan has.
+        shards: How many the plan has; a record of all is kept in memory.
     """
 
     header: Header
     format: Format
-    generation: int
-    shards: int
+    generation: Annotated[int, Field(ge=0, lt=10**9)]
+    shards: Annotated[int, Field(ge=0, le=MOST_SHARDS)]
 
     @property
     def plan_name(self) -> str:
@@ -64,6 +70,9 @@ class Stored:
         return f"{OWN}/files-{self.generation:06d}.parquet"
 
 
+_STORED = TypeAdapter(Stored)
+
+
 def load(folder: Folder) -> Stored | None:
     """What the folder's job is; None where there is none.
 
@@ -74,10 +83,18 @@ def load(folder: Folder) -> Stored | None:
     if values is None:
         return None
     try:
-        header = Header(**values["header"])
-        return Stored(header, values["format"], int(values["generation"]), int(values["shards"]))
-    except (KeyError, TypeError, ValueError) as error:
+        stored = _STORED.validate_python(values)
+        columns = stored.header.columns
+        if not (isinstance(columns.get("text"), str) and isinstance(columns.get("id"), str)):
+            raise ValueError("it does not name the columns")
+        if not (isinstance(columns.get("keep"), list) and all(isinstance(name, str) for name in columns["keep"])):
+            raise ValueError("it does not name the columns to keep")
+        # What the input is, `verify` looks up for generated reviews.
+        if (stored.format == "synthetic") != stored.header.input.startswith("synthetic:"):
+            raise ValueError("its input has another format")
+    except ValueError as error:
         raise folder.damaged(_PLAN, error) from error
+    return stored
 
 
 def load_plan(folder: Folder, stored: Stored) -> "shards.ShardPlan":
@@ -144,6 +161,8 @@ def resume(folder: Folder, stored: Stored, source: Source, new_input: bool) -> "
     """
     plan = load_plan(folder, stored)
     before, now = load_files(folder, stored), _files(source)
+    if before.num_rows:
+        plan.require_files(before["path"], before["name"])
     if before.equals(now):
         return plan
     place = pc.index_in(now["name"], value_set=before["name"])
@@ -204,8 +223,8 @@ def _store(folder: Folder, stored: Stored, plan: "shards.ShardPlan", files: pa.T
 def _load_table(folder: Folder, name: str) -> pa.Table:
     try:
         with folder.open_file(name) as stream:
-            return pq.read_table(stream)
-    except (OSError, pa.ArrowException) as error:
+            return read_table(stream, name)
+    except (OSError, pa.ArrowException, SentrayError) as error:
         raise folder.damaged(name, error) from error
 
 

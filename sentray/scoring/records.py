@@ -1,9 +1,17 @@
 """What the ledger holds: a line for each committed shard, and one for each file that shards were gathered in."""
 
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
+
+_PART = re.compile(r"(?:scores|_sentray/staged)/(?:[\w.~%-]+=[\w.~%-]+/)?part-\d{6,}-[0-9a-f]{12}\.parquet", re.ASCII)
+_QUARANTINED = re.compile(r"_sentray/quarantine/\d{6,}\.parquet", re.ASCII)
+"""Names that sentray gives: what a ledger names is read, and deleted when it has to be written anew."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+HISTOGRAM_BINS = 20
 
 
 @contextmanager
@@ -11,8 +19,35 @@ def _parsing() -> Iterator[None]:
     """Turn whatever a line of other content raises into a ValueError."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"it holds a line that is no record ({error})") from error
+
+
+def _number(value: Any) -> int:
+    """A count as JSON has it.
+
+    Raises:
+        ValueError: When it is none.
+    """
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise ValueError("a number is none")
+    return value
+
+
+def _require_counts(counts: Any) -> None:
+    """Refuse counts that cannot be added up.
+
+    Raises:
+        ValueError: When one has the wrong type.
+    """
+    for name, value in counts.items():
+        if name in ("quarantined", "labels"):
+            list(map(_number, value.values()))
+        elif name == "histogram":
+            if len(list(map(_number, value))) != HISTOGRAM_BINS:
+                raise ValueError("a histogram has another number of bins")
+        elif not (type(value) is float and math.isfinite(value) and value >= 0):
+            _number(value)
 
 
 class Part(NamedTuple):
@@ -29,6 +64,18 @@ class Part(NamedTuple):
     rows: int
     bytes: int
     sha256: str
+
+    @classmethod
+    def from_json(cls, values: Any, names: re.Pattern[str]) -> Self:
+        """The part that a record holds as JSON.
+
+        Raises:
+            ValueError: When it is none, or has another name than sentray gives.
+        """
+        name, rows, size, digest = values
+        if not names.fullmatch(name) or not _SHA256.fullmatch(digest):
+            raise ValueError(f"no file has the name {name[:100]!r} or such a digest")
+        return cls(name, _number(rows), _number(size), digest)
 
 
 class Record(NamedTuple):
@@ -58,11 +105,12 @@ class Record(NamedTuple):
             ValueError: When the values are no record.
         """
         with _parsing():
-            shard, quarantine, counts = int(values["shard"]), values["quarantine"], values["counts"]
-            if shard < 0 or not {"rows", "scored", "quarantined"} <= counts.keys():
+            shard, quarantine, counts = _number(values["shard"]), values["quarantine"], values["counts"]
+            if not {"rows", "scored", "quarantined"} <= counts.keys():
                 raise KeyError("counts")
-            parts = tuple(Part(*part) for part in values["parts"])
-            return cls(shard, parts, Part(*quarantine) if quarantine else None, counts)
+            _require_counts(counts)
+            parts = tuple(Part.from_json(part, _PART) for part in values["parts"])
+            return cls(shard, parts, Part.from_json(quarantine, _QUARANTINED) if quarantine else None, counts)
 
 
 class Gathered(NamedTuple):
@@ -88,10 +136,10 @@ class Gathered(NamedTuple):
             ValueError: When the values are no record.
         """
         with _parsing():
-            members = [[int(shard), int(rows)] for shard, rows in values["members"]]
-            if not members or min(map(min, members)) < 0:
+            members = [[_number(shard), _number(rows)] for shard, rows in values["members"]]
+            if not members:
                 raise KeyError("members")
-            return cls(Part(*values["part"]), members)
+            return cls(Part.from_json(values["part"], _PART), members)
 
 
 @dataclass(frozen=True)

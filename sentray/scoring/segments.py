@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from sentray.folder import Folder
 from sentray.scoring.records import Gathered, Record
+from sentray.untrusted import parse_json
 
 T = TypeVar("T")
 FLUSH_SECONDS, FLUSH_SHARE, FLUSH_MOST = 0.5, 0.01, 60.0
@@ -96,7 +97,7 @@ def newest_first(folder: Folder, name: str, parse: Callable[[Any], T]) -> Iterat
         content = folder.read(segment) or b""
         for line in reversed(content.splitlines()):
             try:
-                value = parse(json.loads(line))
+                value = parse(parse_json(line))
             except ValueError as error:
                 raise folder.damaged(segment, error, CURE) from error
             yield value
@@ -105,7 +106,7 @@ def newest_first(folder: Folder, name: str, parse: Callable[[Any], T]) -> Iterat
 def named_files(folder: Folder, name: str) -> Iterator[str]:
     """The names of all files that a log's lines tell of; a tenth of the time that reading the lines takes."""
     for segment in segments(folder, name):
-        yield from (found.decode() for found in _A_PART.findall(folder.read(segment) or b""))
+        yield from (found.decode(errors="replace") for found in _A_PART.findall(folder.read(segment) or b""))
 
 
 def merge(folder: Folder, name: str) -> None:

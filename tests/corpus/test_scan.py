@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
-from sentray.corpus import cuts, scan, shards
+from sentray.corpus import limits, scan, shards
 from sentray.corpus.readers import lines, read_shard
+from sentray.corpus.readers.decoding import as_read
 from sentray.corpus.shards import Piece, Shard, plan_shards
 from sentray.corpus.source import Source, resolve
 from sentray.errors import SentrayError
@@ -28,29 +30,34 @@ def rows(source: Source, shard_list: list[Shard]) -> list[dict[str, object]] | s
     return [row for table in tables for row in table.to_pylist()]
 
 
-def by_python(content: bytes, limit: int) -> list[tuple[int, str | None, str]]:
-    """Row, kept column and text of each record of a CSV file with the columns text and more, by Python alone."""
-    csv.field_size_limit(limit)
-    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors="surrogateescape", newline="")
-    last = [""]
-    reader = csv.reader((last.append(line) or line for line in text), strict=True)
-    found: list[list[str] | str] = []
+def by_python(content: bytes, longest: int) -> list[tuple[int, str | None, str, bool]]:
+    """Row, kept column, text and whether it is too large, of each record of a CSV file with two columns."""
+    lines = iter(io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors="surrogateescape", newline=""))
+    record: list[str] = []
+
+    def is_long() -> bool:
+        return len("".join(record).encode(errors="surrogateescape")) > longest
+
+    def of_record() -> Iterator[str]:
+        """Lines, as long as the record may go on."""
+        while not is_long() and (line := next(lines, None)) is not None:
+            record.append(line)
+            yield line
+
+    found: list[tuple[int, str | None, str, bool]] = []
     while True:
+        record.clear()
         try:
-            found.extend(record for record in reader if record)
-            break
+            fields = next(csv.reader(of_record(), strict=True), [])
         except csv.Error:
-            found.append(last[-1])
-    rows = []
-    for number, record in enumerate(found[1:], start=1):
-        good = isinstance(record, list) and len(record) == 2
-        raw = record if isinstance(record, str) else ",".join(record)
-        text, more = record if good else (raw, None)
-        rows.append((number, more, text))
-    return [
-        tuple(v.encode(errors="surrogateescape").decode(errors="replace") if isinstance(v, str) else v for v in row)
-        for row in rows
-    ]
+            fields = record[-1:]
+        if not record:
+            return found[1:]
+        text, more = fields if len(fields) == 2 and not is_long() else (",".join(fields), None)
+        whole = (text if not is_long() else "".join(record)).encode(errors="surrogateescape")
+        text = whole[: longest if is_long() else None].decode(errors="replace")
+        if fields:
+            found.append((len(found), more and as_read(more).decode(errors="replace"), text, is_long()))
 
 
 @pytest.fixture
@@ -60,11 +67,10 @@ def check(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_LEAST_SHARD", 1)
     monkeypatch.setattr(shards, "_LEAST_SHARDS", 1)
 
-    def check(content: bytes, name: str, size: int, chunk: int = 1 << 20, longest: int = 1 << 28) -> list[Shard]:
+    def check(content: bytes, name: str, size: int, chunk: int = 1 << 20, longest: int = 1 << 24) -> list[Shard]:
         monkeypatch.setattr(scan, "_CHUNK", chunk)
         monkeypatch.setattr(lines, "_CHUNK", chunk)
-        monkeypatch.setattr(cuts, "LONGEST_FIELD", longest)
-        monkeypatch.setattr(lines, "LONGEST_FIELD", longest)
+        monkeypatch.setattr(limits, "MOST_ROW_BYTES", longest)
         path = tmp_path / name
         path.write_bytes(content)
         source = resolve(str(path))
@@ -72,7 +78,8 @@ def check(tmp_path, monkeypatch):
         whole = rows(source, [Shard(0, source.format, (Piece(str(path), name),), len(content))])
         assert rows(source, plan) == whole
         if name == "a.csv" and isinstance(whole, list):
-            assert [(row["row"], row["more"], row["text"]) for row in whole] == by_python(content, longest)
+            found = [(row["row"], row["more"], row["text"], row["reason"] == "too_large") for row in whole]
+            assert found == by_python(content, longest)
         assert sum(shard.bytes for shard in plan) == len(content)
         for shard in plan:
             if isinstance(whole, list) and shard.rows is not None:
@@ -88,10 +95,10 @@ headers = st.sampled_from([b"text,more\n", b"\xef\xbb\xbftext,more\r\n", b'"text
 
 
 @often
-@given(headers, csv_bytes, st.integers(5, 40), st.sampled_from([3, 64, 65, 1 << 20]), st.sampled_from([8, 1 << 28]))
-@example(b"text,more\n", b'"x"y,b\r\nfine,a\n', 5, 1 << 20, 1 << 28)
-@example(b"text,more\n", b'""""""","a\nb"\nword word', 12, 3, 8)
-@example(b"text,more\n", b"a,b\r\n" * 20, 5, 3, 1 << 28)
+@given(headers, csv_bytes, st.integers(5, 40), st.sampled_from([3, 64, 65, 1 << 20]), st.sampled_from([16, 1 << 24]))
+@example(b"text,more\n", b'"x"y,b\r\nfine,a\n', 5, 1 << 20, 1 << 24)
+@example(b"text,more\n", b'""""""","a\nb"\nword word', 12, 3, 16)
+@example(b"text,more\n", b"a,b\r\n" * 20, 5, 3, 1 << 24)
 def test_csv_in_parts(check, header, content, size, chunk, longest):
     check(header + content, "a.csv", size, chunk, longest)
 
@@ -119,10 +126,11 @@ good = [
     st.lists(st.sampled_from(good), min_size=1, max_size=30).map(b"".join),
     st.integers(5, 60),
     st.sampled_from([64, 65, 1 << 20]),
+    st.sampled_from([20, 1 << 24]),
 )
-@example(b'{"text": "a", "more": 1}\n' + b'{"other": 2}\n' * 400, 40, 1 << 20)
-def test_json_lines_in_parts(check, content, size, chunk):
-    check(content, "a.jsonl", size, chunk)
+@example(b'{"text": "a", "more": 1}\n' + b'{"other": 2}\n' * 400, 40, 1 << 20, 1 << 24)
+def test_json_lines_in_parts(check, content, size, chunk, longest):
+    check(content, "a.jsonl", size, chunk, longest)
 
 
 def test_parts_are_about_as_large_as_asked(check):
@@ -139,13 +147,11 @@ def test_a_record_longer_than_a_part(check):
     assert [shard.rows for shard in plan] == [2, 1]
 
 
-def test_a_field_that_may_be_too_long_ends_the_cutting(check):
-    plan = check(
-        b"text,more\n" + b"a,b\n" * 50 + b'"' + b"word\n" * 100 + b'",d\n' + b"e,f\n" * 50, "a.csv", 50, 64, 90
-    )
-    assert plan[-1].rows is None
-    assert plan[-1].bytes > 500
-    assert all(shard.rows is not None for shard in plan[:-1])
+def test_a_record_that_is_too_long_is_one_row_of_one_part(check):
+    content = b"text,more\n" + b"a,b\n" * 50 + b'"' + b"word\n" * 100 + b'",d\n' + b"e,f\n" * 50
+    plan = check(content, "a.csv", 50, 64, 90)
+    # What closes the quote opens one then, which is never closed.
+    assert sum(shard.rows for shard in plan) == 50 + 1 + (100 - 18) + 1 + (50 - 22)
 
 
 @pytest.mark.parametrize(("name", "header"), [("a.csv", "text,more\n"), ("a.jsonl", "")])

@@ -104,8 +104,8 @@ def test_tables_of_16_bits_move_scores_little(make_bundle, make_reviews, labels:
 def test_auto_takes_the_folded_network_where_there_is_one(make_bundle) -> None:
     made: Bundle = make_bundle()
     assert choose("auto", made) == load_engine("auto", made).name == "folded"
-    for file in made.path.glob(bundle.ENGINE_FILES):
-        file.unlink()
+    for name in bundle.ENGINE_FILES:
+        (made.path / name).unlink()
     bare = bundle.update(made)
     assert choose("auto", bare) == "keras"
     with pytest.raises(SentrayError, match="has no folded network"):

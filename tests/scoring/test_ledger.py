@@ -289,7 +289,8 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sentray.corpus.shards.plan_shards", lambda *_: plan)
     files = tuple(SourceFile(name, name, 1000, 5) for name in names.to_pylist())
     source = Source("reviews", "parquet", files)
-    header = Header("b" * 64, "folded", "reviews", 64, {}, {}, rows_per_file=10**9)
+    columns = {"text": "text", "id": "id", "keep": []}
+    header = Header("b" * 64, "folded", "reviews", 64, columns, {}, rows_per_file=10**9)
     ledger = Ledger(str(tmp_path))
 
     began = time.perf_counter()

@@ -7,25 +7,27 @@ import pyarrow as pa
 
 from sentray.config import CorpusSettings
 from sentray.corpus.files import reading
+from sentray.corpus.limits import require_few_rows
+from sentray.corpus.readers.decoding import blank_to_null, decode
 from sentray.corpus.readers.lines import read_csv, read_jsonl
 from sentray.corpus.readers.parquet import read_parquet
 from sentray.corpus.readers.records import (
     ROW_SCHEMA,
     TABLE_ROWS,
     Block,
+    Broken,
     Columns,
     Hashes,
     Rows,
-    blank_to_null,
-    decode,
+    alone,
     finish,
     hash64,
-    unreadable,
 )
 from sentray.corpus.readers.trees import read_reviews, read_synthetic
 from sentray.corpus.shards import Piece, Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.quarantine import Reason
 
 __all__ = ["ROW_SCHEMA", "TABLE_ROWS", "WITH_COLUMNS", "OnUnreadable", "hash64", "read_ids", "read_shard"]
 
@@ -85,7 +87,7 @@ def read_shard(
         except SentrayError as error:
             if not quarantine:
                 raise
-            yield finish(unreadable(piece.name, row, error, kept), columns)
+            yield finish(alone(piece.name, Broken(row, str(error), Reason.UNREADABLE_FILE), kept), columns)
 
 
 def read_ids(
@@ -118,5 +120,9 @@ def read_ids(
 
 def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns) -> Iterator[Block]:
     """What a piece holds; only what goes wrong in reading it is the file's fault."""
+    rows = 0
     with reading(piece.path):
-        yield from _READERS[shard.format](source, piece, columns)
+        for block in _READERS[shard.format](source, piece, columns):
+            rows += len(block.rows) + len(block.broken)
+            require_few_rows(piece.path, rows)
+            yield block

@@ -5,20 +5,24 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sentray.corpus.cuts import LONGEST_FIELD
+from sentray.corpus import limits
 from sentray.corpus.files import open_stream
-from sentray.corpus.readers.records import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Columns, Rows, as_read, decode, sound
+from sentray.corpus.readers.decoding import as_read, decode, sound
+from sentray.corpus.readers.records import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, Rows
 from sentray.corpus.shards import Piece
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.quarantine import Reason
 
-Record = list[str | None] | str
-"""The wanted columns' values, or the raw text of what is no record; non-UTF-8 bytes are surrogates."""
+Record = list[str | None] | Broken
+"""The wanted columns' values, or what is no record; non-UTF-8 bytes are surrogates."""
+Line = bytes | Broken
+"""A line as it is read."""
 
 _BUFFER = 1 << 20
 _HEAD = 256
@@ -37,17 +41,22 @@ def read_csv(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     # Numba takes its time to load.
     from sentray.corpus.grammar import CsvSplitter
 
-    csv.field_size_limit(LONGEST_FIELD)
+    csv.field_size_limit(limits.MOST_ROW_BYTES)
 
-    def open_piece(start: int, stop: int | None) -> pa.NativeFile:
+    def open_piece(start: int, stop: int | None) -> pa.NativeFile | io.RawIOBase:
         assert source.filesystem is not None
         return open_stream(source.filesystem, piece.path, start, stop)
 
     chunk = _HEADER if piece.start else _CHUNK
-    split = CsvSplitter(open_piece(0, piece.start or piece.stop), chunk, LONGEST_FIELD)
+    split = CsvSplitter(open_piece(0, piece.start or piece.stop), chunk)
     _require_utf8(piece.path, split.head)
     split.skip_mark()
     first = split.take(1, np.zeros(0, np.int64), 0)
+    if first is not None and first.long[0]:
+        raise SentrayError(
+            f"{piece.path} has a header of more than {limits.MOST_ROW_BYTES:,} bytes: its first line must name the "
+            "columns, as in id,text,label"
+        )
     header = None if first is None else _csv_record(first.bytes_of(0))
     if not isinstance(header, list):
         raise SentrayError(f"{piece.path} has no header: its first line must name the columns, as in id,text,label")
@@ -56,14 +65,7 @@ def read_csv(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     if not chosen:
         return
     if piece.start:
-        split = CsvSplitter(open_piece(piece.start, piece.stop), _CHUNK, LONGEST_FIELD)
-    places = [names.index(name) for name in chosen]
-
-    def pick(record: list[str] | str) -> Record:
-        if isinstance(record, str):
-            return record
-        return [record[place] for place in places] if len(record) == len(names) else ",".join(record)
-
+        split = CsvSplitter(open_piece(piece.start, piece.stop), _CHUNK)
     wanted = np.array([chosen.index(name) if name in chosen else -1 for name in names])
     row = piece.row + 1
     while (records := split.take(TABLE_ROWS, wanted, len(names))) is not None:
@@ -71,81 +73,101 @@ def read_csv(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
         arrays = {name: records.column(place) for place, name in enumerate(chosen)}
         block = _string_block(columns, piece, rows[records.good], arrays)
         for place in np.flatnonzero(~records.good).tolist():
-            raw = pick(_csv_record(records.bytes_of(place)))
-            block.broken.append((row + place, str(raw)))
+            block.broken.append(_broken(row + place, records.bytes_of(place), bool(records.long[place])))
         row += len(rows)
         yield block
-    if split.lost:
-        stream = io.BufferedReader(open_piece(piece.start, piece.stop), _BUFFER)
-        for done in range(0, split.taken, _BUFFER):
-            stream.read(min(_BUFFER, split.taken - done))
-        yield from _blocks(enumerate(map(pick, _csv_records(stream)), start=row), chosen, piece, columns)
+
+
+def _broken(row: int, content: bytes, is_long: bool) -> Broken:
+    """What to tell of a record that is too long or malformed, or has not as many fields as the header."""
+    if is_long:
+        return Broken(row, limits.beginning(content), Reason.TOO_LARGE)
+    record = _csv_record(content)
+    return Broken(row, record if isinstance(record, str) else ",".join(record))
 
 
 def _csv_record(content: bytes) -> list[str] | str:
-    """What Python makes of one record."""
-    return next(_csv_records(io.BytesIO(content)))
-
-
-def _csv_records(stream: IO[bytes]) -> Iterator[list[str] | str]:
-    """All records but empty lines; the last line of a malformed one as it stands."""
-    text = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="")
+    """What Python makes of one record: its fields, or the last line of a malformed one as it stands."""
     last = ""
 
     def remembered() -> Iterator[str]:
         nonlocal last
-        for line in text:
+        for line in io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape", newline=""):
             last = line
             yield line
 
-    reader = csv.reader(remembered(), strict=True)
-    while True:
-        try:
-            for record in reader:
-                if record:
-                    yield record
-            return
-        except csv.Error:
-            yield last
+    try:
+        return next(record for record in csv.reader(remembered(), strict=True) if record)
+    except csv.Error:
+        return last
 
 
 def read_jsonl(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     """The rows of a JSON Lines file; a row is a line. An absent key is null, an absent id the position."""
-    parsed = _json_lines(_open(source, piece.path, piece.start, piece.stop), piece.row)
+    lines = _lines(_open(source, piece.path, piece.start, piece.stop), piece.row)
     # Which columns a file has is told by its first records, also to who reads only a part of it.
-    beginning = parsed if piece.stop is None else _json_lines(_open(source, piece.path), 0)
-    head = list(itertools.islice(beginning, _HEAD))
-    keys = dict.fromkeys(key for _, record in head if isinstance(record, dict) for key in record)
+    head = list(_first(lines if piece.stop is None else _lines(_open(source, piece.path), 0)))
+    parsed = (_parse_json(line) for _, line in head if isinstance(line, bytes))
+    keys = dict.fromkeys(key for record in parsed if isinstance(record, dict) for key in record)
     if keys:
         columns.choose(list(keys), piece.path)
     if piece.stop is None:
-        parsed = itertools.chain(head, parsed)
+        lines = itertools.chain(head, lines)
     settings = columns.settings
     roles = ("id",) if columns.ids_only else ROLES
     names = list(dict.fromkeys([*map(columns.name, roles), *columns.keep]))
 
-    def pick(number: int, record: dict[str, Any] | str) -> Record:
+    def pick(number: int, line: Line) -> Record:
+        if not isinstance(line, bytes):
+            return line
+        record = _parse_json(line)
         if isinstance(record, str):
-            return record
+            return Broken(number, record)
         if not columns.ids_only:
             record.setdefault(settings.id_column, f"{piece.name}:{number}")
         try:
             return [_json_value(record.get(name), name, columns) for name in names]
-        except TypeError:
-            return json.dumps(record, ensure_ascii=False)
+        # What can be parsed may be nested too deeply to be written.
+        except (TypeError, RecursionError):
+            return Broken(number, _text(line))
 
-    records = ((number, pick(number, record)) for number, record in parsed)
-    yield from _blocks(records, names, piece, columns)
+    yield from _blocks(((number, pick(number, line)) for number, line in lines), names, piece, columns)
 
 
-def _json_lines(stream: io.BufferedReader, before: int) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Number and value of each line that is not blank."""
-    lines = ((number, line) for number, line in enumerate(stream, start=before + 1) if not line.isspace())
-    return ((number, _parse_json(line)) for number, line in lines)
+def _first(lines: Iterator[tuple[int, Line]]) -> Iterator[tuple[int, Line]]:
+    """The lines that tell which columns there are."""
+    size = 0
+    for number, line in itertools.islice(lines, _HEAD):
+        yield number, line
+        size += len(line)
+        if size > TABLE_BYTES:
+            return
+
+
+def _lines(stream: io.BufferedReader, before: int) -> Iterator[tuple[int, Line]]:
+    """Number and bytes of each line that is not blank, or what to tell of one that is too long."""
+    most = limits.MOST_ROW_BYTES
+    for number in itertools.count(before + 1):
+        line = stream.readline(most + 1)
+        if not line:
+            return
+        blank = line.isspace()
+        if len(line) > most:
+            end = line
+            while not end.endswith(b"\n") and (end := stream.readline(_BUFFER)):
+                blank = blank and end.isspace()
+            if not blank:
+                yield number, Broken(number, limits.beginning(line), Reason.TOO_LARGE)
+        elif not blank:
+            yield number, line
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
 def _parse_json(line: bytes) -> dict[str, Any] | str:
-    text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    text = _text(line)
     try:
         record = _decode_json(text)
     except (ValueError, RecursionError):
@@ -201,7 +223,7 @@ def _blocks(records: Iterable[tuple[int, Record]], names: list[str], piece: Piec
     """Gather records into blocks of bounded size."""
     rows: list[int] = []
     values: list[list[str | None]] = []
-    broken: list[tuple[int, str]] = []
+    broken: list[Broken] = []
     size = 0
 
     def block() -> Block:
@@ -214,9 +236,9 @@ def _blocks(records: Iterable[tuple[int, Record]], names: list[str], piece: Piec
     damage: Exception | None = None
     try:
         for row, record in records:
-            if isinstance(record, str):
-                broken.append((row, record))
-                size += len(record)
+            if isinstance(record, Broken):
+                broken.append(record)
+                size += len(record.text)
             else:
                 rows.append(row)
                 values.append(record)

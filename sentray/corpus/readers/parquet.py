@@ -1,25 +1,44 @@
 """Parquet: row groups in batches of bounded size."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import fs
 
+from sentray.corpus import limits
 from sentray.corpus.files import open_file
+from sentray.corpus.readers.decoding import Mask, as_mask, no_rows
+from sentray.corpus.readers.pages import ColumnPages, RowGroup, look_at_pages, read_footer
 from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Columns
 from sentray.corpus.shards import Piece
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.quarantine import EXCERPT_CHARACTERS
+
+_MOST_COPIED = 1 << 36
+"""Bytes of dictionaries to copy for a row group: each batch of rows comes with all of them."""
+_MOST_DICTIONARY = 1 << 26
+"""Bytes of a dictionary that may hold a value which is too large; Arrow takes some five times as much to read it."""
+
+Values = tuple[dict[str, pa.Array], Mask]
+"""Columns of some rows, and which rows hold a value that is too large, of which the beginning is left."""
 
 
 def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     """The rows of a Parquet file's row groups `piece.start` to `piece.stop`.
 
     Raises:
-        SentrayError: the file lacks a column, or has fewer row groups than were planned.
+        SentrayError: the file lacks a column, has fewer row groups than were planned, or would become too large.
     """
     assert source.filesystem is not None
-    with open_file(source.filesystem, piece.path) as stream:
+    with open_file(source.filesystem, piece.path) as opened:
+        stored = opened.size()
+        stream = opened if isinstance(source.filesystem, fs.LocalFileSystem) else _Remembering(opened)
         file = pq.ParquetFile(stream)
         chosen = columns.choose(file.schema_arrow.names, piece.path)
         if not chosen:
@@ -29,12 +48,136 @@ def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Blo
             raise SentrayError(
                 f"{piece.path} has fewer row groups than when the run was planned: put the file back as it was"
             )
-        done = sum(file.metadata.row_group(group).num_rows for group in range(piece.start))
-        for group in range(piece.start, stop):
-            metadata = file.metadata.row_group(group)
-            a_row = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
-            size = max(1, min(TABLE_ROWS, TABLE_BYTES // a_row))
-            for batch in file.iter_batches(size, row_groups=[group], columns=chosen, use_threads=False):
-                rows = np.arange(done + 1, done + 1 + batch.num_rows, dtype=np.int64)
-                done += batch.num_rows
-                yield columns.block(piece.name, rows, dict(zip(batch.schema.names, batch.columns, strict=True)))
+        groups = read_footer(stream, piece.path, stored)[:stop]
+        done, inflated = sum(group.rows for group in groups[: piece.start]), 0
+        limits.require_few_rows(piece.path, sum(group.rows for group in groups[piece.start :]))
+        for place, group in enumerate(groups[piece.start :], piece.start):
+            end = done + group.rows
+            for arrays, too_large in _values(file, stream, piece.path, place, group, chosen):
+                rows = np.arange(done + 1, done + 1 + len(too_large), dtype=np.int64)
+                done += len(rows)
+                inflated += sum(array.nbytes for array in arrays.values())
+                limits.require_little_inflation(piece.path, inflated, stored)
+                block = columns.block(piece.name, rows, arrays)
+                block.too_large = too_large
+                yield block
+            if done != end:
+                raise SentrayError(
+                    f"{piece.path} does not hold the rows that its footer counts: replace it or leave it out"
+                )
+
+
+def _values(
+    file: pq.ParquetFile, stream: Any, path: str, place: int, group: RowGroup, chosen: Sequence[str]
+) -> Iterator[Values]:
+    """The rows of a row group, so many at once that their values are bounded whatever the file says of itself."""
+    size = max(1, min(TABLE_ROWS, TABLE_BYTES * group.rows // max(1, group.bytes)))
+    copied, repeated = 0, []
+    for column, pages in _pages(stream, path, group, chosen):
+        if pages.longest <= limits.MOST_ROW_BYTES:
+            size = min(size, pages.rows_at_once(TABLE_ROWS))
+            continue
+        # Such a value is not to be made for each row that has it: the column is read as places in the dictionary.
+        repeated.append(column)
+        copied += pages.dictionary * -(-group.rows // size)
+        if pages.dictionary > _MOST_DICTIONARY or copied > _MOST_COPIED:
+            raise SentrayError(
+                f"{path} has a dictionary of {pages.dictionary:,} bytes for a column of repeated values: write it "
+                "without one, or leave it out"
+            )
+    if repeated:
+        file = pq.ParquetFile(stream, read_dictionary=repeated)
+    for batch in file.iter_batches(size, row_groups=[place], columns=list(chosen), use_threads=False):
+        yield from _in_parts(dict(zip(batch.schema.names, batch.columns, strict=True)), batch.num_rows)
+
+
+def _pages(stream: Any, path: str, group: RowGroup, chosen: Sequence[str]) -> Iterator[tuple[str, ColumnPages]]:
+    """What the pages say of those chosen columns whose values are of any length."""
+    columns = [column for column in group.columns if column.path in chosen and column.has_length]
+    if isinstance(stream, _Remembering):
+        stream.remember([(column.start, column.end) for column in columns])
+    return ((column.path, look_at_pages(stream, path, column)) for column in columns)
+
+
+def _in_parts(arrays: dict[str, pa.Array], rows: int) -> Iterator[Values]:
+    """Some rows; where columns are places in dictionaries, only so many at once as may be made of them."""
+    too_large, sizes = no_rows(rows), np.zeros(rows, np.int64)
+    for name, array in arrays.items():
+        kind = array.type
+        if pa.types.is_dictionary(kind):
+            values, long = _shortened(array.dictionary)
+            long = as_mask(pa.array(long).take(array.indices).fill_null(False))
+            if _has_length(values.type):
+                sizes += pc.binary_length(values).take(array.indices).fill_null(0).to_numpy(zero_copy_only=False)
+            arrays[name] = pa.DictionaryArray.from_arrays(array.indices, values)
+        else:
+            arrays[name], long = _shortened(array)
+        too_large |= long
+    parts = np.cumsum(sizes) // limits.MOST_BATCH_BYTES
+    for part in np.split(np.arange(rows), np.flatnonzero(np.diff(parts)) + 1) if rows else []:
+        some = {name: array.slice(part[0], len(part)) for name, array in arrays.items()}
+        made = {
+            name: array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+            for name, array in some.items()
+        }
+        yield made, too_large[part]
+
+
+def _shortened(array: pa.Array) -> tuple[pa.Array, Mask]:
+    """The values, of those that are too large the beginning, and which these are."""
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+        array = array.cast(pa.large_string() if pa.types.is_string_view(array.type) else pa.large_binary())
+    if not _has_length(array.type):
+        return array, no_rows(len(array))
+    long = pc.greater(pc.binary_length(array), limits.MOST_ROW_BYTES).fill_null(False)
+    mask = as_mask(long)
+    if mask.any():
+        beginnings = pc.binary_slice(array.filter(long).cast(pa.large_binary()), 0, 4 * EXCERPT_CHARACTERS)
+        texts = [value.decode(errors="replace") for value in beginnings.to_pylist()]
+        array = pc.replace_with_mask(array, long, pa.array(texts, pa.large_string()).cast(array.type))
+    return array, mask
+
+
+def _has_length(kind: pa.DataType) -> bool:
+    """Whether values are strings or bytes of any length."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(test(kind) for test in tests)
+
+
+class _Remembering(io.RawIOBase):
+    """A file of an object store, of which columns are kept that are looked at before they are read."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream, self._size, self._at = stream, stream.size(), 0
+        self._kept: list[tuple[int, memoryview]] = []
+
+    def remember(self, columns: Sequence[tuple[int, int]]) -> None:
+        """Read the bytes from some starts to some ends, and forget those that were read before."""
+        self._kept = []
+        self._kept = [(start, memoryview(self.read_at(max(0, end - start), start))) for start, end in columns]
+
+    def read_at(self, size: int, start: int) -> memoryview | bytes:
+        """So many bytes from there on, or fewer at the end."""
+        for begin, kept in self._kept:
+            if begin <= start and start + size <= begin + len(kept):
+                return kept[start - begin : start - begin + size]
+        content: bytes = self._stream.read_at(min(size, max(0, self._size - start)), start)
+        return content
+
+    def read(self, size: int = -1) -> Any:
+        content = self.read_at(self._size - self._at if size < 0 else size, self._at)
+        self._at += len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentray.config import CorpusSettings
+from sentray.corpus.limits import MOST_NAME
+from sentray.corpus.readers.decoding import Mask, as_mask, blank_to_null, decode, is_blank, no_rows, sound
 from sentray.errors import SentrayError
 from sentray.quarantine import EXCERPT_CHARACTERS, Reason
 
@@ -35,10 +38,26 @@ TABLE_ROWS = 4096
 TABLE_BYTES = 16_000_000
 """About the most bytes of text of a table that a reader gives, but for a single longer review."""
 
-Mask = npt.NDArray[np.bool_]
+_COMPARED = 1000
+"""Among so many of a file's columns the one is looked for that a wrong name may mean."""
+
 Rows = npt.NDArray[np.int64]
 """Positions within a file, from 1."""
 Hashes = npt.NDArray[np.uint64]
+
+
+class Broken(NamedTuple):
+    """A row that is no record.
+
+    Attributes:
+        row: its position within the file.
+        text: what is shown of it, or what is wrong.
+        reason: why it is set aside.
+    """
+
+    row: int
+    text: str
+    reason: Reason = Reason.INVALID_RECORD
 
 
 @dataclass
@@ -53,8 +72,8 @@ class Block:
         label: the labels, where there are any.
         split: the splits, where there are any.
         kept: further columns, by name.
-        broken: rows that are no record at all: position and raw text.
-        fault: what the broken ones are told by.
+        broken: rows that are no record.
+        too_large: which of the others hold a value longer than a row may be, of which only the beginning is here.
     """
 
     file: str | pa.Array
@@ -64,14 +83,19 @@ class Block:
     label: pa.Array | None = None
     split: pa.Array | None = None
     kept: dict[str, pa.Array] = field(default_factory=dict)
-    broken: list[tuple[int, str]] = field(default_factory=list)
-    fault: Reason = Reason.INVALID_RECORD
+    broken: list[Broken] = field(default_factory=list)
+    too_large: Mask | None = None
 
 
-def unreadable(file: str, row: int, error: SentrayError, kept: dict[str, pa.Array]) -> Block:
-    """The one row that stands for all rows of a file from `row` on, which cannot be read."""
-    none = pa.nulls(0, pa.large_string())
-    return Block(file, np.zeros(0, np.int64), none, kept=kept, broken=[(row, str(error))], fault=Reason.UNREADABLE_FILE)
+def alone(file: str, broken: Broken, kept: dict[str, pa.Array]) -> Block:
+    """A block of nothing but a row that is no record.
+
+    Args:
+        file: the file's name.
+        broken: the row, or what stands for all rows of the file from there on, which cannot be read.
+        kept: the further kept columns without a value.
+    """
+    return Block(file, np.zeros(0, np.int64), pa.nulls(0, pa.large_string()), kept=kept, broken=[broken])
 
 
 @dataclass(frozen=True)
@@ -135,9 +159,10 @@ class Columns:
         return Block(file, rows, text, id, label, split, kept)
 
     def _missing(self, name: str, option: str, available: Sequence[str], path: str) -> SentrayError:
-        near = difflib.get_close_matches(name, available, n=1) or list(available[:1])
+        shown = [each[:MOST_NAME] for each in available[:_COMPARED]]
+        near = difflib.get_close_matches(name, shown, n=1) or shown[:1]
         hint = f"name the right one, as in {option} {near[0]}" if near else "is it the right file?"
-        have = ", ".join(available[:20]) + (", …" if len(available) > 20 else "")
+        have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
 
 
@@ -150,15 +175,16 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     split, bad_split = _optional(block.split, count, columns.name("split"), block.file)
     ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
     split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
-    unlabelled = _mask(pc.is_null(label)) & ~_mask(pc.equal(split, "unsup").fill_null(False))
+    unlabelled = as_mask(pc.is_null(label)) & ~as_mask(pc.equal(split, "unsup").fill_null(False))
     reasons = _first_reason(
         count,
         {
-            Reason.NULL_TEXT: _mask(pc.is_null(text)),
-            Reason.EMPTY_TEXT: _blank(text),
+            Reason.TOO_LARGE: no_rows(count) if block.too_large is None else block.too_large,
+            Reason.NULL_TEXT: as_mask(pc.is_null(text)),
+            Reason.EMPTY_TEXT: is_blank(text),
             Reason.INVALID_UTF8: bad_text | bad_id | bad_label | bad_split,
-            Reason.MISSING_ID: _mask(pc.is_null(ids)),
-            Reason.MISSING_LABEL: unlabelled if columns.need_label else _none(count),
+            Reason.MISSING_ID: as_mask(pc.is_null(ids)),
+            Reason.MISSING_LABEL: unlabelled if columns.need_label else no_rows(count),
         },
     )
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
@@ -171,37 +197,6 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     kept = {name: decode(array, name, block.file, typed=True)[0] for name, array in block.kept.items()}
     table = pa.table([*arrays, *kept.values()], names=[*ROW_SCHEMA.names, *kept])
     return _with_broken(table, block) if block.broken else table
-
-
-def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tuple[pa.Array, Mask]:
-    """Any scalar column as large strings, and which values are no UTF-8 (these are decoded with replacement).
-
-    Args:
-        array: of strings, bytes, numbers, dates or booleans, dictionary-encoded or not.
-        name: of the column, for the message.
-        file: where it was read, for the message.
-        typed: give a column that is neither strings nor bytes back as it is.
-
-    Raises:
-        SentrayError: the column holds lists or structures.
-    """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    kind = array.type
-    if pa.types.is_null(kind) and not typed:
-        return pa.nulls(len(array), pa.large_string()), _none(len(array))
-    stringy = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if stringy or (not typed and _is_bytes(kind)):
-        return _decode_bytes(array.cast(pa.large_binary()))
-    if typed:
-        return array, _none(len(array))
-    if pa.types.is_floating(kind):
-        # pandas writes whole numbers with a gap as floats: NaN is none, and 1.0 is 1 (as the cast has it).
-        array = pc.if_else(pc.is_nan(array), None, array)
-    try:
-        return array.cast(pa.large_string()), _none(len(array))
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column") from error
 
 
 def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
@@ -219,62 +214,8 @@ def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
     return table
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    tests = (
-        pa.types.is_binary,
-        pa.types.is_large_binary,
-        pa.types.is_binary_view,
-        pa.types.is_fixed_size_binary,
-    )
-    return any(test(kind) for test in tests)
-
-
-def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
-    try:
-        return array.cast(pa.large_string()), _none(len(array))
-    except pa.ArrowInvalid:
-        pass
-    values: list[str | None] = []
-    invalid = _none(len(array))
-    for index, value in enumerate(array.to_pylist()):
-        try:
-            values.append(None if value is None else value.decode())
-        except UnicodeDecodeError:
-            invalid[index] = True
-            values.append(value.decode(errors="replace"))
-    return pa.array(values, pa.large_string()), invalid
-
-
 def _optional(array: pa.Array | None, count: int, name: str, file: object) -> tuple[pa.Array, Mask]:
-    return (pa.nulls(count, pa.large_string()), _none(count)) if array is None else decode(array, name, file)
-
-
-def _none(count: int) -> Mask:
-    return np.zeros(count, dtype=bool)
-
-
-def _mask(array: pa.Array) -> Mask:
-    mask: Mask = array.to_numpy(zero_copy_only=False).astype(bool, copy=False)
-    return mask
-
-
-def _blank(array: pa.Array) -> Mask:
-    """Which strings hold nothing but white space."""
-    # Few texts begin with white space, and only those are looked at to their end.
-    blank = _trimmed_empty(pc.utf8_slice_codeunits(array, 0, 1))
-    if blank.any():
-        blank[blank] = _trimmed_empty(array.filter(pa.array(blank)))
-    return blank
-
-
-def _trimmed_empty(array: pa.Array) -> Mask:
-    return _mask(pc.equal(pc.binary_length(pc.utf8_ltrim_whitespace(array)), 0).fill_null(False))
-
-
-def blank_to_null(array: pa.Array) -> pa.Array:
-    """Strings without those that hold nothing but white space."""
-    blank = _blank(array)
-    return pc.if_else(blank, None, array) if blank.any() else array
+    return (pa.nulls(count, pa.large_string()), no_rows(count)) if array is None else decode(array, name, file)
 
 
 def _position_ids(block: Block) -> pa.Array:
@@ -313,28 +254,16 @@ def _digest(text: bytes) -> bytes:
 
 def _with_broken(table: pa.Table, block: Block) -> pa.Table:
     """Put the rows that are no record back into their places."""
-    rows = [row for row, _ in block.broken]
-    excerpts = [sound(text)[:EXCERPT_CHARACTERS] for _, text in block.broken]
+    rows, texts, reasons = zip(*block.broken, strict=True)
     broken = pa.table(
         {
-            "text": pa.array(excerpts, pa.large_string()),
+            "text": pa.array(
+                [sound(text[: 2 * EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS] for text in texts], pa.large_string()
+            ),
             "file": pa.repeat(block.file, len(rows)),
             "row": pa.array(rows, pa.int64()),
-            "reason": pa.repeat(str(block.fault), len(rows)),
+            "reason": pa.array(map(str, reasons), pa.string()),
         }
     )
     both = pa.concat_tables([table, broken], promote_options="default")
     return both.take(pc.sort_indices(both["row"])).combine_chunks()
-
-
-def sound(text: str) -> str:
-    """A text with replacement characters where undecodable bytes were kept as surrogates."""
-    return as_read(text).decode(errors="replace")
-
-
-def as_read(text: str) -> bytes:
-    """The bytes of a text: undecodable ones as they were, or the lone surrogate that JSON escaped."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")

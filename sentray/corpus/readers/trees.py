@@ -3,18 +3,22 @@
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from sentray import nltk_data
+from sentray.corpus import limits
 from sentray.corpus.files import reading
-from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Columns, unreadable
+from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, alone
 from sentray.corpus.shards import Piece, Shard
 from sentray.corpus.source import NLTK_RESOURCE, Source
 from sentray.errors import SentrayError
+from sentray.quarantine import Reason
 
 _BOM = b"\xef\xbb\xbf"
+_SHORT = 1 << 16
 
 
 def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: bool) -> Iterator[Block]:
@@ -33,17 +37,23 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
         texts: list[bytes] = []
         size = 0
         for piece in shard.pieces:
+            broken = None
             try:
                 with reading(piece.path):
-                    texts.append(read(piece.path).removeprefix(_BOM))
+                    text = read(piece.path)
+                if len(text) > limits.MOST_ROW_BYTES:
+                    broken = Broken(1, limits.beginning(text), Reason.TOO_LARGE)
             except SentrayError as error:
                 if not quarantine:
                     raise
+                broken = Broken(1, str(error), Reason.UNREADABLE_FILE)
+            if broken is not None:
                 if pieces:
                     yield _block(pieces, texts)
                     pieces, texts, size = [], [], 0
-                yield unreadable(piece.name, 1, error, {})
+                yield alone(piece.name, broken, {})
                 continue
+            texts.append(text.removeprefix(_BOM))
             pieces.append(piece)
             size += len(texts[-1])
             if len(texts) == TABLE_ROWS or size >= TABLE_BYTES:
@@ -67,14 +77,14 @@ def _block(pieces: Sequence[Piece], texts: list[bytes]) -> Block:
 
 @contextmanager
 def _opener(source: Source) -> Iterator[Callable[[str], bytes]]:
-    """How to read one file whole."""
+    """How to read one file whole, or more of it than a row may have."""
     if source.format == "text":
         filesystem = source.filesystem
         assert filesystem is not None
 
         def read_stored(path: str) -> bytes:
             with filesystem.open_input_stream(path, compression=None) as stream:
-                return bytes(stream.readall())
+                return _content(stream)
 
         yield read_stored
         return
@@ -83,10 +93,28 @@ def _opener(source: Source) -> Iterator[Callable[[str], bytes]]:
     if found is None:
         raise SentrayError("a machine of the cluster has no nltk:movie_reviews: set NLTK_DATA on every machine")
     if found.is_dir():
-        yield lambda path: (found / path).read_bytes()
+
+        def read_local(path: str) -> bytes:
+            with (found / path).open("rb") as stream:
+                return _content(stream)
+
+        yield read_local
         return
     with reading(str(found)), zipfile.ZipFile(found) as archive:
-        yield lambda path: archive.read(f"{found.stem}/{path}")
+
+        def read_member(path: str) -> bytes:
+            with archive.open(f"{found.stem}/{path}") as stream:
+                return _content(stream)
+
+        yield read_member
+
+
+def _content(stream: Any) -> bytes:
+    """All of a stream, or more than a row may have; most are short, and what is asked for is allocated."""
+    most = limits.MOST_ROW_BYTES + 1
+    short = min(_SHORT, most)
+    content: bytes = stream.read(short)
+    return content if len(content) < short else content + stream.read(most - short)
 
 
 def read_synthetic(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:

@@ -1,0 +1,164 @@
+"""An output folder from a stranger is gone on with and verified, or gives one sentence; nothing outside is touched."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentray.config import ScoreSettings, VerifySettings
+from sentray.console import Console
+from sentray.corpus.source import resolve
+from sentray.errors import SentrayError
+from sentray.scoring.accounts import Accounts, withdraw
+from sentray.scoring.gather import gather, gather_quarantine
+from sentray.scoring.ledger import Header, Ledger
+from sentray.scoring.records import Record
+from sentray.scoring.verify import verify
+
+DIGEST = "b" * 64
+SCHEMA = pa.schema([("id", pa.string()), ("label", pa.string()), ("score", pa.float32())], {"sentray.bundle": DIGEST})
+COUNTS = {"rows": 2, "scored": 1, "quarantined": {"empty_text": 1}, "labels": {"pos": 1}, "words": 3, "known_words": 2}
+COUNTS |= {"histogram": [1] + [0] * 19, "bytes": 5, "unread_bytes": 0, "seconds": 0.1, "peak_rss_mb": 100.0}
+
+
+class Quiet(Console):
+    def say(self, line: str = "") -> None:
+        json.dumps(line)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """An input, and the files of a finished output of it."""
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "in").mkdir()
+    for name in "ab":
+        (folder / "in" / f"{name}.csv").write_text("id,text\n1,good\n2,\n")
+    files: dict[str, bytes] = {}
+    for rows_per_file, out in ((None, "plain"), (1, "gathered")):
+        ledger = Ledger(str(folder / out))
+        with ledger.lease() as lease:
+            plan = ledger.open(header(folder / "in", rows_per_file), resolve(str(folder / "in")))
+            with ledger.commits(lease.check) as log:
+                for shard in plan:
+                    name = ledger.part_name(shard.index, DIGEST, staged=rows_per_file is not None)
+                    scores = pa.table([["1"], ["pos"], pa.array([0.7], pa.float32())], schema=SCHEMA)
+                    part = ledger.put(name, parquet(scores), 1)
+                    log.add(Record(shard.index, (part,), None, COUNTS | {"rows": 1, "quarantined": {}}))
+            gather(ledger)
+            gather_quarantine(ledger)
+            ledger.write_summary({"rows": 2, "rows_scored": 2, "rows_quarantined": 0})
+        files |= {
+            f"{out}/{file.relative_to(folder / out)}": file.read_bytes()
+            for file in (folder / out).rglob("*")
+            if file.is_file()
+        }
+    return folder / "in", files
+
+
+def parquet(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def header(reviews: Path, rows_per_file: int | None) -> Header:
+    columns = {"text": "text", "id": "id", "keep": []}
+    schema = {column.name: str(column.type) for column in SCHEMA}
+    return Header(DIGEST, "folded", str(reviews), 1_000_000, columns, schema, rows_per_file)
+
+
+def use(out: Path, reviews: Path, rows_per_file: int | None, our_error: Any) -> None:
+    """Do with an output what `score` and `verify` do before and after their work."""
+    ledger, around = Ledger(str(out)), sorted(out.parent.rglob("precious"))
+    with our_error, ledger.lease():
+        settings = ScoreSettings(bundle="b", input=str(reviews), out=str(out))
+        accounts = Accounts(ledger.open(header(reviews, rows_per_file), resolve(str(reviews))), settings)
+        accounts.count(ledger)
+        ledger.summary()
+        gather(ledger)
+        gather_quarantine(ledger)
+        withdraw(ledger, lambda record: True)
+    with our_error:
+        verify(VerifySettings(directory=str(out), input=str(reviews)), Quiet())
+    assert sorted(out.parent.rglob("precious")) == around
+
+
+def write(folder: Path, files: dict[str, bytes], which: str) -> Path:
+    out = folder / "out"
+    (folder / "precious").write_text("mine")
+    for old in sorted(out.rglob("*"), reverse=True):
+        old.rmdir() if old.is_dir() else old.unlink()
+    for name, content in files.items():
+        if name.startswith(which):
+            file = out / name.partition("/")[2]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    return out
+
+
+@pytest.mark.parametrize("which", ["plain", "gathered"])
+@settings(settings.get_profile("fuzz"))
+@given(data=st.data())
+def test_whatever_bytes_are_in_it(
+    which: str, finished: Any, mutate: Any, our_error: Any, tmp_path: Path, data: st.DataObject
+) -> None:
+    reviews, files = finished
+    names = sorted(name for name in files if name.startswith(which))
+    name = data.draw(st.sampled_from(names))
+    out = write(tmp_path, files | {name: mutate(data, files[name])}, which)
+    use(out, reviews, 1 if which == "gathered" else None, our_error)
+
+
+@pytest.mark.parametrize("which", ["plain", "gathered"])
+@settings(settings.get_profile("fuzz"))
+@given(data=st.data())
+def test_whatever_values_its_json_holds(
+    which: str, finished: Any, mutate_json: Any, our_error: Any, tmp_path: Path, data: st.DataObject
+) -> None:
+    reviews, files = finished
+    names = sorted(name for name in files if name.startswith(which) and name.endswith((".json", ".jsonl")))
+    name = data.draw(st.sampled_from(names))
+    lines = files[name].splitlines() if name.endswith("l") else [files[name]]
+    changed = "".join(json.dumps(mutate_json(data, json.loads(line))) + "\n" for line in lines)
+    out = write(tmp_path, files | {name: changed.encode()}, which)
+    use(out, reviews, 1 if which == "gathered" else None, our_error)
+
+
+def test_a_ledger_that_names_other_files_removes_none(finished: Any, tmp_path: Path) -> None:
+    _, files = finished
+    (name,) = (name for name in files if name.startswith("plain/_sentray/ledger/"))
+    lines = [json.loads(line) for line in files[name].splitlines()]
+    for place, other in ((0, "../precious"), (0, "scores/../../precious"), (None, "../precious")):
+        changed = json.loads(json.dumps(lines))
+        if place is None:
+            changed[0]["quarantine"] = [other, 1, 4, "0" * 64]
+        else:
+            changed[0]["parts"][place][0] = other
+        content = "".join(json.dumps(line) + "\n" for line in changed).encode()
+        out = write(tmp_path, files | {name: content}, "plain")
+        with pytest.raises(SentrayError, match="holds a line that is no record"):
+            withdraw(Ledger(str(out)), lambda record: True)
+        assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [("path", "/etc/passwd", "names other files than the input's"), ("name", "../../passwd", "has other columns")],
+)
+def test_a_plan_that_names_other_files_is_refused(
+    finished: Any, tmp_path: Path, column: str, value: str, message: str
+) -> None:
+    reviews, files = finished
+    out = write(tmp_path, files, "plain")
+    (file,) = (out / "_sentray").glob("plan-*.parquet")
+    plan = pq.read_table(file)
+    place = plan.schema.get_field_index(column)
+    pq.write_table(plan.set_column(place, column, pa.array([value] * plan.num_rows)), file)
+    ledger = Ledger(str(out))
+    with pytest.raises(SentrayError, match=message):
+        ledger.open(header(reviews, None), resolve(str(reviews)))
