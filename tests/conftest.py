@@ -17,15 +17,6 @@ if "NLTK_DATA" not in os.environ and (SHARED / "nltk_data").is_dir():
     os.environ["NLTK_DATA"] = str(SHARED / "nltk_data")
 
 
-# First, since what divides the tests among processes reads the marks as soon as it comes to its own.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Keep what shares something in one process: the Ray session of the whole run, and a file's own fixtures."""
-    for item in items:
-        group = "ray" if "ray_session" in item.fixturenames else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
