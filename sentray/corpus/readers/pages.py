@@ -122,7 +122,10 @@ def read_footer(stream: Any, path: str, size: int) -> tuple[RowGroup, ...]:
     """
     try:
         length = int.from_bytes(stream.read_at(8, size - 8)[:4], "little")
-        return _row_groups(bytes(stream.read_at(length, size - 8 - length)))
+        groups = _row_groups(bytes(stream.read_at(min(length, size - 8), size - 8 - length)))
+        if any(column.end > size for group in groups for column in group.columns):
+            raise ValueError("a column ends behind the file")
+        return groups
     except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(path, "footer") from error
 
@@ -185,6 +188,8 @@ def look_at_pages(stream: Any, path: str, column: Column) -> ColumnPages:
         header, length = _header(stream, path, at, end)
         kind, size, stored = (_number(header, place, path) for place in (1, 2, 3))
         at += length + stored
+        if at > end:
+            raise _damaged(path)
         if size > limits.MOST_PAGE_BYTES:
             raise SentrayError(
                 f"{path} has a page of {size:,} bytes, more than {limits.MOST_PAGE_BYTES:,}: write it with smaller "
