@@ -249,7 +249,8 @@ def test_gathered_files_that_interleave_are_found(run: MakeRun, out: Path, fault
         for shards in ([0, 2], [1, 3]):
             staged = [job.ledger.part_name(shard, job.digest, staged=True) for shard in shards]
             name = job.ledger.part_name(shards[0], job.digest)
-            part = gather._concatenate(job.ledger, name, staged, pq.read_schema(out / staged[0]))
+            schema = pq.read_schema(out / staged[0])
+            part = gather._concatenate(job.ledger, name, staged, schema, lambda: None)
             log.add(Gathered(part, [[shard, rows[shard]] for shard in shards]))
     job.finish()
     [fault] = faults()
