@@ -189,7 +189,6 @@ def _offer(
     name: str | None = None,
 ) -> None:
     invoke = options.command(model, lambda settings: _run(work.__name__, work, settings))
-    invoke = options.command(model, lambda settings: _run(work.__name__, work, settings))
     if under is app and model is not SubmitSettings:
         JOBS[work.__name__] = model
     under.command(name or work.__name__, no_args_is_help=needs_arguments, context_settings=options.context(model))(

@@ -24,6 +24,7 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+_LISTENER_SECONDS = 10
 _ANSWER_SECONDS = 60.0
 """What a node gets to start a process and look for a file; the run does not wait longer for a busy one."""
 
@@ -126,10 +127,7 @@ def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, 
         told = str(error).strip().rstrip(".")
         # Ray goes on trying to connect after it was refused, and ends with a ConnectionError.
         if any("authentic" in str(each).lower() for each in _behind(error)):
-            raise SentrayError(
-                f"the Ray cluster at {address} refuses this client: set RAY_AUTH_MODE=token and give the "
-                "cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-            ) from error
+            raise refused(f"the Ray cluster at {address}") from error
         raise _unreachable(address, next(iter(told.splitlines()), type(error).__name__)) from error
 
 
@@ -144,9 +142,27 @@ def _probe(address: str) -> None:
             "job server's address use `ray job submit`"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        require_listener(host.strip("[]"), int(port))
     except (OSError, OverflowError) as error:
         raise _unreachable(address, str(error)) from error
+
+
+def require_listener(host: str, port: int) -> None:
+    """Find out at once whether anybody listens at an address.
+
+    Raises:
+        OSError: Nobody does.
+        OverflowError: There is no such port.
+    """
+    socket.create_connection((host, port), timeout=_LISTENER_SECONDS).close()
+
+
+def refused(server: str) -> SentrayError:
+    """The sentence for a client without the cluster's token."""
+    return SentrayError(
+        f"{server} refuses this client: set RAY_AUTH_MODE=token and give the cluster's token in RAY_AUTH_TOKEN or "
+        "~/.ray/auth_token"
+    )
 
 
 def _unreachable(address: str, reason: str) -> SentrayError:

@@ -5,7 +5,6 @@ import difflib
 import hashlib
 import os
 import shlex
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,14 +13,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from sentray import options
+from sentray import cluster, options
 from sentray.config import ARGUMENT, Settings
 from sentray.console import Console
 from sentray.errors import SentrayError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 RUNTIME_ENV = "jobs/runtime_env.yaml"
-_PROBE_SECONDS = 10
 _END_SECONDS = 1.0
 """How often to ask for the job's status once its log has ended."""
 _NAMED = 3
@@ -191,10 +189,7 @@ def _connect(wish: str | None) -> tuple[Any, str]:
     try:
         client = JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise SentrayError(
-            f"the job server at {address} refuses this client: set RAY_AUTH_MODE=token and give the cluster's token in "
-            "RAY_AUTH_TOKEN or ~/.ray/auth_token"
-        ) from error
+        raise cluster.refused(f"the job server at {address}") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(address, _told(error)) from error
     return client, client.get_address()
@@ -207,7 +202,7 @@ def _probe(address: str) -> None:
     try:
         place = urlsplit(address if "://" in address else f"//{address}")
         port = place.port or {"https": 443}.get(place.scheme, 80)
-        socket.create_connection((place.hostname or "", port), timeout=_PROBE_SECONDS).close()
+        cluster.require_listener(place.hostname or "", port)
     except (OSError, ValueError) as error:
         raise _unreachable(address, str(error)) from error
 
