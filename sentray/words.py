@@ -20,7 +20,7 @@ from sentray.errors import SentrayError
 from sentray.scoring.folded_files import load_embedding
 from sentray.scoring.networks import load_network
 from sentray.text.vocabulary import Vocabulary
-from sentray.writing import SETTINGS_FILE, settings_text, write_settings_beside, write_text
+from sentray.writing import SETTINGS_FILE, behind, settings_text, write_settings_beside, write_text
 
 Floats = npt.NDArray[np.float32]
 
@@ -135,10 +135,7 @@ def _described(vectors: Vectors) -> str:
 
 def _within(folder: str, name: str) -> str:
     """A file of a folder; of a URI the query stays behind the path."""
-    if "://" not in folder:
-        return os.path.join(folder, name)
-    path, mark, query = folder.partition("?")
-    return f"{path.rstrip('/')}/{name}{mark}{query}"
+    return behind(folder, f"/{name}") if "://" in folder else os.path.join(folder, name)
 
 
 def _write_rows(file: str, rows: Floats) -> None:

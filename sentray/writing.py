@@ -14,9 +14,13 @@ def write_settings_beside(file: str, settings: Settings) -> None:
 
     It can be given to `--config` to run the same again.
     """
-    # A URI's query (`?region=…`) stays behind its path.
-    path, mark, query = file.partition("?") if "://" in file else (file, "", "")
-    write_text(f"{path}.{SETTINGS_FILE}{mark}{query}", settings_text(settings))
+    write_text(behind(file, f".{SETTINGS_FILE}"), settings_text(settings))
+
+
+def behind(place: str, more: str) -> str:
+    """A path or URI with more at the end of its path; a URI's query (`?region=…`) stays behind that."""
+    path, mark, query = place.partition("?") if "://" in place else (place, "", "")
+    return f"{path.rstrip('/')}{more}{mark}{query}"
 
 
 def settings_text(settings: Settings) -> str:

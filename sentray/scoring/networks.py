@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sentray import models
-from sentray.bundle import MOST_BYTES, Bundle
+from sentray.bundle import MODEL, MOST_BYTES, Bundle
 from sentray.errors import SentrayError
 from sentray.untrusted import parse_json
 
@@ -82,7 +82,7 @@ def checked_config(bundle: Bundle) -> dict[str, Any]:
         members = archive.infolist()
         if sorted(info.filename for info in members) != [_CONFIG, _METADATA, _WEIGHTS]:
             raise ValueError(f"it is no archive of {_CONFIG}, {_METADATA} and {_WEIGHTS} alone")
-        most = {_CONFIG: _MOST_CONFIG, _METADATA: _MOST_CONFIG, _WEIGHTS: MOST_BYTES["model.keras"]}
+        most = {_CONFIG: _MOST_CONFIG, _METADATA: _MOST_CONFIG, _WEIGHTS: MOST_BYTES[MODEL]}
         for info in members:
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > most[info.filename]:
                 raise ValueError(f"its {info.filename} is compressed or too large")

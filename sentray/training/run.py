@@ -13,11 +13,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from sentray import bundle, cluster, models, publishing
-from sentray.config import (
-    CorpusSettings,
-    EvaluateSettings,
-    TrainSettings,
-)
+from sentray.config import CorpusSettings, EvaluateSettings, TrainSettings
 from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.folder import Folder
@@ -27,7 +23,7 @@ from sentray.training.prepare import prepare
 from sentray.training.progress import Progress
 from sentray.training.trainer import Job
 from sentray.training.worker import BUNDLE_FOLDER, Refusal, State, read_state
-from sentray.writing import SETTINGS_FILE, settings_text
+from sentray.writing import SETTINGS_FILE, behind, settings_text
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 RUN_NAME, DATASET, CLAIM, RESERVATION = "train", "dataset", "run.json", "reservation.txt"
@@ -52,16 +48,10 @@ def work_folder(out: str) -> str:
         SentrayError: `out` is a whole bucket.
     """
     if "://" not in out:
-        return _behind(os.path.abspath(out), ".work")
+        return behind(os.path.abspath(out), ".work")
     if "/" not in out.partition("://")[2].partition("?")[0].rstrip("/"):
         raise SentrayError(f"--out {out} is a whole bucket; name a folder in it")
-    return _behind(out, ".work")
-
-
-def _behind(place: str, more: str) -> str:
-    """A path or URI with more at the end of its path; a URI's query (`?region=…`) stays behind that."""
-    path, mark, query = place.partition("?") if "://" in place else (place, "", "")
-    return f"{path.rstrip('/')}{more}{mark}{query}"
+    return behind(out, ".work")
 
 
 def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     """
     architecture = models.architecture(settings.model)
     work = work_folder(settings.out)
-    place, prepared = Folder(work), _behind(work, f"/{DATASET}")
+    place, prepared = Folder(work), behind(work, f"/{DATASET}")
     if Folder(settings.out).read(bundle.MANIFEST) is not None:
         raise SentrayError(f"{settings.out} already holds a bundle; choose another --out, or remove it to train anew")
     publishing.check_free(settings.out)
