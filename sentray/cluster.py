@@ -108,7 +108,7 @@ def keep_answer(number: signal.Signals) -> Iterator[None]:
     try:
         yield
     finally:
-        if callable(answer) and threading.current_thread() is threading.main_thread():
+        if answer is not None and threading.current_thread() is threading.main_thread():
             signal.signal(number, answer)
 
 

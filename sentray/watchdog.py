@@ -36,6 +36,10 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
         StalledError: Nothing moved for so long.
     """
     dog = _Watchdog(console, timeout)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        # So a script's shell starts what it puts into the background: the user's Ctrl-C goes on to be ignored.
+        signal.signal(signal.SIGINT, dog.interrupt)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -45,6 +49,8 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
         raise StalledError(dog.verdict) from None
     finally:
         dog.stop()
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Watchdog:
@@ -58,6 +64,11 @@ class _Watchdog:
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
+
+    def interrupt(self, *_: object) -> None:
+        """Answer a SIGINT: by an exception where it is the watchdog's."""
+        if self.verdict is not None:
+            raise KeyboardInterrupt
 
     def _watch(self) -> None:
         notice = NOTICE_SECONDS

@@ -1,5 +1,6 @@
 """A run in which nothing moves says what it waits for, and ends."""
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -62,6 +63,18 @@ def test_zero_means_never() -> None:
         time.sleep(1)
 
 
+@pytest.mark.usefixtures("quick")
+def test_in_the_background_of_a_script_only_a_stall_interrupts() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(StalledError), watch(Console(), 1):
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(60)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_of_the_user_stays_one() -> None:
     with pytest.raises(KeyboardInterrupt), watch(Console(), 60):
         raise KeyboardInterrupt
@@ -93,7 +106,7 @@ def test_a_run_that_does_not_heed_the_interrupt_is_ended(tmp_path: Path) -> None
         from sentray import watchdog
         from sentray.console import Console
         watchdog._GRACE_SECONDS = 0.5
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, lambda *_: None)
         with watchdog.watch(Console(), 1):
             time.sleep(60)
     """
