@@ -66,10 +66,14 @@ def test_zero_means_never() -> None:
 @pytest.mark.usefixtures("quick")
 def test_in_the_background_of_a_script_only_a_stall_interrupts() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(60)
+
     try:
         with pytest.raises(StalledError), watch(Console(), 1):
-            signal.raise_signal(signal.SIGINT)
-            time.sleep(60)
+            wait()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
