@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sentray.console import Console
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 if "NLTK_DATA" not in os.environ and (SHARED / "nltk_data").is_dir():
@@ -19,6 +21,35 @@ if "NLTK_DATA" not in os.environ and (SHARED / "nltk_data").is_dir():
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A script's background jobs ignore it, and so would the processes that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# First, since what divides the tests among processes reads the marks as soon as it comes to its own.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Keep what shares something in one process: the Ray session of the whole run, and a file's own fixtures."""
+    for item in items:
+        group = "ray" if "ray_session" in item.fixturenames else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+class Recorder(Console):
+    """A console that keeps what it is told: its lines, and what it shows of the progress with the share done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.shown: list[tuple[str, float | None]] = []
+
+    def say(self, line: str = "") -> None:
+        self.lines.append(line)
+
+    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
+        self.shown.append((line, share))
+
+
+@pytest.fixture
+def console() -> Recorder:
+    return Recorder()
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from sentray.bench.settings import BenchTrainSettings
 from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.training.dataset import TrainingSet
+from sentray.training.fitting import fit
 from sentray.training.prepare import prepare
-from sentray.training.run import fit
 
 SYNTHETIC = "synthetic:2000"
 BATCHES = (32, 256)

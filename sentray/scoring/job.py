@@ -17,6 +17,7 @@ from sentray.corpus.readers.records import TABLE_BYTES
 from sentray.corpus.shards import ShardPlan
 from sentray.corpus.source import Source, resolve
 from sentray.errors import SentrayError
+from sentray.lease import Lease
 from sentray.quarantine import QUARANTINE_FILE, Reason
 from sentray.scoring import plans, pool
 from sentray.scoring.accounts import Accounts, is_intact, withdraw
@@ -24,7 +25,6 @@ from sentray.scoring.columns import kept_columns
 from sentray.scoring.crashes import MOST_CRASHES, score_without_crashes
 from sentray.scoring.engines import KerasEngine, choose
 from sentray.scoring.gather import gather, gather_quarantine
-from sentray.scoring.lease import Lease
 from sentray.scoring.ledger import SCORES, SUMMARY, Header, Ledger, Record
 from sentray.scoring.pool import Lost, Pool, died
 from sentray.scoring.progress import Progress
@@ -81,7 +81,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         _describe(source, plan, accounts.committed, console)
         speed: Summary = dict.fromkeys(_SPEED)
         if accounts.missing:
-            job = Job(source.lean(), settings, schema, ledger, engine, model.digest, lease.owner)
+            job = Job(source.lean(), settings, schema, ledger, engine, model.digest, lease.fence)
             speed |= _Run(job, plan, accounts, lease, console, heals).work(bundle.pack(model))
             _require_unchanged(ledger, settings)
         accounts.require_good_rows()

@@ -26,6 +26,7 @@ import pyarrow as pa
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.folder import HALF_WRITTEN, Folder
+from sentray.lease import Lease
 from sentray.quarantine import QUARANTINE_FILE as QUARANTINE
 from sentray.scoring import plans
 from sentray.scoring.plans import OWN, Stored
@@ -34,13 +35,13 @@ from sentray.scoring.segments import CURE, CommitLog, merge, named_files, newest
 
 if TYPE_CHECKING:
     from sentray.corpus.shards import ShardPlan
-    from sentray.scoring.lease import Lease
 
 __all__ = ["QUARANTINE", "SCORES", "SUMMARY", "CommitLog", "Gathered", "Header", "Ledger", "Part", "Record"]
 
 SCORES = "scores"
 SUMMARY = "summary.json"
 STAGED = f"{OWN}/staged"
+LEASE = f"{OWN}/lease.json"
 _COMMITTED = f"{OWN}/ledger"
 _GATHERED = f"{OWN}/gathered"
 _QUARANTINED = f"{OWN}/quarantine"
@@ -75,17 +76,15 @@ def partition_of(name: str) -> str:
 class Ledger(Folder):
     """An output folder, local or on any pyarrow file system; a small value that travels to the workers."""
 
-    def lease(self) -> "Lease":
+    def lease(self) -> Lease:
         """Keep other runs out, for the length of a `with` block; take it before `open`.
 
         Raises:
             SentrayError: When the folder is another's, or another run works in it.
         """
-        from sentray.scoring.lease import Lease
-
         if plans.load(self) is None:
             self._require_free()
-        return Lease(self)
+        return Lease(self, LEASE)
 
     def open(self, header: Header, source: Source, new_input: bool = False) -> "ShardPlan":
         """Start the job here, or go on with it: then the stored plan is used and nothing is planned anew.

@@ -21,11 +21,11 @@ from sentray.corpus.readers.records import mark
 from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.lease import Fence
 from sentray.quarantine import QUARANTINE_SCHEMA, Reason
 from sentray.scoring.counts import Counts
 from sentray.scoring.gather import ROW_GROUP
 from sentray.scoring.held import Held
-from sentray.scoring.lease import holds
 from sentray.scoring.ledger import Ledger, parquet_options, partition_folder
 from sentray.scoring.pool import WORKER_CPUS
 from sentray.scoring.reading import ShardReader, UnreadableError
@@ -84,7 +84,7 @@ class Job:
         ledger: The output folder.
         engine: Name of the engine, chosen.
         digest: The bundle's digest.
-        run: Id of the run, which holds the ledger's lease.
+        fence: Whether the ledger is still the run's.
     """
 
     source: Source
@@ -93,7 +93,7 @@ class Job:
     ledger: Ledger
     engine: str
     digest: str
-    run: str
+    fence: Fence
 
 
 @dataclass(frozen=True)
@@ -259,9 +259,8 @@ class ShardScorer(ShardReader):
         return Part(name, rows.num_rows, output.bytes, output.sha256)
 
     def _require_run(self) -> None:
-        ledger = self._job.ledger
-        if not holds(ledger, self._job.run):
-            raise SentrayError(f"{ledger.out} is no longer this run's: another one took over, or it has ended")
+        if why := self._job.fence.broken():
+            raise SentrayError(why)
 
     def _unread_bytes(self, shard: Shard, bad: pa.Table) -> int:
         """About how much of the shard was not read, as stored."""

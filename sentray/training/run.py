@@ -1,44 +1,34 @@
-"""A training run as the driver sees it: prepare, plan, train, evaluate, publish the bundle."""
+"""A training run from the corpus to the bundle: plan, prepare, fit, evaluate, publish."""
 
 import contextlib
 import json
 import os
-import signal
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow.fs as pafs
 
 from sentray import bundle, cluster, models, publishing
 from sentray.config import CorpusSettings, EvaluateSettings, TrainSettings
 from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.folder import Folder
+from sentray.lease import Lease
 from sentray.quarantine import QUARANTINE_FILE
 from sentray.training import dataset
+from sentray.training.fitting import Fitted, fit
 from sentray.training.prepare import prepare
-from sentray.training.progress import Progress
-from sentray.training.trainer import Job
-from sentray.training.worker import BUNDLE_FOLDER, Refusal, State, read_state
+from sentray.training.worker import State
 from sentray.writing import SETTINGS_FILE, behind, settings_text
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
-RUN_NAME, DATASET, CLAIM, RESERVATION = "train", "dataset", "run.json", "reservation.txt"
+DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
 
 RESUMABLE = {
     *("address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "nccl", "max_failures", "max_restarts"),
     *("jit", "stall_timeout", "log_format", "verbose"),
 }
 """Settings that a resumed run may change: they do not change what is learnt."""
-
-
-_RESIZE_SECONDS = 300.0
-"""How often a range of workers may grow: each time the work since the last checkpoint is done again."""
-_START_SECONDS = "10"
-"""How long Ray Train waits for a range of workers to get their places: after a loss it counts the lost ones too."""
 
 
 def work_folder(out: str) -> str:
@@ -68,37 +58,50 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     architecture = models.architecture(settings.model)
     work = work_folder(settings.out)
     place, prepared = Folder(work), behind(work, f"/{DATASET}")
-    if Folder(settings.out).read(bundle.MANIFEST) is not None:
-        raise SentrayError(f"{settings.out} already holds a bundle; choose another --out, or remove it to train anew")
-    publishing.check_free(settings.out)
+    _require_new(settings.out)
     with cluster.connect(settings.address, verbose=settings.verbose):
         placement = cluster.place(settings.workers.least, settings.cpus_per_worker, int(settings.gpu))
         if place.local:
             cluster.require_shared(Path(place.path("")).parent)
-        console.say(_plan(settings, placement))
-        if dataset.exists(prepared):
-            _require_same(place, settings)
-            console.say("the corpus is prepared already: going on with it")
-        else:
-            _prepare(settings, architecture, place, prepared, console)
-        fitted = fit(settings, prepared, work, console)
-        with tempfile.TemporaryDirectory() as scratch:
-            trained = bundle.unpack(fitted.files, Path(scratch))
-            metrics = _metrics(dataset.Facts.read(prepared), trained, fitted.state)
-            if metrics["test_rows"]:
-                metrics |= _test(settings, trained, console)
+        with Lease(place, LEASE) as lease:
+            _require_new(settings.out)
+            console.say(_plan(settings, placement))
+            if dataset.exists(prepared):
+                _require_same(place, settings)
+                console.say("the corpus is prepared already: going on with it")
             else:
-                console.say("no test rows: the bundle's accuracy is not measured")
-            with place.open_file(f"{DATASET}/{QUARANTINE_FILE}") as aside:
-                quarantined = aside.readall()
-            records = {
-                SETTINGS_FILE: settings_text(settings).encode(),
-                METRICS_FILE: _json(metrics),
-                HISTORY_FILE: _json(fitted.state.history),
-                QUARANTINE_FILE: quarantined,
-            }
-            publishing.publish(bundle.update(trained, metrics=metrics), settings.out, records)
+                _prepare(settings, architecture, place, prepared, console)
+            fitted = fit(settings, prepared, work, console, lease.fence)
+            metrics = _finish(settings, prepared, fitted, lease, console)
     place.delete("")
+    return metrics
+
+
+def _require_new(out: str) -> None:
+    if Folder(out).read(bundle.MANIFEST) is not None:
+        raise SentrayError(f"{out} already holds a bundle; choose another --out, or remove it to train anew")
+    publishing.check_free(out)
+
+
+def _finish(settings: TrainSettings, prepared: str, fitted: Fitted, lease: Lease, console: Console) -> dict[str, Any]:
+    """Measure what was trained on the test rows and publish it; the metrics."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trained = bundle.unpack(fitted.files, Path(scratch))
+        metrics = _metrics(dataset.Facts.read(prepared), trained, fitted.state)
+        if metrics["test_rows"]:
+            metrics |= _test(settings, trained, console)
+        else:
+            console.say("no test rows: the bundle's accuracy is not measured")
+        with Folder(prepared).open_file(QUARANTINE_FILE) as aside:
+            quarantined = aside.readall()
+        records = {
+            SETTINGS_FILE: settings_text(settings).encode(),
+            METRICS_FILE: _json(metrics),
+            HISTORY_FILE: _json(fitted.state.history),
+            QUARANTINE_FILE: quarantined,
+        }
+        lease.check()
+        publishing.publish(bundle.update(trained, metrics=metrics), settings.out, records)
     return metrics
 
 
@@ -163,131 +166,6 @@ def _require_same(place: Folder, settings: TrainSettings) -> None:
                 f"{place.out} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
                 f"{value}; use that setting to go on, or remove the folder to start anew"
             )
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What the workers leave: the state they ended in, and the packed bundle without its metrics."""
-
-    state: State
-    files: dict[str, bytes]
-
-
-def fit(settings: TrainSettings, prepared: str, work: str, console: Console) -> Fitted:
-    """Train on a prepared training set with Ray Train, going on from a checkpoint in `work` if there is one.
-
-    Args:
-        settings: Of the run.
-        prepared: Folder of the training set, which every node sees; an absolute path or a URI.
-        work: Folder for checkpoints, likewise.
-        console: Where to say what happens.
-
-    Raises:
-        SentrayError: No seed made the network learn, or TensorFlow does not see a worker's GPU.
-    """
-    import ray
-
-    workers = settings.workers
-    wanted = count(workers.most, "worker") if workers.fixed else f"{workers.least} to {workers.most} workers"
-    awaited = f"{wanted} wanted, none started"
-    console.expect(awaited)
-    progress = Progress.start(console)
-    trainer = _trainer(settings, prepared, work, progress.actor, awaited)
-    _withdraw_reservation(Folder(work))
-    Folder(work).write(RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
-    # Ray Train's answer to Ctrl-C would outlive the training that it ends.
-    with progress, cluster.keep_answer(signal.SIGINT):
-        result = trainer.fit()
-    console.expect("")
-    ray.kill(progress.actor)
-    if isinstance(result.return_value, Refusal):
-        if result.return_value.lasting:
-            # Others may use the place.
-            Folder(work).delete("")
-        raise SentrayError(result.return_value.sentence)
-    with result.checkpoint.as_directory() as folder:
-        return Fitted(read_state(result.checkpoint), bundle.pack(bundle.load(Path(folder) / BUNDLE_FOLDER)))
-
-
-def _trainer(settings: TrainSettings, prepared: str, work: str, board: Any, awaited: str) -> Any:
-    """Ray Train's trainer for what `fit` is given; `board` is the handle of the `Progress` actor."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-    from sentray.training.backend import ExchangeConfig
-    from sentray.training.failures import Failures
-
-    # A worker's report waits until Ray Train's controller looks next, by default every 2 s.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
-    workers = settings.workers
-    if not workers.fixed:
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_SECONDS)
-    filesystem, path = pafs.FileSystem.from_uri(work)
-    return DataParallelTrainer(
-        _train_worker,
-        train_loop_config={"job": _job(settings, prepared, board)},
-        backend_config=ExchangeConfig("nccl" if settings.nccl else None),
-        scaling_config=ScalingConfig(
-            num_workers=workers.most if workers.fixed else (workers.least, workers.most),
-            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
-            use_gpu=settings.gpu,
-            resources_per_worker={"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.gpu else {}),
-        ),
-        run_config=RunConfig(
-            name=RUN_NAME,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            callbacks=[Failures(board, awaited)],
-        ),
-    )
-
-
-def _job(settings: TrainSettings, prepared: str, board: Any) -> Job:
-    return Job(
-        dataset=prepared,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        balanced=settings.class_weight == "balanced",
-        seed=settings.seed,
-        max_restarts=settings.max_restarts,
-        threads=max(int(settings.cpus_per_worker), 1),
-        freeze=settings.freeze,
-        embedding_learning_rate=settings.embedding_learning_rate,
-        precision=settings.precision,
-        jit=settings.jit,
-        gpu=settings.gpu,
-        settings=settings.model_dump(mode="json"),
-        progress=board,
-    )
-
-
-def _withdraw_reservation(place: Folder) -> None:
-    """Free what a killed run reserved: Ray keeps it for three minutes, where a range of workers then finds no room."""
-    import ray
-
-    requester = place.read(RESERVATION)
-    # Only Ray Train's own controller withdraws it, and that is gone; there is no public way.
-    with contextlib.suppress(ValueError, AttributeError, ray.exceptions.RayError):
-        if requester is not None:
-            coordinator = ray.get_actor("AutoscalingCoordinator", "AutoscalingCoordinator")
-            ray.get(coordinator.cancel_request.remote(requester.decode()), timeout=10)
-
-
-def _train_worker(config: dict[str, Any]) -> Refusal | None:
-    from sentray.training import backend, worker
-
-    job: Job = config["job"]
-    try:
-        exchange = backend.connect(job.threads)
-    except SentrayError as mistake:
-        return Refusal(str(mistake))
-    try:
-        return worker.run(job, exchange)
-    finally:
-        exchange.close()
 
 
 def _metrics(facts: dataset.Facts, trained: bundle.Bundle, state: State) -> dict[str, Any]:

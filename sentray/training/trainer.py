@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sentray import models
+from sentray.lease import Fence
 from sentray.training import batches
 from sentray.training.dataset import TrainingSet
 from sentray.training.exchange import Exchange
@@ -39,6 +40,7 @@ class Job:
         gpu: Whether each worker has a GPU.
         settings: Resolved settings of the run, for the bundle.
         progress: Handle of the `Progress` actor, or None.
+        fence: Whether the work folder is still the run's; None where nobody else may want it.
     """
 
     dataset: str
@@ -56,6 +58,7 @@ class Job:
     gpu: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     progress: Any = None
+    fence: Fence | None = None
 
 
 class Trainer:

@@ -117,6 +117,8 @@ def run(job: Job, exchange: Exchange) -> Refusal | None:
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
         trainer.check_replicas()
+        if refusal := _refusal(exchange, job.fence.broken() if job.fence and exchange.rank == 0 else ""):
+            return refusal
         reporter.expect(f"the checkpoint after epoch {state.epoch} to be stored")
         _report(state, trainer, exchange)
         reporter.expect(_STEP)
@@ -133,8 +135,17 @@ def _load(job: Job, exchange: Exchange) -> TrainingSet | Refusal:
         dataset = TrainingSet.load(job.dataset)
     except SentrayError as error:
         mistake = str(error)
+    refusal = _refusal(exchange, mistake)
+    if refusal is None:
+        assert dataset is not None
+        return dataset
+    return refusal
+
+
+def _refusal(exchange: Exchange, mistake: str) -> Refusal | None:
+    """What the first worker that cannot go on says, on all of them."""
     mistakes = [told.decode() for told in exchange.gather(mistake.encode()) if told]
-    return dataset if dataset is not None and not mistakes else Refusal(mistakes[0])
+    return Refusal(mistakes[0]) if mistakes else None
 
 
 def _start(job: Job, dataset: TrainingSet, exchange: Exchange, reporter: Reporter) -> tuple[State, Trainer]:

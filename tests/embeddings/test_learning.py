@@ -26,24 +26,6 @@ from sentray.text.vocabulary import Vocabulary
 RULES = preset("reviews")[0]
 
 
-class Recorder(Console):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.shown: list[tuple[str, float | None]] = []
-
-    def say(self, line: str = "") -> None:
-        self.lines.append(line)
-
-    def progress(self, line: str, share: float | None = None) -> None:
-        self.shown.append((line, share))
-
-
-@pytest.fixture
-def console() -> Recorder:
-    return Recorder()
-
-
 def reviews(count: int, seed: int = 0, words: int = 200) -> list[str]:
     chance = random.Random(seed)
     names = [f"w{number}" for number in range(words)]
@@ -169,7 +151,7 @@ def test_a_file_that_is_gone_is_an_error_and_no_endless_wait(tmp_path: Path) -> 
         vectors_of(files, threads=2)
 
 
-def test_progress_tells_speed_share_and_time_left(console: Recorder) -> None:
+def test_progress_tells_speed_share_and_time_left(console: Any) -> None:
     learning._show(done=0, total=1_000, epochs=5, seconds=1.0, console=console)
     learning._show(done=500, total=1_000, epochs=5, seconds=2.0, console=console)
     learning._show(done=1_000, total=1_000, epochs=5, seconds=4.0, console=console)
@@ -200,7 +182,7 @@ def corpus(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_embed_tells_what_it_takes_and_what_it_leaves_out(
-    ray_session: None, corpus: Path, tmp_path: Path, console: Recorder
+    ray_session: None, corpus: Path, tmp_path: Path, console: Any
 ) -> None:
     from gensim.models import KeyedVectors
 
@@ -292,7 +274,7 @@ def test_sentences_of_a_killed_run_are_removed_by_the_next_and_no_others(tmp_pat
 
 
 def test_the_tutorials_corpus_gives_the_tutorials_figures(
-    ray_session: None, nltk_polarity: str, tmp_path: Path, console: Recorder
+    ray_session: None, nltk_polarity: str, tmp_path: Path, console: Any
 ) -> None:
     facts = embed(EmbedSettings(corpus=nltk_polarity, out=str(tmp_path / "vectors.txt")), console)
     assert (facts["lines"], facts["distinct"], facts["kept"], facts["words"]) == (58_109, 44_276, 25_767, 631_098)

@@ -56,26 +56,6 @@ MakeBundle = Callable[..., Bundle]
 MakeReviews = Callable[..., list[str]]
 
 
-class Recorder(Console):
-    """A console that keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.shown: list[str] = []
-
-    def say(self, line: str = "") -> None:
-        self.lines.append(line)
-
-    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
-        self.shown.append(line)
-
-
-@pytest.fixture
-def console() -> Recorder:
-    return Recorder()
-
-
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     def make(labels: tuple[str, ...] = ("neg", "pos"), seed: int = 0, length: int = LENGTH) -> Bundle:
@@ -311,7 +291,7 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def score(small_bundle: Bundle, reviews: Path, out: Path, console: Recorder) -> Callable[..., dict[str, Any]]:
+def score(small_bundle: Bundle, reviews: Path, out: Path, console: Console) -> Callable[..., dict[str, Any]]:
     """Runs the job in this process, with one worker unless told otherwise."""
 
     def run(**changes: Any) -> dict[str, Any]:
@@ -327,7 +307,7 @@ def proved() -> Callable[[Path, Path], pa.Table]:
     """Lets `verify` prove an output against its input; gives the scores."""
 
     def prove(out: Path, given: Path) -> pa.Table:
-        verify(VerifySettings(directory=str(out), input=str(given)), Recorder())
+        verify(VerifySettings(directory=str(out), input=str(given)), Console())
         return ds.dataset(out / "scores", partitioning="hive").to_table()
 
     return prove

@@ -298,7 +298,7 @@ def test_the_plan_is_shown_before_and_the_accounts_after(score: Score, console) 
     assert summary["core_hours"] == pytest.approx(summary["worker_seconds"] / 3600, abs=1e-5)
     assert summary["peak_rss_mb"] > 50
     assert summary["bytes"] > summary["unread_bytes"] == 0
-    assert any("4 quarantined, 4 of 4 shards" in line for line in console.shown)
+    assert any("4 quarantined, 4 of 4 shards" in line for line, _ in console.shown)
 
 
 @pytest.mark.usefixtures("light")

@@ -15,9 +15,9 @@ from sentray.corpus.readers import read_shard
 from sentray.corpus.shards import plan_shards
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
+from sentray.lease import Lease
 from sentray.scoring import job, worker
 from sentray.scoring.counts import Counts
-from sentray.scoring.lease import Lease
 from sentray.scoring.ledger import Ledger
 from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
 
@@ -43,7 +43,7 @@ def make(reviews: Path, out: Path, lease: Lease) -> MakeWorker:
         source = resolve(str(reviews))
         settings = ScoreSettings(bundle="bundle", input=str(reviews), out=str(out), **changes)
         schema = output_schema(LABELS, pa.schema([]), DIGEST)
-        work = Job(source, settings, schema, Ledger(settings.out), "light", DIGEST, lease.owner)
+        work = Job(source, settings, schema, Ledger(settings.out), "light", DIGEST, lease.fence)
         made = job.ShardScorer(work, {"bundle.json": b'{"labels": ["neg", "pos"]}'})
         return made, [Task(shard) for shard in plan_shards(source, shard_size)]
 

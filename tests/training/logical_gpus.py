@@ -15,7 +15,7 @@ from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
-from sentray.training import backend, run
+from sentray.training import backend, fitting
 from sentray.training.worker import Refusal
 
 
@@ -48,12 +48,12 @@ def placement(folder: Path) -> list[dict[str, Any]]:
         exchange.close()
         return Refusal(json.dumps([json.loads(part) for part in parts]))
 
-    run._train_worker = look
+    fitting._train_worker = look
     # The workers are placed as ever, but need not see their GPUs.
     config, backend.ExchangeConfig = backend.ExchangeConfig, lambda hint: config()
     settings = TrainSettings(corpus="unused", out="unused", gpu=True, workers=2, cpus_per_worker=0.5)
     try:
-        run.fit(settings, "unused", str(folder / "placement"), Console())
+        fitting.fit(settings, "unused", str(folder / "placement"), Console())
     except SentrayError as looked:
         return json.loads(str(looked))
     finally:

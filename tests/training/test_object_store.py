@@ -36,17 +36,6 @@ train(TrainSettings.model_validate_json(sys.argv[1]), Console())
 """
 
 
-class Notes(Console):
-    """A console that remembers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str = "") -> None:
-        self.lines.append(line)
-
-
 class Store:
     """A real S3 server (moto's) on loopback, with one bucket."""
 
@@ -90,7 +79,9 @@ def settings(out: str | Path, **values: Any) -> TrainSettings:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(store: Store, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(
+    store: Store, tmp_path: Path, console: Any
+) -> None:
     train(settings(tmp_path / "model"), Console())
     asked = settings(store.uri("bucket/model"))
     _kill_after_a_checkpoint(asked, store)
@@ -99,10 +90,9 @@ def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(store: St
     assert {"run.json", "dataset/dataset.json", "dataset/ids.bin", "train/checkpoint_manager_snapshot.json"} < kept
 
     # This Ray is another one, and knows of the killed run what lies in the store.
-    notes = Notes()
-    train(settings(store.uri("bucket/model")), notes)
-    assert "the corpus is prepared already: going on with it" in notes.lines
-    assert any(line.startswith("going on after epoch") for line in notes.lines)
+    train(settings(store.uri("bucket/model")), console)
+    assert "the corpus is prepared already: going on with it" in console.lines
+    assert any(line.startswith("going on after epoch") for line in console.lines)
     assert store.names("bucket/model.work") == set()
     local, remote = bundle.load(tmp_path / "model"), bundle.load(store.uri("bucket/model"))
     records = {"settings.json", "metrics.json", "history.json", "quarantine.parquet"}

@@ -26,18 +26,6 @@ RULES, _ = preset("reviews")
 VECTORS = "good 1 0 0.5\nbad -1 0 0.5\nwords 0 1 0\nelsewhere 9 9 9\n"
 
 
-class Notes(Console):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str = "") -> None:
-        self.lines.append(line)
-
-    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
-        pass
-
-
 @pytest.fixture
 def reviews(tmp_path: Path) -> Path:
     # A file for each two reviews, so that what blocks know has to be put together.
@@ -50,12 +38,11 @@ def reviews(tmp_path: Path) -> Path:
     return folder
 
 
-def prepared(corpus: Path, folder: Path, **values: Any) -> tuple[TrainingSet, list[str]]:
-    console = Notes()
+def prepared(corpus: Path, folder: Path, console: Console | None = None, **values: Any) -> TrainingSet:
     defaults: dict[str, Any] = {"cleaning": "reviews", "min_count": 1}
     settings = TrainSettings(corpus=str(corpus), out="unused", **defaults | values)
-    prepare.prepare(settings, models.architecture("embedding-mlp"), folder, console)
-    return TrainingSet.load(str(folder)), console.lines
+    prepare.prepare(settings, models.architecture("embedding-mlp"), folder, console or Console())
+    return TrainingSet.load(str(folder))
 
 
 def ids(rows: TrainingSet) -> list[list[int]]:
@@ -63,9 +50,9 @@ def ids(rows: TrainingSet) -> list[list[int]]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path) -> None:
-    listed, _ = prepared(reviews, tmp_path / "listed")
-    hashed, lines = prepared(reviews, tmp_path / "hashed", encoder="hash", buckets=1000)
+def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path, console: Any) -> None:
+    listed = prepared(reviews, tmp_path / "listed")
+    hashed = prepared(reviews, tmp_path / "hashed", console, encoder="hash", buckets=1000)
     words = [clean(text, RULES) for text in TEXTS[:4]]
     assert isinstance(listed.vocabulary, Vocabulary)
     assert ids(listed) == [[listed.vocabulary.ids[word] for word in row] for row in words]
@@ -80,15 +67,15 @@ def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path
     assert (listed.facts.buckets, listed.facts.sharing_words) == (None, None)
     assert (hashed.facts.buckets, hashed.facts.sharing_words) == (1000, 0)
     assert not (tmp_path / "hashed" / "vocabulary.txt").exists()
-    assert any("7 distinct, hashed into 1,000 buckets, where 0 share theirs" in line for line in lines)
+    assert any("7 distinct, hashed into 1,000 buckets, where 0 share theirs" in line for line in console.lines)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_words_that_meet_are_counted(reviews: Path, tmp_path: Path) -> None:
-    found, lines = prepared(reviews, tmp_path / "set", encoder="hash", buckets=1)
+def test_words_that_meet_are_counted(reviews: Path, tmp_path: Path, console: Any) -> None:
+    found = prepared(reviews, tmp_path / "set", console, encoder="hash", buckets=1)
     assert set(found.ids.tolist()) == {1}
     assert found.facts.sharing_words == 7
-    assert any("hashed into 1 bucket, where 7 share theirs" in line for line in lines)
+    assert any("hashed into 1 bucket, where 7 share theirs" in line for line in console.lines)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -101,7 +88,7 @@ def test_hashing_meets_bad_rows_as_listing_does(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "reviews.parquet")
-    found, _ = prepared(tmp_path / "reviews.parquet", tmp_path / "set", encoder="hash", max_bad_rows=0.5)
+    found = prepared(tmp_path / "reviews.parquet", tmp_path / "set", encoder="hash", max_bad_rows=0.5)
     assert found.facts.quarantined_rows == 2
     reasons = pq.read_table(tmp_path / "set" / "quarantine.parquet")["reason"].to_pylist()
     assert reasons == ["null_text", "unknown_label"]
@@ -145,9 +132,9 @@ def test_more_vectors_than_memory_are_refused_before_reviews_are_encoded(
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("unknown", ["drop", "share"])
-def test_vectors_are_laid_out_by_id(reviews: Path, tmp_path: Path, unknown: str) -> None:
+def test_vectors_are_laid_out_by_id(reviews: Path, tmp_path: Path, console: Any, unknown: str) -> None:
     (tmp_path / "vectors.txt").write_text(VECTORS)
-    found, lines = prepared(reviews, tmp_path / "set", embedding=str(tmp_path / "vectors.txt"), unknown=unknown)
+    found = prepared(reviews, tmp_path / "set", console, embedding=str(tmp_path / "vectors.txt"), unknown=unknown)
     assert isinstance(found.vocabulary, Vocabulary)
     assert isinstance(found.vectors, np.memmap)
     assert (found.vectors.dtype, found.vectors.shape) == (np.float32, (found.vocabulary.size, 3))
@@ -165,7 +152,7 @@ def test_vectors_are_laid_out_by_id(reviews: Path, tmp_path: Path, unknown: str)
         7,
     )
     assert json.loads(json.dumps(embedding)) == embedding
-    assert any("3 of 7" in line for line in lines)
+    assert any("3 of 7" in line for line in console.lines)
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,9 @@ from typing import Any
 
 import pytest
 
-from sentray.console import Console
 from sentray.training.progress import Progress, progress_line
 
 REPORT = {"epoch": 2, "epochs": 3, "step": 5, "steps": 10, "loss": 0.5, "accuracy": 0.75, "rows": 100, "seconds": 2.0}
-
-
-class Notes(Console):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.shown: list[str] = []
-
-    def say(self, line: str = "") -> None:
-        self.lines.append(line)
-
-    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
-        self.shown.append(line)
 
 
 def test_a_report_is_one_line_with_the_time_left() -> None:
@@ -29,18 +15,17 @@ def test_a_report_is_one_line_with_the_time_left() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_what_is_told_is_shown_and_what_is_awaited_is_known() -> None:
+def test_what_is_told_is_shown_and_what_is_awaited_is_known(console: Any) -> None:
     import ray
 
-    notes = Notes()
-    progress = Progress.start(notes)
+    progress = Progress.start(console)
     with progress:
         progress.actor.say.remote("training with 2 workers")
         progress.actor.expect.remote("a step of training")
         ray.get(progress.actor.update.remote(REPORT))
-    assert notes.lines == ["training with 2 workers"]
-    assert notes.shown == [progress_line(REPORT)]
-    assert notes.expected == "a step of training"
+    assert console.lines == ["training with 2 workers"]
+    assert console.shown == [(progress_line(REPORT), None)]
+    assert console.expected == "a step of training"
     # A node that is lost must not take with it what the driver needs.
     (info,) = [
         actor for actor in ray._private.state.actors().values() if actor["ActorID"] == progress.actor._actor_id.hex()

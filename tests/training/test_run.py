@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,10 @@ from sentray.console import Console
 from sentray.embeddings.learning import embed
 from sentray.embeddings.reading import read_vectors
 from sentray.errors import SentrayError
+from sentray.folder import Folder
+from sentray.lease import Holder, Lease
 from sentray.training import run
-from sentray.training.run import train, work_folder
-
-
-class Notes(Console):
-    """A console that remembers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str = "") -> None:
-        self.lines.append(line)
-
-    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
-        self.lines.append(line)
+from sentray.training.run import LEASE, train, work_folder
 
 
 def settings(out: Path, **values: Any) -> TrainSettings:
@@ -67,8 +56,8 @@ def train_workers() -> list[int]:
 
 @pytest.mark.usefixtures("ray_session")
 def test_two_workers_follow_one(tmp_path: Path) -> None:
-    one = train(settings(tmp_path / "one"), Notes())
-    two = train(settings(tmp_path / "two", workers=2), Notes())
+    one = train(settings(tmp_path / "one"), Console())
+    two = train(settings(tmp_path / "two", workers=2), Console())
     assert one["rows_seen_per_epoch"] == two["rows_seen_per_epoch"] == one["train_rows"]
     losses = [[epoch["loss"] for epoch in history(tmp_path / name)] for name in ("one", "two")]
     assert abs(losses[0][0] - losses[1][0]) < 1e-4
@@ -78,7 +67,7 @@ def test_two_workers_follow_one(tmp_path: Path) -> None:
     assert trained.settings["workers"] == 2
     assert not Path(work_folder(str(tmp_path / "two"))).exists()
     with pytest.raises(SentrayError, match="already holds a bundle"):
-        train(settings(tmp_path / "two"), Notes())
+        train(settings(tmp_path / "two"), Console())
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -106,7 +95,7 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path) -> None:
         learning_rate=0.01,
         max_bad_rows=0.02,
     )
-    metrics = train(asked, Notes())
+    metrics = train(asked, Console())
     assert metrics["test"]["labels"] == ["bad", "fair", "good"]
     assert metrics["test_accuracy"] == 1.0
     assert (metrics["quarantined_rows"], metrics["test_rows"]) == (2, 20)
@@ -118,29 +107,50 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_lost_worker_costs_no_epoch(tmp_path: Path) -> None:
-    class Killer(Notes):
-        killed = False
+def test_a_lost_worker_costs_no_epoch(tmp_path: Path, console: Any) -> None:
+    killed = []
 
-        def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
-            super().progress(line, share)
-            # Not before the fourth epoch: a checkpoint counts once Ray Train has looked at it.
-            if not self.killed and line.startswith("epoch ") and int(line[6:].partition("/")[0]) > 3:
-                for worker in train_workers()[-1:]:
-                    os.kill(worker, signal.SIGKILL)
-                    self.killed = True
+    def progress(line: str, share: float | None = None, *, moved: bool = True) -> None:
+        # Not before the fourth epoch: a checkpoint counts once Ray Train has looked at it.
+        if not killed and line.startswith("epoch ") and int(line[6:].partition("/")[0]) > 3:
+            for worker in train_workers()[-1:]:
+                os.kill(worker, signal.SIGKILL)
+                killed.append(worker)
 
-    console = Killer()
+    console.progress = progress
     metrics = train(settings(tmp_path / "model", workers=2, epochs=25), console)
-    assert console.killed
+    assert killed
     assert any(line.startswith("going on after epoch") for line in console.lines)
     assert [epoch["epoch"] for epoch in history(tmp_path / "model")] == list(range(1, 26))
     assert metrics["rows_seen_per_epoch"] == metrics["train_rows"]
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_dead_starts_end_in_one_sentence(tmp_path: Path) -> None:
-    console = Notes()
+def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    with Lease(Folder(work_folder(str(out))), LEASE), pytest.raises(SentrayError, match="is being written by another"):
+        train(settings(out), Console())
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_whose_place_was_taken_over_leaves_it(tmp_path: Path, console: Any) -> None:
+    place = Folder(work_folder(str(tmp_path / "model")))
+
+    def progress(line: str, share: float | None = None, *, moved: bool = True) -> None:
+        if line.startswith("epoch "):
+            place.write_json(LEASE, asdict(Holder.me()))
+
+    console.progress = progress
+    with pytest.raises(SentrayError, match=r"model\.work is no longer this run's: another one took over"):
+        train(settings(tmp_path / "model", workers=2, epochs=25), console)
+    assert Path(place.path("dataset")).exists()
+    assert Path(place.path(LEASE)).exists()
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_dead_starts_end_in_one_sentence(tmp_path: Path, console: Any) -> None:
     asked = settings(tmp_path / "model", learning_rate=1000.0, max_restarts=1)
     with pytest.raises(SentrayError, match="did not start to learn with 2 seeds from 1 on"):
         train(asked, console)
@@ -187,7 +197,7 @@ def test_a_place_that_nodes_do_not_share_is_refused_before_anything_is_read(
 
     monkeypatch.setattr("sentray.cluster.require_shared", require_shared)
     with pytest.raises(SentrayError, match="some node cannot see it"):
-        train(settings(tmp_path / "model", corpus="no corpus"), Notes())
+        train(settings(tmp_path / "model", corpus="no corpus"), Console())
     assert asked == [tmp_path]
     assert list(tmp_path.iterdir()) == []
 
@@ -222,7 +232,7 @@ def test_a_refused_corpus_leaves_only_the_rows_set_aside(
     monkeypatch.chdir(tmp_path)
     Path("foreign.txt").write_text("zzqx 1 2 3\n")
     with pytest.raises(SentrayError, match=message):
-        train(settings(tmp_path / "model", **values), Notes())
+        train(settings(tmp_path / "model", **values), Console())
     left = [path.name for path in Path(work_folder(str(tmp_path / "model")), "dataset").iterdir()]
     assert left == ["quarantine.parquet"]
 
@@ -236,13 +246,15 @@ def test_a_refused_corpus_leaves_only_the_rows_set_aside(
         ("embedding-average", {"center": True, "embedding_learning_rate": 0.01, "epochs": 3}),
     ],
 )
-def test_the_tutorials_systems_train_score_and_tell(tmp_path: Path, model: str, values: dict[str, Any]) -> None:
+def test_the_tutorials_systems_train_score_and_tell(
+    tmp_path: Path, console: Any, model: str, values: dict[str, Any]
+) -> None:
     if "encoder" not in values:
         vectors = tmp_path / "vectors.txt"
-        embed(EmbedSettings(corpus="synthetic:700", out=str(vectors), dimensions=12, epochs=1), Notes())
+        embed(EmbedSettings(corpus="synthetic:700", out=str(vectors), dimensions=12, epochs=1), console)
         values = {"embedding": str(vectors)} | values
-    out, notes = tmp_path / "bundle", Notes()
-    metrics = train(settings(out, model=model, learning_rate=0.01, **values), notes)
+    out = tmp_path / "bundle"
+    metrics = train(settings(out, model=model, learning_rate=0.01, **values), console)
     trained = bundle.load(out)
     assert trained.folded
     assert trained.architecture == f"{model}.v1"
@@ -253,7 +265,7 @@ def test_the_tutorials_systems_train_score_and_tell(tmp_path: Path, model: str, 
         assert metrics["buckets"] == 500
         assert 500 < metrics["sharing_words"] <= metrics["vocabulary_distinct"]
         assert start.shape == (501, 8)
-        assert any("hashed into 500 buckets" in line for line in notes.lines)
+        assert any("hashed into 500 buckets" in line for line in console.lines)
     else:
         assert metrics["embedding"]["words_found"] == metrics["vocabulary_size"]
         assert trained.metrics["embedding"]["tokens_found"] == metrics["embedding"]["tokens"]

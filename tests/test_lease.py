@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from sentray import lease
 from sentray.errors import SentrayError
-from sentray.scoring import lease
-from sentray.scoring.lease import Holder
-from sentray.scoring.ledger import Ledger, Record
+from sentray.lease import Holder
+from sentray.scoring.ledger import LEASE, Ledger, Record
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "out" / lease.LEASE
+    return tmp_path / "out" / LEASE
 
 
 def leave(file: Path, **changes: Any) -> Holder:

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder: a small file says who works there, and is renewed as long as it does.
+"""One run at a time in a folder: a small file says who works there, and is renewed as long as it does.
 
 A lease is stale when it was not renewed for half a minute, and at once when its process was on this machine and is
 no more. On a local file system, taking and renewing it happen under a lock of the folder, so that two runs cannot take
@@ -20,9 +20,7 @@ from typing import Any, Self
 
 from sentray.errors import SentrayError
 from sentray.folder import Folder
-from sentray.scoring.plans import OWN
 
-LEASE = f"{OWN}/lease.json"
 _CURE = "delete it when no run works there"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
@@ -115,25 +113,42 @@ def _is_ended(process: int) -> bool:
         return False
 
 
-def holds(folder: Folder, owner: str) -> bool:
-    """Whether a run has the lease of a folder, for a process that cannot reach the run.
+@dataclass(frozen=True)
+class Fence:
+    """By what the processes of a run know whether its lease is still its own, also when they cannot reach the run.
 
-    Raises:
-        SentrayError: When the lease cannot be read.
+    Attributes:
+        folder: What the run writes.
+        name: Of the lease's file in it.
+        owner: Id of the run.
     """
-    values = folder.read_json(LEASE, _CURE)
-    return values is not None and values.get("owner") == owner
+
+    folder: Folder
+    name: str
+    owner: str
+
+    def broken(self) -> str:
+        """Why nothing may be written in the folder any more; empty where it may.
+
+        Raises:
+            SentrayError: When the lease cannot be read.
+        """
+        values = self.folder.read_json(self.name, _CURE)
+        if values is not None and values.get("owner") == self.owner:
+            return ""
+        return f"{self.folder.out} is no longer this run's: another one took over, or it has ended"
 
 
 class Lease:
-    """The right to work in an output folder, held for the length of a `with` block.
+    """The right to work in a folder, held for the length of a `with` block.
 
     Args:
-        folder: The output folder.
+        folder: What a run writes.
+        name: Of the lease's file in it.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name = folder, name
         self._me = Holder.me()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
@@ -164,14 +179,17 @@ class Lease:
         self._end.set()
         self._thread.join()
         # A folder that cannot be written any more must not hide why the run ended.
-        with contextlib.suppress(SentrayError), self._lock():
-            if (holder := self._read()) and holder.owner == self._me.owner:
-                self._folder.delete(LEASE)
+        with contextlib.suppress(SentrayError):
+            # A folder that is gone already is not made again, as the lock would.
+            if self._read() is not None:
+                with self._lock():
+                    if (holder := self._read()) and holder.owner == self._me.owner:
+                        self._folder.delete(self._name)
 
     @property
-    def owner(self) -> str:
-        """The id of this run, by which its workers know whether the lease is still its own; see `holds`."""
-        return self._me.owner
+    def fence(self) -> Fence:
+        """What travels to the run's workers."""
+        return Fence(self._folder, self._name, self._me.owner)
 
     def check(self) -> None:
         """Make sure that this run still holds the lease.
@@ -221,16 +239,16 @@ class Lease:
         )
 
     def _read(self) -> Holder | None:
-        values = self._folder.read_json(LEASE, _CURE)
+        values = self._folder.read_json(self._name, _CURE)
         if values is None:
             return None
         try:
             return Holder.from_json(values)
         except ValueError as error:
-            raise self._folder.damaged(LEASE, error, _CURE) from error
+            raise self._folder.damaged(self._name, error, _CURE) from error
 
     def _write(self) -> None:
-        self._folder.write_json(LEASE, asdict(self._me) | {"heartbeat": time.time()})
+        self._folder.write_json(self._name, asdict(self._me) | {"heartbeat": time.time()})
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -239,8 +257,9 @@ class Lease:
             yield
             return
         try:
-            os.makedirs(self._folder.path(OWN), exist_ok=True)
-            place = os.open(self._folder.path(OWN), os.O_RDONLY)
+            folder = os.path.dirname(self._folder.path(self._name))
+            os.makedirs(folder, exist_ok=True)
+            place = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise SentrayError(
                 f"{self._folder.out} cannot be written ({error.strerror}); check the permissions, or choose "
