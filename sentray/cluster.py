@@ -25,6 +25,8 @@ _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 _LISTENER_SECONDS = 10
+_NO_NODE_HERE = "No node info found"
+"""In what Ray says where it finds no raylet on this machine."""
 _ANSWER_SECONDS = 60.0
 """What a node gets to start a process and look for a file; the run does not wait longer for a busy one."""
 
@@ -128,6 +130,11 @@ def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, 
         # Ray goes on trying to connect after it was refused, and ends with a ConnectionError.
         if any("authentic" in str(each).lower() for each in _behind(error)):
             raise refused(f"the Ray cluster at {address}") from error
+        if _NO_NODE_HERE in told:
+            raise SentrayError(
+                f"this machine is no node of the Ray cluster at {address}: give the command on one of its nodes, or "
+                "from here by `sentray submit` to its job server"
+            ) from error
         raise _unreachable(address, next(iter(told.splitlines()), type(error).__name__)) from error
 
 
@@ -139,7 +146,7 @@ def _probe(address: str) -> None:
     if "://" in address or not host or not port.isdecimal():
         raise SentrayError(
             f"{address!r} is not the address of a Ray head, which is HOST:PORT (port 6379 as a rule): for a "
-            "job server's address use `ray job submit`"
+            "job server's address use `sentray submit`"
         )
     try:
         require_listener(host.strip("[]"), int(port))
@@ -240,17 +247,29 @@ def place(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources
     return Placement(workers, cpus_each, gpus_each, left)
 
 
-def require_shared(folder: Path, option: str = "--out") -> None:
-    """Check that every node of the connected cluster sees a local folder as this process does.
+def require_shared(folder: Path, told: str) -> None:
+    """Check that every node of the connected cluster sees a local folder as this process does; see `require_seen`.
+
+    Args:
+        folder: A folder, made where there is none.
+        told: How the user named it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
+        require_seen(mark.name, told)
+
+
+def require_seen(path: str, told: str) -> None:
+    """Check that every node of the connected cluster sees what lies at a local path.
 
     Nodes that the autoscaler adds later are not there to be asked.
 
     Args:
-        folder: A folder, made where there is none.
-        option: How the user named it.
+        path: Of a file or a folder.
+        told: What it belongs to, in the user's words.
 
     Raises:
-        SentrayError: Some node does not.
+        SentrayError: Some node does not, or cannot run sentray.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -260,21 +279,16 @@ def require_shared(folder: Path, option: str = "--out") -> None:
     others.pop(here, None)
     if not others:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     look = ray.remote(num_cpus=0, max_retries=0)(_sees)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
-        seen = {
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                mark.name
-            ): address
-            for node, address in others.items()
-        }
-        answered, _ = ray.wait(list(seen), num_returns=len(seen), timeout=_ANSWER_SECONDS)
-        blind = sorted({seen[answer] for answer in answered if not _answer(ray, answer)})
+    there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in others}
+    asked = {look.options(scheduling_strategy=strategy).remote(path): others[node] for node, strategy in there.items()}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
+    blind = [asked[answer] for answer in answered if not _answer(ray, answer, asked[answer])]
     if blind:
+        some = sorted(set(blind))
         raise SentrayError(
-            f"{option} {folder} is a folder of this machine, and {count(len(blind), 'node')} of the cluster "
-            f"({', '.join(blind[:3])}{', …' if len(blind) > 3 else ''}) cannot see it: choose a place that all nodes "
+            f"{told} is of this machine, and {count(len(blind), 'node')} of the cluster "
+            f"({', '.join(some[:3])}{', …' if len(some) > 3 else ''}) cannot see it: choose a place that all nodes "
             "share, such as s3://BUCKET/… or a mounted folder"
         )
 
@@ -283,10 +297,17 @@ def _sees(path: str) -> bool:
     return os.path.exists(path)
 
 
-def _answer(ray: Any, answer: Any) -> bool:
+def _answer(ray: Any, answer: Any, node: str) -> bool:
     """What a node answered; one that died with the question is no longer to be asked."""
     try:
         return bool(ray.get(answer))
+    except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
+        reason = getattr(error, "cause", None) or error
+        told = f"{type(reason).__name__}: {next(iter(str(reason).splitlines()), '')}"
+        raise SentrayError(
+            f"the node {node} cannot run sentray ({told}): install it there, or have that done by `sentray submit "
+            "--install`"
+        ) from error
     except ray.exceptions.RayError:
         return True
 

@@ -34,6 +34,7 @@ class Console:
     Attributes:
         moved_at: When the work was last seen to go on, by `time.monotonic()`.
         expected: What the run waits for, or nothing.
+        failure: What broke in another thread than the one that works, for which the watchdog ends the run.
         run: An id of this start: when it began and six hexadecimal digits.
     """
 
@@ -46,6 +47,7 @@ class Console:
         self._progress_seconds = progress_seconds
         self._last_progress = self.moved_at = time.monotonic()
         self.expected = ""
+        self.failure: Exception | None = None
 
     def expect(self, what: str) -> None:
         """Note what the run waits for from now on, to be told when nothing moves: `2 workers wanted, 1 started`."""

@@ -176,8 +176,7 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end.set()
-        self._thread.join()
+        self._stop()
         # A folder that cannot be written any more must not hide why the run ended.
         with contextlib.suppress(SentrayError):
             # A folder that is gone already is not made again, as the lock would.
@@ -185,6 +184,19 @@ class Lease:
                 with self._lock():
                     if (holder := self._read()) and holder.owner == self._me.owner:
                         self._folder.delete(self._name)
+
+    def discard(self) -> None:
+        """Remove the folder with all it holds while nothing renews the lease in it.
+
+        Raises:
+            SentrayError: When it cannot be removed.
+        """
+        self._stop()
+        self._folder.delete("")
+
+    def _stop(self) -> None:
+        self._end.set()
+        self._thread.join()
 
     @property
     def fence(self) -> Fence:

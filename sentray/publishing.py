@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sentray.bundle import MANIFEST, Bundle, load, pack
+from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
 from sentray.folder import Folder
 
@@ -30,7 +31,13 @@ def publish(bundle: Bundle, out: str, records: Mapping[str, bytes] | None = None
     check_free(out)
     place, files = Folder(out), {**(records or {}), **pack(bundle)}
     if place.local:
-        _rename(files, Path(place.path("")))
+        try:
+            _rename(files, Path(place.path("")))
+        except OSError as error:
+            raise SentrayError(
+                f"{out} cannot be written ({first_line(error)}); make room or check the permissions, then run the same "
+                "command again to go on"
+            ) from error
     else:
         _upload(files, place)
     return load(out)
@@ -56,13 +63,18 @@ def check_free(out: str) -> None:
 def _rename(files: Mapping[str, bytes], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
+        new, old = Folder(f"{scratch}/new"), Path(scratch) / "old"
         for name, content in files.items():
-            (new / name).write_bytes(content)
-        if out.exists():
-            os.rename(out, Path(scratch) / "old")
-        os.rename(new, out)
+            new.write(name, content)
+        try:
+            if out.exists():
+                os.rename(out, old)
+            os.rename(new.path(""), out)
+        except BaseException:
+            # What is left in here when it ends is removed.
+            if old.exists() and not out.exists():
+                os.rename(old, out)
+            raise
 
 
 def _upload(files: Mapping[str, bytes], place: Folder) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import difflib
+import glob
 import hashlib
 import os
 import shlex
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,9 @@ _END_SECONDS = 1.0
 """How often to ask for the job's status once its log has ended."""
 _NAMED = 3
 """How many of the largest files a refusal names."""
+READ = ("bundle", "corpus", "directory", "embedding", "glove", "input", "stop_words")
+WRITTEN = ("json_file", "out")
+"""Settings that may be paths."""
 
 
 class SubmitSettings(Settings):
@@ -73,7 +77,7 @@ def submit(settings: SubmitSettings, verbs: Mapping[str, type[Settings]], consol
         )
     files = uploaded(folder)
     _require_small(files, settings.upload_limit * 1_000_000)
-    _require_reachable(job, files)
+    _require_reachable(job, words, files)
     environment = {"working_dir": str(folder), **(_installing() if settings.install else {})}
     client, address = _connect(settings.address)
     name = f"sentray-{verb}-{console.run}"
@@ -87,7 +91,8 @@ def submit(settings: SubmitSettings, verbs: Mapping[str, type[Settings]], consol
     try:
         asyncio.run(_follow(client, name, console))
         _require_success(client, name)
-    except (KeyboardInterrupt, SystemExit):
+    # Also where the reader of what is printed here leaves.
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
         there = f"{name} --address {address}"
         console.note(f"the job goes on: `ray job logs --follow {there}` shows it, `ray job stop {there}` ends it")
         raise
@@ -136,30 +141,50 @@ def _require_small(files: Mapping[str, int], limit: int) -> None:
         )
 
 
-def _require_reachable(job: Settings, files: Iterable[str]) -> None:
+def _require_reachable(job: Settings, words: Sequence[str], files: Iterable[str]) -> None:
     """Refuse places that mean something else where the job runs: in a copy of this folder that does not last."""
     address = getattr(job, "address", None)
     if address and "://" in address:
         raise options.UsageError(
             f"--address {address} stands before the verb where it is the job server's; the job finds its own cluster"
         )
-    sent = set(files)
-    for name in type(job).model_fields:
-        value = getattr(job, name)
-        if not isinstance(value, str) or "://" in value or os.path.isabs(value):
-            continue
-        option = options.option_name(type(job), name)
-        if name in ("out", "json_file"):
+    for option, place in _given(job, WRITTEN).items():
+        if _is_relative(place):
             raise SentrayError(
-                f"{option} {value} lies in the folder that the job runs in, a copy that does not last: give a URI, or "
+                f"{option} {place} lies in the folder that the job runs in, a copy that does not last: give a URI, or "
                 "the absolute path of a folder that the nodes share"
             )
-        here = os.path.normpath(value)
-        if os.path.exists(here) and not any(path == here or path.startswith(f"{here}/") for path in sent):
+    for option, place in (_given(job, READ) | _config(words)).items():
+        if _is_relative(place) and not _travels(place, files):
             raise SentrayError(
-                f"{option} {value} is a path of this machine that does not travel with the job: give a URI, or the "
+                f"{option} {place} is a path of this machine that does not travel with the job: give a URI, or the "
                 "absolute path of a place that the nodes share"
             )
+
+
+def _given(job: Settings, names: Sequence[str]) -> dict[str, str]:
+    """What a job's settings of these names are, where it has them and they were given, by their option."""
+    given = {name: getattr(job, name, None) for name in names}
+    return {options.option_name(type(job), name): value for name, value in given.items() if value}
+
+
+def _is_relative(place: str) -> bool:
+    return "://" not in place and not os.path.isabs(place)
+
+
+def _config(words: Sequence[str]) -> dict[str, str]:
+    """The config file that a job's words name, by its option; it is read again where the job runs."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--config" or word.startswith("--config="):
+            return {"--config": word.partition("=")[2] or following}
+    return {}
+
+
+def _travels(place: str, files: Iterable[str]) -> bool:
+    """Whether a relative path, a glob or a member of an archive goes along, as far as it is of this folder."""
+    here = glob.glob(place, recursive=True) or glob.glob(place.partition("#")[0])
+    sent = {parent for file in files for parent in (file, *map(str, PurePosixPath(file).parents))}
+    return sent.issuperset(map(os.path.normpath, here))
 
 
 def _installing() -> dict[str, Any]:

@@ -34,6 +34,7 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
 
     Raises:
         StalledError: Nothing moved for so long.
+        Exception: What broke in another thread; see `Console.failure`.
     """
     dog = _Watchdog(console, timeout)
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -46,7 +47,7 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
         # Ray Train answers the signal by ending the process.
         if dog.verdict is None:
             raise
-        raise StalledError(dog.verdict) from None
+        raise dog.verdict from None
     finally:
         dog.stop()
         if ignored:
@@ -55,7 +56,7 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
 
 class _Watchdog:
     def __init__(self, console: Console, timeout: float) -> None:
-        self.verdict: str | None = None
+        self.verdict: Exception | None = None
         self._console, self._timeout = console, timeout
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
@@ -71,26 +72,37 @@ class _Watchdog:
             raise KeyboardInterrupt
 
     def _watch(self) -> None:
+        try:
+            verdict = self._wait()
+        except OSError as error:
+            # The notice found nobody to read it.
+            verdict = error
+        if verdict:
+            self._end(verdict)
+
+    def _wait(self) -> Exception | None:
+        """Watch until the work is done; what ends it before."""
         notice = NOTICE_SECONDS
         while not self._done.wait(_LOOK_SECONDS):
+            if self._console.failure:
+                return self._console.failure
             waited = time.monotonic() - self._console.moved_at
             if waited < NOTICE_SECONDS:
                 notice = NOTICE_SECONDS
             if self._timeout and waited >= self._timeout:
-                self._end(_stall(waited, self._console))
-                return
+                cure = "free what it needs or give it less to do, and run the same command again, or allow more by"
+                return StalledError(f"{_stall(waited, self._console)}; {cure} --stall-timeout")
             if waited >= notice:
                 self._console.note(_stall(waited, self._console), moved=False)
                 notice *= 2
+        return None
 
-    def _end(self, stall: str) -> None:
-        self.verdict = (
-            f"{stall}; free what it needs or give it less to do, and run the same command again, or allow more by "
-            "--stall-timeout"
-        )
+    def _end(self, verdict: Exception) -> None:
+        self.verdict = verdict
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not self._done.wait(_GRACE_SECONDS):
-            self._console.error(self.verdict)
+            with contextlib.suppress(OSError):
+                self._console.error(str(verdict))
             os._exit(1)
 
 

@@ -107,6 +107,14 @@ class Raylets:
         """The command that does something on this cluster, to be run with the environment `client`."""
         return [sys.executable, "-m", "sentray", *map(str, words), "--address", self.address]
 
+    def alone(self, folder: Path, *words: object) -> "subprocess.CompletedProcess[str]":
+        """Run sentray where a folder is a disk of its own, which the nodes do not see; in it lies a file in.csv."""
+        if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+            pytest.skip("this user may not mount anything")
+        script = 'mount -t tmpfs tmpfs "$0" && printf "id,text,label\n1,good,1\n2,bad,0\n" > "$0/in.csv" && exec "$@"'
+        command = ["unshare", "-m", "sh", "-c", script, str(folder), *self.sentray(*words)]
+        return subprocess.run(command, env=self.client, capture_output=True, text=True, timeout=120)
+
     def kill(self) -> None:
         """Lose the machine that came last: the raylet, and with it all that it runs."""
         os.kill(self.processes.pop(), signal.SIGKILL)

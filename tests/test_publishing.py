@@ -1,6 +1,9 @@
 """A finished bundle appears at its place whole or not at all, and takes the place of no other thing."""
 
+import contextlib
+import errno
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +126,42 @@ def _publish_until(moment: int, newer: Bundle, out: Path, monkeypatch: pytest.Mo
 
 def _accuracy(out: Path) -> float | None:
     return bundle.load(str(out)).metrics["test_accuracy"] if (out / bundle.MANIFEST).exists() else None
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_stop_between_two_renames_leaves_the_old_or_the_new(
+    finished: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    out, rename, done = tmp_path / "out", os.rename, []
+    publishing.publish(finished, str(out))
+    newer = made(tmp_path / "newer", 0.9)
+
+    def interrupted(*names: str) -> None:
+        done.append(names)
+        if len(done) * 2 - 1 == moment:
+            raise KeyboardInterrupt
+        rename(*names)
+        if len(done) * 2 == moment:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        publishing.publish(newer, str(out))
+    assert _accuracy(out) == (0.5 if moment in (1, 2, 3) else 0.9)
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "newer", "out"}
+
+
+def test_a_full_disk_is_one_sentence(finished: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    publishing.publish(finished, str(tmp_path / "out"))
+    for name in ("rename", "fsync"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, full)
+            with pytest.raises(SentrayError, match=r"cannot be written \(.*No space left on device.*; make room"):
+                publishing.publish(made(tmp_path / name, 0.9), str(tmp_path / "out"))
+    assert _accuracy(tmp_path / "out") == 0.5
 
 
 def test_a_place_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -80,16 +81,51 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
         (("check", "synthetic:50"), 1, "has no jobs/check.py: run this in a checkout of sentray"),
         (("train", "c", "--out", "model"), 1, "--out model lies in the folder that the job runs in, a copy"),
         (("score", "/b", "in.parquet", "--out", "/o"), 1, "INPUT in.parquet is a path of this machine that does not"),
+        (("score", "/b", "*.parquet", "--out", "/o"), 1, "INPUT *.parquet is a path of this machine that does not"),
+        (
+            (*TRAIN, "--embedding", "glove.parquet#x.txt"),
+            1,
+            "--embedding glove.parquet#x.txt is a path of this machine",
+        ),
+        (
+            ("train", "--config", "runs/t.json", "--epochs", "3"),
+            1,
+            "--config runs/t.json is a path of this machine that",
+        ),
         ((*TRAIN, "--address", "http://head:8265"), 2, "--address http://head:8265 stands before the verb"),
     ],
 )
 def test_what_cannot_work_is_not_sent(
     words: tuple[str, ...], status: int, sentence: str, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (checkout / "in.parquet").write_bytes(b"")
+    for name in ("in.parquet", "glove.parquet"):
+        (checkout / name).write_bytes(b"")
+    (checkout / "runs").mkdir()
+    (checkout / "runs" / "t.json").write_text('{"corpus": "synthetic:50", "out": "/o"}')
+    (checkout / ".gitignore").write_text("runs/\n")
     found = _refused(capsys, *words)
     assert found[0] == status
     assert sentence in found[1]
+
+
+def test_what_is_called_as_a_folder_is_no_path(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkout / "reviews").mkdir()
+    words = ("--address", "http://127.0.0.1:1", *TRAIN, "--cleaning", "reviews", "--text-column", "reviews")
+    assert "no job server answers" in _refused(capsys, *words)[1]
+
+
+def test_every_setting_that_may_be_a_path_is_known() -> None:
+    from sentray import cli
+
+    texts = {
+        name
+        for model in cli.JOBS.values()
+        for name, field in model.model_fields.items()
+        if re.search(r"\bstr\b", str(field.annotation)) and "Literal" not in str(field.annotation)
+    }
+    columns = {"text_column", "label_column", "id_column", "split_column", "partition_by"}
+    others = columns | {"address", "model", "text", "word", "keep", "only"}
+    assert texts - others == {*submit.READ, *submit.WRITTEN}
 
 
 def test_a_large_folder_is_refused_before_the_job_server_is_asked(

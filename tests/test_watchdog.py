@@ -58,6 +58,25 @@ def test_a_line_shown_again_is_no_movement() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_breaks_in_another_thread_ends_the_run() -> None:
+    console = Console()
+    console.failure = BrokenPipeError("nobody reads")
+    with pytest.raises(BrokenPipeError, match="nobody reads"), watch(console, 0):
+        time.sleep(60)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_notice_that_cannot_be_written_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    console = Console()
+    monkeypatch.setattr(console, "note", full)
+    with pytest.raises(OSError, match="no room"), watch(console, 30):
+        time.sleep(60)
+
+
+@pytest.mark.usefixtures("quick")
 def test_zero_means_never() -> None:
     with watch(Console(), 0):
         time.sleep(1)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sentray import cluster
 from sentray.config import CorpusSettings
 from sentray.console import count
 from sentray.corpus.readers import WITH_COLUMNS, read_ids, read_shard
@@ -161,6 +162,8 @@ def _shards(corpus: Corpus) -> "Dataset":
     import ray.data
 
     quiet_ray_data()
+    if file := corpus.source.local_file:
+        cluster.require_seen(file, f"the corpus {corpus.source.uri}")
     tasks = [{"packed": pickle.dumps((shard, corpus.duplicates.get(shard.index, {})))} for shard in corpus.shards]
     dataset = ray.data.from_items(tasks, override_num_blocks=min(len(tasks), _MOST_BLOCKS))
     dataset.context.execution_options.preserve_order = True

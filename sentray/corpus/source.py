@@ -83,6 +83,11 @@ class Source:
         """Size of all files together, as stored."""
         return sum(file.size for file in self.files)
 
+    @property
+    def local_file(self) -> str | None:
+        """Path of one of the files where they lie on this machine, by which other machines can be asked for them."""
+        return self.files[0].path if self.files and isinstance(self.filesystem, fs.LocalFileSystem) else None
+
     def lean(self) -> "Source":
         """The same without the list of files: all a worker needs to read a shard."""
         return replace(self, files=())

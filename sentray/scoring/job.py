@@ -82,7 +82,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         speed: Summary = dict.fromkeys(_SPEED)
         if accounts.missing:
             job = Job(source.lean(), settings, schema, ledger, engine, model.digest, lease.fence)
-            speed |= _Run(job, plan, accounts, lease, console, heals).work(bundle.pack(model))
+            speed |= _Run(job, plan, accounts, lease, console, heals).work(bundle.pack(model), source)
             _require_unchanged(ledger, settings)
         accounts.require_good_rows()
         speed["gather_seconds"] = _gather(ledger, lease, console)
@@ -116,11 +116,12 @@ class _Run:
         self._progress = Progress(console, plan, accounts)
         self._telemetry = ScoringTelemetry(console.verb, console.run)
 
-    def work(self, files: dict[str, bytes]) -> Summary:
+    def work(self, files: dict[str, bytes], source: Source) -> Summary:
         """Score; gives how fast it went.
 
         Args:
             files: The packed bundle.
+            source: What is scored, with its files.
         """
         settings, ledger, began = self._job.settings, self._job.ledger, time.monotonic()
         gpus = int(settings.gpu)
@@ -128,7 +129,9 @@ class _Run:
         with cluster.connect(settings.address, verbose=settings.verbose):
             connected = time.monotonic()
             if ledger.local:
-                cluster.require_shared(Path(ledger.path("")))
+                cluster.require_shared(Path(ledger.path("")), f"--out {ledger.out}")
+            if file := source.local_file:
+                cluster.require_seen(file, f"the input {source.uri}")
             workers = pool.place(settings.workers, self._accounts.missing, gpus=gpus)
             memory = _memory_mb(self._job.engine, files)
             self._console.say(

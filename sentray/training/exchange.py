@@ -18,7 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 TIMEOUT_SECONDS = 600.0
-"""How long to wait for another worker. One that dies closes its connection, which is noticed at once."""
+"""How long the workers wait until all have met.
+
+Later they wait without an end, as the first may store a checkpoint for long: one that dies closes its connection, which
+is noticed at once, and a lost machine is missed by the system below and by Ray.
+"""
+_GREETING_SECONDS = 5.0
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 8}
+"""Seconds of silence before a connection is tried, seconds between tries, and how many may go unanswered."""
 
 Floats = NDArray[np.float32]
 Words = NDArray[np.int32]
@@ -159,16 +166,18 @@ class Exchange:
             self._add(peer, connection)
         while len(self._sockets) < self.world - 1:
             connection, _ = listener.accept()
-            connection.settimeout(TIMEOUT_SECONDS)
-            greeting = bytearray(TOKEN_BYTES + _HEADER.size)
-            _receive(connection, memoryview(greeting))
-            if secrets.compare_digest(bytes(greeting[:TOKEN_BYTES]), peers.token):
+            greeting = _greeting(connection)
+            if secrets.compare_digest(greeting[:TOKEN_BYTES], peers.token):
                 self._add(_HEADER.unpack(greeting[TOKEN_BYTES:])[0], connection)
             else:
                 connection.close()
         self._sockets = dict(sorted(self._sockets.items()))
 
     def _add(self, peer: int, connection: socket.socket) -> None:
+        connection.settimeout(None)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
@@ -207,6 +216,17 @@ class Exchange:
         message = bytearray(self._receive_count(peer))
         _receive(self._sockets[peer], memoryview(message))
         return bytes(message)
+
+
+def _greeting(connection: socket.socket) -> bytes:
+    """What a caller says at first; zeros for one that leaves or says nothing, who may be anybody."""
+    greeting = bytearray(TOKEN_BYTES + _HEADER.size)
+    connection.settimeout(_GREETING_SECONDS)
+    try:
+        _receive(connection, memoryview(greeting))
+    except OSError:
+        return bytes(len(greeting))
+    return bytes(greeting)
 
 
 def _send_all(connection: socket.socket, messages: Sequence[Message]) -> None:

@@ -22,9 +22,14 @@ class Failures(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Ray Train's hook."""
-        # The others fail as well, since they miss the lost one.
-        causes = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
-        lost = sum(isinstance(cause, ray.exceptions.RayActorError) for cause in causes)
-        failed = f"a training worker failed: {type(causes[0]).__name__}: {first_line(causes[0])}"
-        self._board.say.remote(f"{count(lost, 'training worker')} lost" if lost else failed)
+        self._board.say.remote(told(worker_exceptions))
         self._board.expect.remote(self._awaited)
+
+
+def told(worker_exceptions: dict[int, Exception]) -> str:
+    """What befell the workers, from what Ray Train knows of each by its rank."""
+    # The others fail as well, since they miss the lost one.
+    causes = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
+    lost = sum(isinstance(cause, ray.exceptions.RayActorError) for cause in causes)
+    failed = f"a training worker failed: {type(causes[0]).__name__}: {first_line(causes[0])}"
+    return f"{count(lost, 'training worker')} lost" if lost else failed

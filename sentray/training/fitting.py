@@ -27,6 +27,10 @@ _START_SECONDS = "10"
 """How long Ray Train waits for a range of workers to get their places: after a loss it counts the lost ones too."""
 
 
+class NothingToKeepError(SentrayError):
+    """The same command would end so again: what was kept to go on with is of no use."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What the workers leave: the state they ended in, and the packed bundle without its metrics."""
@@ -49,30 +53,37 @@ def fit(settings: TrainSettings, prepared: str, work: str, console: Console, fen
         SentrayError: No seed made the network learn, or TensorFlow does not see a worker's GPU.
     """
     import ray
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    from sentray.training.failures import told
 
     workers = settings.workers
     wanted = count(workers.most, "worker") if workers.fixed else f"{workers.least} to {workers.most} workers"
-    awaited = f"{wanted} wanted, none started"
+    awaited = f"{wanted} wanted, not all started"
     console.expect(awaited)
     progress = Progress.start(console)
-    trainer = _trainer(settings, _job(settings, prepared, progress.actor, fence), work, awaited)
+    trainer = _trainer(Job(settings, prepared, progress.actor, fence), work, awaited)
     _withdraw_reservation(Folder(work))
     Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
     # Ray Train's answer to Ctrl-C would outlive the training that it ends.
-    with progress, cluster.keep_answer(signal.SIGINT):
-        result = trainer.fit()
+    try:
+        with progress, cluster.keep_answer(signal.SIGINT):
+            result = trainer.fit()
+    except WorkerGroupError as error:
+        raise cluster.user_error(error) or SentrayError(
+            f"training workers were lost or failed more than --max-failures {settings.max_failures} times (at last "
+            f"{told(error.worker_failures)}); the same command goes on from the last epoch"
+        ) from error
     console.expect("")
     ray.kill(progress.actor)
     if isinstance(result.return_value, Refusal):
-        if result.return_value.lasting:
-            # Others may use the place.
-            Folder(work).delete("")
-        raise SentrayError(result.return_value.sentence)
+        ended = NothingToKeepError if result.return_value.lasting else SentrayError
+        raise ended(result.return_value.sentence)
     with result.checkpoint.as_directory() as folder:
         return Fitted(read_state(result.checkpoint), bundle.pack(bundle.load(Path(folder) / BUNDLE_FOLDER)))
 
 
-def _trainer(settings: TrainSettings, job: Job, work: str, awaited: str) -> Any:
+def _trainer(job: Job, work: str, awaited: str) -> Any:
     """Ray Train's trainer for what `fit` is given."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -82,6 +93,7 @@ def _trainer(settings: TrainSettings, job: Job, work: str, awaited: str) -> Any:
 
     # A worker's report waits until Ray Train's controller looks next, by default every 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    settings = job.settings
     workers = settings.workers
     if not workers.fixed:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_SECONDS)
@@ -104,27 +116,6 @@ def _trainer(settings: TrainSettings, job: Job, work: str, awaited: str) -> Any:
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[Failures(job.progress, awaited)],
         ),
-    )
-
-
-def _job(settings: TrainSettings, prepared: str, board: Any, fence: Fence | None) -> Job:
-    return Job(
-        dataset=prepared,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        balanced=settings.class_weight == "balanced",
-        seed=settings.seed,
-        max_restarts=settings.max_restarts,
-        threads=max(int(settings.cpus_per_worker), 1),
-        freeze=settings.freeze,
-        embedding_learning_rate=settings.embedding_learning_rate,
-        precision=settings.precision,
-        jit=settings.jit,
-        gpu=settings.gpu,
-        settings=settings.model_dump(mode="json"),
-        progress=board,
-        fence=fence,
     )
 
 

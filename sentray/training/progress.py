@@ -63,8 +63,17 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        if self._console.failure:
+            raise self._console.failure
 
     def _follow(self) -> None:
+        try:
+            self._show()
+        except Exception as error:
+            # Nobody would see the run go on, not even the watchdog.
+            self._console.failure = error
+
+    def _show(self) -> None:
         import ray
 
         while True:

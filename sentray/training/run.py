@@ -16,7 +16,7 @@ from sentray.folder import Folder
 from sentray.lease import Lease
 from sentray.quarantine import QUARANTINE_FILE
 from sentray.training import dataset
-from sentray.training.fitting import Fitted, fit
+from sentray.training.fitting import Fitted, NothingToKeepError, fit
 from sentray.training.prepare import prepare
 from sentray.training.worker import State
 from sentray.writing import SETTINGS_FILE, behind, settings_text
@@ -26,9 +26,9 @@ DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
 
 RESUMABLE = {
     *("address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "nccl", "max_failures", "max_restarts"),
-    *("jit", "stall_timeout", "log_format", "verbose"),
+    *("jit", "stall_timeout", "log_format", "verbose", "shard_size", "out"),
 }
-"""Settings that a resumed run may change: they do not change what is learnt."""
+"""Settings that a resumed run may change: they do not change what is learnt. A place may have several names."""
 
 
 def work_folder(out: str) -> str:
@@ -58,29 +58,57 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     architecture = models.architecture(settings.model)
     work = work_folder(settings.out)
     place, prepared = Folder(work), behind(work, f"/{DATASET}")
-    _require_new(settings.out)
+    if (metrics := _finished(settings, console)) is not None:
+        place.delete("")
+        return metrics
     with cluster.connect(settings.address, verbose=settings.verbose):
         placement = cluster.place(settings.workers.least, settings.cpus_per_worker, int(settings.gpu))
         if place.local:
-            cluster.require_shared(Path(place.path("")).parent)
+            cluster.require_shared(Path(place.path("")).parent, f"--out {settings.out}")
         with Lease(place, LEASE) as lease:
-            _require_new(settings.out)
-            console.say(_plan(settings, placement))
-            if dataset.exists(prepared):
-                _require_same(place, settings)
-                console.say("the corpus is prepared already: going on with it")
-            else:
-                _prepare(settings, architecture, place, prepared, console)
-            fitted = fit(settings, prepared, work, console, lease.fence)
-            metrics = _finish(settings, prepared, fitted, lease, console)
-    place.delete("")
+            try:
+                metrics = _finished(settings, console)
+                if metrics is None:
+                    console.say(_plan(settings, placement))
+                    metrics = _train(settings, architecture, place, prepared, lease, console)
+            except NothingToKeepError:
+                lease.discard()
+                raise
+            lease.discard()
     return metrics
 
 
-def _require_new(out: str) -> None:
-    if Folder(out).read(bundle.MANIFEST) is not None:
-        raise SentrayError(f"{out} already holds a bundle; choose another --out, or remove it to train anew")
-    publishing.check_free(out)
+def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | None:
+    """The metrics of the bundle that this very command left, None where it has still to be made.
+
+    Raises:
+        SentrayError: Something else lies at its place.
+    """
+    publishing.check_free(settings.out)
+    if Folder(settings.out).read(bundle.MANIFEST) is None:
+        return None
+    found = bundle.load(settings.out)
+    if {name: value for name, value in found.settings.items() if name not in RESUMABLE} != _claim(settings):
+        raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
+    console.say(f"{settings.out} is finished: it holds the bundle of this command already; nothing to do")
+    return dict(found.metrics)
+
+
+def _train(
+    settings: TrainSettings,
+    architecture: models.Architecture,
+    place: Folder,
+    prepared: str,
+    lease: Lease,
+    console: Console,
+) -> dict[str, Any]:
+    if dataset.exists(prepared):
+        _require_same(place, settings)
+        console.say("the corpus is prepared already: going on with it")
+    else:
+        _prepare(settings, architecture, place, prepared, console)
+    fitted = fit(settings, prepared, place.out, console, lease.fence)
+    return _finish(settings, prepared, fitted, lease, console)
 
 
 def _finish(settings: TrainSettings, prepared: str, fitted: Fitted, lease: Lease, console: Console) -> dict[str, Any]:
@@ -110,14 +138,14 @@ def _plan(settings: TrainSettings, placement: cluster.Placement) -> str:
     reading = placement.cpus_left + placement.workers * placement.cpus_each
     workers, batch = settings.workers, settings.batch_size
     if workers.fixed:
-        train = f"{placement.describe()}; batches of {batch}, {-(-batch // workers.most)} a worker"
+        then = f"{placement.describe()}; batches of {batch}, {-(-batch // workers.most)} a worker"
     else:
         each = count(placement.cpus_each, "CPU") + (", 1 GPU" if settings.gpu else "")
-        train = (
+        then = (
             f"{workers.least} to {workers.most} workers, {each} each, as many as there is room for; batches of {batch} "
             "whatever their number, so that the losses compare"
         )
-    return f"plan: read with {count(reading, 'CPU')}, then train with {train}"
+    return f"plan: read with {count(reading, 'CPU')}, then train with {then}"
 
 
 def _claim(settings: TrainSettings) -> dict[str, Any]:
@@ -134,13 +162,14 @@ def _prepare(
     with _staging(place) as folder:
         try:
             prepare(settings, architecture, folder, console)
-        except SentrayError:
+        except SentrayError as error:
             # The rows set aside stay to be looked at; the ids may be gigabytes.
             aside = folder / QUARANTINE_FILE
             rows = aside.read_bytes() if aside.exists() else None
-            place.delete("" if rows is None else DATASET)
-            if rows is not None:
-                place.write(f"{DATASET}/{QUARANTINE_FILE}", rows)
+            if rows is None:
+                raise NothingToKeepError(str(error)) from error
+            place.delete(DATASET)
+            place.write(f"{DATASET}/{QUARANTINE_FILE}", rows)
             raise
         if not place.local:
             console.progress(f"storing the training set in {prepared}")

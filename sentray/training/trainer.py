@@ -5,12 +5,13 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sentray import models
+from sentray.config import TrainSettings
 from sentray.lease import Fence
 from sentray.training import batches
 from sentray.training.dataset import TrainingSet
@@ -25,40 +26,21 @@ class Job:
     """What every worker is told.
 
     Attributes:
+        settings: Of the run.
         dataset: Folder of the training set.
-        epochs: Passes over it.
-        batch_size: Rows of a global batch.
-        learning_rate: Adam's step size.
-        balanced: Whether every class, not every review, has the same weight in the loss.
-        seed: Fixes first weights and order.
-        max_restarts: New seeds to try after dead starts.
-        threads: CPU threads of a worker.
-        freeze: Whether the word vectors stay as they are.
-        embedding_learning_rate: Adam's step size for them; None: as for all else.
-        precision: Numbers that matrices are multiplied in, `float32` or `bf16`.
-        jit: Whether XLA compiles the step.
-        gpu: Whether each worker has a GPU.
-        settings: Resolved settings of the run, for the bundle.
         progress: Handle of the `Progress` actor, or None.
         fence: Whether the work folder is still the run's; None where nobody else may want it.
     """
 
+    settings: TrainSettings
     dataset: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    balanced: bool
-    seed: int
-    max_restarts: int
-    threads: int
-    freeze: bool = False
-    embedding_learning_rate: float | None = None
-    precision: str = "float32"
-    jit: bool = False
-    gpu: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
     progress: Any = None
     fence: Fence | None = None
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a worker."""
+        return max(int(self.settings.cpus_per_worker), 1)
 
 
 class Trainer:
@@ -77,25 +59,25 @@ class Trainer:
         from sentray.training.network import TrainingNetwork
 
         keras.utils.set_random_seed(seed)
-        facts = dataset.facts
+        settings, facts = job.settings, dataset.facts
         self._rows = dataset.vocabulary.size
         vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
         model = models.architecture(facts.architecture).build(
-            self._rows, facts.max_length, len(facts.labels), vectors, job.freeze
+            self._rows, facts.max_length, len(facts.labels), vectors, settings.freeze
         )
         self.network = TrainingNetwork(
             model,
-            job.learning_rate,
-            job.embedding_learning_rate,
-            precision=job.precision,
-            jit=job.jit,
-            device="/GPU:0" if job.gpu else None,
+            settings.learning_rate,
+            settings.embedding_learning_rate,
+            precision=settings.precision,
+            jit=settings.jit,
+            device="/GPU:0" if settings.gpu else None,
         )
-        self._job, self._dataset, self._exchange, self._seed = job, dataset, exchange, seed
+        self._batch_size, self._dataset, self._exchange, self._seed = settings.batch_size, dataset, exchange, seed
         self._lengths = np.minimum(dataset.lengths, facts.max_length)
         counts = np.array(facts.label_rows, np.float64)
         even = len(dataset) / (len(counts) * np.maximum(counts, 1))
-        self._class_weights = (even if job.balanced else np.ones_like(counts)).astype(np.float32)
+        self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
         self._clock = Clock()
 
     def epoch(self, number: int) -> Iterator[dict[str, Any]]:
@@ -109,8 +91,8 @@ class Trainer:
         """
         started_at, started, self._clock = time.time(), time.perf_counter(), Clock()
         first_step = 0.0
-        job, exchange = self._job, self._exchange
-        steps = batches.epoch_batches(len(self._dataset), job.batch_size, self._seed, number)
+        exchange, batch_size = self._exchange, self._batch_size
+        steps = batches.epoch_batches(len(self._dataset), batch_size, self._seed, number)
         sums = np.zeros(3)
         alive = False
         for step, batch in enumerate(steps):
@@ -126,7 +108,7 @@ class Trainer:
                 "steps": len(steps),
                 "loss": sums[0] / seen,
                 "accuracy": sums[1] / seen,
-                "rows": (step + 1) * job.batch_size,
+                "rows": (step + 1) * batch_size,
                 "seconds": time.perf_counter() - started,
             }
         loss, correct, rows = np.sum([np.frombuffer(part) for part in exchange.gather(sums.tobytes())], axis=0)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sentray import bundle, models
+from sentray.config import TrainSettings
 from sentray.console import count
 from sentray.errors import SentrayError
 from sentray.training.dataset import TrainingSet
@@ -64,7 +65,7 @@ class Reporter:
 
     def __init__(self, job: Job, rank: int) -> None:
         self._board = job.progress if rank == 0 else None
-        self._epochs = job.epochs
+        self._epochs = job.settings.epochs
         self._last = time.monotonic()
 
     def say(self, line: str) -> None:
@@ -96,7 +97,7 @@ def run(job: Job, exchange: Exchange) -> Refusal | None:
         Why there is no bundle, on every worker; None where there is one.
     """
     reporter = Reporter(job, exchange.rank)
-    asked = str(job.settings.get("workers", exchange.world))
+    asked = str(job.settings.workers)
     reporter.say(
         f"training with {count(exchange.world, 'worker')}" + (f" of {asked}" if asked != str(exchange.world) else "")
     )
@@ -107,11 +108,11 @@ def run(job: Job, exchange: Exchange) -> Refusal | None:
     state, trainer = _start(job, dataset, exchange, reporter)
     reporter.expect(_STEP)
     trainer.check_replicas()
-    while state.epoch < job.epochs:
+    while state.epoch < job.settings.epochs:
         record = _train_epoch(trainer, state.epoch, reporter)
         if record.pop("dead"):
-            if state.restarts == job.max_restarts:
-                return Refusal(_no_start(job), lasting=True)
+            if state.restarts >= job.settings.max_restarts:
+                return Refusal(_no_start(job.settings), lasting=True)
             state = _next_seed(state, reporter)
             trainer = Trainer(job, dataset, exchange, state.seed)
         else:
@@ -153,7 +154,7 @@ def _start(job: Job, dataset: TrainingSet, exchange: Exchange, reporter: Reporte
 
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        state = State(0, job.seed)
+        state = State(0, job.settings.seed)
         return state, Trainer(job, dataset, exchange, state.seed)
     state = read_state(checkpoint)
     trainer = Trainer(job, dataset, exchange, state.seed)
@@ -163,7 +164,7 @@ def _start(job: Job, dataset: TrainingSet, exchange: Exchange, reporter: Reporte
         copy.seek(0)
         with np.load(copy) as weights:
             trainer.network.restore(weights)
-    reporter.say(f"going on after epoch {state.epoch} of {job.epochs}")
+    reporter.say(f"going on after epoch {state.epoch} of {job.settings.epochs}")
     return state, trainer
 
 
@@ -187,10 +188,11 @@ def _train_epoch(trainer: Trainer, number: int, reporter: Reporter) -> dict[str,
     return report
 
 
-def _no_start(job: Job) -> str:
+def _no_start(settings: TrainSettings) -> str:
+    seeds = f"{settings.max_restarts + 1} seeds from {settings.seed} on"
     return (
-        f"the network did not start to learn with {job.max_restarts + 1} seeds from {job.seed} on: every unit of a "
-        "layer died in each, or the loss was no number; try a smaller --learning-rate or a larger --max-restarts"
+        f"the network did not start to learn with {seeds}: every unit of a layer died in each, or the loss was no "
+        "number; try a smaller --learning-rate or a larger --max-restarts"
     )
 
 
@@ -235,7 +237,7 @@ def _write_bundle(folder: Path, model: Any, job: Job, dataset: TrainingSet) -> N
         labels=facts.labels,
         max_length=facts.max_length,
         truncating=facts.truncating,
-        settings=job.settings,
+        settings=job.settings.model_dump(mode="json"),
         engine_files=fold_if_possible(model),
     )
     bundle.update(written, golden=golden_texts(written, dataset.vocabulary.samples()))

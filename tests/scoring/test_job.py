@@ -324,16 +324,3 @@ def test_an_id_that_an_earlier_file_has_is_set_aside(score: Score, out: Path, tm
     assert summary["quarantined"] == {"duplicate_id": 1}
     bad = pq.read_table(out / "quarantine.parquet").to_pylist()
     assert [(row["file"], row["row"], row["id"], row["text"]) for row in bad] == [("b.csv", 1, "2", "fine")]
-
-
-@pytest.mark.usefixtures("light")
-def test_a_folder_that_not_all_nodes_see_is_refused_before_anything_is_scored(
-    score: Score, out: Path, monkeypatch
-) -> None:
-    def refuse(folder: Path) -> None:
-        raise SentrayError(f"{folder} is not shared")
-
-    monkeypatch.setattr("sentray.cluster.require_shared", refuse)
-    with pytest.raises(SentrayError, match=rf"^{out} is not shared"):
-        score(out=out.as_uri())
-    assert not (out / "scores").exists()

@@ -232,3 +232,19 @@ def test_a_stalled_run_says_what_it_waits_for_ends_and_goes_on_later(
     assert re.match(rf"sentray: nothing has moved for \d s: {waits}; .*run the same command again", told)
     ended(start(out))
     assert proved(out).equals(wanted)
+
+
+def test_what_the_nodes_do_not_see_is_refused(raylets, small_bundle: Bundle, tmp_path: Path) -> None:
+    here, out = tmp_path / "here", tmp_path / "out"
+    here.mkdir()
+    unseen = (
+        "is of this machine, and 2 nodes of the cluster (127.0.0.1) cannot see it: choose a place that all nodes share"
+    )
+    for given, wanted, told in (
+        (INPUT, here / "out", f"--out {here}/out"),
+        (here / "in.csv", out, f"the input {here}/in.csv"),
+    ):
+        done = raylets.alone(here, "score", small_bundle.path, given, "--out", wanted)
+        assert done.returncode == 1
+        assert f"sentray: {told} {unseen}" in done.stderr
+    assert not (out / "scores").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sentray import models
+from sentray.config import TrainSettings
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 from sentray.training.dataset import Facts, TrainingSet
@@ -46,8 +47,10 @@ def trained(exchange: Exchange, freeze: bool) -> dict[str, Any]:
     """Weights after two epochs, and the digest on which the workers agreed."""
     from sentray.training.trainer import Job, Trainer
 
-    job = Job("", 2, 8, 0.01, balanced=False, seed=3, max_restarts=0, threads=1, freeze=freeze)
-    trainer = Trainer(job, dataset(), exchange, 3)
+    settings = TrainSettings(
+        corpus="unused", out="unused", batch_size=8, learning_rate=0.01, embedding="unused", freeze=freeze
+    )
+    trainer = Trainer(Job(settings, "unused"), dataset(), exchange, 3)
     for number in range(2):
         *_, record = trainer.epoch(number)
     agreed = trainer.check_replicas()

@@ -99,11 +99,11 @@ def test_workers_that_ray_started_train_with_it(tmp_path: Path, monkeypatch: pyt
     from sentray import bundle
     from sentray.config import TrainSettings
     from sentray.console import Console
-    from sentray.training import backend, run
+    from sentray.training import backend, fitting, run
 
     config = backend.ExchangeConfig
     monkeypatch.setattr(backend, "ExchangeConfig", lambda hint: config("ring"))
-    monkeypatch.setattr(run, "_train_worker", train_worker)
+    monkeypatch.setattr(fitting, "_train_worker", train_worker)
     # The workers cannot import this file.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     settings = TrainSettings(corpus="synthetic:700", out=str(tmp_path / "model"), workers=2, epochs=2, seed=1)

@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from sentray.training import exchange
 from sentray.training.exchange import Exchange, Peers, listen
 
 T = TypeVar("T")
@@ -74,15 +75,19 @@ def test_a_worker_that_goes_away_is_noticed() -> None:
     assert on_all(2, work) == ["noticed", "left"]
 
 
-def test_a_stranger_without_the_secret_is_sent_away() -> None:
+@pytest.mark.parametrize("says", [b"x" * 40, b"", b"x", None], ids=["wrong", "leaves", "half", "silent"])
+def test_a_stranger_without_the_secret_is_sent_away(says: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_GREETING_SECONDS", 0.2)
     listeners = [listen("127.0.0.1") for _ in range(2)]
     peers = Peers.meet([listener.getsockname() for listener in listeners])
     stranger = socket.create_connection(peers.addresses[0])
-    stranger.sendall(b"x" * 40)
+    if says is not None:
+        stranger.sendall(says)
+        stranger.shutdown(socket.SHUT_WR)
     with ThreadPoolExecutor(2) as pool:
         exchanges = list(pool.map(lambda rank: Exchange(rank, peers, listeners[rank]), range(2)))
-        sums = list(pool.map(lambda exchange: exchange.sum(np.ones(4, np.float32)).tolist(), exchanges))
+        sums = list(pool.map(lambda one: one.sum(np.ones(4, np.float32)).tolist(), exchanges))
     stranger.close()
-    for exchange in exchanges:
-        exchange.close()
+    for each in exchanges:
+        each.close()
     assert sums == [[2.0] * 4] * 2

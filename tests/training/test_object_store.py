@@ -113,8 +113,9 @@ def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(
     assert scores[0].num_rows == 300
     assert scores[0].equals(scores[1])
 
-    with pytest.raises(SentrayError, match=r"already holds a bundle; choose another --out, or remove it to train anew"):
-        train(asked, Console())
+    assert train(asked, Console())["test_rows"] == remote.metrics["test_rows"]
+    with pytest.raises(SentrayError, match=r"holds another bundle; choose another --out, or remove it to train anew"):
+        train(asked.model_copy(update={"epochs": 3}), Console())
 
 
 def _kill_after_a_checkpoint(asked: TrainSettings, store: Store) -> None:

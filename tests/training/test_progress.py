@@ -34,6 +34,21 @@ def test_what_is_told_is_shown_and_what_is_awaited_is_known(console: Any) -> Non
     ray.kill(progress.actor)
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_a_line_that_nobody_reads_ends_the_run(console: Any) -> None:
+    import ray
+
+    def left(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    console.say = left
+    progress = Progress.start(console)
+    with pytest.raises(BrokenPipeError, match="training with 2 workers"), progress:
+        ray.get(progress.actor.say.remote("training with 2 workers"))
+    assert isinstance(console.failure, BrokenPipeError)
+    ray.kill(progress.actor)
+
+
 def test_lost_workers_are_counted_and_others_named() -> None:
     from ray.exceptions import RayActorError
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
@@ -42,10 +57,10 @@ def test_lost_workers_are_counted_and_others_named() -> None:
 
     told: list[Any] = []
     board = SimpleNamespace(say=SimpleNamespace(remote=told.append), expect=SimpleNamespace(remote=told.append))
-    failures = Failures(board, "2 workers wanted, none started")
+    failures = Failures(board, "2 workers wanted, not all started")
     lost = WorkerHealthCheckFailedError("it does not answer", RayActorError())
     failures.after_exception(None, {0: ConnectionError("another training worker went away"), 1: lost})
-    assert told == ["1 training worker lost", "2 workers wanted, none started"]
+    assert told == ["1 training worker lost", "2 workers wanted, not all started"]
     told.clear()
     failures.after_exception(None, {0: RuntimeError("the weights differ.\nMore of it")})
     assert told[0] == "a training worker failed: RuntimeError: the weights differ"

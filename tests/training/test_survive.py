@@ -149,3 +149,16 @@ def test_a_fixed_number_of_workers_waits_for_another_machine(raylets, tmp_path: 
         run.until("going on after epoch")
         assert run.end() == 0, "\n".join(run.lines)
     assert epochs(out) == list(range(1, EPOCHS + 1))
+
+
+def test_what_the_nodes_do_not_see_is_refused(raylets, tmp_path: Path) -> None:
+    here, out = tmp_path / "here", tmp_path / "model"
+    here.mkdir()
+    for given, wanted, told in (
+        ("synthetic:300", here / "model", f"--out {here}/model"),
+        (here / "in.csv", out, f"the corpus {here}/in.csv"),
+    ):
+        done = raylets.alone(here, "train", given, "--out", wanted)
+        assert done.returncode == 1
+        assert f"sentray: {told} is of this machine, and 2 nodes of the cluster (127.0.0.1) cannot see" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "model.log"}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from sentray import models
+from sentray.config import TrainSettings
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import worker
@@ -39,17 +40,9 @@ def dataset(tmp_path: Path) -> TrainingSet:
     return TrainingSet.load(str(tmp_path))
 
 
-def job(dataset_folder: Path, **values: Any) -> Job:
-    defaults: dict[str, Any] = {
-        "epochs": 8,
-        "batch_size": 8,
-        "learning_rate": 0.01,
-        "balanced": False,
-        "seed": 3,
-        "max_restarts": 2,
-        "threads": 1,
-    }
-    return Job(dataset=str(dataset_folder), **defaults | values)
+def job(dataset_folder: Path, progress: Any = None, **values: Any) -> Job:
+    defaults: dict[str, Any] = {"epochs": 8, "batch_size": 8, "learning_rate": 0.01, "seed": 3, "max_restarts": 2}
+    return Job(TrainSettings(corpus="unused", out="unused", **defaults | values), str(dataset_folder), progress)
 
 
 def test_an_epoch_reports_all_rows_and_learns(dataset: TrainingSet, tmp_path: Path) -> None:
@@ -123,7 +116,7 @@ def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: Trai
     with pair() as (pool, exchanges):
         boards = [Board(), Board()]
         jobs = [
-            job(folder, progress=board, settings={"workers": "1:3"})
+            job(folder, progress=board, workers="1:3")
             for folder, board in zip((tmp_path, elsewhere), boards, strict=True)
         ]
         refusals = list(pool.map(worker.run, jobs, exchanges))
@@ -144,7 +137,7 @@ def test_a_loss_that_is_no_number_is_a_dead_start(dataset: TrainingSet, tmp_path
 
 
 def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, balanced=True), dataset, Exchange(0, ALONE), seed=3)
+    trainer = Trainer(job(tmp_path, class_weight="balanced"), dataset, Exchange(0, ALONE), seed=3)
     per_class = trainer._class_weights * np.array(dataset.facts.label_rows)
     np.testing.assert_allclose(per_class, 25.0, rtol=1e-6)
 
@@ -167,7 +160,7 @@ def test_replicas_with_other_frozen_vectors_are_noticed(dataset: TrainingSet, tm
     other = vectors.copy()
     other[7, 2] = np.nextafter(other[7, 2], np.float32(9))
     with pair() as (pool, exchanges):
-        frozen = job(tmp_path, freeze=True)
+        frozen = job(tmp_path, embedding="unused", freeze=True)
         same = [Trainer(frozen, replace(dataset, vectors=vectors), exchange, 3) for exchange in exchanges]
         list(pool.map(lambda trainer: list(trainer.epoch(0)), same))
         assert len(set(pool.map(Trainer.check_replicas, same))) == 1
