@@ -5,7 +5,7 @@ import json
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -212,17 +212,27 @@ def write(
     partial.rename(folder / _FACTS)
 
 
-def upload(folder: Path, remote: str) -> None:
+def upload(folder: Path, remote: str, show: Callable[[float], None]) -> None:
     """Copy a local training set to a URI; the facts come last there too.
+
+    Args:
+        folder: Where it lies.
+        remote: Where it goes.
+        show: Told again and again which share of its bytes is there, from 0 to 1.
 
     Raises:
         SentrayError: The place cannot be written.
     """
     filesystem, path = pafs.FileSystem.from_uri(remote)
+    files = sorted(folder.iterdir(), key=lambda file: file.name == _FACTS)
+    done, size = 0, sum(file.stat().st_size for file in files)
     try:
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == _FACTS):
+        for file in files:
             with file.open("rb") as source, filesystem.open_output_stream(f"{path}/{file.name}") as target:
-                shutil.copyfileobj(source, target, _COPY_BYTES)
+                while piece := source.read(_COPY_BYTES):
+                    target.write(piece)
+                    done += len(piece)
+                    show(done / size)
     except OSError as error:
         raise SentrayError(
             f"{remote} cannot be written ({first_line(error)}); make room or check the permissions, then run the same "

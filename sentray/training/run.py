@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,8 @@ def _prepare(
             place.write(f"{DATASET}/{QUARANTINE_FILE}", rows)
             raise
         if not place.local:
-            console.progress(f"storing the training set in {prepared}")
             console.expect("the training set to be stored")
-            dataset.upload(folder, prepared)
+            dataset.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
 
 
 @contextlib.contextmanager

@@ -86,21 +86,15 @@ def test_a_remote_set_is_copied_and_leaves_no_file(written: Path, remote: Path) 
     check(found)
 
 
-def test_an_upload_counts_when_it_is_whole(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_counts_when_it_is_whole(written: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     target = (tmp_path / "store").as_uri()
-    copied: list[bool] = []
-    copy = dataset.shutil.copyfileobj
-
-    def noted(*arguments: object) -> None:
-        copied.append(dataset.exists(target))
-        copy(*arguments)
-
-    monkeypatch.setattr(dataset.shutil, "copyfileobj", noted)
-    dataset.upload(written, target)
-    monkeypatch.undo()
-    assert len(copied) == len(list(written.iterdir()))
-    assert not any(copied[:-1])
+    seen: list[tuple[float, bool]] = []
+    dataset.upload(written, target, lambda share: seen.append((share, dataset.exists(target))))
+    assert len(seen) == len(list(written.iterdir()))
+    assert [share for share, _ in seen] == sorted(share for share, _ in seen)
+    assert seen[-1][0] == 1
+    assert not any(exists for _, exists in seen[:-1])
     check(TrainingSet.load(target))
 
 
@@ -119,4 +113,4 @@ def test_a_set_that_is_not_seen_is_one_sentence(written: Path, tmp_path: Path) -
 def test_a_place_that_takes_nothing_is_one_sentence(written: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SentrayError, match=r"cannot be written \(.*make room or check the permissions"):
-        dataset.upload(written, f"{(tmp_path / 'file').as_uri()}/set")
+        dataset.upload(written, f"{(tmp_path / 'file').as_uri()}/set", print)
