@@ -15,12 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sentray import __version__
 from sentray.errors import SentrayError
+from sentray.places import locate
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import MOST_BUCKETS, HashedWords, Words
@@ -38,7 +38,7 @@ ENGINE_FILES = (FOLDED, FOLDED_WEIGHTS)
 MOST_BYTES = {
     MANIFEST: 1 << 26,
     MODEL: 2 << 30,
-    VOCABULARY: 1 << 30,
+    VOCABULARY: 1 << 27,
     GOLDEN: 1 << 24,
     FOLDED: 1 << 20,
     FOLDED_WEIGHTS: 2 << 30,
@@ -235,11 +235,7 @@ def load(source: str | Path) -> Bundle:
     """
     if "://" not in str(source):
         return _parse(_read(pafs.LocalFileSystem(), str(source), str(source)), Path(source), str(source))
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(str(source))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SentrayError(f"the bundle {source} cannot be reached: {error}") from error
-    files = _read(filesystem, path, str(source))
+    files = _read(*locate(str(source)), str(source))
     folder = Path(tempfile.mkdtemp(prefix="sentray-bundle-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return unpack(files, folder)

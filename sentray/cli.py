@@ -35,7 +35,6 @@ from sentray.config import (
 from sentray.console import Console, printable
 from sentray.errors import SentrayError
 from sentray.submit import SubmitSettings
-from sentray.writing import write_settings_beside, write_text
 
 S = TypeVar("S", bound=Settings)
 
@@ -288,6 +287,8 @@ def _log_file(console: Console, out: str | None) -> Iterator[Path]:
 
 def _write_json(file: str | None, content: dict[str, Any], settings: Settings) -> None:
     if file is not None:
+        from sentray.writing import write_settings_beside, write_text
+
         write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         write_settings_beside(file, settings)
 

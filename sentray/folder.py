@@ -16,6 +16,7 @@ import pyarrow.fs as pafs
 
 from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
+from sentray.places import locate
 from sentray.untrusted import UnsoundError, parse_json, read_whole
 
 HALF_WRITTEN = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}")
@@ -65,13 +66,7 @@ class Folder:
 
     def __init__(self, out: str) -> None:
         self.out = out.rstrip("/")
-        try:
-            if "://" in out:
-                self._filesystem, root = pafs.FileSystem.from_uri(out.rstrip("/"))
-            else:
-                self._filesystem, root = pafs.LocalFileSystem(), os.path.abspath(out)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SentrayError(f"the output {out} cannot be reached: {first_line(error)}") from error
+        self._filesystem, root = locate(out)
         self._root = root.rstrip("/")
         self.local = isinstance(self._filesystem, pafs.LocalFileSystem)
 

@@ -2,25 +2,24 @@
 
 import difflib
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import csv, fs
+from pyarrow import csv
 
 from sentray import bundle as bundles
 from sentray.bundle import Bundle
 from sentray.config import WordsSettings
 from sentray.console import Console, count
-from sentray.corpus.files import first_line
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
+from sentray.places import behind
 from sentray.scoring.folded_files import load_embedding
 from sentray.scoring.networks import load_network
 from sentray.text.vocabulary import Vocabulary
-from sentray.writing import SETTINGS_FILE, behind, settings_text, write_settings_beside, write_text
+from sentray.writing import SETTINGS_FILE, create, settings_text, write_settings_beside, write_text
 
 Floats = npt.NDArray[np.float32]
 
@@ -142,18 +141,7 @@ def _write_rows(file: str, rows: Floats) -> None:
     """Write numbers parted by tabs, each as the shortest decimal that reads back as the same."""
     schema = pa.schema([(str(column), pa.float32()) for column in range(rows.shape[1])])
     options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-    try:
-        with _opened(file) as stream, csv.CSVWriter(stream, schema, write_options=options) as table:
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                columns = np.ascontiguousarray(rows[start : start + _ROWS_AT_ONCE].T)
-                table.write_table(pa.table(list(map(pa.array, columns)), schema=schema))
-    except (OSError, pa.ArrowException) as error:
-        raise SentrayError(f"{file} cannot be written ({first_line(error)}); choose another --out") from error
-
-
-def _opened(file: str) -> Any:
-    if "://" not in file:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        return open(file, "wb")
-    filesystem, path = fs.FileSystem.from_uri(file)
-    return filesystem.open_output_stream(path)
+    with create(file) as stream, csv.CSVWriter(stream, schema, write_options=options) as table:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            columns = np.ascontiguousarray(rows[start : start + _ROWS_AT_ONCE].T)
+            table.write_table(pa.table(list(map(pa.array, columns)), schema=schema))

@@ -1,10 +1,18 @@
 """Small result files: a text, and the settings that made it beside it."""
 
+import contextlib
 import json
-from pathlib import Path
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
 
 from sentray.config import Settings
+from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
+from sentray.places import behind, locate
 
 SETTINGS_FILE = "settings.json"
 
@@ -17,12 +25,6 @@ def write_settings_beside(file: str, settings: Settings) -> None:
     write_text(behind(file, f".{SETTINGS_FILE}"), settings_text(settings))
 
 
-def behind(place: str, more: str) -> str:
-    """A path or URI with more at the end of its path; a URI's query (`?region=…`) stays behind that."""
-    path, mark, query = place.partition("?") if "://" in place else (place, "", "")
-    return f"{path.rstrip('/')}{more}{mark}{query}"
-
-
 def settings_text(settings: Settings) -> str:
     """The resolved settings as JSON."""
     values = settings.model_dump(mode="json", by_alias=True, exclude=set(settings.unused))
@@ -30,16 +32,23 @@ def settings_text(settings: Settings) -> str:
 
 
 def write_text(file: str, content: str) -> None:
-    """Write a UTF-8 file, local or a `pyarrow.fs` URI, and the folder it is in."""
-    if "://" not in file:
-        try:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text(content, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise SentrayError(f"{file} cannot be written ({error.strerror}); choose another place") from error
-        return
-    from pyarrow import fs
-
-    file_system, path = fs.FileSystem.from_uri(file)
-    with file_system.open_output_stream(path) as stream:
+    """Write a UTF-8 file; see `create`."""
+    with create(file) as stream:
         stream.write(content.encode())
+
+
+@contextlib.contextmanager
+def create(file: str) -> Iterator[Any]:
+    """Open a file to be written, local or a URI, and make the folder it is in.
+
+    Raises:
+        SentrayError: It cannot be written.
+    """
+    filesystem, path = locate(file)
+    try:
+        if isinstance(filesystem, fs.LocalFileSystem):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with filesystem.open_output_stream(path) as stream:
+            yield stream
+    except (OSError, pa.ArrowException) as error:
+        raise SentrayError(f"{file} cannot be written ({first_line(error)}); choose another place") from error

@@ -14,7 +14,7 @@ def test_says_what_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SentrayError, match=r"summary\.json cannot be written"):
         Folder(str(tmp_path / "file")).write_json("summary.json", {})
-    with pytest.raises(SentrayError, match="cannot be reached"):
+    with pytest.raises(SentrayError, match="cannot be opened"):
         Folder("wrong://x")
 
 

@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_sentence(finished: Bundle, tmp_path: Path, monkeypat
 
 
 def test_a_place_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SentrayError, match=r"nosuch://x cannot be reached"):
+    with pytest.raises(SentrayError, match=r"nosuch://x cannot be opened"):
         publishing.check_free("nosuch://x")
     publishing.check_free(str(tmp_path / "nothing"))
     publishing.check_free((tmp_path / "nothing").as_uri())

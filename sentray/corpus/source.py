@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
 from pyarrow import fs
 
 from sentray import nltk_data
 from sentray.corpus.files import first_line, reading, require_bytes
 from sentray.errors import SentrayError
+from sentray.places import locate
 
 Format = Literal["csv", "jsonl", "parquet", "text", "nltk", "synthetic"]
 
@@ -170,13 +170,8 @@ def _file_system(uri: str) -> tuple[fs.FileSystem, str]:
     # A glob is no valid URI, so that only what stands before it is parsed.
     address, _, query = uri.partition("?")
     literal, glob = _split_glob(address)
-    try:
-        filesystem, path = fs.FileSystem.from_uri(literal + ("?" + query if query else ""))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise SentrayError(
-            f"{uri} cannot be opened ({first_line(error)}): give a path or a URI that pyarrow knows (s3://, gs://)"
-        ) from error
-    return filesystem, f"{path.rstrip('/')}/{glob}" if glob else path.rstrip("/")
+    filesystem, path = locate(literal + ("?" + query if query else ""))
+    return filesystem, f"{path}/{glob}" if glob else path
 
 
 def _split_glob(path: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from pyarrow import fs
 
 from sentray.corpus.files import first_line, open_file
 from sentray.errors import SentrayError
+from sentray.places import locate
 
 _XZ_MEMORY = 256 << 20
 """Most that an .xz file may ask for; `xz -9` needs a quarter of it."""
@@ -84,12 +85,7 @@ def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
     """The file system, the path in it, and of the name what stands before and behind the `#` of a zip's member."""
     if _URI.match(file):
         address, _, member = file.partition("#")
-        try:
-            filesystem, path = fs.FileSystem.from_uri(address)
-        except (pa.ArrowException, ValueError) as error:
-            raise SentrayError(
-                f"{file} cannot be opened ({first_line(error)}): give a path or a URI that pyarrow knows (s3://, gs://)"
-            ) from error
+        filesystem, path = locate(address)
     else:
         # A file's own name may have a # in it.
         address, _, member = (file, "", "") if os.path.exists(os.path.expanduser(file)) else file.rpartition("#")

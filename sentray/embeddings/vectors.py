@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
+from sentray.places import locate
 
 _NUMBERS_AT_ONCE = 400_000
 _PARTS_FIELDS = re.compile(r"[ \t\n\v\f\r]")
@@ -47,10 +48,7 @@ def local_place(file: str) -> str | None:
     """
     path = file
     if "://" in file:
-        try:
-            filesystem, path = fs.FileSystem.from_uri(file)
-        except (OSError, pa.ArrowException) as error:
-            raise SentrayError(f"{file} cannot be written ({first_line(error)}); choose another --out") from error
+        filesystem, path = locate(file)
         if not isinstance(filesystem, fs.LocalFileSystem):
             return None
     if not os.path.basename(path) or os.path.isdir(path):
@@ -132,6 +130,6 @@ def _renamed(path: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _uploaded(file: str) -> Iterator[Any]:
-    filesystem, path = fs.FileSystem.from_uri(file)
+    filesystem, path = locate(file)
     with filesystem.open_output_stream(path) as stream:
         yield stream

@@ -29,12 +29,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from sentray.bundle import Bundle
-from sentray.scoring.folded_files import Activation, Branch, Floats, Spec, load
+from sentray.scoring.folded_files import Activation, Branch, Floats, Key, Spec, key, load
 from sentray.scoring.vectors import LANES, dense, pool
 from sentray.text.encoding import Encoded
 
 _FOLD_ROWS = 4096
-_Key = tuple[tuple[int, ...], bytes]
 
 
 class FoldedEngine:
@@ -54,7 +53,7 @@ class FoldedEngine:
     def __init__(self, bundle: Bundle, half: bool = False) -> None:
         self.name = self.half_name if half else FoldedEngine.name
         self._spec, weights = load(bundle)
-        tables: dict[_Key, NDArray[Any]] = {}
+        tables: dict[Key, NDArray[Any]] = {}
         self._branches = [
             _Folded(self._spec, number, weights, tables, half) for number in range(len(self._spec.branches))
         ]
@@ -90,18 +89,18 @@ class _Folded:
     """
 
     def __init__(
-        self, spec: Spec, number: int, weights: Mapping[str, Floats], tables: dict[_Key, NDArray[Any]], half: bool
+        self, spec: Spec, number: int, weights: Mapping[str, Floats], tables: dict[Key, NDArray[Any]], half: bool
     ) -> None:
         branch = spec.branches[number]
         kernel, embedding = weights[f"kernel{number}"], weights["embedding"]
         width, _, filters = kernel.shape
         self.branch = branch
-        key = (kernel.shape, kernel.tobytes())
-        if key not in tables:
+        shared = key(kernel)
+        if shared not in tables:
             table = _fold(embedding, kernel)
             # Numba knows no floats of 16 bits.
-            tables[key] = table.astype(np.float16).view(np.int16) if half else table
-        self.table = tables[key]
+            tables[shared] = table.astype(np.float16).view(np.int16) if half else table
+        self.table = tables[shared]
         self.bias = np.ascontiguousarray(weights[f"bias{number}"])
         pools = branch.pools(spec.length)
         before = sum(other.filters * other.pools(spec.length) for other in spec.branches[:number])

@@ -10,7 +10,7 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -91,6 +91,29 @@ class Spec:
 _SPEC = TypeAdapter(Spec)
 
 
+Key = tuple[tuple[int, ...], bytes]
+
+
+def key(kernel: Floats) -> Key:
+    """By what branches share a table: those whose kernels are the same, float32 [width, dimensions, filters]."""
+    return kernel.shape, kernel.tobytes()
+
+
+def require_tables(words: int, kernels: Iterable[Floats]) -> None:
+    """Refuse what would take more memory than `MOST_BYTES`.
+
+    Args:
+        words: rows of the embedding.
+        kernels: of the branches.
+
+    Raises:
+        ValueError: saying how much.
+    """
+    size = sum(4 * words * width * filters for (width, _, filters), _ in {key(kernel) for kernel in kernels})
+    if size > MOST_BYTES:
+        raise ValueError(f"its tables would take {size / 2**30:.1f} GB of memory")
+
+
 def pack(spec: Spec, weights: Mapping[str, Floats]) -> dict[str, bytes]:
     """The files of a bundle from which `FoldedEngine` computes.
 
@@ -159,14 +182,13 @@ def _weights(archive: zipfile.ZipFile, spec: Spec, bundle: Bundle) -> dict[str, 
     words, length = bundle.vocabulary.size, spec.length
     weights = {"embedding": _array(archive, "embedding", words, None)}
     dimensions = weights["embedding"].shape[1]
-    inputs, tables = 0, dict[bytes, int]()
+    inputs, kernels = 0, []
     for number, branch in enumerate(spec.branches):
         kernel = _array(archive, f"kernel{number}", branch.width, dimensions, branch.filters)
         weights |= {f"kernel{number}": kernel, f"bias{number}": _array(archive, f"bias{number}", branch.filters)}
         inputs += branch.filters * branch.pools(length)
-        tables[kernel.tobytes()] = 4 * words * branch.width * branch.filters
-    if sum(tables.values()) > MOST_BYTES:
-        raise ValueError(f"its tables would take {sum(tables.values()) / 2**30:.1f} GB of memory")
+        kernels.append(kernel)
+    require_tables(words, kernels)
     units = inputs
     for number in range(len(spec.activations)):
         weights[f"weights{number}"] = _array(archive, f"weights{number}", units, None)

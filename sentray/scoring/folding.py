@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sentray.scoring.folded_files import MOST_BYTES, MOST_TERMS, MOST_UNITS, Activation, Branch, Floats, Spec, pack
+from sentray.scoring.folded_files import (
+    MOST_TERMS,
+    MOST_UNITS,
+    Activation,
+    Branch,
+    Floats,
+    Spec,
+    pack,
+    require_tables,
+)
 
 _IGNORED = ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "Identity")
 """Layers that do nothing once training is over."""
@@ -85,10 +94,10 @@ def _normalizing(size: int) -> tuple[Floats, Floats, Activation]:
 
 
 def _check_size(rows: int, folds: list[_Fold]) -> None:
-    tables = {(each.kernel.shape, each.kernel.tobytes()) for each in folds}
-    size = sum(4 * rows * width * filters for (width, _, filters), _ in tables)
-    if size > MOST_BYTES:
-        raise Unfoldable(f"its tables would take {size / 2**30:.1f} GB of memory")
+    try:
+        require_tables(rows, (each.kernel for each in folds))
+    except ValueError as error:
+        raise Unfoldable(str(error)) from error
     for branch in (each.branch for each in folds):
         if branch.terms > MOST_TERMS:
             raise Unfoldable(f"windows of {branch.width} words with {branch.filters} outputs are too wide to compile")

@@ -35,17 +35,20 @@ _HARMLESS: Mapping[str | None, frozenset[str]] = {
             LecunUniform Ones Orthogonal OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal
             VarianceScaling Zeros""",
         "keras.layers": """
-            Activation Add AdditiveAttention AlphaDropout Attention Average AveragePooling1D BatchNormalization
-            Bidirectional Concatenate Conv1D Conv1DTranspose Cropping1D Dense DepthwiseConv1D Dot Dropout EinsumDense
+            Activation Add AlphaDropout Average AveragePooling1D BatchNormalization Bidirectional
+            Concatenate Conv1D Conv1DTranspose Cropping1D Dense DepthwiseConv1D Dot Dropout EinsumDense
             ELU Embedding Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalMaxPooling1D
-            GroupNormalization GroupQueryAttention GRU GRUCell Identity InputLayer LayerNormalization LeakyReLU LSTM
-            LSTMCell Masking Maximum MaxPooling1D Minimum MultiHeadAttention Multiply Permute PReLU ReLU RepeatVector
+            GroupNormalization GRU GRUCell Identity InputLayer LayerNormalization LeakyReLU LSTM
+            LSTMCell Masking Maximum MaxPooling1D Minimum Multiply Permute PReLU ReLU RepeatVector
             Reshape RMSNormalization RNN SeparableConv1D SimpleRNN SimpleRNNCell Softmax SpatialDropout1D
             SpectralNormalization StackedRNNCells Subtract TimeDistributed UnitNormalization UpSampling1D
             ZeroPadding1D""",
     }.items()
 }
-"""What a network may be made of: by module, the names. Others may read files (StringLookup) or run code (Lambda)."""
+"""What a network may be made of: by module, the names.
+
+Others may read files (StringLookup), run code (Lambda), or compare each word with each other inside (attention).
+"""
 
 
 def load_network(bundle: Bundle) -> Any:
@@ -156,8 +159,9 @@ def _require_memory(config: dict[str, Any], bundle: Bundle) -> None:
     # A weight takes a byte at least.
     if asked > stored:
         raise ValueError(f"it asks for {asked:,} weights and its file has {stored:,} bytes")
-    for layer in model.layers:
-        for tensor in keras.tree.flatten(layer.output):
+    # Networks within the network, too; what a wrapper calls has no output of its own, and the wrapper's is as large.
+    for layer in model._flatten_layers(include_self=False):
+        for tensor in keras.tree.flatten(getattr(layer, "output", [])):
             values = math.prod(bundle.max_length if size is None else size for size in tensor.shape[1:])
             if values > _MOST_VALUES:
                 raise ValueError(f"its layer {layer.name} gives {values:,} numbers for a review")

@@ -9,7 +9,6 @@ from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -95,7 +94,8 @@ class _Accounts:
     def __init__(self, ledger: Ledger, stored: Stored, faults: Faults) -> None:
         self._ledger, self._stored, self._faults = ledger, stored, faults
         self._sums: dict[str, Any] = dict.fromkeys(_SUMS.values(), 0)
-        self._done = np.zeros(stored.shards, bool)
+        self._plan = load_plan(ledger, stored)
+        self._done = np.zeros(len(self._plan), bool)
         self._there = ledger.files()
         self._unnamed = set(self._there)
         self._unnamed.update(name for name in ledger.names() if name not in _OWN_NAMES and not name.startswith("."))
@@ -131,18 +131,18 @@ class _Accounts:
     def _parts(self) -> Iterator[Part]:
         """Check the ledger's lines; gives the files that they name and that must be there."""
         gathered = yield from self._gathered()
-        plan = load_plan(self._ledger, self._stored)
-        for fault in tiling_faults(plan, self._files()):
+        for fault in tiling_faults(self._plan, self._files()):
             self._faults.add(fault)
-        planned = np.fromiter((-1 if shard.rows is None else shard.rows for shard in plan), np.int64, len(plan))
+        rows_of_shards = (-1 if shard.rows is None else shard.rows for shard in self._plan)
+        planned = np.fromiter(rows_of_shards, np.int64, len(self._plan))
         for record in self._ledger.recorded():
             self._done[record.shard] = True
             self._check_counts(record, int(planned[record.shard]))
             for part in record.parts:
                 self._unnamed.discard(part.name)
                 rows = gathered.get(partition_of(part.name)) if part.name.startswith(STAGED) else None
-                if rows is not None and rows[record.shard] == part.rows:
-                    rows[record.shard] = -1
+                if rows is not None and rows.get(record.shard) == part.rows:
+                    del rows[record.shard]
                     continue
                 self._staged += part.name.startswith(STAGED)
                 self._published += part.name.startswith(f"{SCORES}/")
@@ -152,12 +152,12 @@ class _Accounts:
                 self._unnamed.discard(record.quarantine.name)
                 yield record.quarantine
         for rows in gathered.values():
-            for shard in np.flatnonzero(rows >= 0):
-                self._faults.add(f"{rows[shard]:,} rows of shard {shard} were gathered that its record does not have")
+            for shard, of_shard in rows.items():
+                self._faults.add(f"{of_shard:,} rows of shard {shard} were gathered that its record does not have")
 
-    def _gathered(self) -> Generator[Part, None, dict[str, npt.NDArray[np.int64]]]:
+    def _gathered(self) -> Generator[Part, None, dict[str, dict[int, int]]]:
         """The files that shards were gathered in; returns the rows of each shard in them, by partition."""
-        found: dict[str, npt.NDArray[np.int64]] = {}
+        found: dict[str, dict[int, int]] = {}
         spans: list[tuple[str, int, int, str]] = []
         for part, members in self._ledger.recorded_gathered():
             if part.name not in self._there:
@@ -165,9 +165,9 @@ class _Accounts:
             shards = [shard for shard, _ in members]
             self._faults.require(shards == sorted(shards), f"{part.name} does not hold its shards in order")
             spans.append((partition_of(part.name), min(shards), max(shards), part.name))
-            rows = found.setdefault(partition_of(part.name), np.full(self._stored.shards, -1))
+            rows = found.setdefault(partition_of(part.name), {})
             for shard, of_shard in members:
-                self._faults.require(rows[shard] < 0, f"shard {shard} is in {part.name} and in another file too")
+                self._faults.require(shard not in rows, f"shard {shard} is in {part.name} and in another file too")
                 rows[shard] = of_shard
             in_members = sum(of_shard for _, of_shard in members)
             self._faults.require(

@@ -1,5 +1,6 @@
 """Words and their ids: id = position + 1, id 0 is padding."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -12,6 +13,8 @@ from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules, tokenizer
 
 Unknown = Literal["drop", "share"]
+_NO_WORD = re.compile(r"[^\S\n]|(?:\A|\n)(?:\n|\Z)")
+"""White space within a line, or a line without a word; of the last line the end may be missing."""
 
 
 class Vocabulary:
@@ -64,7 +67,7 @@ class Vocabulary:
         """
         words = text.removesuffix("\n").split("\n")
         vocabulary = cls(words, unknown)
-        if text.split() != words or len(vocabulary.ids) != len(words):
+        if _NO_WORD.search(text.removesuffix("\n")) or len(vocabulary.ids) != len(words):
             seen: set[str] = set()
             for line, word in enumerate(words, 1):
                 if word.split() != [word] or word in seen:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
-import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
 from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
 from sentray.folder import Folder
+from sentray.places import locate
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import HashedWords, Words
@@ -223,7 +223,7 @@ def upload(folder: Path, remote: str, show: Callable[[float], None]) -> None:
     Raises:
         SentrayError: The place cannot be written.
     """
-    filesystem, path = pafs.FileSystem.from_uri(remote)
+    filesystem, path = locate(remote)
     files = sorted(folder.iterdir(), key=lambda file: file.name == _FACTS)
     done, size = 0, sum(file.stat().st_size for file in files)
     try:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
-
 from sentray import bundle, cluster
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.folder import Folder
 from sentray.lease import Fence
+from sentray.places import locate
 from sentray.training.progress import Progress
 from sentray.training.trainer import Job
 from sentray.training.worker import BUNDLE_FOLDER, Refusal, State, read_state
@@ -97,7 +96,7 @@ def _trainer(job: Job, work: str, awaited: str) -> Any:
     workers = settings.workers
     if not workers.fixed:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_SECONDS)
-    filesystem, path = pafs.FileSystem.from_uri(work)
+    filesystem, path = locate(work)
     return DataParallelTrainer(
         _train_worker,
         train_loop_config={"job": job},

@@ -15,12 +15,13 @@ from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.folder import Folder
 from sentray.lease import Lease
+from sentray.places import behind
 from sentray.quarantine import QUARANTINE_FILE
 from sentray.training import dataset
 from sentray.training.fitting import Fitted, NothingToKeepError, fit
 from sentray.training.prepare import prepare
 from sentray.training.worker import State
-from sentray.writing import SETTINGS_FILE, behind, settings_text
+from sentray.writing import SETTINGS_FILE, settings_text
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"

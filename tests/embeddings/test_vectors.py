@@ -89,7 +89,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(SentrayError, match="cannot be written"):
         write_vectors(str(tmp_path / "taken" / "vectors.txt"), _vectors([1]))
-    with pytest.raises(SentrayError, match="cannot be written"):
+    with pytest.raises(SentrayError, match="cannot be opened"):
         write_vectors("nosuch://vectors.txt", _vectors([1]))
     with pytest.raises(SentrayError, match="is a folder"):
         write_vectors(f"file://{tmp_path}", _vectors([1]))

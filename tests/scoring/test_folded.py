@@ -9,7 +9,7 @@ import pytest
 
 from sentray import models
 from sentray.errors import SentrayError
-from sentray.scoring import folding
+from sentray.scoring import folded_files, folding
 from sentray.scoring.folded import FoldedEngine
 from sentray.scoring.folding import Unfoldable, fold, fold_if_possible
 from sentray.text.encoding import Encoded, pad
@@ -199,9 +199,9 @@ def test_tells_networks_of_other_shapes(change: Any, message: str) -> None:
 def test_leaves_networks_to_keras_whose_tables_or_loops_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     # The shapes are looked at before any table is made.
     model = parallel((5, 128, "relu", layers.GlobalMaxPooling1D()), (1, 16, "relu", layers.GlobalMaxPooling1D()))
-    monkeypatch.setattr(folding, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16))
+    monkeypatch.setattr(folded_files, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16))
     assert fold_if_possible(model)
-    monkeypatch.setattr(folding, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16) - 1)
+    monkeypatch.setattr(folded_files, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16) - 1)
     with pytest.raises(Unfoldable, match="its tables would take"):
         fold(model)
     monkeypatch.undo()
@@ -224,3 +224,11 @@ def test_refuses_files_that_do_not_fit(tmp_path: Path) -> None:
 def test_the_same_network_gives_the_same_files() -> None:
     model = models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2)
     assert fold(model) == fold(model)
+
+
+def test_kernels_of_the_same_bytes_and_other_shapes_have_tables_of_their_own() -> None:
+    kernels = [np.zeros((2**power, 2 ** (9 - power), 2), np.float32) for power in range(10)]
+    rows = folded_files.MOST_BYTES // (4 * 2 * (2**10 - 1))
+    folded_files.require_tables(rows, [*kernels, kernels[-1]])
+    with pytest.raises(ValueError, match="its tables would take"):
+        folded_files.require_tables(rows + 1, kernels)

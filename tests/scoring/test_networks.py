@@ -14,6 +14,7 @@ import pytest
 from sentray import bundle
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
+from sentray.scoring import networks
 from sentray.scoring.networks import load_network
 
 
@@ -87,6 +88,10 @@ def test_an_honest_one_loads(forge: Callable[..., Bundle]) -> None:
             r"it has a keras\.layers\.Lambda, which no bundle may have",
         ),
         (
+            {"config": replaced({"module": "keras.layers", "class_name": "Attention", "config": {}})},
+            r"it has a keras\.layers\.Attention, which no bundle may have",
+        ),
+        (
             {"config": replaced({"module": "builtins", "class_name": "exec", "config": "1"})},
             r"it has a builtins\.exec, which no bundle may have",
         ),
@@ -116,3 +121,26 @@ def test_a_hostile_one_is_refused(forge: Callable[..., Bundle], change: dict[str
     with pytest.raises(SentrayError, match=message) as error:
         load_network(forge(**change))
     assert "\n" not in str(error.value)
+
+
+def test_a_network_within_the_network_is_looked_at(small_bundle: Bundle) -> None:
+    import keras
+    from keras import layers
+
+    def around(size: int) -> dict[str, Any]:
+        hidden = keras.Sequential([keras.Input((50, 8)), layers.UpSampling1D(size), layers.GlobalMaxPooling1D()])
+        outer = keras.Sequential([keras.Input((50, 8)), hidden])
+        return dict(keras.saving.serialize_keras_object(outer))
+
+    networks._require_memory(around(2), small_bundle)
+    with pytest.raises(ValueError, match=r"its layer up_sampling1d.* gives 400,000,000 numbers for a review"):
+        networks._require_memory(around(10**6), small_bundle)
+
+
+def test_wrapped_layers_are_no_obstacle(small_bundle: Bundle) -> None:
+    import keras
+    from keras import layers
+
+    wrapped = [layers.Bidirectional(layers.LSTM(2, return_sequences=True)), layers.TimeDistributed(layers.Dense(1))]
+    model = keras.Sequential([keras.Input((50, 8)), *wrapped])
+    networks._require_memory(dict(keras.saving.serialize_keras_object(model)), small_bundle)
