@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,23 +111,39 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_a_lost_worker_costs_no_epoch(tmp_path: Path, console: Any) -> None:
-    killed = []
+@pytest.fixture
+def killer(console: Any) -> Iterator[Any]:
+    """A console that kills a training worker after the third epoch: a checkpoint counts once Ray Train has seen it."""
+    killed: list[int] = []
 
     def progress(line: str, share: float | None = None, *, moved: bool = True) -> None:
-        # Not before the fourth epoch: a checkpoint counts once Ray Train has looked at it.
         if not killed and line.startswith("epoch ") and int(line[6:].partition("/")[0]) > 3:
             for worker in train_workers()[-1:]:
                 os.kill(worker, signal.SIGKILL)
                 killed.append(worker)
 
     console.progress = progress
-    metrics = train(settings(tmp_path / "model", workers=2, epochs=25), console)
+    yield console
     assert killed
-    assert any(line.startswith("going on after epoch") for line in console.lines)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_lost_worker_costs_no_epoch(tmp_path: Path, killer: Any) -> None:
+    metrics = train(settings(tmp_path / "model", workers=2, epochs=25), killer)
+    assert any(line.startswith("going on after epoch") for line in killer.lines)
     assert [epoch["epoch"] for epoch in history(tmp_path / "model")] == list(range(1, 26))
     assert metrics["rows_seen_per_epoch"] == metrics["train_rows"]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_too_many_lost_workers_end_in_one_sentence(tmp_path: Path, killer: Any) -> None:
+    told = (
+        r"lost or failed more than --max-failures 0 times \(at last 1 training worker lost\); the same command goes on "
+        "from the last epoch"
+    )
+    with pytest.raises(SentrayError, match=told):
+        train(settings(tmp_path / "model", workers=2, epochs=25, max_failures=0), killer)
+    assert Path(work_folder(str(tmp_path / "model")), "dataset").exists()
 
 
 @pytest.mark.usefixtures("ray_session")
