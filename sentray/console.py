@@ -59,9 +59,15 @@ class Console:
             return
         self._write(_STDOUT, "info", line)
 
-    def note(self, line: str, *, moved: bool = True) -> None:
-        """Print one line that is not a result, so that it stays out of a pipe; `moved` as for `progress`."""
-        self._write(_STDERR, "warning", line, moved)
+    def note(self, line: str, *, moved: bool = True, **fields: Any) -> None:
+        """Print one line that is not a result, so that it stays out of a pipe.
+
+        Args:
+            line: What to print.
+            moved: As for `progress`.
+            fields: What a machine wants to know besides, for JSON alone.
+        """
+        self._write(_STDERR, "warning", line, moved, fields)
 
     def error(self, sentence: str) -> None:
         """Print what went wrong as `sentray: sentence`."""

@@ -21,7 +21,7 @@ from sentray.errors import SentrayError
 from sentray.metrics import Tally
 from sentray.scoring import pool
 from sentray.scoring.pool import Lost, Pool, died
-from sentray.scoring.reading import ShardReader, duplicates, moved
+from sentray.scoring.reading import ShardReader, duplicates, moved, note_retry, size_of
 from sentray.scoring.scorer import unpacked_scorer
 
 TEST, ALL = "test", "all"
@@ -104,7 +104,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
         workers = pool.place(settings.workers, len(corpus.shards))
         console.say(f"{corpus.describe()}; {pool.describe(workers)}")
         make = partial(ShardEvaluator, corpus.source.lean(), settings, bundle.pack(model))
-        with Pool(make, workers, note=console.note) as actors:
+        with Pool(make, workers, size=size_of, on_retry=partial(note_retry, console)) as actors:
             progress = partial(_show, actors, console, len(corpus.shards), "looking for ids that occur twice")
             corpus = replace(corpus, duplicates=duplicates(actors, corpus.source, corpus.shards, progress).rows)
             split = settings.split or TEST

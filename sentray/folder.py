@@ -14,7 +14,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from sentray.corpus.files import first_line
+from sentray.corpus.files import first_line, read_pauses
 from sentray.errors import SentrayError
 from sentray.places import locate
 from sentray.untrusted import UnsoundError, parse_json, read_whole
@@ -24,6 +24,15 @@ HALF_WRITTEN = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}")
 CURE = "choose another --out"
 _MOST_BYTES = 1 << 28
 """Of a file that is read whole; those that sentray writes so have a tenth of it."""
+_CHUNK = 8_000_000
+
+
+def sha256_of(stream: pa.NativeFile) -> str:
+    """Digest of what a stream holds from its place on, 64 hexadecimal digits; read piece by piece."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 class Output:
@@ -60,6 +69,10 @@ class Folder:
     Args:
         out: Path or URI.
 
+    Attributes:
+        local: Whether this machine's file system has it.
+        pauses: Seconds to wait before each further attempt to read; see `read_pauses`.
+
     Raises:
         SentrayError: When the place cannot be reached.
     """
@@ -69,6 +82,7 @@ class Folder:
         self._filesystem, root = locate(out)
         self._root = root.rstrip("/")
         self.local = isinstance(self._filesystem, pafs.LocalFileSystem)
+        self.pauses = read_pauses(self._filesystem)
 
     def path(self, name: str) -> str:
         """Where the file system has a name of the folder."""

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,10 +22,12 @@ from sentray.errors import SentrayError
 from sentray.folder import Folder
 
 _CURE = "delete it when no run works there"
+_CURE_AT_WORK = "it tells whether the folder is still this run's: run the same command again to go on"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
 """How long a run on an object store waits before it reads who came last."""
+_MOST_PROCESS, _MOST_TIME = 1 << 31, 1e11
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,14 @@ class Holder:
         """
         try:
             kinds = {"pid": int, "heartbeat": float, "started": float}
-            return cls(**{field.name: kinds.get(field.name, str)(values[field.name]) for field in fields(cls)})
-        except (KeyError, TypeError) as error:
+            holder = cls(**{field.name: kinds.get(field.name, str)(values[field.name]) for field in fields(cls)})
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"it is no lease ({error})") from error
+        # What is not a number would never be late.
+        times = all(0 <= seconds < _MOST_TIME for seconds in (holder.heartbeat, holder.started))
+        if not (times and 0 < holder.pid < _MOST_PROCESS):
+            raise ValueError("it names a process or a time that cannot be")
+        return holder
 
     @property
     def is_dead(self) -> bool:
@@ -131,12 +138,20 @@ class Fence:
         """Why nothing may be written in the folder any more; empty where it may.
 
         Raises:
-            SentrayError: When the lease cannot be read.
+            SentrayError: When the lease cannot be read, also not a little later.
         """
-        values = self.folder.read_json(self.name, _CURE)
+        values = self._read()
         if values is not None and values.get("owner") == self.owner:
             return ""
         return f"{self.folder.out} is no longer this run's: another one took over, or it has ended"
+
+    def _read(self) -> dict[str, Any] | None:
+        for pause in self.folder.pauses:
+            try:
+                return self.folder.read_json(self.name)
+            except SentrayError:
+                time.sleep(pause)
+        return self.folder.read_json(self.name, _CURE_AT_WORK)
 
 
 class Lease:
@@ -152,6 +167,7 @@ class Lease:
         self._me = Holder.me()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
+        self._mutex = threading.Lock()
         self._taken_by: Holder | None = None
         self._renewed = time.monotonic()
 
@@ -165,7 +181,7 @@ class Lease:
         with self._lock():
             # Another run may have taken it while this one looked whether the last holder is alive.
             self._require_free(self._read(), patient=False)
-            self._write()
+            self._write(self._me)
         if not self._folder.local:
             time.sleep(SETTLE_SECONDS)
             if (holder := self._read()) and holder.owner != self._me.owner:
@@ -203,6 +219,15 @@ class Lease:
         """What travels to the run's workers."""
         return Fence(self._folder, self._name, self._me.owner)
 
+    def renew_fence(self) -> None:
+        """Hold the lease under another id from now on: processes that have an earlier `fence` may not write any more.
+
+        Raises:
+            SentrayError: When another run took the lease over, or the folder cannot be written.
+        """
+        self._renew(uuid.uuid4().hex)
+        self.check()
+
     def check(self) -> None:
         """Make sure that this run still holds the lease.
 
@@ -223,14 +248,15 @@ class Lease:
             with contextlib.suppress(SentrayError):
                 self._renew()
 
-    def _renew(self) -> None:
+    def _renew(self, owner: str = "") -> None:
         with self._lock():
-            holder = self._read()
+            holder = self._read(_CURE_AT_WORK)
             if holder and holder.owner != self._me.owner:
                 self._taken_by = holder
             else:
-                self._write()
-                self._renewed = time.monotonic()
+                me = replace(self._me, owner=owner or self._me.owner)
+                self._write(me)
+                self._me, self._renewed = me, time.monotonic()
 
     def _require_free(self, holder: Holder | None, patient: bool = True) -> None:
         """Refuse when a living run holds the lease; of one on another machine time shows whether it lives."""
@@ -250,24 +276,26 @@ class Lease:
             "choose another --out"
         )
 
-    def _read(self) -> Holder | None:
-        values = self._folder.read_json(self._name, _CURE)
+    def _read(self, cure: str = _CURE) -> Holder | None:
+        values = self._folder.read_json(self._name, cure)
         if values is None:
             return None
         try:
             return Holder.from_json(values)
         except ValueError as error:
-            raise self._folder.damaged(self._name, error, _CURE) from error
+            raise self._folder.damaged(self._name, error, cure) from error
 
-    def _write(self) -> None:
-        self._folder.write_json(self._name, asdict(self._me) | {"heartbeat": time.time()})
+    def _write(self, holder: Holder) -> None:
+        self._folder.write_json(self._name, asdict(holder) | {"heartbeat": time.time()})
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """Keep other processes of local file systems out; where locks are not known, the heartbeat must do."""
-        if not self._folder.local:
+        """Keep other threads and processes out; where a file system knows no locks, the heartbeat must do."""
+        with self._mutex, self._locked_folder() if self._folder.local else contextlib.nullcontext():
             yield
-            return
+
+    @contextlib.contextmanager
+    def _locked_folder(self) -> Iterator[None]:
         try:
             folder = os.path.dirname(self._folder.path(self._name))
             os.makedirs(folder, exist_ok=True)

@@ -6,14 +6,16 @@ All names begin with `ray_sentray_`; every series has the labels `verb` and `run
     rows_quarantined_total{reason}                          of committed shards
     shard_seconds                                           histogram: a worker's time for a committed shard
     worker_seconds_total                                    the same time added up, exact
+    shard_retries_total{reason}                             a shard is worked on once more: process_died, node_lost,
+                                                            straggler, killing_rows, overwritten
     epochs_total, rows_trained_total                        of finished epochs
     rows_per_second                                         gauge: training, in the present epoch
 
-Everything is counted by the driver, when a shard is committed or an epoch is finished, so that nothing counts twice. A
-run has one process that counts, and Ray labels each process's series (`WorkerId`), so that the label `run` makes no
-more of them. Ray sends what was counted every 10 s and when the driver ends; with a driver that is killed the last
-seconds are lost. Counters of an ended run stay until its node ends; gauges go after 20 s. Ray rebuilds a histogram's
-sum from the middles of its buckets, hence `worker_seconds_total`.
+Everything is counted by the driver, when a shard is first committed or an epoch is finished, so that nothing counts
+twice; retries alone are counted as they begin. A run has one process that counts, and Ray labels each process's series
+(`WorkerId`), so that the label `run` makes no more of them. Ray sends what was counted every 10 s and when the driver
+ends; with a driver that is killed the last seconds are lost. Counters of an ended run stay until its node ends; gauges
+go after 20 s. Ray rebuilds a histogram's sum from the middles of its buckets, hence `worker_seconds_total`.
 """
 
 from collections.abc import Mapping
@@ -64,6 +66,10 @@ class ScoringTelemetry(_Telemetry):
         self._metric("Histogram", "shard_seconds", about, boundaries=SHARD_SECONDS).observe(
             counts["seconds"], self._tags
         )
+
+    def retry(self, reason: str) -> None:
+        """Count a shard that is worked on once more."""
+        self._count("shard_retries", "Shards worked on once more", 1, reason=reason)
 
 
 class TrainingTelemetry(_Telemetry):

@@ -148,7 +148,7 @@ def test_each_line_is_an_object_with_time_level_verb_and_run(capsys: pytest.Capt
     console = Console(progress_seconds=0, as_json=True, verb="score")
     console.say("committed")
     console.say()
-    console.note("2 workers wanted")
+    console.note("shard 2: its process died", shard=2, reason="process_died")
     console.progress("reading", 0.5)
     console.progress("reading")
     console.event("shard 3 committed", shard=3, quarantined={"empty_text": 1}, loss=float("nan"))
@@ -162,13 +162,14 @@ def test_each_line_is_an_object_with_time_level_verb_and_run(capsys: pytest.Capt
     assert {line["verb"] for line in told} == {"score"}
     assert [(line["level"], line["message"]) for line in (said, *told)] == [
         ("info", "committed"),
-        ("warning", "2 workers wanted"),
+        ("warning", "shard 2: its process died"),
         ("progress", "reading"),
         ("progress", "reading"),
         ("info", "shard 3 committed"),
         ("error", "wrong"),
     ]
     assert [line.get("share") for line in told] == [None, 0.5, None, None, None]
+    assert (told[0]["shard"], told[0]["reason"]) == (2, "process_died")
     assert (told[3]["shard"], told[3]["quarantined"], told[3]["loss"]) == (3, {"empty_text": 1}, None)
 
 
@@ -176,9 +177,10 @@ def test_each_start_has_an_id_of_its_own() -> None:
     assert len({Console().run for _ in range(20)}) == 20
 
 
-def test_an_event_is_silent_in_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_event_and_fields_are_silent_in_text(capsys: pytest.CaptureFixture[str]) -> None:
     Console().event("shard 3 committed", shard=3)
-    assert capsys.readouterr() == ("", "")
+    Console().note("its process died", shard=3)
+    assert capsys.readouterr() == ("", "its process died\n")
 
 
 def test_nothing_is_written_over_on_a_terminal_that_gets_json(monkeypatch: pytest.MonkeyPatch) -> None:

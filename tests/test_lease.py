@@ -16,6 +16,7 @@ import pytest
 
 from sentray import lease
 from sentray.errors import SentrayError
+from sentray.folder import Folder
 from sentray.lease import Holder
 from sentray.scoring.ledger import LEASE, Ledger, Record
 
@@ -56,7 +57,7 @@ def test_the_second_run_is_refused_until_the_first_ends(ledger: Ledger, file: Pa
         beat = json.loads(file.read_text())["heartbeat"]
         time.sleep(0.3)
         assert json.loads(file.read_text())["heartbeat"] > beat
-        assert [path.name for path in file.parent.iterdir()] == ["lease.json"]
+        assert [path.name for path in file.parent.glob("[!.]*")] == ["lease.json"]
     assert not file.exists()
     with ledger.lease():
         assert file.exists()
@@ -205,6 +206,64 @@ def test_on_an_object_store_the_last_to_write_has_it(
     with pytest.raises(SentrayError, match="on elsewhere"):
         ledger.lease().__enter__()
     assert json.loads(file.read_text())["owner"] == "other"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started": float("nan")},
+        {"started": float("inf")},
+        {"started": 1e300},
+        # It would never be late.
+        {"heartbeat": float("nan")},
+        {"heartbeat": 10**400},
+        {"pid": float("inf")},
+        {"pid": 10**30},
+        {"pid": 0},
+    ],
+)
+def test_a_lease_that_tells_what_cannot_be_is_named(ledger: Ledger, file: Path, changes: dict[str, Any]) -> None:
+    leave(file, host=socket.gethostname(), **changes)
+    with pytest.raises(SentrayError, match=r"lease\.json cannot be read .*; delete it when no run works there$"):
+        ledger.lease().__enter__()
+
+
+def test_a_new_fence_voids_the_earlier_ones(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
+    with ledger.lease() as held:
+        before = held.fence
+        assert not before.broken()
+        held.renew_fence()
+        assert "no longer this run's" in before.broken()
+        assert not held.fence.broken()
+        # It can be renewed as before, and no one else gets in.
+        held._renew()
+        held.check()
+        with pytest.raises(SentrayError, match="being written by another run"):
+            ledger.lease().__enter__()
+        leave(file)
+        with pytest.raises(SentrayError, match="was taken over"):
+            held.renew_fence()
+    assert json.loads(file.read_text())["owner"] == "other"
+
+
+def test_a_fence_asks_a_busy_store_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
+    usual, failures = Folder.read, iter(["reset", "throttled", "", "reset", "reset", "reset"])
+
+    def busy(self: Folder, name: str, cure: str = "") -> bytes | None:
+        if failure := next(failures, None):
+            raise self.damaged(name, OSError(failure), cure)
+        return usual(self, name, cure)
+
+    with ledger.lease() as held:
+        fence = held.fence
+        monkeypatch.setattr(Folder, "read", busy)
+        monkeypatch.setattr(fence.folder, "pauses", (0.0, 0.0))
+        assert not fence.broken()
+        with pytest.raises(SentrayError, match=r"lease\.json cannot be read \(reset\).*run the same command again"):
+            fence.broken()
+        assert next(failures, None) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "\xff", '{"owner": "x"}'])

@@ -31,6 +31,7 @@ def test_a_committed_shard_is_counted(recorded: dict[tuple[str, ...], list[float
     telemetry = ScoringTelemetry("score", "run-1")
     telemetry.commit(COUNTS)
     telemetry.commit(COUNTS | {"rows": 0, "scored": 0, "quarantined": {}})
+    telemetry.retry("straggler")
     own = ("score", "run-1")
     assert recorded == {
         ("sentray_rows_read", *own): [10],
@@ -40,6 +41,7 @@ def test_a_committed_shard_is_counted(recorded: dict[tuple[str, ...], list[float
         ("sentray_rows_quarantined", *own, "invalid_utf8"): [1],
         ("sentray_worker_seconds", *own): [1.5, 1.5],
         ("sentray_shard_seconds", *own): [1.5, 1.5],
+        ("sentray_shard_retries", *own, "straggler"): [1],
     }
 
 

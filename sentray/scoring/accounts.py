@@ -1,6 +1,5 @@
 """What a scoring job has done: which shards are committed, what they add up to, and whether it may go on."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +7,9 @@ from sentray.bundle import Bundle
 from sentray.config import ScoreSettings
 from sentray.corpus.shards import ShardPlan
 from sentray.errors import SentrayError
+from sentray.folder import sha256_of
 from sentray.scoring.counts import Counts
-from sentray.scoring.ledger import Ledger, Record, partition_of
+from sentray.scoring.ledger import Ledger, Part, Record, partition_of
 from sentray.scoring.pool import WORKER_CPUS
 from sentray.scoring.worker import MOST_PARTITIONS, too_many_partitions
 
@@ -123,11 +123,22 @@ class Accounts:
 
 def is_intact(ledger: Ledger, record: Record) -> bool:
     """Whether a shard's files are those that its record tells of, to the last byte."""
-    parts = (*record.parts, record.quarantine) if record.quarantine else record.parts
-    return all(hashlib.sha256(ledger.read(part.name) or b"").hexdigest() == part.sha256 for part in parts)
+    return all(_is_as_recorded(ledger, part) for part in _files(record))
 
 
-def withdraw(ledger: Ledger, wrong: Callable[[Record], bool]) -> bool:
+def _is_as_recorded(ledger: Ledger, part: Part) -> bool:
+    try:
+        with ledger.open_file(part.name) as stream:
+            return sha256_of(stream) == part.sha256
+    except OSError:
+        return False
+
+
+def _files(record: Record) -> tuple[Part, ...]:
+    return (*record.parts, record.quarantine) if record.quarantine else record.parts
+
+
+def withdraw(ledger: Ledger, wrong: Callable[[Record], bool]) -> list[int]:
     """Take committed shards back: their files go, and without them their records do not count.
 
     Args:
@@ -135,13 +146,11 @@ def withdraw(ledger: Ledger, wrong: Callable[[Record], bool]) -> bool:
         wrong: Which; the same ones again after a kill that left some of their files.
 
     Returns:
-        Whether there were any.
+        The shards.
     """
-    found = False
+    found = []
     for record in filter(wrong, ledger.recorded()):
-        found = True
-        for part in record.parts:
+        found.append(record.shard)
+        for part in _files(record):
             ledger.delete(part.name)
-        if record.quarantine:
-            ledger.delete(record.quarantine.name)
     return found

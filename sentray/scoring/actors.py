@@ -4,12 +4,13 @@ import contextlib
 import os
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from sentray.errors import SentrayError
 
@@ -41,14 +42,14 @@ class Item:
     Attributes:
         value: As it was given to the map.
         deaths: Processes that died of it.
-        began: When it was handed out last, by `time.monotonic()`.
-        copied: Whether a second actor works on it too.
+        began: When it was handed out, by `time.monotonic()`.
+        given: When it was last given to an actor, as a further one may work on it too.
     """
 
     value: Any
     deaths: int = 0
     began: float = 0.0
-    copied: bool = False
+    given: float = 0.0
 
 
 @dataclass(eq=False)
@@ -79,13 +80,15 @@ class Course:
         method: Name of the method.
         values: The items, drawn one by one.
         retries: How often an item is tried again whose process died.
+        size: How large an item is, compared with others.
     """
 
-    def __init__(self, method: str, values: Iterable[Any], retries: int) -> None:
+    def __init__(self, method: str, values: Iterable[Any], retries: int, size: Callable[[Any], float]) -> None:
         self.method, self.retries = method, retries
         self.again: deque[Item] = deque()
-        self._values = iter(values)
+        self._values, self._size = iter(values), size
         self._seconds: deque[float] = deque(maxlen=RECENT_ITEMS)
+        self._sizes: deque[float] = deque(maxlen=RECENT_ITEMS)
 
     def __bool__(self) -> bool:
         if not self.again:
@@ -94,22 +97,30 @@ class Course:
 
     def pop(self) -> Item:
         """The next item to hand out: those to try again first."""
-        return self.again.popleft()
+        item = self.again.popleft()
+        item.began = time.monotonic()
+        return item
 
     def finished(self, item: Item) -> None:
         """Note how long an item took."""
         self._seconds.append(time.monotonic() - item.began)
+        self._sizes.append(self._size(item.value))
 
-    @property
-    def usual_seconds(self) -> float | None:
-        """What an item takes, the median of the last ones; None while none is finished."""
-        return median(self._seconds) if self._seconds else None
+    def usual_seconds(self, item: Item) -> float | None:
+        """What an item of this size takes, going by the medians of the last ones; None while none is finished.
+
+        A small one may take as long as one of the median size: not all work grows with the size.
+        """
+        if not self._seconds:
+            return None
+        return median(self._seconds) * max(1.0, self._size(item.value) / max(1.0, median(self._sizes)))
 
 
 class Actor:
     """What runs in a process of the pool.
 
-    It gives a SentrayError back as a value: Ray adds to the text of an error that passes through it.
+    It gives a SentrayError back as a value: Ray adds to the text of an error that passes through it. When it gets no
+    memory it dies, as it would if the system noticed first: another attempt may get it, or tell which rows take it.
     """
 
     def start(self, make: Callable[[], Any]) -> Where | SentrayError:
@@ -121,6 +132,8 @@ class Actor:
             self._worker = make()
         except SentrayError as mistake:
             return mistake
+        except MemoryError:
+            _die()
         return Where(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), os.getpid())
 
     def call(self, method: str, value: Any) -> Any:
@@ -130,10 +143,17 @@ class Actor:
             return getattr(self._worker, method)(value)
         except SentrayError as mistake:
             return mistake
+        except MemoryError:
+            _die()
 
     def pulse(self) -> float:
         """CPU seconds of the thread that works on the items: they stand still when it hangs."""
         return time.clock_gettime(self._clock)
+
+
+def _die() -> NoReturn:
+    traceback.print_exc()
+    os._exit(1)
 
 
 def _own_clock() -> int:

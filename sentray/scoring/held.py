@@ -1,11 +1,17 @@
 """The rows of a shard until all of it is scored: few in memory, many in a temporary file that is mapped into it."""
 
+import contextlib
+import mmap
+import socket
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import pyarrow as pa
+
+from sentray.corpus.files import first_line
+from sentray.errors import SentrayError
 
 MOST_BYTES = 1 << 27
 """What is held in memory; a shard of plain text gives a tenth of it, a compressed file may give any amount."""
@@ -20,8 +26,7 @@ class Held:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema, self._tables, self._bytes = schema, [schema.empty_table()], 0
-        self._undo = ExitStack()
-        self._file: pa.NativeFile | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -30,13 +35,16 @@ class Held:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tables = []
-        self._undo.close()
+        # What a full disk did not take is not wanted any more.
+        with contextlib.suppress(OSError):
+            if self._file is not None:
+                self._file.close()
 
     def add(self, table: pa.Table) -> None:
         """Hold further rows.
 
         Raises:
-            OSError: When the disk is full.
+            SentrayError: When the temporary folder cannot hold them.
         """
         self._tables.append(table)
         self._bytes += table.nbytes
@@ -44,19 +52,37 @@ class Held:
             self._write()
 
     def table(self) -> pa.Table:
-        """All rows, in the order in which they came; valid within the block."""
+        """All rows, in the order in which they came.
+
+        Raises:
+            SentrayError: When the temporary folder cannot hold them.
+        """
         if self._file is None:
             return pa.concat_tables(self._tables)
         self._write()
-        self._writer.close()
-        mapped = self._undo.enter_context(pa.memory_map(self._name))
-        return pa.ipc.open_file(mapped).read_all()
+        with _temporary():
+            self._writer.close()
+            self._file.flush()
+            mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
     def _write(self) -> None:
-        if self._file is None:
-            folder = self._undo.enter_context(tempfile.TemporaryDirectory(prefix="sentray-rows-"))
-            self._name = f"{folder}/rows.arrow"
-            self._file = self._undo.enter_context(pa.OSFile(self._name, "wb"))
-            self._writer = self._undo.enter_context(pa.ipc.new_file(self._file, self._schema))
-        self._writer.write_table(pa.concat_tables(self._tables))
+        with _temporary():
+            if self._file is None:
+                # Without a name: nothing is left of it on the node when the process is killed.
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115
+                self._writer = pa.ipc.new_file(self._file, self._schema)
+            self._writer.write_table(pa.concat_tables(self._tables))
         self._tables, self._bytes = [self._schema.empty_table()], 0
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SentrayError(
+            f"the rows of a shard do not go into {tempfile.tempdir or 'a temporary folder'} of {socket.gethostname()} "
+            f"({first_line(error)}); make room there, or start Ray with TMPDIR set to a larger folder, then run the "
+            "same command again to go on"
+        ) from error

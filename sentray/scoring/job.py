@@ -28,7 +28,7 @@ from sentray.scoring.gather import gather, gather_quarantine
 from sentray.scoring.ledger import SCORES, SUMMARY, Header, Ledger, Record
 from sentray.scoring.pool import Lost, Pool, died
 from sentray.scoring.progress import Progress
-from sentray.scoring.reading import Duplicates, duplicates, files_of, moved
+from sentray.scoring.reading import Duplicates, duplicates, files_of, moved, note_retry, size_of
 from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
 from sentray.telemetry import ScoringTelemetry
 from sentray.writing import SETTINGS_FILE, settings_text
@@ -75,7 +75,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         ledger.delete(SUMMARY)
         ledger.write(SETTINGS_FILE, settings_text(settings).encode())
         # Files that could not be read may be back: unless the job ended without them, or part of it is published.
-        heals = summary is None and not ledger.published() and withdraw(ledger, _has_unread)
+        heals = summary is None and not ledger.published() and bool(withdraw(ledger, _has_unread))
         if heals:
             accounts.count(ledger)
         _describe(source, plan, accounts.committed, console)
@@ -115,6 +115,7 @@ class _Run:
         self._log = job.ledger.commits(lease.check)
         self._progress = Progress(console, plan, accounts)
         self._telemetry = ScoringTelemetry(console.verb, console.run)
+        self._told = bytearray(len(plan))
 
     def work(self, files: dict[str, bytes], source: Source) -> Summary:
         """Score; gives how fast it went.
@@ -138,7 +139,7 @@ class _Run:
                 f"{pool.describe(workers, gpus=gpus)}, about {memory:,} MB of memory each; engine {self._job.engine}"
             )
             make = partial(ShardScorer, self._job, files)
-            with Pool(make, workers, gpus=gpus, note=self._console.note) as self._pool, self._log:
+            with Pool(make, workers, gpus=gpus, size=size_of, on_retry=self._note_retry) as self._pool, self._log:
                 self._score()
                 start = self._pool.start_seconds
                 seconds = max(time.monotonic() - connected - start, 1e-3)
@@ -165,8 +166,9 @@ class _Run:
             self._score_missing(found)
 
     def _score_missing(self, found: Duplicates) -> None:
+        owner = self._lease.fence.owner
         tasks = (
-            Task(shard, found.rows.get(shard.index, {}), ids_unread=shard.index in found.unread)
+            Task(shard, owner, found.rows.get(shard.index, {}), ids_unread=shard.index in found.unread)
             for shard in self._plan
             if not self._accounts.done[shard.index]
         )
@@ -179,7 +181,8 @@ class _Run:
             else:
                 self._commit(result)
         for task in lost:
-            self._console.note(f"processes that scored {files_of(task.shard)} died; looking for the rows to blame")
+            line = f"processes that scored {files_of(task.shard)} died; looking for the rows to blame"
+            self._note_retry(task, "killing_rows", line)
             self._commit(score_without_crashes(self._pool, task, self._tick))
 
     def _withdraw_overwritten(self) -> bool:
@@ -192,23 +195,34 @@ class _Run:
         self._pool.contested.clear()
         if not contested:
             return False
+        # Whichever attempt comes back later finds that it may not write any more.
+        self._lease.renew_fence()
         time.sleep(_LAST_BREATH_SECONDS)
         self._log.flush()
-        if not withdraw(ledger, lambda record: record.shard in contested and not is_intact(ledger, record)):
-            return False
-        self._accounts.count(ledger)
-        return True
+        shards = withdraw(ledger, lambda record: record.shard in contested and not is_intact(ledger, record))
+        line = "another process wrote over its files; they are made again"
+        for shard in shards:
+            self._note_retry(self._plan[shard], "overwritten", line)
+        if shards:
+            self._accounts.count(ledger)
+        return bool(shards)
 
     def _commit(self, record: Record) -> None:
         self._lease.check()
         self._log.add(record)
         self._accounts.add(record)
-        self._telemetry.commit(record.counts)
-        told = {name: record.counts[name] for name in ("rows", "scored", "quarantined", "bytes", "seconds")}
-        self._console.event(f"shard {record.shard} committed", shard=record.shard, **told)
+        if not self._told[record.shard]:
+            self._told[record.shard] = 1
+            self._telemetry.commit(record.counts)
+            told = {name: record.counts[name] for name in ("rows", "scored", "quarantined", "bytes", "seconds")}
+            self._console.event(f"shard {record.shard} committed", shard=record.shard, **told)
         self._progress.show()
         self._accounts.require_good_rows()
         self._accounts.require_few_partitions()
+
+    def _note_retry(self, item: Any, reason: str, line: str) -> None:
+        self._telemetry.retry(reason)
+        note_retry(self._console, item, reason, line)
 
     def _looked(self, shards: int) -> None:
         self._lease.check()

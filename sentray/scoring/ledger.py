@@ -141,16 +141,6 @@ class Ledger(Folder):
         """Name of the file with a shard's rows that were set aside."""
         return f"{_QUARANTINED}/{shard:06d}.parquet"
 
-    def put(self, name: str, content: pa.Buffer | bytes, rows: int) -> Part:
-        """Put a file into the folder, whole or not at all; gives what a record says of it.
-
-        Raises:
-            SentrayError: When the file system refuses, for instance because it is full.
-        """
-        with self.create(name) as output:
-            output.write(content)
-        return Part(name, rows, output.bytes, output.sha256)
-
     def commits(self, check: Callable[[], None] = lambda: None) -> CommitLog:
         """The log that takes the records of committed shards; `check` as in `CommitLog`."""
         return CommitLog(self, _COMMITTED, check=check)

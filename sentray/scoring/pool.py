@@ -25,8 +25,8 @@ TICK_SECONDS = 0.5
 SHORT_ITEM_SECONDS = 0.25
 """An actor whose items take less has the next one waiting; longer ones go to the actor that is free first."""
 STRAGGLER_TIMES, STRAGGLER_SECONDS = 3.0, 5.0
-"""An item is given to an idle actor too when it takes so many times the usual time (as Spark's speculation has it; a
-shard may well be twice as long as others), and at least so long (or any hiccup would cost a process)."""
+"""An item is given to an idle actor too when it takes so many times the usual time of its size (as Spark's speculation
+has it; a shard may well take twice as long as others), and at least so long (or any hiccup would cost a process)."""
 PULSE_SECONDS = 5.0
 """Where nothing is finished for so long, the actors are asked whether they work."""
 
@@ -55,10 +55,12 @@ class Pool:
         workers: Actors.
         cpus: CPUs of each.
         gpus: GPUs of each.
-        note: Told of actors that are out of reach or far slower than others.
+        size: How large an item is, compared with others: tells which ones may take longer.
+        on_retry: Told of each item that is worked on once more, why (`process_died`, `node_lost` or `straggler`), and
+            that in words.
 
     Attributes:
-        contested: Items that more than one process may have worked on at the same time.
+        contested: Items that a process may still work on although the pool has given it up.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Pool:
         workers: int,
         cpus: float = WORKER_CPUS,
         gpus: float = 0,
-        note: Callable[[str], None] = lambda line: None,
+        size: Callable[[Any], float] = lambda item: 1.0,
+        on_retry: Callable[[Any, str, str], None] = lambda item, reason, line: None,
     ) -> None:
-        self._make, self._size, self._cpus, self._gpus, self._note = make, workers, cpus, gpus, note
+        self._make, self._wanted, self._cpus, self._gpus = make, workers, cpus, gpus
+        self._size, self._on_retry = size, on_retry
         self._workers: list[Worker] = []
         self._failed_starts = 0
         self._began = 0.0
@@ -84,7 +88,7 @@ class Pool:
         self._began = self._moved_at = time.monotonic()
         self._made = ray.put(self._make)
         self._actor = remote_actor(self._cpus, self._gpus)
-        self._workers = [self._start() for _ in range(self._size)]
+        self._workers = [self._start() for _ in range(self._wanted)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,7 +101,7 @@ class Pool:
     @property
     def start_seconds(self) -> float:
         """Time until an actor was ready, the mean of those that were; those that replace others do not count."""
-        starts = self._starts[: self._size]
+        starts = self._starts[: self._wanted]
         return sum(starts) / len(starts) if starts else 0.0
 
     @property
@@ -116,12 +120,12 @@ class Pool:
         Args:
             name: Tells what an item is.
         """
-        started = f"{count(self._size, 'worker')} wanted, {self.ready} started"
+        started = f"{count(self._wanted, 'worker')} wanted, {self.ready} started"
         if not (at_work := self._at_work()):
             return started
         item, worker = at_work[0]
         longest = f"{name(item.value)}, for {time.monotonic() - item.began:.0f} s with {worker.where}"
-        return longest if self.ready == self._size else f"{longest}; {started}"
+        return longest if self.ready == self._wanted else f"{longest}; {started}"
 
     def map(
         self,
@@ -148,7 +152,7 @@ class Pool:
         """
         import ray
 
-        course, done, began = Course(method, items, retries), 0, time.monotonic()
+        course, done, began = Course(method, items, retries, self._size), 0, time.monotonic()
         results: list[Any] = []
         for worker in self._workers:
             worker.items.clear()
@@ -189,24 +193,24 @@ class Pool:
 
     def _give(self, worker: Worker, course: Course, item: Item) -> None:
         worker.items[worker.handle.call.remote(course.method, item.value)] = item
-        item.began = time.monotonic()
+        item.given = time.monotonic()
 
     def _back_up(self, course: Course) -> None:
         """Give the items that take far longer than usual to idle actors too, on other nodes where there are any."""
         idle = [worker for worker in self._workers if worker.starting is None and not worker.items]
-        usual = course.usual_seconds
-        if not idle or usual is None:
-            return
-        latest = time.monotonic() - max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS)
-        late = [(item, holder) for item, holder in self._at_work() if item.began < latest and not item.copied]
-        for item, holder in late[: len(idle)]:
+        now = time.monotonic()
+        for item, holder in self._at_work() if idle else ():
+            usual = course.usual_seconds(item)
+            if not idle or usual is None:
+                return
+            # Each further actor gets as long as all before it together.
+            patience = max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS, item.given - item.began)
+            if now - item.given <= patience:
+                continue
             other = min(idle, key=lambda worker: worker.where.node == holder.where.node)
             idle.remove(other)
-            item.copied = True
-            self._note(
-                f"{holder.where} is at work for {time.monotonic() - item.began:.0f} s where {usual:.1g} s are usual; "
-                f"{other.where} does the same"
-            )
+            line = f"is at work for {now - item.began:.0f} s where {usual:.1f} s are usual; {other.where} does the same"
+            self._on_retry(item.value, "straggler", f"{holder.where} {line}")
             self._give(other, course, item)
 
     def _at_work(self) -> list[tuple[Item, Worker]]:
@@ -229,48 +233,56 @@ class Pool:
             except deaths() as error:
                 # Tasks run one after the other: it died of the first, and the others were only waiting. (Or it died
                 # of the second while the answer to the first was on its way: the retries put that right.)
-                self._give_up(worker, course)
-                if is_out_of_reach(error):
-                    self._note(f"{worker.where} cannot be reached any more; what it worked on is done elsewhere")
-                    self.contested.append(item.value)
-                else:
-                    item.deaths += 1
-                if item.deaths <= course.retries:
-                    self._try_again(item, course)
-                elif not self._holders(item):
-                    results.append(Lost(item.value, item.deaths))
+                results += self._died(worker, item, course, may_live=is_out_of_reach(error))
                 break
             self._moved()
             course.finished(item)
-            if item.copied:
-                self._call_off(item, course)
+            if holders := self._holders(item):
+                self._call_off(item, holders, course)
         return results
 
-    def _call_off(self, item: Item, course: Course) -> None:
+    def _died(self, worker: Worker, item: Item, course: Course, may_live: bool) -> list[Lost]:
+        """Give up an actor whose process died of an item or cannot be reached; an item that kills too often is lost."""
+        self._give_up(worker, course, may_live)
+        if may_live:
+            self.contested.append(item.value)
+            reason, line = "node_lost", "cannot be reached any more; what it worked on is done elsewhere"
+        else:
+            item.deaths += 1
+            reason, line = "process_died", "died; what it worked on is done again"
+        if item.deaths <= course.retries:
+            self._on_retry(item.value, reason, f"{worker.where} {line}")
+            self._try_again(item, course)
+        elif not self._holders(item):
+            return [Lost(item.value, item.deaths)]
+        return []
+
+    def _call_off(self, item: Item, holders: list[Worker], course: Course) -> None:
         """End what others do with an item that is finished; a process that cannot be reached only seems to end."""
         import ray
 
         self.contested.append(item.value)
-        for worker in self._holders(item):
+        for worker in holders:
             (reference,) = (reference for reference, held in worker.items.items() if held is item)
             del worker.items[reference]
             if not ray.wait([reference], timeout=0)[0]:
-                self._give_up(worker, course)
+                self._give_up(worker, course, may_live=True)
 
     def _holders(self, item: Item) -> list[Worker]:
         return [worker for worker in self._workers if item in worker.items.values()]
 
     def _try_again(self, item: Item, course: Course) -> None:
         """Put an item back, unless another actor is at work on it."""
-        item.copied = False
         if not self._holders(item):
             course.again.append(item)
 
-    def _give_up(self, worker: Worker, course: Course) -> None:
+    def _give_up(self, worker: Worker, course: Course, may_live: bool) -> None:
         """Replace an actor and put back what it was given."""
         items = list(worker.items.values())
         worker.items.clear()
         self._replace(worker)
+        if may_live:
+            self.contested += [item.value for item in items]
         for item in items:
             self._try_again(item, course)
 

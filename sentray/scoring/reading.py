@@ -121,10 +121,26 @@ def moved(pool: Pool, console: Console) -> bool:
     return found
 
 
-def _shard_named(item: Any) -> str:
-    """An item of a map, which is a shard or has one."""
+def note_retry(console: Console, item: Any, reason: str, line: str) -> None:
+    """Tell that the shard of an item is worked on once more, as a pool does."""
+    shard = shard_of(item).index
+    console.note(f"shard {shard}: {line}", shard=shard, reason=reason)
+
+
+def size_of(item: Any) -> int:
+    """The size of an item of a map."""
+    return shard_of(item).bytes
+
+
+def shard_of(item: Any) -> Shard:
+    """The shard of an item of a map, which is one or has one."""
     first = item[0] if isinstance(item, tuple) else item
-    return f"a shard of {files_of(first if isinstance(first, Shard) else first.shard)}"
+    shard: Shard = first if isinstance(first, Shard) else first.shard
+    return shard
+
+
+def _shard_named(item: Any) -> str:
+    return f"a shard of {files_of(shard_of(item))}"
 
 
 def files_of(shard: Shard) -> str:

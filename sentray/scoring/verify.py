@@ -1,6 +1,5 @@
 """The proof, from the files alone, that a scoring job's output holds each planned row exactly once."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from sentray.console import Console, count
 from sentray.corpus.files import first_line
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
+from sentray.folder import sha256_of
 from sentray.quarantine import QUARANTINE_SCHEMA, Reason
 from sentray.scoring.gather import read_part
 from sentray.scoring.ledger import QUARANTINE, SCORES, STAGED, SUMMARY, Ledger, Part, Record, partition_of
@@ -28,7 +28,6 @@ MOST_SHOWN = 20
 AGAIN = "run the same score command again"
 _THREADS = 8
 _AT_ONCE = 256
-_CHUNK = 8_000_000
 _SUMS = {
     "rows": "rows",
     "rows_scored": "scored",
@@ -247,12 +246,9 @@ def _added(total: Any, more: Any) -> Any:
 
 def _file_fault(ledger: Ledger, stored: Stored, part: Part) -> str | None:
     """What is wrong with a file of scores or of quarantined rows."""
-    digest = hashlib.sha256()
     try:
         with ledger.open_file(part.name) as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-            if digest.hexdigest() != part.sha256:
+            if sha256_of(stream) != part.sha256:
                 return f"{part.name} is not as it was written (its SHA-256 differs); delete it and {AGAIN}"
             file = pq.ParquetFile(stream)
             rows, schema = file.metadata.num_rows, file.schema_arrow

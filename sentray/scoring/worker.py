@@ -4,7 +4,7 @@ import resource
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -84,7 +84,7 @@ class Job:
         ledger: The output folder.
         engine: Name of the engine, chosen.
         digest: The bundle's digest.
-        fence: Whether the ledger is still the run's.
+        fence: Whether the ledger is still the run's; a task names the owner that counts.
     """
 
     source: Source
@@ -102,12 +102,14 @@ class Task:
 
     Attributes:
         shard: The shard.
+        owner: Under which id the run holds its lease as long as files of this attempt count.
         duplicates: Those of its rows whose id an earlier row has.
         crashes: Those of its rows that kill the process which scores them, by their place in the shard from 0.
         ids_unread: Whether not all ids could be read when duplicates were looked for.
     """
 
     shard: Shard
+    owner: str
     duplicates: Rows = field(default_factory=dict)
     crashes: tuple[int, ...] = ()
     ids_unread: bool = False
@@ -174,11 +176,12 @@ class ShardScorer(ShardReader):
                 f"{shard.pieces[0].path} (or a file that is read with it) could not be read at first and now can, so "
                 "that its ids are not compared with the others; run the same command again to go on"
             )
-        parts = tuple(self._parts(shard, scored.table()))
+        self._require_run(task)
+        parts = tuple(self._parts(task, scored.table()))
         bad = set_aside.table()
         quarantine = None
         if bad.num_rows:
-            quarantine = self._put(job.ledger.quarantine_name(shard.index), bad)
+            quarantine = self._put(task, job.ledger.quarantine_name(shard.index), bad)
             counts.unread_bytes = self._unread_bytes(shard, bad)
         counts.seconds = round(time.perf_counter() - started, 3)
         counts.peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
@@ -219,13 +222,13 @@ class ShardScorer(ShardReader):
                 "type in the input's first files; give it one type in all files, or leave out --keep"
             ) from error
 
-    def _parts(self, shard: Shard, scored: pa.Table) -> Iterator[Part]:
+    def _parts(self, task: Task, scored: pa.Table) -> Iterator[Part]:
         """Write the scores of a shard: one file, or one for each value of the column to partition by."""
-        job, column = self._job, self._job.settings.partition_by
+        job, shard, column = self._job, task.shard, self._job.settings.partition_by
         staged = job.settings.rows_per_file is not None
         if column is None:
             name = job.ledger.part_name(shard.index, job.digest, staged)
-            yield self._put(name, scored)
+            yield self._put(task, name, scored)
             return
         encoded = scored[column].combine_chunks().dictionary_encode("encode")
         # Two values may share a folder: null and the empty string do.
@@ -242,24 +245,22 @@ class ShardScorer(ShardReader):
         rest = scored.drop_columns([column])
         for place, folder in enumerate(names):
             name = job.ledger.part_name(shard.index, job.digest, staged, folder)
-            yield self._put(name, rest.take(np.flatnonzero(places == place)))
+            yield self._put(task, name, rest.take(np.flatnonzero(places == place)))
 
-    def _put(self, name: str, rows: pa.Table) -> Part:
+    def _put(self, task: Task, name: str, rows: pa.Table) -> Part:
         """Put a file into the output, unless the run is over.
 
         A process that nobody can reach any more, or that outlives the node's raylet, works on while its shard is
         scored elsewhere. It must not change what is finished, an hour later: its rows may have other last digits,
         computed by another processor, or be fewer, where it could not read all.
         """
-        ledger = self._job.ledger
-        self._require_run()
-        with ledger.create(name) as output:
+        with self._job.ledger.create(name) as output:
             pq.write_table(rows, output, ROW_GROUP, **parquet_options(rows.schema))
-            self._require_run()
+            self._require_run(task)
         return Part(name, rows.num_rows, output.bytes, output.sha256)
 
-    def _require_run(self) -> None:
-        if why := self._job.fence.broken():
+    def _require_run(self, task: Task) -> None:
+        if why := replace(self._job.fence, owner=task.owner).broken():
             raise SentrayError(why)
 
     def _unread_bytes(self, shard: Shard, bad: pa.Table) -> int:

@@ -1,6 +1,8 @@
 """An output folder from a stranger is gone on with and verified, or gives one sentence; nothing outside is touched."""
 
 import json
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentray import lease
 from sentray.config import ScoreSettings, VerifySettings
 from sentray.console import Console
 from sentray.corpus.source import resolve
@@ -17,7 +20,7 @@ from sentray.errors import SentrayError
 from sentray.scoring.accounts import Accounts, withdraw
 from sentray.scoring.gather import gather, gather_quarantine
 from sentray.scoring.ledger import Header, Ledger
-from sentray.scoring.records import Record
+from sentray.scoring.records import Part, Record
 from sentray.scoring.verify import verify
 
 DIGEST = "b" * 64
@@ -47,7 +50,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
                 for shard in plan:
                     name = ledger.part_name(shard.index, DIGEST, staged=rows_per_file is not None)
                     scores = pa.table([["1"], ["pos"], pa.array([0.7], pa.float32())], schema=SCHEMA)
-                    part = ledger.put(name, parquet(scores), 1)
+                    with ledger.create(name) as output:
+                        pq.write_table(scores, output)
+                    part = Part(name, 1, output.bytes, output.sha256)
                     log.add(Record(shard.index, (part,), None, COUNTS | {"rows": 1, "quarantined": {}}))
             gather(ledger)
             gather_quarantine(ledger)
@@ -58,12 +63,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
             if file.is_file()
         }
     return folder / "in", files
-
-
-def parquet(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return sink.getvalue()
 
 
 def header(reviews: Path, rows_per_file: int | None) -> Header:
@@ -127,6 +126,23 @@ def test_whatever_values_its_json_holds(
     changed = "".join(json.dumps(mutate_json(data, json.loads(line))) + "\n" for line in lines)
     out = write(tmp_path, files | {name: changed.encode()}, which)
     use(out, reviews, 1 if which == "gathered" else None, our_error)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "values"])
+@settings(settings.get_profile("fuzz"), max_examples=5 * settings.get_profile("fuzz").max_examples)
+@given(data=st.data())
+def test_whatever_its_lease_holds(
+    kind: str, mutate: Any, mutate_json: Any, our_error: Any, tmp_path: Path, monkeypatch: Any, data: st.DataObject
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.001)
+    file = tmp_path / "_sentray/lease.json"
+    file.parent.mkdir(exist_ok=True)
+    now = int(time.time())
+    holder = asdict(lease.Holder.me()) | {"owner": "other", "heartbeat": now, "started": now}
+    content = json.dumps(holder).encode()
+    file.write_bytes(mutate(data, content) if kind == "bytes" else json.dumps(mutate_json(data, holder)).encode())
+    with our_error, Ledger(str(tmp_path)).lease() as held:
+        held.check()
 
 
 def test_a_ledger_that_names_other_files_removes_none(finished: Any, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ class Run:
         parts = tuple(self._put(shard, *partition) for partition in self._partitions(scored))
         set_aside = bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
         name = self.ledger.quarantine_name(shard.index)
-        quarantine = self.ledger.put(name, parquet(set_aside), bad.num_rows) if bad.num_rows else None
+        quarantine = self.put(name, parquet(set_aside), bad.num_rows) if bad.num_rows else None
         return Record(shard.index, parts, quarantine, counts)
 
     def _partitions(self, scored: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -203,7 +203,13 @@ class Run:
     def _put(self, shard: Shard, partition: str, rows: pa.Table) -> Part:
         staged = self.header.rows_per_file is not None
         name = self.ledger.part_name(shard.index, self.digest, staged, partition)
-        return self.ledger.put(name, parquet(rows), rows.num_rows)
+        return self.put(name, parquet(rows), rows.num_rows)
+
+    def put(self, name: str, content: pa.Buffer | bytes, rows: int) -> Part:
+        """Write a file; gives what a record says of it."""
+        with self.ledger.create(name) as output:
+            output.write(content)
+        return Part(name, rows, output.bytes, output.sha256)
 
     def finish(self) -> None:
         gather.gather(self.ledger)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from sentray import cluster
@@ -54,6 +55,11 @@ class Worker:
         if number == 3:
             time.sleep(1)
             os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * number
+
+    def starve(self, number: int) -> int:
+        if number == 3:
+            raise pa.ArrowMemoryError("malloc of size 64 failed")
         return 2 * number
 
     def work_or_hang(self, works: bool) -> None:
@@ -122,6 +128,8 @@ def test_an_item_whose_process_died_is_tried_again_and_at_last_given_up(tmp_path
 def test_without_retries_one_death_is_enough(tmp_path: Path) -> None:
     with Pool(lambda: Worker(tmp_path, {1: 9}), workers=1, cpus=0.5) as pool:
         assert list(pool.map("double", [0, 1, 2], retries=0)) == [0, Lost(1, 1), 4]
+        # A process that gets no memory dies too.
+        assert list(pool.map("starve", [2, 3, 4], retries=0)) == [4, Lost(3, 1), 8]
 
 
 def all_start(pool: Pool) -> None:
@@ -135,15 +143,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_item_whose_actor_hangs_is_done_by_another_once(tmp_path: Path) -> None:
-    told: list[str] = []
-    with Pool(lambda: Worker(tmp_path), workers=2, cpus=0.5, note=told.append) as pool:
+def test_an_item_whose_actor_hangs_is_done_by_another_once(tmp_path: Path, monkeypatch) -> None:
+    told: list[tuple[int, str, str]] = []
+    # Behind the one that hangs another one waits.
+    monkeypatch.setattr("sentray.scoring.pool.SHORT_ITEM_SECONDS", 1e9)
+    with Pool(lambda: Worker(tmp_path), workers=2, cpus=0.5, on_retry=lambda *given: told.append(given)) as pool:
         all_start(pool)
-        assert sorted(pool.map("hang_once", range(6))) == [0, 2, 4, 6, 8, 10]
-        assert pool.contested == [3]
+        assert sorted(pool.map("hang_once", range(40))) == [2 * number for number in range(40)]
+        first, behind = pool.contested
+        assert first == 3 < behind
         hanging = int((tmp_path / "hangs").read_text())
-        assert re.match(rf"process {hanging} on [\d.]+ is at work for .* s are usual; process \d+ on .* same", told[0])
-        assert len(told) == 1
+        ((item, reason, line),) = told
+        assert (item, reason) == (3, "straggler")
+        assert re.match(rf"process {hanging} on [\d.]+ is at work for .* s are usual; process \d+ on .* same", line)
         # What hung is ended, and as many actors as before go on.
         while Path(f"/proc/{hanging}").exists():
             time.sleep(0.01)
@@ -153,14 +165,14 @@ def test_an_item_whose_actor_hangs_is_done_by_another_once(tmp_path: Path) -> No
 @pytest.mark.usefixtures("impatient")
 def test_an_item_of_which_both_its_processes_die_is_lost_once() -> None:
     told: list[str] = []
-    with Pool(Worker, workers=2, cpus=0.5, note=told.append) as pool:
+    with Pool(Worker, workers=2, cpus=0.5, on_retry=lambda item, reason, line: told.append(reason)) as pool:
         all_start(pool)
         results = list(pool.map("die_slowly", range(4), retries=1))
         (lost,) = (result for result in results if isinstance(result, Lost))
         assert lost.item == 3
         # A third one may have begun before the second died.
         assert 2 <= lost.deaths <= 3
-        assert told
+        assert set(told) == {"straggler", "process_died"}
         assert sorted(result for result in results if result != lost) == [0, 2, 4]
         # Without retries a death must be the item's own: nobody else works on it.
         assert Lost(3, 1) in list(pool.map("die_slowly", range(4), retries=0))

@@ -207,7 +207,7 @@ def test_a_file_that_was_written_wrong_is_found(run: MakeRun, out: Path, faults,
     job = run().whole()
     record = next(record for record in job.ledger.records() if record.shard == 0)
     change(out / record.parts[0].name, make)
-    new = job.ledger.put(record.parts[0].name, (out / record.parts[0].name).read_bytes(), record.parts[0].rows)
+    new = job.put(record.parts[0].name, (out / record.parts[0].name).read_bytes(), record.parts[0].rows)
     with job.ledger.commits() as log:
         log.add(record._replace(parts=(new,)))
     [fault] = faults()
@@ -235,7 +235,7 @@ def test_gathered_rows_that_no_shard_has_are_found(run: MakeRun, out: Path, faul
     gathered = next(iter(job.ledger.gathered()))
     with job.ledger.gatherings() as log:
         name = "scores/part-000009-" + "b" * 12 + ".parquet"
-        part = job.ledger.put(name, (out / gathered.part.name).read_bytes(), gathered.part.rows)
+        part = job.put(name, (out / gathered.part.name).read_bytes(), gathered.part.rows)
         log.add(gathered._replace(part=part))
     assert any("and in another file too" in fault for fault in faults())
 
@@ -264,7 +264,7 @@ def rescore(job: Any, shard: int, do: Callable[[pa.Table], pa.Table]) -> None:
         rows = do(pq.read_table(stream))
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
-    part: Part = job.ledger.put(record.parts[0].name, sink.getvalue(), rows.num_rows)
+    part: Part = job.put(record.parts[0].name, sink.getvalue(), rows.num_rows)
     with job.ledger.commits() as log:
         log.add(record._replace(parts=(part,)))
 

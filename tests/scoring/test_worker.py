@@ -15,7 +15,7 @@ from sentray.corpus.readers import read_shard
 from sentray.corpus.shards import plan_shards
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
-from sentray.lease import Lease
+from sentray.lease import Fence, Lease
 from sentray.scoring import job, worker
 from sentray.scoring.counts import Counts
 from sentray.scoring.ledger import Ledger
@@ -45,7 +45,7 @@ def make(reviews: Path, out: Path, lease: Lease) -> MakeWorker:
         schema = output_schema(LABELS, pa.schema([]), DIGEST)
         work = Job(source, settings, schema, Ledger(settings.out), "light", DIGEST, lease.fence)
         made = job.ShardScorer(work, {"bundle.json": b'{"labels": ["neg", "pos"]}'})
-        return made, [Task(shard) for shard in plan_shards(source, shard_size)]
+        return made, [Task(shard, lease.fence.owner) for shard in plan_shards(source, shard_size)]
 
     return build
 
@@ -129,7 +129,10 @@ def test_an_object_store_that_is_busy_is_asked_again(make: MakeWorker, monkeypat
     assert record.counts["rows"] == 304
 
 
-@pytest.mark.parametrize("ends", [lambda lease: lease.__exit__(None, None, None), lambda lease: take_over(lease)])
+@pytest.mark.parametrize(
+    "ends",
+    [lambda lease: lease.__exit__(None, None, None), lambda lease: take_over(lease), lambda lease: lease.renew_fence()],
+)
 def test_a_process_that_outlives_its_run_writes_nothing(
     make: MakeWorker, out: Path, lease: Lease, ends: Callable[[Lease], None]
 ) -> None:
@@ -138,6 +141,28 @@ def test_a_process_that_outlives_its_run_writes_nothing(
     with pytest.raises(SentrayError, match=r"out is no longer this run's"):
         scorer.score(task)
     assert not (out / "scores").exists()
+
+
+def test_of_each_file_the_lease_is_asked_once(make: MakeWorker, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, (task,) = make(partition_by="label")
+    asked: list[str] = []
+    usual = Fence.broken
+    monkeypatch.setattr(Fence, "broken", lambda fence: asked.append(fence.owner) or usual(fence))
+    record = scorer.score(task)
+    assert len(record.parts) == 2
+    # Before the first file, and as each of the two and the quarantined rows appear.
+    assert asked == [task.owner] * 4
+
+
+def test_a_run_that_is_taken_over_while_a_file_is_written_leaves_none(
+    make: MakeWorker, out: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, (task,) = make()
+    usual = pq.write_table
+    monkeypatch.setattr(pq, "write_table", lambda *given, **more: (usual(*given, **more), take_over(lease)))
+    with pytest.raises(SentrayError, match=r"out is no longer this run's"):
+        scorer.score(task)
+    assert not list(out.rglob("*.parquet*"))
 
 
 def take_over(lease: Lease) -> None:
@@ -149,7 +174,7 @@ def test_rows_that_kill_are_left_out_by_their_place(make: MakeWorker, out: Path)
     scorer, (task,) = make()
     assert scorer.count(task) == 304
     # The row 150 has no text: that is why it is set aside.
-    record = scorer.score(Task(task.shard, crashes=(0, 100, 150, 303)))
+    record = scorer.score(replace(task, crashes=(0, 100, 150, 303)))
     assert record.counts["quarantined"] == {"null_text": 2, "empty_text": 2, "crash": 3}
     assert record.quarantine is not None
     bad = pq.read_table(out / record.quarantine.name).to_pylist()

@@ -1,6 +1,7 @@
 """Processes that die while they score: nothing is lost, nothing is there twice, and rows that kill are named."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -21,8 +22,10 @@ POISON = "the process that scores this dies"
 pytestmark = pytest.mark.usefixtures("ray_session", "a_shard_a_file", "light")
 
 
-def test_a_worker_killed_at_work_costs_nothing(score, out: Path, reviews: Path, proved, monkeypatch) -> None:
+def test_a_worker_killed_at_work_costs_nothing(score, out: Path, reviews: Path, proved, console, monkeypatch) -> None:
     score(out=out.parent / "undisturbed")
+    notes: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(console, "note", lambda line, **fields: notes.append((line, fields)))
     pids = out.parent / "pids"
     pids.mkdir()
 
@@ -51,6 +54,12 @@ def test_a_worker_killed_at_work_costs_nothing(score, out: Path, reviews: Path, 
     summary = score(workers=2)
     killer.join(60)
     assert len(list(pids.iterdir())) > 2
+    assert notes
+    for line, fields in notes:
+        assert fields == {"shard": fields["shard"], "reason": "process_died"}
+        assert re.fullmatch(
+            rf"shard {fields['shard']}: process \d+ on [\d.]+ died; what it worked on is done again", line
+        )
     assert summary["rows"] == summary["rows_scored"] + summary["rows_quarantined"] == 304
     assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
 
@@ -60,16 +69,32 @@ def test_files_that_another_process_wrote_over_are_made_again(
 ) -> None:
     score(out=out.parent / "undisturbed")
     usual, trace = job.ShardScorer, out.parent / "written"
+    counted: list[Any] = []
 
     class Twice(usual):
-        """Once, a second process writes other bytes after the first has told what it wrote."""
+        """Once, a second process writes other bytes after the first has told what it wrote; later it comes back."""
 
         def score(self, task):
+            if task.shard.index == 2 and trace.exists():
+                try:
+                    super().score(self._earlier)
+                except SentrayError as refusal:
+                    trace.write_text(str(refusal))
             record = super().score(task)
             if task.shard.index == 2 and not trace.exists():
                 trace.touch()
+                self._earlier = task
                 (out / record.parts[0].name).write_bytes(bytes(record.parts[0].bytes))
             return record
+
+    class Counted(job.ScoringTelemetry):
+        """Remembers what it is told."""
+
+        def commit(self, counts):
+            counted.append(counts["rows"])
+
+        def retry(self, reason):
+            counted.append(reason)
 
     class Contested(job.Pool):
         """Takes each shard for one that two processes had."""
@@ -80,9 +105,12 @@ def test_files_that_another_process_wrote_over_are_made_again(
 
     monkeypatch.setattr(job, "ShardScorer", Twice)
     monkeypatch.setattr(job, "Pool", Contested)
+    monkeypatch.setattr(job, "ScoringTelemetry", Counted)
     summary = score()
-    assert trace.exists()
+    assert "is no longer this run's" in trace.read_text()
     assert summary["rows"] == 304
+    # Each shard counts once, whichever is scored again.
+    assert counted == [76, 76, 76, 76, "overwritten"]
     assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
 
 
