@@ -7,10 +7,10 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from sentray.corpus import limits
-from sentray.corpus.files import open_stream, read_pauses, reading
+from sentray.corpus.files import open_file, open_stream, read_pauses, reading
+from sentray.corpus.footers import read_footer
 from sentray.corpus.source import Source, SourceFile
 from sentray.errors import SentrayError
 
@@ -85,12 +85,11 @@ def _cut(source: Source, file: SourceFile, size: int) -> list[Cut]:
 def _row_groups(source: Source, file: SourceFile, _: int) -> list[Cut]:
     """A Parquet file's row groups; their share of its bytes is that of their values' sizes."""
     assert source.filesystem is not None
-    with source.filesystem.open_input_file(file.path) as stream:
-        metadata = pq.ParquetFile(stream).metadata
-    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
-    rows, sizes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
+    with open_file(source.filesystem, file.path) as stream:
+        groups = read_footer(stream, file.path, stream.size()).groups
+    rows, sizes = [group.rows for group in groups], [group.bytes for group in groups]
     # A footer may say what it likes.
-    if min([*rows, *sizes], default=-1) < 0 or max(rows) > limits.MOST_ROWS:
+    if not groups or max(rows) > limits.most_rows(file.size):
         return []
     ends = [file.size * size // max(1, sum(sizes)) for size in accumulate(sizes)]
     before = list(accumulate(rows, initial=0))

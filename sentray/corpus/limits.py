@@ -1,7 +1,8 @@
 """How much one file may ask for before a row of it, or what is left of it, is set aside.
 
 A file may come from a stranger, and a few of its bytes may stand for as many as there is memory. Every bound is far
-above what reviews need, and a whole file may be as large as it likes where it is read piece by piece.
+above what reviews need, and a whole file may be as large as it likes: those that are read piece by piece in any case,
+one that cannot be cut, as what is compressed with gzip, where its rows and bytes are in proportion to its size.
 """
 
 from sentray.errors import SentrayError
@@ -10,14 +11,19 @@ from sentray.quarantine import EXCERPT_CHARACTERS
 MOST_ROW_BYTES = 1 << 24
 """A row: its bytes in CSV and JSON Lines, a file of one review, a value in Parquet. "War and Peace" has 3 million."""
 
-MOST_ROWS = 1 << 26
-"""Rows of a shard's part of a file: ids are held for all of them, 16 bytes each."""
+FREE_ROWS, BYTES_A_ROW = 1 << 26, 4
+"""Rows that a shard's part of any file may have, and for how many stored bytes there may be one if there are more: ids
+are held for all of them, 16 bytes each."""
 
 MOST_INFLATION, FREE_INFLATION = 200, 1 << 30
 """Bytes that a compressed file may become for each that is stored, and what any may become. Text becomes 3 to 10."""
 
-MOST_PAGE_BYTES = 1 << 29
-"""A page of Parquet, which is held whole; writers make pages of about a megabyte."""
+MOST_FOOTER_BYTES = 1 << 28
+"""What Arrow may take for a footer of Parquet: about 250,000 columns of row groups."""
+
+MOST_PAGE_BYTES = 1 << 28
+"""The pages of Parquet that are held at once, one and a dictionary for each column that is read, and all of those of
+lists. Most writers make pages of a megabyte, DuckDB of a hundred."""
 
 MOST_BATCH_BYTES = 1 << 26
 """What some rows of Parquet that are read together may take, where they are of less than the longest length."""
@@ -31,17 +37,27 @@ def beginning(row: bytes) -> str:
     return row[: min(4 * EXCERPT_CHARACTERS, MOST_ROW_BYTES)].decode("utf-8", "surrogateescape")
 
 
-def require_few_rows(path: str, rows: int) -> None:
+def most_rows(stored: int) -> int:
+    """How many rows a part of a file of so many bytes may have."""
+    return max(FREE_ROWS, stored // BYTES_A_ROW)
+
+
+def require_few_rows(path: str, rows: int, stored: int) -> None:
     """Refuse a part of a file with so many rows that to hold their ids would take the memory of a machine.
 
+    Args:
+        path: of the file.
+        rows: how many it has.
+        stored: its size.
+
     Raises:
-        SentrayError: there are more than `MOST_ROWS`.
+        SentrayError: there are more than `most_rows`.
     """
-    if rows > MOST_ROWS:
-        raise SentrayError(
-            f"{path} has more than {MOST_ROWS:,} rows in one piece: split it, write smaller row groups, or take a "
-            "smaller --shard-size"
-        )
+    if rows > most_rows(stored):
+        cure = "take a smaller --shard-size, or write smaller row groups where it is Parquet"
+        if path.lower().endswith(".gz"):
+            cure = "split it, or store it uncompressed, so that it can be cut"
+        raise SentrayError(f"{path} has more than {most_rows(stored):,} rows in one piece: {cure}")
 
 
 def require_little_inflation(path: str, inflated: int, stored: int) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from sentray.config import ScoreSettings
-from sentray.corpus.readers import read_shard
-from sentray.corpus.shards import Piece, Shard
+from sentray.corpus.readers import read_schema
+from sentray.corpus.shards import Piece
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 
@@ -15,7 +15,7 @@ _FIRST_FILES = 1000
 
 
 def kept_columns(source: Source, settings: ScoreSettings) -> pa.Schema:
-    """Types of the kept columns, in the first rows that tell.
+    """Types of the kept columns, in the first files that tell.
 
     Args:
         source: The input.
@@ -27,10 +27,8 @@ def kept_columns(source: Source, settings: ScoreSettings) -> pa.Schema:
     mistake: SentrayError | None = None
     types: dict[str, pa.DataType] | None = None
     for piece in _first_pieces(source):
-        shard = Shard(0, source.format, (piece,), 0)
         try:
-            tables = read_shard(source, shard, settings, keep=settings.keep)
-            schema = next((table.schema for table in tables if table.num_rows), None)
+            schema = read_schema(source, piece, settings, settings.keep)
         except SentrayError as error:
             mistake = mistake or error
             continue

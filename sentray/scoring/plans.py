@@ -104,7 +104,7 @@ def load_plan(folder: Folder, stored: Stored) -> "shards.ShardPlan":
         SentrayError: When they cannot be read or are not those that `plan.json` was written for.
     """
     try:
-        plan = shards.ShardPlan.from_table(_load_table(folder, stored.plan_name), stored.format)
+        plan = shards.ShardPlan.from_table(_load_table(folder, stored.plan_name, shards.PLAN_SCHEMA), stored.format)
         if len(plan) != stored.shards:
             raise ValueError(f"it has {len(plan):,} shards, not {stored.shards:,}")
     except (ValueError, KeyError, pa.ArrowException) as error:
@@ -119,7 +119,7 @@ def load_files(folder: Folder, stored: Stored) -> pa.Table:
         SentrayError: When they cannot be read.
     """
     try:
-        return _load_table(folder, stored.files_name).cast(_FILES_SCHEMA)
+        return _load_table(folder, stored.files_name, _FILES_SCHEMA).cast(_FILES_SCHEMA)
     except (ValueError, pa.ArrowException) as error:
         raise folder.damaged(stored.files_name, error) from error
 
@@ -220,10 +220,10 @@ def _store(folder: Folder, stored: Stored, plan: "shards.ShardPlan", files: pa.T
             folder.delete(name)
 
 
-def _load_table(folder: Folder, name: str) -> pa.Table:
+def _load_table(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
     try:
         with folder.open_file(name) as stream:
-            return read_table(stream, name)
+            return read_table(stream, name, schema)
     except (OSError, pa.ArrowException, SentrayError) as error:
         raise folder.damaged(name, error) from error
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from sentray.corpus.files import reading
+from sentray.corpus.files import open_file, reading
+from sentray.corpus.footers import read_footer
 from sentray.corpus.shards import ShardPlan
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
@@ -73,8 +73,8 @@ def footer_faults(plan: ShardPlan, source: Source, root: str) -> Iterator[str]:
     for found in table.group_by("name").aggregate([("stop", "max")]).to_pylist():
         path = root + found["name"]
         try:
-            with reading(path), source.filesystem.open_input_file(path) as stream:
-                groups = pq.ParquetFile(stream).num_row_groups
+            with reading(path), open_file(source.filesystem, path) as stream:
+                groups = len(read_footer(stream, path, stream.size()).groups)
         except SentrayError:
             continue
         if groups != found["stop_max"]:

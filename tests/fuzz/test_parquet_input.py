@@ -1,6 +1,5 @@
-"""Parquet, whatever it holds: read by a process of its own, since Arrow may die of a damaged file."""
+"""Parquet, whatever it holds: read by a process of its own, which no file may kill, Arrow or not."""
 
-import json
 import os
 import subprocess
 import sys
@@ -22,12 +21,15 @@ from sentray.errors import SentrayError
 from sentray.quarantine import Reason
 
 folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+KEEP = ["more", "tags", "key"]
 rows = 30
 table = pa.table({
     "id": [f"r{row}" for row in range(rows)],
     "text": (["good film", None, "naïve", "a longer text about a film " * 20, ""] * rows)[:rows],
     "label": pa.array((["neg", "pos"] * rows)[:rows]).dictionary_encode(),
     "more": pa.array(range(rows), pa.int16()),
+    "tags": pa.array(([["a", "long tag " * 30], [], None, ["b"]] * rows)[:rows]),
+    "key": pa.array([bytes([row] * 16) for row in range(rows)], pa.uuid()),
 })
 kinds = [
     dict(compression=compression, use_dictionary=dictionary, data_page_version=version, row_group_size=size, **more)
@@ -63,17 +65,16 @@ for seed in range(first, last):
         plan = plan_shards(source, chance.choice((100, 1_000_000)))
         for shard in plan:
             list(read_ids(source, shard, CorpusSettings(), on_unreadable="quarantine"))
-            for found in read_shard(source, shard, CorpusSettings(), ["more"], on_unreadable="quarantine"):
+            for found in read_shard(source, shard, CorpusSettings(), KEEP, on_unreadable="quarantine"):
                 found.validate(full=True)
                 for row in found.to_pylist():
                     assert row["reason"] in set(Reason) if row["reason"] else row["id"] and row["text"], row
             try:
-                list(read_shard(source, shard, CorpusSettings(), ["more"]))
+                list(read_shard(source, shard, CorpusSettings(), KEEP))
             except SentrayError:
                 pass
     except SentrayError as mistake:
         assert "\\n" not in str(mistake), mistake
-print("done", flush=True)
 """
 
 
@@ -85,18 +86,6 @@ def child(tmp_path: Path) -> str:
 
 
 def test_whatever_a_parquet_file_holds(child: str, tmp_path: Path) -> None:
-    first, deaths = 0, {}
-    while first < EXAMPLES:
-        arguments = [sys.executable, child, str(tmp_path / "in"), str(first), str(EXAMPLES)]
-        ran = subprocess.run(arguments, capture_output=True, text=True, timeout=60 + EXAMPLES, check=False)
-        last = ran.stdout.split()[-1]
-        # An exception of ours ends the process with 1; only a signal is Arrow's.
-        assert ran.returncode <= 0, f"seed {last}: {ran.stderr[-3000:]}"
-        if last == "done":
-            break
-        deaths[last] = ran.returncode
-        first = int(last) + 1
-    (tmp_path / "deaths.json").write_text(json.dumps(deaths))
-    print(f"{len(deaths)} of {EXAMPLES} files killed their reader: {deaths}")
-    # Where many do, a bound is missing.
-    assert len(deaths) <= EXAMPLES // 20
+    arguments = [sys.executable, child, str(tmp_path / "in"), "0", str(EXAMPLES)]
+    ran = subprocess.run(arguments, capture_output=True, text=True, timeout=60 + EXAMPLES, check=False)
+    assert ran.returncode == 0, f"seed {ran.stdout.split()[-1]}: {ran.returncode} {ran.stderr[-3000:]}"

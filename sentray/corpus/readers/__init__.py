@@ -10,7 +10,7 @@ from sentray.corpus.files import reading
 from sentray.corpus.limits import require_few_rows
 from sentray.corpus.readers.decoding import blank_to_null, decode
 from sentray.corpus.readers.lines import read_csv, read_jsonl
-from sentray.corpus.readers.parquet import read_parquet
+from sentray.corpus.readers.parquet import parquet_columns, read_parquet
 from sentray.corpus.readers.records import (
     ROW_SCHEMA,
     TABLE_ROWS,
@@ -29,7 +29,16 @@ from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.quarantine import Reason
 
-__all__ = ["ROW_SCHEMA", "TABLE_ROWS", "WITH_COLUMNS", "OnUnreadable", "hash64", "read_ids", "read_shard"]
+__all__ = [
+    "ROW_SCHEMA",
+    "TABLE_ROWS",
+    "WITH_COLUMNS",
+    "OnUnreadable",
+    "hash64",
+    "read_ids",
+    "read_schema",
+    "read_shard",
+]
 
 OnUnreadable = Literal["raise", "quarantine"]
 
@@ -90,6 +99,23 @@ def read_shard(
             yield finish(alone(piece.name, Broken(row, str(error), Reason.UNREADABLE_FILE), kept), columns)
 
 
+def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Sequence[str] = ()) -> pa.Schema | None:
+    """The columns of the tables that `read_shard` gives of a file; none where it holds no row.
+
+    Parquet says so in its footer, and none of its rows are read.
+
+    Raises:
+        SentrayError: the file cannot be read or lacks a column.
+    """
+    if source.format == "parquet":
+        columns = Columns(settings, tuple(keep))
+        with reading(piece.path):
+            block = parquet_columns(source, piece, columns)
+        return None if block is None else finish(block, columns).schema
+    tables = read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep)
+    return next((table.schema for table in tables if table.num_rows), None)
+
+
 def read_ids(
     source: Source, shard: Shard, settings: CorpusSettings, on_unreadable: OnUnreadable = "raise"
 ) -> Iterator[tuple[str, Rows, Hashes]]:
@@ -124,5 +150,5 @@ def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns) -> Ite
     with reading(piece.path):
         for block in _READERS[shard.format](source, piece, columns):
             rows += len(block.rows) + len(block.broken)
-            require_few_rows(piece.path, rows)
+            require_few_rows(piece.path, rows, shard.bytes)
             yield block

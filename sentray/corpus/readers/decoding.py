@@ -1,5 +1,7 @@
 """From a column of any type and bytes of any kind to strings."""
 
+from uuid import UUID
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,10 +22,12 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
         typed: give a column that is neither strings nor bytes back as it is.
 
     Raises:
-        SentrayError: the column holds lists or structures.
+        SentrayError: the column holds lists or structures, or where these may be, such with text that is no UTF-8.
     """
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if isinstance(array, pa.ExtensionArray) and not typed:
+        array = _uuid_texts(array.storage) if isinstance(array.type, pa.UuidType) else array.storage
     kind = array.type
     if pa.types.is_null(kind) and not typed:
         return pa.nulls(len(array), pa.large_string()), no_rows(len(array))
@@ -31,6 +35,10 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
     if stringy or (not typed and _is_bytes(kind)):
         return _decode_bytes(array.cast(pa.large_binary()))
     if typed:
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise SentrayError(f"column {name!r} of {file} holds invalid values in its {kind}: leave it out") from error
         return array, no_rows(len(array))
     if pa.types.is_floating(kind):
         # pandas writes whole numbers with a gap as floats: NaN is none, and 1.0 is 1 (as the cast has it).
@@ -38,7 +46,18 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
     try:
         return array.cast(pa.large_string()), no_rows(len(array))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column") from error
+        raise no_text(name, file, kind) from error
+
+
+def no_text(name: str, file: object, kind: pa.DataType) -> SentrayError:
+    """The sentence for a column of lists or structures where there should be text."""
+    return SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column")
+
+
+def _uuid_texts(values: pa.Array) -> pa.Array:
+    """UUIDs as they are usually written, from their 16 bytes."""
+    texts = [None if value is None else str(UUID(bytes=value)) for value in values.to_pylist()]
+    return pa.array(texts, pa.large_string())
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

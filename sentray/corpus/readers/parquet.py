@@ -1,7 +1,7 @@
 """Parquet: row groups in batches of bounded size."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from pyarrow import fs
 
 from sentray.corpus import limits
 from sentray.corpus.files import open_file
-from sentray.corpus.readers.decoding import Mask, as_mask, no_rows
-from sentray.corpus.readers.pages import ColumnPages, RowGroup, look_at_pages, read_footer
-from sentray.corpus.readers.records import TABLE_BYTES, TABLE_ROWS, Block, Columns
+from sentray.corpus.footers import FIXED_BYTES, Footer, RowGroup, read_footer
+from sentray.corpus.readers.decoding import Mask, as_mask, no_rows, no_text
+from sentray.corpus.readers.pages import ColumnPages, look_at_pages, rows_at_once
+from sentray.corpus.readers.records import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Columns
 from sentray.corpus.shards import Piece
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
@@ -39,21 +40,23 @@ def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Blo
     with open_file(source.filesystem, piece.path) as opened:
         stored = opened.size()
         stream = opened if isinstance(source.filesystem, fs.LocalFileSystem) else _Remembering(opened)
-        file = pq.ParquetFile(stream)
-        chosen = columns.choose(file.schema_arrow.names, piece.path)
+        footer = read_footer(stream, piece.path, stored)
+        chosen = columns.choose(footer.names, piece.path)
         if not chosen:
             return
-        stop = file.num_row_groups if piece.stop is None else piece.stop
-        if stop > file.num_row_groups:
+        file = _opened(stream, piece, footer, chosen, columns)
+        stop = len(footer.groups) if piece.stop is None else piece.stop
+        if stop > len(footer.groups):
             raise SentrayError(
                 f"{piece.path} has fewer row groups than when the run was planned: put the file back as it was"
             )
-        groups = read_footer(stream, piece.path, stored)[:stop]
+        groups = footer.groups[:stop]
         done, inflated = sum(group.rows for group in groups[: piece.start]), 0
-        limits.require_few_rows(piece.path, sum(group.rows for group in groups[piece.start :]))
+        limits.require_few_rows(piece.path, sum(group.rows for group in groups[piece.start :]), stored)
         for place, group in enumerate(groups[piece.start :], piece.start):
             end = done + group.rows
-            for arrays, too_large in _values(file, stream, piece.path, place, group, chosen):
+            pages = _look(stream, piece.path, footer, group, chosen)
+            for arrays, too_large in _values(file, stream, piece.path, place, group, pages, chosen):
                 rows = np.arange(done + 1, done + 1 + len(too_large), dtype=np.int64)
                 done += len(rows)
                 inflated += sum(array.nbytes for array in arrays.values())
@@ -67,36 +70,104 @@ def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Blo
                 )
 
 
+def parquet_columns(source: Source, piece: Piece, columns: Columns) -> Block | None:
+    """A block without a row that has the columns of a Parquet file; none of a file without rows.
+
+    Raises:
+        SentrayError: the file lacks a column.
+    """
+    assert source.filesystem is not None
+    with open_file(source.filesystem, piece.path) as stream:
+        footer = read_footer(stream, piece.path, stream.size())
+        chosen = columns.choose(footer.names, piece.path)
+        if not any(group.rows for group in footer.groups):
+            return None
+        schema = _opened(stream, piece, footer, chosen, columns).schema_arrow
+    arrays = {name: _shortened(pa.array([], schema.field(name).type))[0] for name in chosen}
+    return columns.block(piece.name, np.zeros(0, np.int64), arrays)
+
+
+def _opened(stream: Any, piece: Piece, footer: Footer, chosen: Sequence[str], columns: Columns) -> pq.ParquetFile:
+    """The file, of which the columns that have a role hold no lists or structures."""
+    file = pq.ParquetFile(stream)
+    for name in {columns.name(role) for role in ROLES}.intersection(chosen):
+        leaves = [leaf for leaf in footer.leaves if leaf.of(name)]
+        if len(leaves) != 1 or leaves[0].nested:
+            raise no_text(name, piece.name, file.schema_arrow.field(name).type)
+    return file
+
+
+def _look(stream: Any, path: str, footer: Footer, group: RowGroup, chosen: Sequence[str]) -> list[ColumnPages]:
+    """What the pages say of the chosen columns.
+
+    Raises:
+        SentrayError: to read them would take too much memory.
+    """
+    pairs = zip(footer.leaves, group.columns, strict=True)
+    some = [(leaf, column) for leaf, column in pairs if any(map(leaf.of, chosen))]
+    if isinstance(stream, _Remembering):
+        stream.remember([(column.start, column.end) for _, column in some])
+    found = [look_at_pages(stream, path, leaf, column, group.rows) for leaf, column in some]
+    if sum(pages.held for pages in found) > limits.MOST_PAGE_BYTES:
+        largest = max(found, key=lambda pages: pages.held)
+        raise SentrayError(
+            f"{path} would take more than {limits.MOST_PAGE_BYTES:,} bytes at once, most of them for column "
+            f"{largest.leaf.path[: limits.MOST_NAME]!r}: write it with smaller pages or row groups"
+        )
+    return found
+
+
 def _values(
-    file: pq.ParquetFile, stream: Any, path: str, place: int, group: RowGroup, chosen: Sequence[str]
+    file: pq.ParquetFile,
+    stream: Any,
+    path: str,
+    place: int,
+    group: RowGroup,
+    pages: Sequence[ColumnPages],
+    chosen: Sequence[str],
 ) -> Iterator[Values]:
     """The rows of a row group, so many at once that their values are bounded whatever the file says of itself."""
+    long = [each for each in pages if each.longest > limits.MOST_ROW_BYTES and not each.leaf.repeated]
     size = max(1, min(TABLE_ROWS, TABLE_BYTES * group.rows // max(1, group.bytes)))
-    copied, repeated = 0, []
-    for column, pages in _pages(stream, path, group, chosen):
-        if pages.longest <= limits.MOST_ROW_BYTES:
-            size = min(size, pages.rows_at_once(TABLE_ROWS))
-            continue
-        # Such a value is not to be made for each row that has it: the column is read as places in the dictionary.
-        repeated.append(column)
-        copied += pages.dictionary * -(-group.rows // size)
-        if pages.dictionary > _MOST_DICTIONARY or copied > _MOST_COPIED:
+    at_once = min(size, rows_at_once([each for each in pages if each not in long], TABLE_ROWS))
+    copied = sum(each.dictionary for each in long) * -(-group.rows // at_once)
+    # Such a value is not to be made for each row that has it: the column is read as places in the dictionary.
+    for each in long:
+        as_places = not each.leaf.nested and each.leaf.kind != FIXED_BYTES
+        if not as_places or each.dictionary > _MOST_DICTIONARY or copied > _MOST_COPIED:
             raise SentrayError(
-                f"{path} has a dictionary of {pages.dictionary:,} bytes for a column of repeated values: write it "
+                f"{path} has a dictionary of {each.dictionary:,} bytes for a column of repeated values: write it "
                 "without one, or leave it out"
             )
-    if repeated:
-        file = pq.ParquetFile(stream, read_dictionary=repeated)
-    for batch in file.iter_batches(size, row_groups=[place], columns=list(chosen), use_threads=False):
-        yield from _in_parts(dict(zip(batch.schema.names, batch.columns, strict=True)), batch.num_rows)
+    if long:
+        file = pq.ParquetFile(stream, read_dictionary=[each.leaf.path for each in long])
+    batches = file.iter_batches(at_once, row_groups=[place], columns=list(chosen), use_threads=False)
+    parts = (
+        part
+        for batch in batches
+        for part in _in_parts(dict(zip(batch.schema.names, batch.columns, strict=True)), batch.num_rows)
+    )
+    return _gathered(parts, size) if at_once < size else parts
 
 
-def _pages(stream: Any, path: str, group: RowGroup, chosen: Sequence[str]) -> Iterator[tuple[str, ColumnPages]]:
-    """What the pages say of those chosen columns whose values are of any length."""
-    columns = [column for column in group.columns if column.path in chosen and column.has_length]
-    if isinstance(stream, _Remembering):
-        stream.remember([(column.start, column.end) for column in columns])
-    return ((column.path, look_at_pages(stream, path, column)) for column in columns)
+def _gathered(parts: Iterable[Values], most: int) -> Iterator[Values]:
+    """Neighbouring rows together, up to a table's worth: to check a table takes long, however few rows it has."""
+    some: list[Values] = []
+    rows = size = 0
+    for arrays, too_large in parts:
+        bytes_ = sum(array.nbytes for array in arrays.values())
+        if some and (rows + len(too_large) > most or size + bytes_ > TABLE_BYTES):
+            yield _joined(some)
+            some, rows, size = [], 0, 0
+        some.append((arrays, too_large))
+        rows, size = rows + len(too_large), size + bytes_
+    if some:
+        yield _joined(some)
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    arrays = {name: pa.concat_arrays([arrays[name] for arrays, _ in parts]) for name in parts[0][0]}
+    return arrays, np.concatenate([too_large for _, too_large in parts])
 
 
 def _in_parts(arrays: dict[str, pa.Array], rows: int) -> Iterator[Values]:
@@ -124,9 +195,15 @@ def _in_parts(arrays: dict[str, pa.Array], rows: int) -> Iterator[Values]:
 
 
 def _shortened(array: pa.Array) -> tuple[pa.Array, Mask]:
-    """The values, of those that are too large the beginning, and which these are."""
+    """The values, of those that are too large the beginning, and which these are; of a list or structure nothing."""
+    if isinstance(array, pa.ExtensionArray):
+        storage, mask = _shortened(array.storage)
+        return (array if storage is array.storage else array.type.wrap_array(storage)), mask
     if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
         array = array.cast(pa.large_string() if pa.types.is_string_view(array.type) else pa.large_binary())
+    if pa.types.is_nested(array.type) and array.nbytes > limits.MOST_ROW_BYTES:
+        mask = np.array([array.slice(row, 1).nbytes > limits.MOST_ROW_BYTES for row in range(len(array))], bool)
+        return array.take(pa.array(np.arange(len(array)), mask=mask)) if mask.any() else array, mask
     if not _has_length(array.type):
         return array, no_rows(len(array))
     long = pc.greater(pc.binary_length(array), limits.MOST_ROW_BYTES).fill_null(False)

@@ -65,7 +65,7 @@ def test_bombs_are_set_aside_in_bounded_memory(tmp_path: Path) -> None:
         str(bomb(tmp_path / "line.jsonl.gz", b'{"text": "x"}\n', b"[", 2 << 30)): {"unreadable_file": 1},
         str(repeated(tmp_path / "a.parquet", "a" * 300_000_000, 200_000)): {"unreadable_file": 1},
         str(repeated(tmp_path / "b.parquet", "a" * 30_000_000, 200)): {"too_large": 200},
-        str(repeated(tmp_path / "c.parquet", "word " * 200_000, 2_000_000)): {"None": 1072, "unreadable_file": 1},
+        str(repeated(tmp_path / "c.parquet", "word " * 200_000, 2_000_000)): {"None": 1024, "unreadable_file": 1},
         str(repeated(tmp_path / "d.parquet", "good", 100_000_000)): {"unreadable_file": 1},
         str(tmp_path / "pos"): {"too_large": 1},
     }
@@ -115,6 +115,7 @@ def test_values_of_parquet_that_are_too_large(short: None, tmp_path: Path, repea
 
 def test_rows_of_long_texts_are_read_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MOST_BATCH_BYTES", 100_000)
+    monkeypatch.setattr(parquet, "_gathered", lambda parts, most: parts)
     for dictionary in (True, False):
         texts = ["short"] * 5000 + ["a long text" * 1000] * 60
         table = pa.table({"text": texts})
@@ -129,7 +130,7 @@ def test_rows_of_long_texts_are_read_a_few_at_once(tmp_path: Path, monkeypatch: 
 
 
 def test_too_many_rows_and_too_much_inflation_end_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_ROWS", 5000)
+    monkeypatch.setattr(limits, "FREE_ROWS", 5000)
     (tmp_path / "a.csv").write_text("text\n" + "a\n" * 9000)
     assert reasons(tmp_path / "a.csv") == [None] * 4096 + ["unreadable_file"]
     monkeypatch.undo()
@@ -163,8 +164,93 @@ def test_a_file_of_an_object_store_is_read_once(tmp_path: Path) -> None:
             return self._stream.read_at(size, start)
 
     stream = parquet._Remembering(Stored())
-    (group,) = parquet.read_footer(stream, "a.parquet", stream._size)
-    found = list(parquet._values(pq.ParquetFile(stream), stream, "a.parquet", 0, group, ["text"]))
+    footer = parquet.read_footer(stream, "a.parquet", stream._size)
+    (group,) = footer.groups
+    pages = parquet._look(stream, "a.parquet", footer, group, ["text"])
+    found = list(parquet._values(pq.ParquetFile(stream), stream, "a.parquet", 0, group, pages, ["text"]))
     assert found[0][0]["text"].to_pylist() == ["good", "bad"] * 500
     (column,) = group.columns
     assert [start for start, size in asked if start + size <= column.end] == [column.start]
+
+
+def told(path: Path, keep: tuple[str, ...] = ()) -> list[tuple[str | None, str]]:
+    source = resolve(str(path))
+    (shard,) = plan_shards(source, 1 << 30)
+    tables = list(read_shard(source, shard, CorpusSettings(), keep, on_unreadable="quarantine"))
+    return [(row["reason"], row["text"]) for table in tables for row in table.to_pylist()]
+
+
+def test_pages_of_all_columns_that_are_read_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({name: [name * 100_000] for name in ("id", "text", "label", "other")})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    monkeypatch.setattr(limits, "MOST_PAGE_BYTES", 1_200_000)
+    assert [reason for reason, _ in told(tmp_path)] == [None]
+    assert [reason for reason, _ in told(tmp_path, keep=("other",))] == ["unreadable_file"]
+    source = resolve(str(tmp_path))
+    with pytest.raises(
+        SentrayError, match=r"more than 1,200,000 bytes at once, most of them for column '(label|other)'"
+    ):
+        list(read_shard(source, plan_shards(source, 1 << 30)[0], CorpusSettings(), ("other",)))
+
+
+@pytest.mark.parametrize("column", ["list", "structure", "numbers"])
+def test_kept_columns_of_any_type_are_looked_at(column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    references = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10_000, np.int32)), pa.array(["a" * 100]))
+    many = pa.array(range(100_000))
+    columns = {
+        "list": pa.ListArray.from_arrays(pa.array([0, 10_000], pa.int32()), references),
+        "structure": pa.array([{"a": "a" * 500_000}]),
+        "numbers": pa.ListArray.from_arrays(pa.array([0, 100_000], pa.int32()), many),
+    }
+    pq.write_table(pa.table({"text": ["fine"], "kept": columns[column]}), tmp_path / "a.parquet")
+    assert told(tmp_path, ("kept",)) == [(None, "fine")]
+    monkeypatch.setattr(limits, "MOST_PAGE_BYTES", 400_000)
+    assert told(tmp_path) == [(None, "fine")]
+    assert [reason for reason, _ in told(tmp_path, ("kept",))] == ["unreadable_file"]
+
+
+def test_a_kept_value_of_a_list_that_is_too_large(short: None, tmp_path: Path) -> None:
+    lists = [["a" * 400], ["a" * 400] * 4, None]
+    pq.write_table(pa.table({"text": ["x", "y", "z"], "kept": lists}), tmp_path / "a.parquet")
+    assert [reason for reason, _ in told(tmp_path, ("kept",))] == [None, "too_large", None]
+
+
+@pytest.mark.parametrize("forged", [b"texu", b"more"])
+def test_names_that_arrow_does_not_read_hide_nothing(
+    forged: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a" * 100_000]}), path, use_dictionary=False, write_statistics=False)
+    _, column = (place for place in range(path.stat().st_size) if path.read_bytes()[place:].startswith(b"text"))
+    content = bytearray(path.read_bytes())
+    content[column : column + 4] = forged
+    path.write_bytes(content)
+    assert [reason for reason, _ in told(path)] == [None]
+    monkeypatch.setattr(limits, "MOST_PAGE_BYTES", 50_000)
+    assert [reason for reason, _ in told(path)] == ["unreadable_file"]
+
+
+def test_a_file_may_have_rows_in_proportion_to_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FREE_ROWS", 10)
+    limits.require_few_rows("a.jsonl.gz", 10, 1)
+    limits.require_few_rows("a.jsonl.gz", 25, 100)
+    with pytest.raises(SentrayError, match="more than 25 rows in one piece: split it, or store it uncompressed"):
+        limits.require_few_rows("a.jsonl.gz", 26, 100)
+    with pytest.raises(SentrayError, match="more than 10 rows in one piece: take a smaller --shard-size"):
+        limits.require_few_rows("a.parquet", 11, 1)
+
+
+def test_few_rows_that_are_read_at_once_make_whole_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BATCH_BYTES", 200_000)
+    texts = [f"some words {row}" for row in range(5000)]
+    pq.write_table(
+        pa.table({"text": texts}),
+        tmp_path / "a.parquet",
+        use_dictionary=False,
+        column_encoding={"text": "DELTA_BYTE_ARRAY"},
+    )
+    source = resolve(str(tmp_path))
+    (shard,) = plan_shards(source, 1 << 30)
+    tables = list(read_shard(source, shard, CorpusSettings()))
+    assert [table.num_rows for table in tables] == [4096, 904]
+    assert pa.concat_tables(tables)["text"].to_pylist() == texts

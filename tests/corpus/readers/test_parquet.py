@@ -1,4 +1,5 @@
 import datetime
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -6,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray.config import CorpusSettings
-from sentray.corpus.readers import ROW_SCHEMA, read_ids, read_shard
+from sentray.corpus.readers import ROW_SCHEMA, read_ids, read_schema, read_shard
 from sentray.corpus.shards import Piece, Shard, plan_shards
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
@@ -141,6 +142,52 @@ def test_a_file_that_got_fewer_row_groups_after_the_plan(save):
 def test_nested_columns_hold_no_text(save, read, column):
     with pytest.raises(SentrayError, match=r"column 'text' of a\.parquet holds (list|struct)<.*, not text"):
         read(save("a.parquet", text=column))
+
+
+def test_nested_columns_are_refused_before_they_are_read(save, read, monkeypatch):
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(SentrayError, match=r"column 'label' of a\.parquet holds list<.*, not text"):
+        read(save("a.parquet", text=["x"], label=[["pos"]]))
+
+
+def test_uuids_are_ids_as_they_are_usually_written(save, read):
+    ids = [uuid.UUID(int=1 << 70), None, uuid.UUID(int=7)]
+    values = pa.array([None if each is None else each.bytes for each in ids], pa.uuid())
+    table = read(save("a.parquet", id=values, key=values, text=["x", "y", "z"]), keep=["key"])
+    assert table["id"].to_pylist() == [str(ids[0]), None, str(ids[2])]
+    assert table.schema.field("key").type == pa.uuid()
+
+
+def test_text_of_another_extension_type(save, read):
+    values = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}']))
+    assert read(save("a.parquet", text=values))["text"].to_pylist() == ['{"a": 1}']
+
+
+def test_kept_lists_with_text_that_is_no_utf8(save, read):
+    lists = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), invalid(pa.string(), b"caf\xe9"))
+    with pytest.raises(SentrayError, match=r"column 'tags' of a\.parquet holds invalid values in its list<"):
+        read(save("a.parquet", text=["x"], tags=lists), keep=["tags"])
+
+
+def test_the_schema_is_told_without_reading_rows(save, read):
+    kept = {
+        "stars": pa.array([1, None], pa.int8()),
+        "tags": pa.array([["a"], []]),
+        "raw": [b"\xff"] * 2,
+        "none": pa.nulls(2),
+        "view": pa.array([b"x"] * 2, pa.binary_view()),
+        "few": pa.array(["a", "b"]).dictionary_encode(),
+        "key": pa.array([b"0" * 16] * 2, pa.uuid()),
+    }
+    path = save("a.parquet", text=["x", ""], **kept)
+    wanted = read(path, keep=tuple(kept)).schema
+    source, piece = resolve(str(path)), Piece(str(path), "a.parquet")
+    footer = int.from_bytes(path.read_bytes()[-8:-4], "little") + 8
+    path.write_bytes(bytes(path.stat().st_size - footer) + path.read_bytes()[-footer:])
+    assert read_schema(source, piece, CorpusSettings(), tuple(kept)) == wanted
+    with pytest.raises(SentrayError, match="has no column 'other'"):
+        read_schema(source, piece, CorpusSettings(), ("other",))
+    assert read_schema(source, Piece(str(save("b.parquet", text=[])), "b.parquet"), CorpusSettings()) is None
 
 
 def test_a_missing_column(save, read):
