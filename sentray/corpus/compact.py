@@ -8,9 +8,9 @@ it knows, and over the bits that a number has too many. That is refused.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-I32, I64, BINARY = 5, 6, 8
+BOOL, I32, I64, BINARY = 1, 5, 6, 8
 """Codes of the types of fields."""
-_TRUE, _FALSE, _BYTE, _I16, _DOUBLE, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 7, 9, 10, 12
+_TRUE, _FALSE, _BYTE, _I16, _DOUBLE, _LIST, _SET, _STRUCT = BOOL, 2, 3, 4, 7, 9, 10, 12
 _BITS = {I32: 32, I64: 64}
 _DEEPEST = 16
 
@@ -76,13 +76,15 @@ class Compact:
         return values
 
     def _value(self, wanted: "int | Many | Fields", kind: int, depth: int) -> Any:
+        if wanted == BOOL and kind in (_TRUE, _FALSE):
+            return kind == _TRUE
         if kind != (wanted if isinstance(wanted, int) else _LIST if isinstance(wanted, Many) else _STRUCT):
             raise ValueError("a field of another type")
         if isinstance(wanted, Many):
             return self._list(wanted, depth)
         if not isinstance(wanted, int):
             return self.struct(wanted, depth + 1)
-        return self._take(self._unsigned()) if wanted == BINARY else self._signed(_BITS[wanted])
+        return self.take(self.unsigned()) if wanted == BINARY else self._signed(_BITS[wanted])
 
     def _list(self, wanted: Many, depth: int) -> list[Any]:
         size, kind = self._size()
@@ -94,18 +96,18 @@ class Compact:
     def _size(self) -> tuple[int, int]:
         """How many elements a list has, and of what type."""
         head = self._byte()
-        size = head >> 4 if head >> 4 < 15 else self._unsigned()
+        size = head >> 4 if head >> 4 < 15 else self.unsigned()
         if size > len(self._data):
             raise ValueError("a list longer than its file")
         return size, head & 15
 
     def _pass(self, kind: int, depth: int) -> None:
         if kind in _WIDTHS:
-            self._take(_WIDTHS[kind])
+            self.take(_WIDTHS[kind])
         elif kind in (_I16, I32, I64):
-            self._unsigned()
+            self.unsigned()
         elif kind == BINARY:
-            self._take(self._unsigned())
+            self.take(self.unsigned())
         elif kind == _STRUCT:
             self.struct({}, depth + 1)
         elif kind in (_LIST, _SET) and depth <= _DEEPEST:
@@ -120,25 +122,36 @@ class Compact:
         self.at += 1
         return self._data[self.at - 1]
 
-    def _take(self, size: int) -> memoryview:
+    def take(self, size: int) -> memoryview:
+        """The next bytes.
+
+        Raises:
+            IndexError: there are fewer.
+        """
         self.at += size
         if self.at > len(self._data):
             raise IndexError(size)
         return self._data[self.at - size : self.at]
 
-    def _unsigned(self) -> int:
+    def unsigned(self, bits: int = 64) -> int:
+        """The next number, seven bits a byte, the last ones first.
+
+        Raises:
+            IndexError: it does not end.
+            ValueError: it has more bits.
+        """
         value = 0
         for shift in range(0, 70, 7):
             byte = self._byte()
             value |= (byte & 127) << shift
             if byte < 128:
-                return value
-        raise ValueError("a number without an end")
+                break
+        if byte >= 128 or value >> bits:
+            raise ValueError("a number of too many bits")
+        return value
 
     def _signed(self, bits: int) -> int:
-        value = self._unsigned()
-        if value >> bits:
-            raise ValueError("a number of too many bits")
+        value = self.unsigned(bits)
         return (value >> 1) ^ -(value & 1)
 
 

@@ -16,6 +16,7 @@ from sentray.errors import SentrayError
 BYTES, FIXED_BYTES = 6, 7
 """Parquet's types of strings and bytes, and of bytes of a fixed length."""
 _REPEATED = 2
+_REPETITIONS = {0: 0, 1: 1, 2: _REPEATED}
 _DEEPEST = 64
 # Names of nested columns repeat those that they are in: pyarrow makes all of these.
 _MOST_NAMES = 1 << 24
@@ -27,16 +28,22 @@ class Leaf(NamedTuple):
     Attributes:
         path: its name; in a nested column all names on the way, parted by points.
         nested: whether it is in another, or a list.
-        repeated: whether a row may have several of its values.
         kind: Parquet's type.
         length: bytes of each value, where the type is `FIXED_BYTES`.
+        levels: of how many kinds its pages have levels: none, those that say which values are null, or also those that
+            say which belong to one list.
     """
 
     path: str
     nested: bool
-    repeated: bool
     kind: int
     length: int
+    levels: int
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a row may have several of its values."""
+        return self.levels == _REPEATED
 
     def of(self, name: str) -> bool:
         """Whether Arrow reads it for a column of that name."""
@@ -137,8 +144,8 @@ def _footer(content: bytes, size: int) -> Footer:
 def _schema(elements: Sequence[tuple[str, int | None, int, int, int]]) -> tuple[tuple[str, ...], tuple[Leaf, ...]]:
     """Names and leaves of columns, which stand one after the other, each before what is in it."""
     room, leaves, names = _MOST_NAMES, [], []
-    # Of each column on the way here: how many columns are still to come in it, its path, and whether it is in a list.
-    lacking, way = [elements[0][4]], [("", False)]
+    # Of each column on the way here: how many columns are still to come in it, its path, and the kinds of its levels.
+    lacking, way = [elements[0][4]], [("", 0)]
     for name, kind, length, repetition, children in elements[1:]:
         while lacking and not lacking[-1]:
             lacking.pop()
@@ -146,8 +153,8 @@ def _schema(elements: Sequence[tuple[str, int | None, int, int, int]]) -> tuple[
         if not lacking:
             break
         lacking[-1] -= 1
-        parent, repeated = way[-1]
-        nested, repeated = len(way) > 1, repeated or repetition == _REPEATED
+        parent, levels = way[-1]
+        nested, levels = len(way) > 1, max(levels, _REPETITIONS[repetition])
         path = f"{parent}.{name}" if nested else name
         room -= len(path)
         if room < 0 or len(way) > _DEEPEST:
@@ -156,9 +163,9 @@ def _schema(elements: Sequence[tuple[str, int | None, int, int, int]]) -> tuple[
             names.append(name)
         if children or kind is None:
             lacking.append(children)
-            way.append((path, repeated))
+            way.append((path, levels))
         else:
-            leaves.append(Leaf(path, nested or repeated, repeated, kind, length))
+            leaves.append(Leaf(path, nested or levels == _REPEATED, kind, length, levels))
     if any(lacking):
         raise ValueError("a schema without its end")
     return tuple(names), tuple(leaves)

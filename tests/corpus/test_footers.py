@@ -51,11 +51,11 @@ def test_what_is_in_a_file() -> None:
     found = parsed(content.getvalue())
     assert found.names == ("text", "key", "tags", "more")
     assert found.leaves == (
-        Leaf("text", False, False, 6, 0),
-        Leaf("key", False, False, 7, 16),
-        Leaf("tags.list.element", True, True, 6, 0),
-        Leaf("more.n", True, False, 2, 0),
-        Leaf("more.m.n", True, False, 6, 0),
+        Leaf("text", False, 6, 0, 1),
+        Leaf("key", False, 7, 16, 1),
+        Leaf("tags.list.element", True, 6, 0, 2),
+        Leaf("more.n", True, 2, 0, 1),
+        Leaf("more.m.n", True, 6, 0, 1),
     )
     metadata = pq.ParquetFile(content).metadata
     for place, group in enumerate(found.groups):

@@ -14,13 +14,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentray.corpus import limits
-from sentray.corpus.compact import I32, Compact, Fields
+from sentray.corpus.compact import BOOL, I32, Compact, Fields
 from sentray.corpus.footers import BYTES, FIXED_BYTES, Column, Leaf, damaged, read_footer
+from sentray.corpus.readers.lengths import require_lengths, skip_levels
 from sentray.errors import SentrayError
 
 _HEADER_BYTES = (1 << 10, 1 << 14, 1 << 24)
 """So much is read to find a page's header in; statistics in it may hold long values."""
-_HEADER: Fields = {1: I32, 2: I32, 3: I32, 5: {1: I32, 2: I32}, 7: {1: I32}, 8: {1: I32, 4: I32}}
+_HEADER: Fields = {
+    1: I32,
+    2: I32,
+    3: I32,
+    5: {1: I32, 2: I32, 3: I32, 4: I32},
+    7: {1: I32},
+    8: {1: I32, 4: I32, 5: I32, 6: I32, 7: BOOL},
+}
 _MOST_PAGES = 100_000
 _MOST_TABLE, _FREE_TABLE = 1 << 32, 1 << 28
 _MOST_WALKED = 1_000_000
@@ -30,7 +38,7 @@ _PREFIXED, _LENGTHS_FIRST = 7, (6, 7)
 the lengths of all its values, of which Arrow makes up to 8 bytes each."""
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
-_DICTIONARY_ENCODINGS = (2, 8)
+_DICTIONARY_ENCODINGS, _RLE = (2, 8), 3
 _VALUE_BYTES = 16
 """What Arrow takes for a value besides its bytes, in a dictionary or in a list."""
 
@@ -158,12 +166,36 @@ def look_at_pages(stream: Any, path: str, leaf: Leaf, column: Column, rows: int)
         found.count += count
         encoding = details.get(4 if kind == _DATA_V2 else 2)
         found.page = max(found.page, size + 8 * count * (encoding in _LENGTHS_FIRST))
+        if encoding in _LENGTHS_FIRST and leaf.kind in (BYTES, FIXED_BYTES) and size <= limits.MOST_PAGE_BYTES:
+            content = memoryview(stream.read_at(stored, at - stored))
+            _require_lengths(path, content, header, leaf, column)
         if encoding not in _DICTIONARY_ENCODINGS:
             found.values.append(count)
             found.bytes.append(size)
             if encoding == _PREFIXED and leaf.kind == BYTES:
                 found.prefixed = max(found.prefixed, size)
     raise SentrayError(f"{path} has more than {_MOST_PAGES:,} pages in a column: write it with larger ones")
+
+
+def _require_lengths(path: str, content: memoryview, header: dict[int, Any], leaf: Leaf, column: Column) -> None:
+    """Refuse a data page that begins with more lengths than it has values; see `lengths`."""
+    version_2 = header[1] == _DATA_V2
+    details, compressed, levels = header[8 if version_2 else 5], column.codec != 0, 0
+    if version_2:
+        levels, compressed = _number(details, 5, path) + _number(details, 6, path), compressed & details.get(7, True)
+    elif leaf.levels and (details.get(3) != _RLE or (leaf.levels > 1 and details.get(4) != _RLE)):
+        raise damaged(path, "header of a page")
+    values = content[levels:]
+    try:
+        if compressed:
+            values = memoryview(pa.Codec(_CODECS[column.codec]).decompress(values, header[2] - levels)).cast("B")
+        if not version_2:
+            values = skip_levels(values, leaf.levels)
+        require_lengths(values, details[1], prefixed=details[4 if version_2 else 2] == _PREFIXED)
+    except KeyError as error:
+        raise SentrayError(f"{path} is compressed in a way that sentray does not know: take zstd or snappy") from error
+    except (IndexError, ValueError, OSError) as error:
+        raise damaged(path, f"column {leaf.path[: limits.MOST_NAME]!r}") from error
 
 
 def _longest(content: Any, size: int, count: int, column: Column) -> int:
