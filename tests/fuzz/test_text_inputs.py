@@ -50,7 +50,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a few bytes reach, and shards of a few rows."""
     for name, value in (("_LEAST_WEIGHT", 1), ("_LEAST_SHARD", 1), ("_LEAST_SHARDS", 1)):
         monkeypatch.setattr(shards, name, value)
-    for name, value in (("MOST_ROW_BYTES", 200), ("FREE_ROWS", 100), ("BYTES_A_ROW", 1 << 30), ("FREE_INFLATION", 3000), ("MOST_INFLATION", 2)):
+    for name, value in (
+        ("MOST_ROW_BYTES", 200),
+        ("FREE_ROWS", 100),
+        ("BYTES_A_ROW", 1 << 30),
+        ("FREE_INFLATION", 3000),
+        ("MOST_INFLATION", 2),
+    ):
         monkeypatch.setattr(limits, name, value)
 
 
