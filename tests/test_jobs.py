@@ -295,6 +295,7 @@ def test_training_that_was_stopped_goes_on(head: Head, tmp_path: Path) -> None:
     assert (process.returncode, head.jobs.get_job_status(name)) == (1, "STOPPED")
     assert "sentray: stopped; the same command goes on from here" in shown
     assert not out.exists()
+    assert not Path(f"{out}.work", "lease.json").exists()
 
     done = head.run(*command)
     assert done.returncode == 0, done.stdout
