@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -176,34 +173,6 @@ def test_dead_starts_end_in_one_sentence(tmp_path: Path, console: Any) -> None:
     with pytest.raises(SentrayError, match="did not start to learn with 2 seeds from 1 on"):
         train(asked, console)
     assert any("seed 1 made a dead start" in line for line in console.lines)
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    import ray
-
-    out = tmp_path / "model"
-    command = [sys.executable, "-m", "sentray", "train", "synthetic:700", "--out", str(out), "--epochs", "40"]
-    running = subprocess.Popen(command, start_new_session=True)
-    snapshot = Path(work_folder(str(out))) / "train" / "checkpoint_manager_snapshot.json"
-    deadline = time.monotonic() + 120
-    while not snapshot.exists():
-        assert running.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(1)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    assert not out.exists()
-    # The killed run had a Ray of its own, which died with it.
-    command += ["--address", ray.get_runtime_context().gcs_address]
-    other = subprocess.run([*command, "--batch-size", "64"], capture_output=True, text=True, check=False)
-    assert other.returncode == 1
-    assert "started with --batch-size 32, not 64" in other.stderr
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "going on after epoch" in again.stdout
-    assert [epoch["epoch"] for epoch in history(out)] == list(range(1, 41))
 
 
 @pytest.mark.parametrize(
