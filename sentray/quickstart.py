@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from sentray import bundle, cluster, nltk_data, tables
 from sentray.config import CorpusSettings, QuickstartSettings, ScoreSettings, TrainSettings
-from sentray.console import Console, duration
+from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError
 from sentray.scoring.job import score
@@ -93,8 +93,8 @@ def _show(metrics: dict[str, Any], summary: dict[str, Any], folder: Path, consol
     console.say(f"bundle          {folder / 'bundle'}")
     console.say(f"scores          {folder / 'scored' / 'scores'} (Parquet)")
     console.say(
-        f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {summary['workers']} workers, after "
-        f"{summary['start_seconds']:.0f} s to start them"
+        f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {count(summary['workers'], 'worker')}, "
+        f"after {summary['start_seconds']:.0f} s to start"
     )
     if metrics["test_accuracy"] is None:
         return
