@@ -1,5 +1,6 @@
 """One run at a time: the second is refused, a dead one's place is taken, a run that lost its place stops."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,16 @@ def leave(file: Path, **changes: Any) -> Holder:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(holder)))
     return holder
+
+
+@contextlib.contextmanager
+def renewed(file: Path, seconds: float, **who: str) -> Iterator[None]:
+    """A lease that seems stale, and is renewed so many seconds later by a clock that is as wrong."""
+    leave(file, heartbeat=time.time() - 1000, **who)
+    beat = threading.Timer(seconds, lambda: leave(file, heartbeat=time.time() - 999, **who))
+    beat.start()
+    yield
+    beat.join()
 
 
 def test_the_second_run_is_refused_until_the_first_ends(ledger: Ledger, file: Path) -> None:
@@ -95,12 +107,8 @@ def test_a_stale_lease_of_another_machine_is_taken_over(ledger: Ledger, file: Pa
 
 def test_a_run_whose_clock_is_wrong_is_left_alone(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
-    leave(file, heartbeat=time.time() - 1000)
-    beat = threading.Timer(0.1, lambda: leave(file, heartbeat=time.time() - 999))
-    beat.start()
-    with pytest.raises(SentrayError, match="on elsewhere"):
+    with renewed(file, 0.1), pytest.raises(SentrayError, match="on elsewhere"):
         ledger.lease().__enter__()
-    beat.join()
 
 
 def test_a_run_here_that_lives_but_stood_still_is_taken_over_and_stops(ledger: Ledger, file: Path) -> None:
@@ -139,13 +147,9 @@ def test_only_a_process_that_could_be_seen_is_dead(changes: dict[str, Any], dead
 
 
 def test_a_late_run_in_another_container_is_waited_for(ledger: Ledger, file: Path) -> None:
-    host = socket.gethostname()
-    leave(file, host=host, namespace="pid:[1]", heartbeat=time.time() - 1000)
-    beat = threading.Timer(0.02, lambda: leave(file, host=host, namespace="pid:[1]", heartbeat=time.time() - 999))
-    beat.start()
-    with pytest.raises(SentrayError, match="is being written by another run"):
+    who = {"host": socket.gethostname(), "namespace": "pid:[1]"}
+    with renewed(file, 0.02, **who), pytest.raises(SentrayError, match="is being written by another run"):
         ledger.lease().__enter__()
-    beat.join()
 
 
 def test_a_run_that_lost_its_lease_writes_no_record(ledger: Ledger, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -100,32 +101,38 @@ def write(folder: Path, files: dict[str, bytes], which: str) -> Path:
     return out
 
 
+@pytest.fixture
+def attack(finished: Any, our_error: Any, tmp_path: Path) -> Callable[..., None]:
+    """Uses an output one of whose files, drawn of those with these ends of their names, was changed."""
+
+    def attack(data: st.DataObject, which: str, change: Callable[[str, bytes], bytes], *ends: str) -> None:
+        reviews, files = finished
+        names = sorted(name for name in files if name.startswith(which) and name.endswith(ends or ""))
+        name = data.draw(st.sampled_from(names))
+        out = write(tmp_path, files | {name: change(name, files[name])}, which)
+        use(out, reviews, 1 if which == "gathered" else None, our_error)
+
+    return attack
+
+
 @pytest.mark.parametrize("which", ["plain", "gathered"])
 @settings(settings.get_profile("fuzz"))
 @given(data=st.data())
-def test_whatever_bytes_are_in_it(
-    which: str, finished: Any, mutate: Any, our_error: Any, tmp_path: Path, data: st.DataObject
-) -> None:
-    reviews, files = finished
-    names = sorted(name for name in files if name.startswith(which))
-    name = data.draw(st.sampled_from(names))
-    out = write(tmp_path, files | {name: mutate(data, files[name])}, which)
-    use(out, reviews, 1 if which == "gathered" else None, our_error)
+def test_whatever_bytes_are_in_it(which: str, attack: Callable[..., None], mutate: Any, data: st.DataObject) -> None:
+    attack(data, which, lambda name, content: mutate(data, content))
 
 
 @pytest.mark.parametrize("which", ["plain", "gathered"])
 @settings(settings.get_profile("fuzz"))
 @given(data=st.data())
 def test_whatever_values_its_json_holds(
-    which: str, finished: Any, mutate_json: Any, our_error: Any, tmp_path: Path, data: st.DataObject
+    which: str, attack: Callable[..., None], mutate_json: Any, data: st.DataObject
 ) -> None:
-    reviews, files = finished
-    names = sorted(name for name in files if name.startswith(which) and name.endswith((".json", ".jsonl")))
-    name = data.draw(st.sampled_from(names))
-    lines = files[name].splitlines() if name.endswith("l") else [files[name]]
-    changed = "".join(json.dumps(mutate_json(data, json.loads(line))) + "\n" for line in lines)
-    out = write(tmp_path, files | {name: changed.encode()}, which)
-    use(out, reviews, 1 if which == "gathered" else None, our_error)
+    def change(name: str, content: bytes) -> bytes:
+        lines = content.splitlines() if name.endswith("l") else [content]
+        return "".join(json.dumps(mutate_json(data, json.loads(line))) + "\n" for line in lines).encode()
+
+    attack(data, which, change, ".json", ".jsonl")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "values"])
