@@ -20,12 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sentray import __version__
 from sentray.errors import SentrayError
-from sentray.places import locate
+from sentray.storage import UnsoundError, locate, parse_json, read_whole
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
-from sentray.text.hashing import MOST_BUCKETS, HashedWords, Words
+from sentray.text.hashing import MAX_BUCKETS, HashedWords, Words
 from sentray.text.vocabulary import Unknown, Vocabulary
-from sentray.untrusted import UnsoundError, parse_json, read_whole
 
 FORMAT_VERSION = 2  # 1 had no buckets
 MANIFEST = "bundle.json"
@@ -35,7 +34,7 @@ GOLDEN = "golden.json"
 FOLDED, FOLDED_WEIGHTS = "folded.json", "folded.npz"
 ENGINE_FILES = (FOLDED, FOLDED_WEIGHTS)
 """The network prepared for another engine than Keras; part of the bundle where they are present."""
-MOST_BYTES = {
+MAX_BYTES = {
     MANIFEST: 1 << 26,
     MODEL: 2 << 30,
     VOCABULARY: 1 << 27,
@@ -45,9 +44,9 @@ MOST_BYTES = {
 }
 """The files that a bundle may have, and how large they may be: whoever loads one holds them in memory."""
 
-MOST_WORDS, MOST_LABELS, MOST_LABEL, MOST_GOLDEN = 1 << 23, 10_000, 1000, 1000
+MAX_WORDS, MAX_LABELS, MAX_LABEL, MAX_GOLDEN = 1 << 23, 10_000, 1000, 1000
 """Words of a review (as many as the longest row can have), labels, characters of one, golden texts."""
-MOST_SHOWN = 100
+MAX_SHOWN = 100
 
 LIBRARIES = ("keras", "tensorflow", "ray", "pyarrow", "numpy")
 
@@ -68,10 +67,10 @@ class Manifest(BaseModel):
     architecture: str
     cleaning: CleaningRules
     unknown: Unknown
-    buckets: int | None = Field(default=None, ge=1, le=MOST_BUCKETS)  # of hashed words, which have no vocabulary
-    max_length: int = Field(ge=1, le=MOST_WORDS)
+    buckets: int | None = Field(default=None, ge=1, le=MAX_BUCKETS)  # of hashed words, which have no vocabulary
+    max_length: int = Field(ge=1, le=MAX_WORDS)
     truncating: Truncating
-    labels: tuple[Annotated[str, Field(max_length=MOST_LABEL)], ...] = Field(min_length=2, max_length=MOST_LABELS)
+    labels: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(min_length=2, max_length=MAX_LABELS)
     settings: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
@@ -83,11 +82,11 @@ class Manifest(BaseModel):
             raise ValueError(f"it lists no {min(missing)}")
         if (self.buckets is None) != (VOCABULARY in self.files):
             raise ValueError(f"it must have either buckets or a {VOCABULARY}")
-        if foreign := [name for name in self.files if name not in MOST_BYTES or name == MANIFEST]:
-            raise ValueError(f"it lists a file {foreign[0][:MOST_SHOWN]!r} that does not belong to a bundle")
+        if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
+            raise ValueError(f"it lists a file {foreign[0][:MAX_SHOWN]!r} that does not belong to a bundle")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("it has a label twice")
-        if not 0 <= self.cleaning.min_token_length <= MOST_WORDS:
+        if not 0 <= self.cleaning.min_token_length <= MAX_WORDS:
             raise ValueError(f"its words have at least {self.cleaning.min_token_length} characters")
         coverage = self.metrics.get("coverage")
         if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):
@@ -162,9 +161,9 @@ def write(
         truncating: Which end of a longer review is cut.
         settings: Settings of the training run, as JSON values.
         metrics: Metrics, as JSON values.
-        golden: Texts with their scores; see `sentray.scoring.scorer.golden_texts`.
+        golden: Texts with their scores; see `sentray.inference.scorer.golden_texts`.
         model_file: Keras file to copy into the folder.
-        engine_files: The network prepared for other engines; see `sentray.scoring.folding.fold`.
+        engine_files: The network prepared for other engines; see `sentray.inference.folding.fold`.
 
     Returns:
         The bundle as `load` would give it.
@@ -256,7 +255,7 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> Bundle:
 def _read(filesystem: pafs.FileSystem, path: str, shown: str) -> dict[str, bytes]:
     def content(name: str) -> bytes:
         try:
-            return read_whole(filesystem, f"{path.rstrip('/')}/{name}", MOST_BYTES[name])
+            return read_whole(filesystem, f"{path.rstrip('/')}/{name}", MAX_BYTES[name])
         except UnsoundError as error:
             _damaged(shown, f"{name}: {error}", error)
 
@@ -289,7 +288,7 @@ def _parse(files: Mapping[str, bytes], folder: Path, shown: str) -> Bundle:
         )
         if any(text.scores.keys() != set(manifest.labels) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
-        if len(golden) > MOST_GOLDEN:
+        if len(golden) > MAX_GOLDEN:
             raise ValueError("there are too many golden texts")
     except (ValueError, TypeError, SentrayError) as error:
         _damaged(shown, f"{GOLDEN} or {VOCABULARY} cannot be parsed", error)

@@ -83,7 +83,7 @@ def verify(settings: VerifySettings, console: Console) -> None:
 
 def predict(settings: PredictSettings, console: Console) -> None:
     """Print a label and its probability for the text, or for each line of the standard input."""
-    from sentray.scoring.predict import predict
+    from sentray.inference.predict import predict
 
     with open(0, "rb", closefd=False) as stdin:
         for prediction in predict(settings.bundle, settings.text, stdin, settings.engine):
@@ -109,7 +109,7 @@ def vocab(settings: VocabSettings, console: Console) -> None:
 
 def embed(settings: EmbedSettings, console: Console) -> None:
     """Learn word vectors and write them."""
-    from sentray.embeddings.learning import embed
+    from sentray.embeddings.learn import embed
 
     embed(settings, console)
 
@@ -287,7 +287,8 @@ def _log_file(console: Console, out: str | None) -> Iterator[Path]:
 
 def _write_json(file: str | None, content: dict[str, Any], settings: Settings) -> None:
     if file is not None:
-        from sentray.writing import write_settings_beside, write_text
+        from sentray.config import write_settings_beside
+        from sentray.storage import write_text
 
         write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         write_settings_beside(file, settings)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
 from sentray.console import count
 from sentray.errors import SentrayError
 
@@ -35,7 +37,7 @@ _ANSWER_SECONDS = 60.0
 class Resources:
     """What a cluster has: processors and GPUs, all of them and those free now, and its nodes' shares.
 
-    `nodes` holds (CPUs, GPUs) of each living node. `most_cpus` and `most_gpus` are what an autoscaling
+    `nodes` holds (CPUs, GPUs) of each living node. `max_cpus` and `max_gpus` are what an autoscaling
     cluster may grow to; they equal the totals where the cluster has a fixed size.
     """
 
@@ -43,14 +45,14 @@ class Resources:
     gpus: float
     free_cpus: float
     free_gpus: float
-    most_cpus: float
-    most_gpus: float
+    max_cpus: float
+    max_gpus: float
     nodes: tuple[tuple[float, float], ...]
 
     @property
     def grows(self) -> bool:
         """Whether the autoscaler may add nodes."""
-        return self.most_cpus > self.cpus or self.most_gpus > self.gpus
+        return self.max_cpus > self.cpus or self.max_gpus > self.gpus
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,8 @@ def resources() -> Resources:
         gpus=gpus,
         free_cpus=free.get("CPU", 0.0),
         free_gpus=free.get("GPU", 0.0),
-        most_cpus=max(cpus, most.get("CPU", 0)),
-        most_gpus=max(gpus, most.get("GPU", 0)),
+        max_cpus=max(cpus, most.get("CPU", 0)),
+        max_gpus=max(gpus, most.get("GPU", 0)),
         nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in living),
     )
 
@@ -226,15 +228,15 @@ def place(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources
     have = on or resources()
     wish = f"{count(workers, 'worker')} with {count(cpus_each, 'CPU')}"
     wish += f" and {count(gpus_each, 'GPU')} each" if gpus_each else " each"
-    if workers * gpus_each > have.most_gpus:
+    if workers * gpus_each > have.max_gpus:
         raise SentrayError(
-            f"the plan wants {wish}; the cluster has {count(have.most_gpus, 'GPU')}: leave out --gpu, take "
+            f"the plan wants {wish}; the cluster has {count(have.max_gpus, 'GPU')}: leave out --gpu, take "
             "fewer --workers, or reach a cluster with GPUs by --address"
         )
-    left = have.most_cpus - workers * cpus_each
+    left = have.max_cpus - workers * cpus_each
     if left < -1e-6:
         raise SentrayError(
-            f"the plan wants {wish}; the cluster has {count(have.most_cpus, 'CPU')}: take fewer "
+            f"the plan wants {wish}; the cluster has {count(have.max_cpus, 'CPU')}: take fewer "
             "--workers or reach a larger cluster by --address"
         )
     if not have.grows and sum(_fits(*node, cpus_each, gpus_each) for node in have.nodes) < workers:
@@ -345,3 +347,34 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         queue += failures.values() if isinstance(failures, dict) else ()
         queue += [getattr(each, name, None) for name in ("cause", "controller_failure")]
         queue += [each.__cause__, each.__context__, *each.args]
+
+
+class WorkerRange(BaseModel):
+    """How many workers a run takes: a number, or any from `least` to `most`, written `1:4`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    least: int
+    most: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        if not isinstance(value, int | str):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})(?::([0-9]{1,6}))?", str(value))
+        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= least <= most:
+            raise ValueError("a number of workers from 1 on, or the least and the most of them, such as 1:4")
+        return {"least": least, "most": most}
+
+    @model_serializer
+    def _written(self) -> int | str:
+        return self.most if self.fixed else str(self)
+
+    def __str__(self) -> str:
+        return str(self.most) if self.fixed else f"{self.least}:{self.most}"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is one number."""
+        return self.least == self.most

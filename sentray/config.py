@@ -1,10 +1,11 @@
 """Settings of every verb: a validated model each, from which command line and config file are read."""
 
+import json
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sentray.worker_range import WorkerRange
+from sentray.cluster import WorkerRange
 
 
 class Settings(BaseModel):
@@ -321,3 +322,23 @@ class QuickstartSettings(PoolSettings):
     )
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes first weights and order of reviews")
+
+
+SETTINGS_FILE = "settings.json"
+
+
+def write_settings_beside(file: str, settings: Settings) -> None:
+    """Write the resolved settings as `FILE.settings.json`, for a result that is one file, local or a `pyarrow.fs` URI.
+
+    It can be given to `--config` to run the same again.
+    """
+    # pyarrow takes its time to load, and help needs none of it.
+    from sentray.storage import behind, write_text
+
+    write_text(behind(file, f".{SETTINGS_FILE}"), settings_text(settings))
+
+
+def settings_text(settings: Settings) -> str:
+    """The resolved settings as JSON."""
+    values = settings.model_dump(mode="json", by_alias=True, exclude=set(settings.unused))
+    return json.dumps(values, indent=2) + "\n"

@@ -15,14 +15,14 @@ from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Rows, mark_duplicates
 from sentray.corpus.inspect import Inspection, inspect_block, mark_unknown
 from sentray.corpus.readers import read_shard
-from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
+from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
+from sentray.inference.scorer import unpacked_scorer
 from sentray.metrics import Tally
 from sentray.scoring import pool
 from sentray.scoring.pool import Lost, Pool, died
 from sentray.scoring.reading import ShardReader, duplicates, moved, note_retry, size_of
-from sentray.scoring.scorer import unpacked_scorer
 
 TEST, ALL = "test", "all"
 

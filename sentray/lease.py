@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sentray.errors import SentrayError
-from sentray.folder import Folder
+from sentray.storage import Folder
 
 _CURE = "delete it when no run works there"
 _CURE_AT_WORK = "it tells whether the folder is still this run's: run the same command again to go on"
@@ -27,7 +27,7 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
 """How long a run on an object store waits before it reads who came last."""
-_MOST_PROCESS, _MOST_TIME = 1 << 31, 1e11
+_MAX_PROCESS, _MAX_TIME = 1 << 31, 1e11
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Holder:
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"it is no lease ({error})") from error
         # What is not a number would never be late.
-        times = all(0 <= seconds < _MOST_TIME for seconds in (holder.heartbeat, holder.started))
-        if not (times and 0 < holder.pid < _MOST_PROCESS):
+        times = all(0 <= seconds < _MAX_TIME for seconds in (holder.heartbeat, holder.started))
+        if not (times and 0 < holder.pid < _MAX_PROCESS):
             raise ValueError("it names a process or a time that cannot be")
         return holder
 

@@ -25,13 +25,13 @@ class Architecture:
 
     Attributes:
         name: Versioned name.
-        least_length: Fewest word ids a review must be padded to.
+        min_length: Fewest word ids a review must be padded to.
         dimensions: Numbers of a word's vector where nothing else is asked for.
         layers: Makes the layers behind the embedding, but for the last, which is `output`.
     """
 
     name: str
-    least_length: int
+    min_length: int
     dimensions: int
     layers: Callable[[], list[Any]]
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sentray.bundle import MANIFEST, Bundle, load, pack
-from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
-from sentray.folder import Folder
+from sentray.storage import Folder, first_line
 
 UNFINISHED = ".unfinished"
 """Lies in a remote place while a bundle is put there, so that a run that was killed meanwhile may do it again."""

@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sentray import bundle, cluster, nltk_data, tables
+from sentray.cluster import WorkerRange
 from sentray.config import CorpusSettings, QuickstartSettings, ScoreSettings, TrainSettings
 from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError
 from sentray.scoring.job import score
 from sentray.training.run import METRICS_FILE, train
-from sentray.worker_range import WorkerRange
 
 REAL, EMBEDDED = "nltk:movie_reviews", "synthetic:4000"
 

@@ -271,6 +271,6 @@ def _require_success(client: Any, job: str) -> None:
 
 def _told(error: BaseException) -> str:
     """What an error says, in one line."""
-    from sentray.corpus.files import first_line
+    from sentray.storage import first_line
 
     return first_line(error)

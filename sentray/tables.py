@@ -8,7 +8,7 @@ from sentray.console import Console, bar, count
 HISTOGRAM_WIDTH = 40
 FAR_BELOW = 0.8
 """A coverage less than this share of the training corpus's is warned of."""
-LEAST_COVERAGE = 0.5
+MIN_COVERAGE = 0.5
 """The same for a bundle that does not know its training corpus's coverage."""
 
 
@@ -78,7 +78,7 @@ def _coverage(console: Console, found: float | None, trained: float | None) -> N
         return
     beside = "" if trained is None else f", of the training reviews' {trained:.1%}"
     console.say(f"words known: {found:.1%}{beside}")
-    if found < (LEAST_COVERAGE if trained is None else FAR_BELOW * trained):
+    if found < (MIN_COVERAGE if trained is None else FAR_BELOW * trained):
         console.say(
             "warning: the bundle knows so few of these words that its scores mean little; is this the language and the "
             "kind of text that it was trained on?"

@@ -11,15 +11,14 @@ from pyarrow import csv
 
 from sentray import bundle as bundles
 from sentray.bundle import Bundle
-from sentray.config import WordsSettings
+from sentray.config import SETTINGS_FILE, WordsSettings, settings_text, write_settings_beside
 from sentray.console import Console, count
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
-from sentray.places import behind
-from sentray.scoring.folded_files import load_embedding
-from sentray.scoring.networks import load_network
+from sentray.inference.folded_files import load_embedding
+from sentray.inference.networks import load_network
+from sentray.storage import behind, create, write_text
 from sentray.text.vocabulary import Vocabulary
-from sentray.writing import SETTINGS_FILE, create, settings_text, write_settings_beside, write_text
 
 Floats = npt.NDArray[np.float32]
 

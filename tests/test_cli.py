@@ -219,7 +219,7 @@ def test_wrong_usage_is_an_object_where_json_was_asked_for(
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     program = (
-        "import sentray.scoring.predict as p\n"
+        "import sentray.inference.predict as p\n"
         "p.predict = lambda *a: iter(['x' * 1000] * 1000)\n"
         "from sentray.cli import main\nmain(['predict', 'bundle', 'text'])"
     )
@@ -232,10 +232,10 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_a_verb_without_local_output_leaves_no_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import sentray.scoring.predict
+    import sentray.inference.predict
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(sentray.scoring.predict, "predict", lambda *_: iter(["pos\t0.9"]))
+    monkeypatch.setattr(sentray.inference.predict, "predict", lambda *_: iter(["pos\t0.9"]))
     assert _status("predict", "bundle", "a fine film") == 0
     assert capsys.readouterr().out == "pos\t0.9\n"
     assert list(tmp_path.iterdir()) == []

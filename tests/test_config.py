@@ -15,10 +15,10 @@ from sentray.config import (
     Settings,
     TrainSettings,
     VocabSettings,
+    write_settings_beside,
 )
 from sentray.models import ARCHITECTURES
 from sentray.options import UsageError, option_name, resolve
-from sentray.writing import write_settings_beside
 
 MODELS = [
     TrainSettings,

@@ -18,9 +18,9 @@ import pytest
 
 from sentray import lease
 from sentray.errors import SentrayError
-from sentray.folder import Folder
 from sentray.lease import Holder
 from sentray.scoring.ledger import LEASE, Ledger, Record
+from sentray.storage import Folder
 
 
 @pytest.fixture(autouse=True)

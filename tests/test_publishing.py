@@ -12,7 +12,7 @@ import pytest
 from sentray import bundle, publishing
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
-from sentray.folder import Folder
+from sentray.storage import Folder
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 

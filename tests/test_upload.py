@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_BYTES = 1_500_000
+MAX_BYTES = 1_500_000
 
 KEPT_HERE = (
     ".git/objects/pack",
@@ -58,4 +58,4 @@ def test_the_upload_is_small_and_holds_the_program_alone(tmp_path: Path) -> None
         "pyproject.toml",
     } <= sent
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "sentray").rglob("*.py")} <= sent
-    assert package.stat().st_size < MOST_BYTES
+    assert package.stat().st_size < MAX_BYTES

@@ -11,17 +11,16 @@ import pytest
 
 from sentray import bundle as bundles
 from sentray.bundle import Bundle
-from sentray.config import WordsSettings
+from sentray.config import SETTINGS_FILE, WordsSettings
 from sentray.console import Console
 from sentray.embeddings.vectors import Vectors
 from sentray.errors import SentrayError
+from sentray.inference.folded_files import Branch, Spec, pack
 from sentray.options import UsageError, resolve
-from sentray.scoring.folded_files import Branch, Spec, pack
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords
 from sentray.text.vocabulary import Unknown, Vocabulary
 from sentray.words import bundle_vectors, nearest, words
-from sentray.writing import SETTINGS_FILE
 
 WORDS = ["good", "bad", "great", "naïve", '"quoted"', "zero\u200b"]
 DIMENSIONS = 3

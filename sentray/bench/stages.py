@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from sentray import bundle
 from sentray.config import ScoreSettings
 from sentray.corpus.dataset import Corpus
+from sentray.inference.scorer import Scorer, Scores
 from sentray.scoring.ledger import parquet_options
-from sentray.scoring.scorer import Scorer, Scores
 from sentray.scoring.worker import output_schema, own_columns
 
 STAGES = ("read", "encode", "network", "write")
@@ -39,13 +39,13 @@ class _Clock:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def main(source: str, reviews: str, most_rows: int, labelled: str) -> dict[str, Any]:
+def main(source: str, reviews: str, max_rows: int, labelled: str) -> dict[str, Any]:
     """Score reviews stage by stage.
 
     Args:
         source: folder of the bundle.
         reviews: URI of the reviews.
-        most_rows: no further shard is read after so many rows.
+        max_rows: no further shard is read after so many rows.
         labelled: Parquet file with `text`, `label` and `split`, whose test rows tell the accuracy.
 
     Returns:
@@ -60,7 +60,7 @@ def main(source: str, reviews: str, most_rows: int, labelled: str) -> dict[str, 
     clock, rows, size = _Clock(), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for shard in corpus.shards:
-            if rows >= most_rows:
+            if rows >= max_rows:
                 break
             scored, tables = [], corpus.read(shard)
             while (table := _next(tables, clock)) is not None:

@@ -12,9 +12,9 @@ from sentray.bench import child
 from sentray.bench.settings import BenchTrainSettings
 from sentray.config import TrainSettings
 from sentray.console import Console
-from sentray.training.dataset import TrainingSet
 from sentray.training.fitting import fit
 from sentray.training.prepare import prepare
+from sentray.training.training_set import TrainingSet
 
 SYNTHETIC = "synthetic:2000"
 BATCHES = (32, 256)

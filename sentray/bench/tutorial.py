@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from sentray import models
-from sentray.training.dataset import TrainingSet
+from sentray.training.training_set import TrainingSet
 
 
 def main(folder: str, epochs: int, batch_size: int, seed: int) -> list[dict[str, float]]:

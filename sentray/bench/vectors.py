@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from sentray.bench import child
 from sentray.bench.settings import BenchVectorsSettings
 from sentray.console import Console, count
-from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.read import read_vectors
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
 
@@ -30,7 +30,7 @@ GENSIM, FULL, FILTERED = READERS = ("gensim", "full", "filtered")
 _DRAWN = 1 << 20
 _ROWS_AT_ONCE = 8_192
 _NUMBER_BYTES = 10
-_LEAST_MB = 0.01
+_MIN_MB = 0.01
 _SPREAD = 0.4
 """Standard deviation of the numbers, about that of GloVe's."""
 
@@ -164,7 +164,7 @@ def measure(reader: str, file: str, words: str) -> dict[str, Any]:
     digest = hashlib.sha256("\n".join(names).encode())
     digest.update(np.ascontiguousarray(rows).data)
     # The system counts whole pages, and late.
-    return {"seconds": seconds, "mb": max(peak - before, _LEAST_MB), "peak_mb": peak, "sha256": digest.hexdigest()}
+    return {"seconds": seconds, "mb": max(peak - before, _MIN_MB), "peak_mb": peak, "sha256": digest.hexdigest()}
 
 
 def _reader(reader: str, words: str) -> Callable[[str], tuple[list[str], Any]]:

@@ -14,11 +14,10 @@ from sentray import cluster
 from sentray.config import CorpusSettings
 from sentray.console import count
 from sentray.corpus.readers import WITH_COLUMNS, read_ids, read_shard
-from sentray.corpus.readers.records import Hashes, mark
-from sentray.corpus.shards import Shard, ShardPlan, plan_shards
+from sentray.corpus.rows import Hashes, Reason, mark
 from sentray.corpus.source import Source, resolve
+from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
-from sentray.quarantine import Reason
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -29,7 +28,7 @@ Rows = dict[str, npt.NDArray[np.int64]]
 Ids = tuple[str, npt.NDArray[np.int64], Hashes]
 """A file's name, some of its rows and the 64-bit hash of each one's id."""
 
-_MOST_BLOCKS = 4096
+_MAX_BLOCKS = 4096
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _shards(corpus: Corpus) -> "Dataset":
     if file := corpus.source.local_file:
         cluster.require_seen(file, f"the corpus {corpus.source.uri}")
     tasks = [{"packed": pickle.dumps((shard, corpus.duplicates.get(shard.index, {})))} for shard in corpus.shards]
-    dataset = ray.data.from_items(tasks, override_num_blocks=min(len(tasks), _MOST_BLOCKS))
+    dataset = ray.data.from_items(tasks, override_num_blocks=min(len(tasks), _MAX_BLOCKS))
     dataset.context.execution_options.preserve_order = True
     return dataset
 

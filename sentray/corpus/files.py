@@ -1,10 +1,6 @@
-"""Opening files of any file system, with one clear sentence where a file cannot be read."""
+"""Opening the files of a corpus, decompressed where their name says so, within bounds."""
 
 import io
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -14,45 +10,6 @@ from sentray.corpus.limits import require_little_inflation
 from sentray.errors import SentrayError
 
 _READ_AHEAD = 4 << 20
-
-_PAUSES = (0.5, 1.0, 2.0)
-
-
-# Names within Parquet that are no UTF-8, and numbers too large for anything, pyarrow passes on as Python tells them.
-_DAMAGED = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, UnicodeError, OverflowError)
-
-
-@contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong while `path` is read into one sentence.
-
-    Raises:
-        SentrayError: the file is gone, damaged, cut short or may not be read.
-    """
-    try:
-        yield
-    except MemoryError:
-        # Arrow's is an ArrowException too, and says nothing of the file.
-        raise
-    except FileNotFoundError as error:
-        raise SentrayError(f"{path} is not there any more: put it back, or run again without it") from error
-    except PermissionError as error:
-        raise SentrayError(f"{path} may not be read: give this user the right to, or leave the file out") from error
-    except _DAMAGED as error:
-        raise SentrayError(
-            f"{path} cannot be read ({first_line(error)}): it seems damaged; replace it or leave it out"
-        ) from error
-
-
-def read_pauses(filesystem: fs.FileSystem | None) -> tuple[float, ...]:
-    """Seconds to wait before each further attempt to read: an object store may be busy or hang up, a disk is not."""
-    return () if filesystem is None or isinstance(filesystem, fs.LocalFileSystem) else _PAUSES
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line without its final stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 class _Inflated(io.RawIOBase):

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sentray.corpus.compact import BINARY, I32, I64, Compact, Fields, Many, TooMuchError
-from sentray.corpus.limits import MOST_FOOTER_BYTES
+from sentray.corpus.limits import MAX_FOOTER_BYTES
 from sentray.errors import SentrayError
 
 BYTES, FIXED_BYTES = 6, 7
@@ -19,7 +19,7 @@ _REPEATED = 2
 _REPETITIONS = {0: 0, 1: 1, 2: _REPEATED}
 _DEEPEST = 64
 # Names of nested columns repeat those that they are in: pyarrow makes all of these.
-_MOST_NAMES = 1 << 24
+_MAX_NAMES = 1 << 24
 
 
 class Leaf(NamedTuple):
@@ -110,12 +110,12 @@ def read_footer(stream: Any, path: str, size: int) -> Footer:
         length = int.from_bytes(end[:4], "little")
         if end[4:] != b"PAR1" or length > size - 8:
             raise ValueError("no footer")
-        if length > MOST_FOOTER_BYTES:
+        if length > MAX_FOOTER_BYTES:
             raise TooMuchError
         return _footer(bytes(stream.read_at(length, size - 8 - length)), size)
     except TooMuchError as error:
         raise SentrayError(
-            f"{path} has a footer that would take more than {MOST_FOOTER_BYTES:,} bytes: write the file with fewer "
+            f"{path} has a footer that would take more than {MAX_FOOTER_BYTES:,} bytes: write the file with fewer "
             "columns or larger row groups, or split it"
         ) from error
     except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -130,7 +130,7 @@ def damaged(path: str, what: str) -> SentrayError:
 @lru_cache(maxsize=1)
 def _footer(content: bytes, size: int) -> Footer:
     """A footer, which is read for each part of its file."""
-    values = Compact(memoryview(content), MOST_FOOTER_BYTES - len(content)).struct(_FILE)
+    values = Compact(memoryview(content), MAX_FOOTER_BYTES - len(content)).struct(_FILE)
     names, leaves = _schema(values[2])
     groups = tuple(values[4])
     if any(len(group.columns) != len(leaves) for group in groups):
@@ -143,7 +143,7 @@ def _footer(content: bytes, size: int) -> Footer:
 
 def _schema(elements: Sequence[tuple[str, int | None, int, int, int]]) -> tuple[tuple[str, ...], tuple[Leaf, ...]]:
     """Names and leaves of columns, which stand one after the other, each before what is in it."""
-    room, leaves, names = _MOST_NAMES, [], []
+    room, leaves, names = _MAX_NAMES, [], []
     # Of each column on the way here: how many columns are still to come in it, its path, and the kinds of its levels.
     lacking, way = [elements[0][4]], [("", 0)]
     for name, kind, length, repetition, children in elements[1:]:

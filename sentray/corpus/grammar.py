@@ -14,7 +14,7 @@ import pyarrow as pa
 from numba import njit
 
 from sentray.corpus import limits
-from sentray.native import BLOCK, byte_masks, lowest
+from sentray.text.simd import BLOCK, byte_masks, lowest
 
 Numbers = npt.NDArray[np.int64]
 
@@ -80,7 +80,7 @@ class CsvSplitter:
     """
 
     def __init__(self, stream: pa.NativeFile | io.RawIOBase, chunk: int) -> None:
-        self._stream, self._chunk, self._longest = stream, chunk, limits.MOST_ROW_BYTES
+        self._stream, self._chunk, self._longest = stream, chunk, limits.MAX_ROW_BYTES
         self._buffer = np.empty(chunk + BLOCK, np.uint8)
         # Of the stream's bytes in the buffer, those from `at` to `size` are not taken yet.
         self._offset = self._at = self._size = 0

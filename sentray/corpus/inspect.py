@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.readers.records import mark
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.errors import SentrayError
-from sentray.quarantine import QUARANTINE_SCHEMA, Reason
 
 
 @dataclass

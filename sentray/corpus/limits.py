@@ -6,38 +6,40 @@ one that cannot be cut, as what is compressed with gzip, where its rows and byte
 """
 
 from sentray.errors import SentrayError
-from sentray.quarantine import EXCERPT_CHARACTERS
 
-MOST_ROW_BYTES = 1 << 24
+EXCERPT_CHARACTERS = 200
+"""How much of a quarantined row's text is kept, in characters."""
+
+MAX_ROW_BYTES = 1 << 24
 """A row: its bytes in CSV and JSON Lines, a file of one review, a value in Parquet. "War and Peace" has 3 million."""
 
 FREE_ROWS, BYTES_A_ROW = 1 << 26, 4
 """Rows that a shard's part of any file may have, and for how many stored bytes there may be one if there are more: ids
 are held for all of them, 16 bytes each."""
 
-MOST_INFLATION, FREE_INFLATION = 200, 1 << 30
+MAX_INFLATION, FREE_INFLATION = 200, 1 << 30
 """Bytes that a compressed file may become for each that is stored, and what any may become. Text becomes 3 to 10."""
 
-MOST_FOOTER_BYTES = 1 << 28
+MAX_FOOTER_BYTES = 1 << 28
 """What Arrow may take for a footer of Parquet: about 250,000 columns of row groups."""
 
-MOST_PAGE_BYTES = 1 << 28
+MAX_PAGE_BYTES = 1 << 28
 """The pages of Parquet that are held at once, one and a dictionary for each column that is read, and all of those of
 lists. Most writers make pages of a megabyte, DuckDB of a hundred."""
 
-MOST_BATCH_BYTES = 1 << 26
+MAX_BATCH_BYTES = 1 << 26
 """What some rows of Parquet that are read together may take, where they are of less than the longest length."""
 
-MOST_NAME = 100
+MAX_NAME = 100
 """Characters of a name from a file that a message shows."""
 
 
 def beginning(row: bytes) -> str:
     """So much of a row that is too large as is shown of it; non-UTF-8 bytes are surrogates."""
-    return row[: min(4 * EXCERPT_CHARACTERS, MOST_ROW_BYTES)].decode("utf-8", "surrogateescape")
+    return row[: min(4 * EXCERPT_CHARACTERS, MAX_ROW_BYTES)].decode("utf-8", "surrogateescape")
 
 
-def most_rows(stored: int) -> int:
+def max_rows(stored: int) -> int:
     """How many rows a part of a file of so many bytes may have."""
     return max(FREE_ROWS, stored // BYTES_A_ROW)
 
@@ -51,13 +53,13 @@ def require_few_rows(path: str, rows: int, stored: int) -> None:
         stored: its size.
 
     Raises:
-        SentrayError: there are more than `most_rows`.
+        SentrayError: there are more than `max_rows`.
     """
-    if rows > most_rows(stored):
+    if rows > max_rows(stored):
         cure = "take a smaller --shard-size, or write smaller row groups where it is Parquet"
         if path.lower().endswith(".gz"):
             cure = "split it, or store it uncompressed, so that it can be cut"
-        raise SentrayError(f"{path} has more than {most_rows(stored):,} rows in one piece: {cure}")
+        raise SentrayError(f"{path} has more than {max_rows(stored):,} rows in one piece: {cure}")
 
 
 def require_little_inflation(path: str, inflated: int, stored: int) -> None:
@@ -71,8 +73,8 @@ def require_little_inflation(path: str, inflated: int, stored: int) -> None:
     Raises:
         SentrayError: they are too many.
     """
-    if inflated > max(FREE_INFLATION, MOST_INFLATION * stored):
+    if inflated > max(FREE_INFLATION, MAX_INFLATION * stored):
         raise SentrayError(
-            f"{path} becomes more than {MOST_INFLATION} times as large as it is stored ({stored:,} bytes): if it is no "
+            f"{path} becomes more than {MAX_INFLATION} times as large as it is stored ({stored:,} bytes): if it is no "
             "decompression bomb, store it uncompressed"
         )

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numba import njit
 
 from sentray.corpus.grammar import CsvSplitter
-from sentray.native import BLOCK, byte_masks, lowest
+from sentray.text.simd import BLOCK, byte_masks, lowest
 
 _CHUNK = 1 << 20
 _RECORDS = 1 << 14

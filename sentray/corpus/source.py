@@ -13,9 +13,9 @@ from typing import Literal
 from pyarrow import fs
 
 from sentray import nltk_data
-from sentray.corpus.files import first_line, reading, require_bytes
+from sentray.corpus.files import require_bytes
 from sentray.errors import SentrayError
-from sentray.places import locate
+from sentray.storage import first_line, locate, reading
 
 Format = Literal["csv", "jsonl", "parquet", "text", "nltk", "synthetic"]
 
@@ -31,7 +31,7 @@ _SUFFIXES: dict[str, Format] = {
 _READABLE = ".csv, .jsonl, .ndjson and .json (each also .gz), .parquet, and folders of .txt"
 _SPLIT_FOLDERS = ("train", "test", "valid", "validation", "val", "dev")
 _UNLABELLED_FOLDER = "unsup"
-_MOST_LINKS = 100
+_MAX_LINKS = 100
 """Links to one folder: links to folders with links make a few into any number."""
 
 
@@ -229,9 +229,9 @@ def _listed(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
                 linked[inside] += 1
                 if f"{real}/".startswith(f"{inside}/"):
                     continue
-            if linked[inside] > _MOST_LINKS:
+            if linked[inside] > _MAX_LINKS:
                 raise SentrayError(
-                    f"{info.path} is one of more than {_MOST_LINKS} links to the same folder: remove all but one"
+                    f"{info.path} is one of more than {_MAX_LINKS} links to the same folder: remove all but one"
                 )
             folders.append((info.path, inside))
     return found

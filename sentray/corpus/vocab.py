@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentray import cluster
-from sentray.config import VocabSettings
+from sentray.config import VocabSettings, write_settings_beside
 from sentray.console import Console
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.inspect import Inspection, inspect_block
 from sentray.errors import SentrayError
+from sentray.storage import write_text
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.vocabulary import Vocabulary, count_words
-from sentray.writing import write_settings_beside, write_text
 
 
 def survey(corpus: Corpus, rules: CleaningRules, console: Console) -> tuple[Inspection, Counter[str]]:

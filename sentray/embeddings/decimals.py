@@ -12,21 +12,21 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sentray.native import byte_at, compiled, inlined, lowest, number_at
+from sentray.text.simd import byte_at, compiled, inlined, lowest, number_at
 
 _U0 = np.uint64(0)
 _SPACE, _TAB = b" \t"
 _PLUS, _MINUS, _POINT, _ZERO, _SMALL_E = b"+-.0e"
 
 # Powers of ten as Python rounds them, and the greatest mantissa to which so many digits may still be added.
-_LEAST_POWER = -64
-_POWERS = np.array([float(f"1e{power}") for power in range(_LEAST_POWER, 65)])
+_MIN_POWER = -64
+_POWERS = np.array([float(f"1e{power}") for power in range(_MIN_POWER, 65)])
 _DIGITS = 18
 _ROOM = np.array([10 ** (_DIGITS - digits) for digits in range(9)], np.int64)
 _TENS = np.array([10**digits for digits in range(9)], np.int64)
 # A float64's bits that float32 does not have; a little before the middle between two float32; how much is too near it.
 _REST, _BEFORE, _NEAR = np.uint64(0x1FFFFFFF), np.uint64(0x10000000 - 16), np.uint64(32)
-_LEAST_NORMAL = float(np.finfo(np.float32).tiny)
+_MIN_NORMAL = float(np.finfo(np.float32).tiny)
 
 
 @intrinsic
@@ -142,10 +142,10 @@ def read_decimals(place: int, end: int, dimensions: int, target: int) -> bool:
             return False
         number = 0.0
         if mantissa:
-            if power < _LEAST_POWER or power > -_LEAST_POWER:
+            if power < _MIN_POWER or power > -_MIN_POWER:
                 return False
-            number = np.float64(mantissa) * _POWERS[power - _LEAST_POWER]
-            if number < _LEAST_NORMAL or number > 3.4e38:
+            number = np.float64(mantissa) * _POWERS[power - _MIN_POWER]
+            if number < _MIN_NORMAL or number > 3.4e38:
                 return False
             if (_bits_of(number) & _REST) - _BEFORE <= _NEAR:
                 return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sentray.errors import SentrayError
 
-MOST_DIMENSIONS = 100_000
+MAX_DIMENSIONS = 100_000
 """More is no vector but a damaged file."""
 _LOOKED_AT = 100
 _SHOWN = 40
@@ -79,9 +79,9 @@ def recognise(head: bytes, whole: bool, file: str) -> Format:
             header = None
     if header is None:
         dimensions = _dimensions(head[bom:], whole, file)
-    if not 1 <= dimensions <= MOST_DIMENSIONS:
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise SentrayError(
-            f"{file} has vectors of {dimensions:,} numbers by its line 1, where 1 to {MOST_DIMENSIONS:,} are possible: "
+            f"{file} has vectors of {dimensions:,} numbers by its line 1, where 1 to {MAX_DIMENSIONS:,} are possible: "
             "it seems damaged; get it again"
         )
     if header is None:

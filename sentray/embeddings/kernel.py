@@ -1,7 +1,7 @@
 """Rows of word vectors, compiled: from the bytes of a file straight to float32 rows and the words before them.
 
-A line's end and the number of its fields come from masks of 64 bytes (see `sentray.native`), so that a row whose word
-is not wanted costs no look at its digits. Rows with a decimal that compiled code cannot read are left to Python.
+A line's end and the number of its fields come from masks of 64 bytes (see `sentray.text.simd`), so that a row whose
+word is not wanted costs no look at its digits. Rows with a decimal that compiled code cannot read are left to Python.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from sentray.embeddings.decimals import is_blank, is_decimal, read_decimals
-from sentray.native import BLOCK, byte_at, byte_masks, compiled, inlined, int32_at, lowest, set_byte
+from sentray.text.simd import BLOCK, byte_at, byte_masks, compiled, inlined, int32_at, lowest, set_byte
 from sentray.text.table import code_in, find_slot
 
 REASONS = (
@@ -32,7 +32,7 @@ FEW, MANY, NO_WORD, NOT_UTF8, NO_NUMBER, NOT_FINITE, CUT, MISSING = range(len(RE
 NEXT, ROWS, WORD_BYTES, PASSED, GOOD, SLOW, BAD = range(7)
 STATE = BAD + 2 * len(REASONS)
 
-WORD_MOST = 1 << 16
+WORD_MAX = 1 << 16
 """Longest word of a binary file, in bytes: behind a damaged row anything may look like a word's beginning."""
 TOO_LONG = -1
 """What `scan_binary` gives where a word is longer."""
@@ -228,10 +228,10 @@ def scan_binary(
             word += 1
         after = word
         single = True
-        while after < stop and after - word <= WORD_MOST and byte_at(after) != _SPACE:
+        while after < stop and after - word <= WORD_MAX and byte_at(after) != _SPACE:
             single &= byte_at(after) != _NEWLINE
             after += 1
-        if after - word > WORD_MOST:
+        if after - word > WORD_MAX:
             state[NEXT] = TOO_LONG
             return
         numbers = after + 1

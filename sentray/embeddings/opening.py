@@ -19,9 +19,9 @@ from typing import IO, Any
 import pyarrow as pa
 from pyarrow import fs
 
-from sentray.corpus.files import first_line, open_file
+from sentray.corpus.files import open_file
 from sentray.errors import SentrayError
-from sentray.places import locate
+from sentray.storage import first_line, locate
 
 _XZ_MEMORY = 256 << 20
 """Most that an .xz file may ask for; `xz -9` needs a quarter of it."""

@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
-from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
-from sentray.places import locate
+from sentray.storage import first_line, locate
 
 _NUMBERS_AT_ONCE = 400_000
 _PARTS_FIELDS = re.compile(r"[ \t\n\v\f\r]")

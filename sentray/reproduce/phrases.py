@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from sentray.writing import write_text
+from sentray.storage import write_text
 
 PHRASES = (
     ("A joy to watch", "pos"),

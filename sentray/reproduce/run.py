@@ -11,17 +11,17 @@ from typing import Any
 
 from sentray import bundle, cluster
 from sentray.bench.settings import ReproduceSettings
-from sentray.config import Settings
+from sentray.config import SETTINGS_FILE, Settings, settings_text
 from sentray.console import Console, count
-from sentray.embeddings.learning import embed
-from sentray.embeddings.reading import dimensions_of
+from sentray.embeddings.learn import embed
+from sentray.embeddings.read import dimensions_of
 from sentray.errors import SentrayError
 from sentray.reproduce import picture, systems, table
 from sentray.reproduce.phrases import write_phrases
 from sentray.reproduce.systems import GLOVE, Recipe, System
 from sentray.reproduce.table import Row, Run
+from sentray.storage import write_text
 from sentray.training.run import HISTORY_FILE, METRICS_FILE, RESUMABLE, train
-from sentray.writing import SETTINGS_FILE, settings_text, write_text
 
 TABLE_FILE, FIGURES_FILE, PICTURE_FILE = "reproduce.md", "reproduce.json", "reproduce.png"
 _PHRASES_FILE = "phrases.jsonl"

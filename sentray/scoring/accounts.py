@@ -5,13 +5,13 @@ from typing import Any
 
 from sentray.bundle import Bundle
 from sentray.config import ScoreSettings
-from sentray.corpus.shards import ShardPlan
+from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
-from sentray.folder import sha256_of
 from sentray.scoring.counts import Counts
 from sentray.scoring.ledger import Ledger, Part, Record, partition_of
 from sentray.scoring.pool import WORKER_CPUS
-from sentray.scoring.worker import MOST_PARTITIONS, too_many_partitions
+from sentray.scoring.worker import MAX_PARTITIONS, too_many_partitions
+from sentray.storage import sha256_of
 
 EARLY_STOP_ROWS, EARLY_STOP_MARGIN = 10_000, 2.0
 """Before its end a job stops for bad rows only after so many rows, and when this many times too many are bad."""
@@ -61,9 +61,9 @@ class Accounts:
         """Stop when the shards together make too many folders.
 
         Raises:
-            SentrayError: When there are more than `MOST_PARTITIONS`.
+            SentrayError: When there are more than `MAX_PARTITIONS`.
         """
-        if len(self._partitions) > MOST_PARTITIONS:
+        if len(self._partitions) > MAX_PARTITIONS:
             assert self._settings.partition_by is not None
             raise too_many_partitions(self.total.scored, len(self._partitions), self._settings.partition_by)
 

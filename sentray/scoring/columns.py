@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from sentray.config import ScoreSettings
 from sentray.corpus.readers import read_schema
-from sentray.corpus.shards import Piece
 from sentray.corpus.source import Source
+from sentray.corpus.splits import Piece
 from sentray.errors import SentrayError
 
 _FIRST_FILES = 1000

@@ -11,15 +11,14 @@ from sentray.config import CorpusSettings
 from sentray.console import count
 from sentray.corpus.dataset import Rows, find_duplicates, mark_duplicates, shard_ids
 from sentray.corpus.readers import read_shard
-from sentray.corpus.readers.records import mark
-from sentray.corpus.shards import Shard, ShardPlan
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source, resolve
+from sentray.corpus.splits import Shard, ShardPlan
 from sentray.errors import SentrayError
-from sentray.quarantine import QUARANTINE_SCHEMA, Reason
-from sentray.scoring.gather import read_part
+from sentray.inference.tiling import footer_faults
+from sentray.scoring.compaction import read_part
 from sentray.scoring.ledger import Ledger, Part, Record, partition_of
 from sentray.scoring.plans import load_plan
-from sentray.scoring.tiling import footer_faults
 from sentray.scoring.verify import Faults
 
 _WHICH_ROW = ["file", "row", "id", "reason"]

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sentray.inference.scorer import Scores
 from sentray.scoring.records import HISTOGRAM_BINS
-from sentray.scoring.scorer import Scores
 
 _NONE = [0] * HISTOGRAM_BINS
 

@@ -11,7 +11,7 @@ from sentray.scoring.reading import files_of, reading_kills
 from sentray.scoring.records import Record
 from sentray.scoring.worker import Task
 
-MOST_CRASHES = 16
+MAX_CRASHES = 16
 """So many rows of a shard, or shards of a job, may kill: more are a matter of memory or of the engine, not of rows."""
 _WAYS = 4
 _Range = tuple[int, int]
@@ -50,9 +50,9 @@ def _killing_rows(pool: Pool, task: Task, tick: Callable[[], None]) -> tuple[int
             tick()
             if isinstance(result, Lost):
                 lost.append(result.item[1:])
-            if len(lost) > MOST_CRASHES:
+            if len(lost) > MAX_CRASHES:
                 raise SentrayError(
-                    f"more than {MOST_CRASHES} rows of {files_of(task.shard)} kill the process that scores them (out "
+                    f"more than {MAX_CRASHES} rows of {files_of(task.shard)} kill the process that scores them (out "
                     "of memory?); leave the file out, or take fewer --workers or a smaller --shard-size"
                 )
         alone.update((start, stop) for start, stop in lost if stop - start == 1)

@@ -10,10 +10,10 @@ from typing import IO, Self
 
 import pyarrow as pa
 
-from sentray.corpus.files import first_line
 from sentray.errors import SentrayError
+from sentray.storage import first_line
 
-MOST_BYTES = 1 << 27
+MAX_BYTES = 1 << 27
 """What is held in memory; a shard of plain text gives a tenth of it, a compressed file may give any amount."""
 
 
@@ -48,7 +48,7 @@ class Held:
         """
         self._tables.append(table)
         self._bytes += table.nbytes
-        if self._bytes > MOST_BYTES:
+        if self._bytes > MAX_BYTES:
             self._write()
 
     def table(self) -> pa.Table:

@@ -10,28 +10,26 @@ import pyarrow as pa
 
 from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
-from sentray.config import ScoreSettings
+from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.dataset import Rows
-from sentray.corpus.readers.records import TABLE_BYTES
-from sentray.corpus.shards import ShardPlan
+from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
 from sentray.corpus.source import Source, resolve
+from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
+from sentray.inference.engines import KerasEngine, choose
 from sentray.lease import Lease
-from sentray.quarantine import QUARANTINE_FILE, Reason
 from sentray.scoring import plans, pool
 from sentray.scoring.accounts import Accounts, is_intact, withdraw
 from sentray.scoring.columns import kept_columns
-from sentray.scoring.crashes import MOST_CRASHES, score_without_crashes
-from sentray.scoring.engines import KerasEngine, choose
-from sentray.scoring.gather import gather, gather_quarantine
+from sentray.scoring.compaction import gather, gather_quarantine
+from sentray.scoring.crashes import MAX_CRASHES, score_without_crashes
 from sentray.scoring.ledger import SCORES, SUMMARY, Header, Ledger, Record
 from sentray.scoring.pool import Lost, Pool, died
 from sentray.scoring.progress import Progress
 from sentray.scoring.reading import Duplicates, duplicates, files_of, moved, note_retry, size_of
 from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
 from sentray.telemetry import ScoringTelemetry
-from sentray.writing import SETTINGS_FILE, settings_text
 
 _PROCESS_MB = {KerasEngine.name: 1000}
 _LIGHT_PROCESS_MB = 300
@@ -176,7 +174,7 @@ class _Run:
         for result in self._pool.map("score", tasks, tick=self._tick):
             if isinstance(result, Lost):
                 lost.append(result.item)
-                if len(lost) > MOST_CRASHES:
+                if len(lost) > MAX_CRASHES:
                     raise SentrayError(died(len(lost)))
             else:
                 self._commit(result)

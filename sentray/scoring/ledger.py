@@ -23,18 +23,18 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from sentray.corpus.rows import QUARANTINE_FILE as QUARANTINE
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
-from sentray.folder import HALF_WRITTEN, Folder
 from sentray.lease import Lease
-from sentray.quarantine import QUARANTINE_FILE as QUARANTINE
 from sentray.scoring import plans
 from sentray.scoring.plans import OWN, Stored
 from sentray.scoring.records import Gathered, Header, Part, Record
 from sentray.scoring.segments import CURE, CommitLog, merge, named_files, newest_first
+from sentray.storage import HALF_WRITTEN, Folder
 
 if TYPE_CHECKING:
-    from sentray.corpus.shards import ShardPlan
+    from sentray.corpus.splits import ShardPlan
 
 __all__ = ["QUARANTINE", "SCORES", "SUMMARY", "CommitLog", "Gathered", "Header", "Ledger", "Part", "Record"]
 

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter
 
-from sentray.corpus import shards
-from sentray.corpus.readers.pages import read_table
+from sentray.corpus import splits
+from sentray.corpus.pages import read_table
 from sentray.corpus.source import Format, Source
 from sentray.errors import SentrayError
-from sentray.folder import Folder
 from sentray.scoring.records import Header
+from sentray.storage import Folder
 
 OWN = "_sentray"
 _PLAN = f"{OWN}/plan.json"
@@ -40,7 +40,7 @@ _WHAT_DIFFERS = {
 }
 
 
-MOST_SHARDS = 10**8
+MAX_SHARDS = 10**8
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Stored:
     header: Header
     format: Format
     generation: Annotated[int, Field(ge=0, lt=10**9)]
-    shards: Annotated[int, Field(ge=0, le=MOST_SHARDS)]
+    shards: Annotated[int, Field(ge=0, le=MAX_SHARDS)]
 
     @property
     def plan_name(self) -> str:
@@ -97,14 +97,14 @@ def load(folder: Folder) -> Stored | None:
     return stored
 
 
-def load_plan(folder: Folder, stored: Stored) -> "shards.ShardPlan":
+def load_plan(folder: Folder, stored: Stored) -> "splits.ShardPlan":
     """The shards.
 
     Raises:
         SentrayError: When they cannot be read or are not those that `plan.json` was written for.
     """
     try:
-        plan = shards.ShardPlan.from_table(_load_table(folder, stored.plan_name, shards.PLAN_SCHEMA), stored.format)
+        plan = splits.ShardPlan.from_table(_load_table(folder, stored.plan_name, splits.PLAN_SCHEMA), stored.format)
         if len(plan) != stored.shards:
             raise ValueError(f"it has {len(plan):,} shards, not {stored.shards:,}")
     except (ValueError, KeyError, pa.ArrowException) as error:
@@ -124,13 +124,13 @@ def load_files(folder: Folder, stored: Stored) -> pa.Table:
         raise folder.damaged(stored.files_name, error) from error
 
 
-def start(folder: Folder, header: Header, source: Source, generation: int) -> "shards.ShardPlan":
+def start(folder: Folder, header: Header, source: Source, generation: int) -> "splits.ShardPlan":
     """Plan a new job and write the plan.
 
     Raises:
         SentrayError: When the input cannot be read or the folder not be written.
     """
-    plan = shards.plan_shards(source, header.shard_size)
+    plan = splits.plan_shards(source, header.shard_size)
     _store(folder, Stored(header, source.format, generation, len(plan)), plan, _files(source))
     return plan
 
@@ -153,7 +153,7 @@ def require_same(folder: Folder, stored: Stored, header: Header) -> None:
             raise SentrayError(f"{folder.out} was made {what}; {_CURE}")
 
 
-def resume(folder: Folder, stored: Stored, source: Source, new_input: bool) -> "shards.ShardPlan":
+def resume(folder: Folder, stored: Stored, source: Source, new_input: bool) -> "splits.ShardPlan":
     """The stored plan, when the input is as it was then; with `new_input` extended by new files.
 
     Raises:
@@ -179,7 +179,7 @@ def resume(folder: Folder, stored: Stored, source: Source, new_input: bool) -> "
     added = replace(
         source, files=tuple(file for file, new in zip(source.files, is_new.to_pylist(), strict=True) if new)
     )
-    plan = plan.extended(shards.plan_shards(added, stored.header.shard_size))
+    plan = plan.extended(splits.plan_shards(added, stored.header.shard_size))
     # What was written at the job's end holds for the old input only.
     folder.delete("summary.json")
     _store(folder, replace(stored, generation=stored.generation + 1, shards=len(plan)), plan, now)
@@ -202,7 +202,7 @@ def require_unchanged(folder: Folder, stored: Stored, source: Source) -> None:
         )
 
 
-def _store(folder: Folder, stored: Stored, plan: "shards.ShardPlan", files: pa.Table) -> None:
+def _store(folder: Folder, stored: Stored, plan: "splits.ShardPlan", files: pa.Table) -> None:
     for name, table in ((stored.plan_name, plan.to_table()), (stored.files_name, files)):
         content = pa.BufferOutputStream()
         pq.write_table(table, content, compression="zstd")

@@ -332,7 +332,7 @@ def place(wish: int | None, items: int, cpus: float = WORKER_CPUS, gpus: float =
         SentrayError: When the cluster cannot hold them.
     """
     have = cluster.resources()
-    most = int(have.most_gpus / gpus) if gpus else int(have.most_cpus / cpus)
+    most = int(have.max_gpus / gpus) if gpus else int(have.max_cpus / cpus)
     return cluster.place(max(1, min(wish or most, items)), cpus, gpus, on=have).workers
 
 

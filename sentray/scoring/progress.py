@@ -3,7 +3,7 @@
 import time
 
 from sentray.console import Console, count, duration
-from sentray.corpus.shards import ShardPlan
+from sentray.corpus.splits import ShardPlan
 from sentray.scoring.accounts import Accounts
 
 

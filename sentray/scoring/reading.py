@@ -11,12 +11,12 @@ import numpy.typing as npt
 from sentray.config import CorpusSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Rows, find_duplicates, shard_ids
-from sentray.corpus.files import read_pauses
 from sentray.corpus.readers import WITH_COLUMNS, OnUnreadable, read_ids
-from sentray.corpus.shards import Shard
 from sentray.corpus.source import Source
+from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
 from sentray.scoring.pool import Lost, Pool
+from sentray.storage import read_pauses
 
 Ids = tuple[int, list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.uint64]]], bool]
 """A shard's index, file, rows and hashes of ids for each of its files, and whether these are all."""

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sentray.folder import Folder
 from sentray.scoring.records import Gathered, Record
-from sentray.untrusted import parse_json
+from sentray.storage import Folder, parse_json
 
 T = TypeVar("T")
-FLUSH_SECONDS, FLUSH_SHARE, FLUSH_MOST = 0.5, 0.01, 60.0
+FLUSH_SECONDS, FLUSH_SHARE, FLUSH_MAX = 0.5, 0.01, 60.0
 """Lines are written after so long, or after this share of the run so far where that is longer, but not after more
 than the last: a kill loses little, and a long run makes a thousand files, not a million."""
 MERGE_FROM = 32
@@ -60,7 +59,7 @@ class CommitLog:
             SentrayError: When it cannot be written, or `check` says so; it stays for the next time.
         """
         now = self._clock()
-        due = self._written + min(max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began)), FLUSH_MOST)
+        due = self._written + min(max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began)), FLUSH_MAX)
         if not self._lines or (only_if_due and now < due):
             return
         self._check()

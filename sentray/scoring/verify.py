@@ -11,20 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentray.config import VerifySettings
+from sentray.config import SETTINGS_FILE, VerifySettings
 from sentray.console import Console, count
-from sentray.corpus.files import first_line
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
-from sentray.folder import sha256_of
-from sentray.quarantine import QUARANTINE_SCHEMA, Reason
-from sentray.scoring.gather import read_part
+from sentray.inference.tiling import tiling_faults
+from sentray.scoring.compaction import read_part
 from sentray.scoring.ledger import QUARANTINE, SCORES, STAGED, SUMMARY, Ledger, Part, Record, partition_of
 from sentray.scoring.plans import OWN, Stored, load_files, load_plan
-from sentray.scoring.tiling import tiling_faults
-from sentray.writing import SETTINGS_FILE
+from sentray.storage import first_line, sha256_of
 
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 AGAIN = "run the same score command again"
 _THREADS = 8
 _AT_ONCE = 256
@@ -51,7 +49,7 @@ class Faults:
     def add(self, sentence: str) -> None:
         """Note a fault."""
         self.count += 1
-        if self.count <= MOST_SHOWN:
+        if self.count <= MAX_SHOWN:
             self.first.append(sentence)
 
     def require(self, holds: bool, sentence: str) -> None:
@@ -83,7 +81,7 @@ def verify(settings: VerifySettings, console: Console) -> None:
     for fault in faults.first:
         console.say(f"fault: {fault}")
     if faults.count:
-        listed = f"the first {MOST_SHOWN} are" if faults.count > MOST_SHOWN else "each is"
+        listed = f"the first {MAX_SHOWN} are" if faults.count > MAX_SHOWN else "each is"
         raise SentrayError(f"{ledger.out} has {count(faults.count, 'fault')}; {listed} listed above")
 
 

@@ -17,22 +17,21 @@ from sentray import __version__
 from sentray.config import ScoreSettings
 from sentray.corpus.dataset import Rows, mark_duplicates
 from sentray.corpus.readers import OnUnreadable, read_shard
-from sentray.corpus.readers.records import mark
-from sentray.corpus.shards import Shard
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source
+from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
+from sentray.inference.scorer import Scorer, Scores, unpacked_scorer
 from sentray.lease import Fence
-from sentray.quarantine import QUARANTINE_SCHEMA, Reason
+from sentray.scoring.compaction import ROW_GROUP
 from sentray.scoring.counts import Counts
-from sentray.scoring.gather import ROW_GROUP
 from sentray.scoring.held import Held
 from sentray.scoring.ledger import Ledger, parquet_options, partition_folder
 from sentray.scoring.pool import WORKER_CPUS
 from sentray.scoring.reading import ShardReader, UnreadableError
 from sentray.scoring.records import Part, Record
-from sentray.scoring.scorer import Scorer, Scores, unpacked_scorer
 
-MOST_PARTITIONS = 1000
+MAX_PARTITIONS = 1000
 _LONGEST_NAME = 255
 """Bytes that file systems give a folder's name."""
 T = TypeVar("T")
@@ -234,7 +233,7 @@ class ShardScorer(ShardReader):
         # Two values may share a folder: null and the empty string do.
         folders = [partition_folder(column, value.as_py()) for value in encoded.dictionary]
         names = sorted(set(folders))
-        if len(names) > MOST_PARTITIONS:
+        if len(names) > MAX_PARTITIONS:
             raise too_many_partitions(scored.num_rows, len(names), column)
         if long := [name for name in names if len(name) > _LONGEST_NAME]:
             raise SentrayError(
@@ -285,7 +284,7 @@ def too_many_partitions(rows: int, values: int, column: str) -> SentrayError:
     """The sentence for a column whose values would make too many folders."""
     return SentrayError(
         f"{rows:,} rows hold {values:,} values of {column}, and --partition-by makes a folder of each; choose a column "
-        f"of at most {MOST_PARTITIONS:,} values"
+        f"of at most {MAX_PARTITIONS:,} values"
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sentray.native import byte_at, compiled, set_byte
 from sentray.text.cleaning import marks
+from sentray.text.simd import byte_at, compiled, set_byte
 
 ALPHABETIC, BOUNDARY, VANISHES, WHOLE_TEXT = 1, 2, 4, 8
 """Bits of a character's class: a letter, a separator, deleted, changed by a rule that looks at its neighbours too."""

@@ -17,14 +17,14 @@ from sentray.text.vocabulary import Unknown, Vocabulary
 
 FACTOR_1, FACTOR_2 = 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53
 
-MOST_BUCKETS = 2**31 - 1
+MAX_BUCKETS = 2**31 - 1
 """As many codes as there are: with so many buckets a word's id is its code."""
 
 _64_BITS = 2**64 - 1
 
 
 def word_code(word: str) -> int:
-    """The number, 1 to `MOST_BUCKETS`, that a word's bucket is computed from.
+    """The number, 1 to `MAX_BUCKETS`, that a word's bucket is computed from.
 
     The hash starts as the number of bytes that the word has in UTF-8. Each eight of them, the first the lowest and the
     last filled up with zeros, are joined to it by exclusive or, and the finaliser is applied. The upper 31 bits count.
@@ -47,7 +47,7 @@ class HashedWords:
     for another and can be read.
 
     Attributes:
-        buckets: how many ids there are, up to `MOST_BUCKETS`.
+        buckets: how many ids there are, up to `MAX_BUCKETS`.
         unknown: no word is unknown, so that none is dropped or shares an id of the unknown.
     """
 
@@ -55,8 +55,8 @@ class HashedWords:
     unknown: ClassVar[Unknown] = "drop"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.buckets <= MOST_BUCKETS:
-            raise ValueError(f"the number of buckets is {self.buckets}, not one from 1 to {MOST_BUCKETS}")
+        if not 1 <= self.buckets <= MAX_BUCKETS:
+            raise ValueError(f"the number of buckets is {self.buckets}, not one from 1 to {MAX_BUCKETS}")
 
     @property
     def size(self) -> int:
@@ -101,7 +101,7 @@ _SAMPLES = (
 class DistinctCodes:
     """How many distinct words there are, in flat memory: the smallest of their codes.
 
-    Up to `MOST` codes are all kept, and the count is exact but for words of one code, which are a pair in a corpus of
+    Up to `MAX` codes are all kept, and the count is exact but for words of one code, which are a pair in a corpus of
     65,536 words. Of more, the k-th smallest tells how densely they lie (Bar-Yossef et al., "Counting Distinct Elements
     in a Data Stream", 2002; without bias after Beyer et al., "On Synopses for Distinct-Value Estimation under Multiset
     Operations", 2007); the standard error is 0.4 %.
@@ -112,13 +112,13 @@ class DistinctCodes:
 
     codes: npt.NDArray[np.int32]
 
-    MOST: ClassVar[int] = 65_536
+    MAX: ClassVar[int] = 65_536
 
     @classmethod
     def of(cls, codes: Iterable[npt.NDArray[np.int32]]) -> Self:
         """The distinct ones of some arrays of codes."""
-        parts = [np.unique(part)[: cls.MOST + 1] for part in codes]
-        return cls(np.unique(np.concatenate([np.zeros(0, np.int32), *parts]))[: cls.MOST + 1])
+        parts = [np.unique(part)[: cls.MAX + 1] for part in codes]
+        return cls(np.unique(np.concatenate([np.zeros(0, np.int32), *parts]))[: cls.MAX + 1])
 
     def __add__(self, other: Self) -> Self:
         return type(self).of([self.codes, other.codes])
@@ -126,16 +126,16 @@ class DistinctCodes:
     @property
     def exact(self) -> bool:
         """Whether all codes are here."""
-        return len(self.codes) <= self.MOST
+        return len(self.codes) <= self.MAX
 
     @property
     def count(self) -> int:
         """Distinct words, counted or estimated."""
         if self.exact:
             return len(self.codes)
-        codes = self.MOST * MOST_BUCKETS / int(self.codes[self.MOST])
+        codes = self.MAX * MAX_BUCKETS / int(self.codes[self.MAX])
         # So many words have so many codes, since some words have one code.
-        return round(-MOST_BUCKETS * math.log1p(-min(codes, MOST_BUCKETS - 1) / MOST_BUCKETS))
+        return round(-MAX_BUCKETS * math.log1p(-min(codes, MAX_BUCKETS - 1) / MAX_BUCKETS))
 
     def sharing(self, buckets: int) -> int:
         """Words that share their bucket with another: counted or, as of hashes by chance, expected."""

@@ -1,6 +1,6 @@
 """The cleaning rules and the vocabulary compiled: from the bytes of many texts straight to word ids.
 
-Sixty-four bytes at a time become bit masks (see `sentray.native`), so that finding the words costs no branch a
+Sixty-four bytes at a time become bit masks (see `sentray.text.simd`), so that finding the words costs no branch a
 character. A word whose bytes all stand for themselves is looked up from where it lies; only the others are cleaned
 character by character. Texts that need a rule which looks beyond a character (character references, the final sigma)
 are left to the reference.
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sentray.native import BLOCK, byte_at, byte_masks, compiled, inlined, int32_at, lowest, set_byte
 from sentray.text.characters import ALPHABETIC, BOUNDARY, VANISHES, WHOLE_TEXT, character, is_reference, put, tag_end
 from sentray.text.cleaning import CleaningRules
+from sentray.text.simd import BLOCK, byte_at, byte_masks, compiled, inlined, int32_at, lowest, set_byte
 from sentray.text.table import INLINE, Bytes, code_in, find_slot, hashed_code
 
 # Bits of the rules.

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sentray.native import byte_at, compiled, inlined, number_at
 from sentray.text import hashing
+from sentray.text.simd import byte_at, compiled, inlined, number_at
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -16,7 +16,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 _ONE_LESS_BETA_1, _ONE_LESS_BETA_2 = np.float32(1 - BETA_1), np.float32(1 - BETA_2)
 _EPSILON = np.float32(EPSILON)
 # Moments below these count as 0: no weight can feel them, and the processor is slow at subnormal numbers.
-_LEAST_FIRST, _LEAST_SECOND = np.float32(1e-30), np.float32(1e-36)
+_MIN_FIRST, _MIN_SECOND = np.float32(1e-30), np.float32(1e-36)
 
 Floats = NDArray[np.float32]
 
@@ -140,8 +140,8 @@ def _move(w: Floats, m: Floats, v: Floats, g: Floats, size: np.float32) -> None:
     for i in range(len(w)):
         m_i = m[i] + (g[i] - m[i]) * _ONE_LESS_BETA_1
         v_i = v[i] + (g[i] * g[i] - v[i]) * _ONE_LESS_BETA_2
-        m[i] = m_i if abs(m_i) > _LEAST_FIRST else np.float32(0)
-        v[i] = v_i if v_i > _LEAST_SECOND else np.float32(0)
+        m[i] = m_i if abs(m_i) > _MIN_FIRST else np.float32(0)
+        v[i] = v_i if v_i > _MIN_SECOND else np.float32(0)
         w[i] -= size * m[i] / (np.sqrt(v[i]) + _EPSILON)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.train.backend import Backend, BackendConfig
 
-from sentray.training.exchange import Exchange, Peers, listen
+from sentray.training.allreduce import Exchange, Peers, listen
 
 if TYPE_CHECKING:
     from sentray.training.collective import Hint

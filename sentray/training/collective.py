@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from sentray import models
 from sentray.errors import SentrayError
+from sentray.training.allreduce import TIMEOUT_SECONDS, Exchange, Peers, Words
 from sentray.training.batches import coarse
-from sentray.training.exchange import TIMEOUT_SECONDS, Exchange, Peers, Words
 
 Hint = Literal["nccl", "ring"]
 _GROUP = 1_000_000

@@ -6,7 +6,7 @@ import ray
 from ray.train import UserCallback
 
 from sentray.console import count
-from sentray.corpus.files import first_line
+from sentray.storage import first_line
 
 
 class Failures(UserCallback):

@@ -11,9 +11,8 @@ from sentray import bundle, cluster
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.errors import SentrayError
-from sentray.folder import Folder
 from sentray.lease import Fence
-from sentray.places import locate
+from sentray.storage import Folder, locate
 from sentray.training.progress import Progress
 from sentray.training.trainer import Job
 from sentray.training.worker import BUNDLE_FOLDER, Refusal, State, read_state

@@ -20,17 +20,17 @@ from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.corpus.rows import QUARANTINE_FILE
 from sentray.corpus.vocab import survey, training_rows
-from sentray.embeddings.placing import centred, coverage, embedding_matrix
-from sentray.embeddings.reading import dimensions_of, read_vectors
+from sentray.embeddings.matrix import centred, coverage, embedding_matrix
+from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError
 from sentray.models import Architecture
-from sentray.quarantine import QUARANTINE_FILE
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.encoding import Encoder
-from sentray.text.hashing import MOST_BUCKETS, DistinctCodes, HashedWords, Words
+from sentray.text.hashing import MAX_BUCKETS, DistinctCodes, HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
-from sentray.training import dataset
+from sentray.training import training_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
     folder.mkdir(parents=True)
     words: Words
     counts: Counter[str] = Counter()
-    ids_file = folder / dataset.IDS_FILE
+    ids_file = folder / training_set.IDS_FILE
     if settings.encoder == "hash":
         words = HashedWords(settings.buckets)
         _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
@@ -83,13 +83,13 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
         _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
         reviews = _write_reviews(corpus, rules, words, ids_file, console)
     longest = int(reviews.lengths.max())
-    facts = dataset.Facts(
+    facts = training_set.Facts(
         architecture=architecture.name,
         rules=rules,
         unknown=words.unknown,
         labels=tuple(reviews.labels),
         label_rows=tuple(np.bincount(reviews.targets, minlength=len(reviews.labels)).tolist()),
-        max_length=max(settings.max_length or longest, architecture.least_length),
+        max_length=max(settings.max_length or longest, architecture.min_length),
         truncating="pre",
         longest=longest,
         test_rows=inspection.of_split("test").total(),
@@ -103,7 +103,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
         vectors, found = _vectors(settings.embedding, words, counts, settings, console)
         facts = replace(facts, embedding=found)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(reviews.lengths)])
-    dataset.write(folder, facts, words, offsets, reviews.targets, vectors)
+    training_set.write(folder, facts, words, offsets, reviews.targets, vectors)
 
 
 def _dimensions(settings: TrainSettings) -> int | None:
@@ -164,7 +164,7 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Path) -> Inspection
 def _write_reviews(corpus: Corpus, rules: CleaningRules, words: Words, path: Path, console: Console) -> Reviews:
     """Encode the training reviews, and write their ids to a file."""
     # The hashes themselves are wanted too, to see which words meet in a bucket.
-    encoder = Encoder(rules, HashedWords(MOST_BUCKETS) if isinstance(words, HashedWords) else words)
+    encoder = Encoder(rules, HashedWords(MAX_BUCKETS) if isinstance(words, HashedWords) else words)
 
     def work(table: pa.Table) -> Reviews:
         rows = training_rows(table)
@@ -235,7 +235,7 @@ def _vectors(
     return matrix, origin | found.to_dict()
 
 
-def _tell(console: Console, facts: dataset.Facts, inspection: Inspection, words: Words) -> None:
+def _tell(console: Console, facts: training_set.Facts, inspection: Inspection, words: Words) -> None:
     shares = ", ".join(f"{label} {rows:,}" for label, rows in zip(facts.labels, facts.label_rows, strict=True))
     others = inspection.usable - sum(facts.label_rows) - facts.test_rows
     console.say(

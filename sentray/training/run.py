@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from sentray import bundle, cluster, models, publishing
-from sentray.config import CorpusSettings, EvaluateSettings, TrainSettings
+from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
 from sentray.console import Console, count
+from sentray.corpus.rows import QUARANTINE_FILE
 from sentray.errors import SentrayError
-from sentray.folder import Folder
 from sentray.lease import Lease
-from sentray.places import behind
-from sentray.quarantine import QUARANTINE_FILE
-from sentray.training import dataset
+from sentray.storage import Folder, behind
+from sentray.training import training_set
 from sentray.training.fitting import Fitted, NothingToKeepError, fit
 from sentray.training.prepare import prepare
 from sentray.training.worker import State
-from sentray.writing import SETTINGS_FILE, settings_text
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
@@ -104,7 +102,7 @@ def _train(
     lease: Lease,
     console: Console,
 ) -> dict[str, Any]:
-    if dataset.exists(prepared):
+    if training_set.exists(prepared):
         _require_same(place, settings)
         console.say("the corpus is prepared already: going on with it")
     else:
@@ -117,7 +115,7 @@ def _finish(settings: TrainSettings, prepared: str, fitted: Fitted, lease: Lease
     """Measure what was trained on the test rows and publish it; the metrics."""
     with tempfile.TemporaryDirectory() as scratch:
         trained = bundle.unpack(fitted.files, Path(scratch))
-        metrics = _metrics(dataset.Facts.read(prepared), trained, fitted.state)
+        metrics = _metrics(training_set.Facts.read(prepared), trained, fitted.state)
         if metrics["test_rows"]:
             metrics |= _test(settings, trained, console)
         else:
@@ -175,7 +173,7 @@ def _prepare(
             raise
         if not place.local:
             console.expect("the training set to be stored")
-            dataset.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
+            training_set.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
 
 
 @contextlib.contextmanager
@@ -198,7 +196,7 @@ def _require_same(place: Folder, settings: TrainSettings) -> None:
             )
 
 
-def _metrics(facts: dataset.Facts, trained: bundle.Bundle, state: State) -> dict[str, Any]:
+def _metrics(facts: training_set.Facts, trained: bundle.Bundle, state: State) -> dict[str, Any]:
     rows, last = sum(facts.label_rows), state.history[-1]
     if any(record["rows_seen"] != rows for record in state.history):
         raise RuntimeError("an epoch did not see every training row exactly once")

@@ -14,8 +14,8 @@ from sentray import models
 from sentray.config import TrainSettings
 from sentray.lease import Fence
 from sentray.training import batches
-from sentray.training.dataset import TrainingSet
-from sentray.training.exchange import Exchange
+from sentray.training.allreduce import Exchange
+from sentray.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
     from sentray.training.network import Gradients, StepResult

@@ -14,9 +14,9 @@ from sentray import bundle, models
 from sentray.config import TrainSettings
 from sentray.console import count
 from sentray.errors import SentrayError
-from sentray.training.dataset import TrainingSet
-from sentray.training.exchange import Exchange
+from sentray.training.allreduce import Exchange
 from sentray.training.trainer import Job, Trainer
+from sentray.training.training_set import TrainingSet
 
 REPORT_SECONDS = 0.5
 """Least time between two progress reports to the driver."""
@@ -223,8 +223,8 @@ def _report(
 
 
 def _write_bundle(folder: Path, model: Any, job: Job, dataset: TrainingSet) -> None:
-    from sentray.scoring.folding import fold_if_possible
-    from sentray.scoring.scorer import golden_texts
+    from sentray.inference.folding import fold_if_possible
+    from sentray.inference.scorer import golden_texts
 
     facts = dataset.facts
     folder.mkdir()

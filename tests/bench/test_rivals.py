@@ -10,7 +10,7 @@ import pytest
 from sentray.bench import rivals
 from sentray.bench.rivals import RIVALS, Measured, main, measure
 from sentray.bundle import Bundle
-from sentray.scoring.scorer import Scorer
+from sentray.inference.scorer import Scorer
 
 
 @pytest.mark.parametrize("rival", RIVALS, ids=lambda rival: rival.key)

@@ -8,7 +8,7 @@ import pytest
 
 from sentray.bench.stages import STAGES, main
 from sentray.bundle import Bundle
-from sentray.scoring.scorer import Scorer
+from sentray.inference.scorer import Scorer
 
 
 def test_counts_good_rows_and_times_all_stages(

@@ -8,7 +8,7 @@ from sentray.bench import vectors
 from sentray.bench.settings import BenchVectorsSettings
 from sentray.bench.vectors import READERS, bench_vectors, write_file
 from sentray.console import Console
-from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.read import read_vectors
 from sentray.errors import SentrayError
 
 SMALL = BenchVectorsSettings(rows=1_000, dimensions=5, words=70)

@@ -10,8 +10,8 @@ import pytest
 
 from sentray.config import CorpusSettings
 from sentray.corpus.readers import read_shard
-from sentray.corpus.shards import plan_shards
 from sentray.corpus.source import resolve
+from sentray.corpus.splits import plan_shards
 
 
 @pytest.fixture

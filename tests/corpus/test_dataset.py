@@ -46,8 +46,8 @@ def test_functions_run_once_on_each_table_and_may_be_closures(write):
 
 
 def test_ids_that_occur_twice_in_any_two_files_or_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_WEIGHT", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_WEIGHT", 1)
     ids = [f"r{number % 700}" for number in range(1000)]
     ids[5] = None
     ids[6] = None

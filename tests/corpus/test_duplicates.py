@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray.corpus.dataset import find_duplicates
-from sentray.corpus.readers.hashing import hash_texts
+from sentray.corpus.duplicates import hash_texts
 
 
 def hashes(texts: list[str]) -> np.ndarray:

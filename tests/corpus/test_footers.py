@@ -9,8 +9,8 @@ import pytest
 
 from sentray.corpus import footers
 from sentray.corpus.footers import Footer, Leaf, read_footer
-from sentray.corpus.shards import plan_shards
 from sentray.corpus.source import resolve
+from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
 
 
@@ -89,7 +89,7 @@ def test_a_footer_that_would_take_too_much(footer: bytes, tmp_path: Path) -> Non
 
 
 def test_the_names_of_nested_columns_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(footers, "_MOST_NAMES", 100)
+    monkeypatch.setattr(footers, "_MAX_NAMES", 100)
     content = io.BytesIO()
     pq.write_table(pa.table({"a" * 20: [{"b": 1, "c": 2, "d": 3, "e": 4}]}), content)
     with pytest.raises(SentrayError, match="has a footer that would take more"):

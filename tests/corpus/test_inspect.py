@@ -4,8 +4,8 @@ from functools import reduce
 import pytest
 
 from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.corpus.rows import QUARANTINE_SCHEMA
 from sentray.errors import SentrayError
-from sentray.quarantine import QUARANTINE_SCHEMA
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
-from sentray.corpus import limits, scan, shards
-from sentray.corpus.readers import lines, read_shard
-from sentray.corpus.readers.decoding import as_read
-from sentray.corpus.shards import Piece, Shard, plan_shards
+from sentray.corpus import limits, lines, scan, splits
+from sentray.corpus.readers import read_shard
+from sentray.corpus.rows import as_read
 from sentray.corpus.source import Source, resolve
+from sentray.corpus.splits import Piece, Shard, plan_shards
 from sentray.errors import SentrayError
 
 often = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -63,14 +63,14 @@ def by_python(content: bytes, longest: int) -> list[tuple[int, str | None, str, 
 @pytest.fixture
 def check(tmp_path, monkeypatch):
     """Reads a file whole and in parts, and compares."""
-    monkeypatch.setattr(shards, "_LEAST_WEIGHT", 1)
-    monkeypatch.setattr(shards, "_LEAST_SHARD", 1)
-    monkeypatch.setattr(shards, "_LEAST_SHARDS", 1)
+    monkeypatch.setattr(splits, "_MIN_WEIGHT", 1)
+    monkeypatch.setattr(splits, "_MIN_SHARD", 1)
+    monkeypatch.setattr(splits, "_MIN_SHARDS", 1)
 
     def check(content: bytes, name: str, size: int, chunk: int = 1 << 20, longest: int = 1 << 24) -> list[Shard]:
         monkeypatch.setattr(scan, "_CHUNK", chunk)
         monkeypatch.setattr(lines, "_CHUNK", chunk)
-        monkeypatch.setattr(limits, "MOST_ROW_BYTES", longest)
+        monkeypatch.setattr(limits, "MAX_ROW_BYTES", longest)
         path = tmp_path / name
         path.write_bytes(content)
         source = resolve(str(path))

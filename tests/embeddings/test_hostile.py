@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.embeddings import reading
+from sentray.embeddings import read as module
 from sentray.embeddings.formats import NUMBER
-from sentray.embeddings.reading import FileReport, read_vectors
+from sentray.embeddings.read import FileReport, read_vectors
 from sentray.embeddings.vectors import Vectors
 from sentray.errors import SentrayError
 
@@ -207,10 +207,10 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, protocol: int) -> None:
 def test_an_endless_row_takes_little_memory(tmp_path: Path, head: bytes, piece: bytes) -> None:
     endless = _Endless(head, piece)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    reader = reading._Reader("endless", endless, None)  # type: ignore[arg-type]
+    reader = module._Reader("endless", endless, None)  # type: ignore[arg-type]
     with pytest.raises(SentrayError):
         reader.read()
-    assert endless.given <= 2 * reading.MOST_ROW_BYTES
+    assert endless.given <= 2 * module.MAX_ROW_BYTES
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000
 
 
@@ -295,8 +295,8 @@ def test_equals_the_definition_in_plain_python(
 ) -> None:
     text = b"w1 1 2\nw2 1 2\nw3 1 2\n" * 20 + b"".join(pieces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "MOST_BAD", 1.0)
-        patch.setattr(reading, "_BUFFER", buffer)
+        patch.setattr(module, "MAX_BAD", 1.0)
+        patch.setattr(module, "_BUFFER", buffer)
         vectors, report = read(tmp_path_factory.getbasetemp(), b"1 2\n" + text)
     expected, bad = _expected(text, 2)
     assert {reason: number for reason, number, _ in report.bad} == bad

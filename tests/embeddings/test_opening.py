@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sentray.embeddings.opening import opened
-from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.read import read_vectors
 from sentray.errors import SentrayError
 
 TEXT = b"".join(b"word%d %d 0.5\n" % (place, place) for place in range(20_000))

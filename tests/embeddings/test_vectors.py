@@ -8,7 +8,7 @@ import pytest
 from gensim.models import KeyedVectors
 
 from sentray.embeddings import vectors as module
-from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.read import read_vectors
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray import bundle
-from sentray.scoring import folded_files
-from sentray.scoring.folded_files import Branch, Spec
+from sentray.inference import folded_files
+from sentray.inference.folded_files import Branch, Spec
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 
@@ -95,7 +95,7 @@ import json, io, random, sys, zipfile
 from pathlib import Path
 from types import SimpleNamespace
 import h5py, numpy as np
-from sentray.scoring import networks
+from sentray.inference import networks
 
 file = Path(sys.argv[1]) / "model.keras"
 layer = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 4}, "registered_name": None}

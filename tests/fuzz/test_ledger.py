@@ -19,7 +19,7 @@ from sentray.console import Console
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 from sentray.scoring.accounts import Accounts, withdraw
-from sentray.scoring.gather import gather, gather_quarantine
+from sentray.scoring.compaction import gather, gather_quarantine
 from sentray.scoring.ledger import Header, Ledger
 from sentray.scoring.records import Part, Record
 from sentray.scoring.verify import verify

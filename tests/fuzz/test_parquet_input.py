@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 from sentray.config import CorpusSettings
 from sentray.corpus.readers import read_ids, read_shard
-from sentray.corpus.shards import plan_shards
+from sentray.corpus.splits import plan_shards
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
-from sentray.quarantine import Reason
+from sentray.corpus.rows import Reason
 
 folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 KEEP = ["more", "tags", "key"]

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
-from sentray.corpus import limits, shards
+from sentray.corpus import limits, splits
 from sentray.corpus.readers import read_ids, read_shard
-from sentray.corpus.shards import plan_shards
+from sentray.corpus.rows import Reason
 from sentray.corpus.source import resolve
-from sentray.quarantine import Reason
+from sentray.corpus.splits import plan_shards
 
 ROWS = [
     {"id": f"r{row}", "text": text, "label": ("neg", "pos")[row % 2], "more": row}
@@ -48,14 +48,14 @@ def read_all(path: Path, size: int, our_error: Any) -> int:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a few bytes reach, and shards of a few rows."""
-    for name, value in (("_LEAST_WEIGHT", 1), ("_LEAST_SHARD", 1), ("_LEAST_SHARDS", 1)):
-        monkeypatch.setattr(shards, name, value)
+    for name, value in (("_MIN_WEIGHT", 1), ("_MIN_SHARD", 1), ("_MIN_SHARDS", 1)):
+        monkeypatch.setattr(splits, name, value)
     for name, value in (
-        ("MOST_ROW_BYTES", 200),
+        ("MAX_ROW_BYTES", 200),
         ("FREE_ROWS", 100),
         ("BYTES_A_ROW", 1 << 30),
         ("FREE_INFLATION", 3000),
-        ("MOST_INFLATION", 2),
+        ("MAX_INFLATION", 2),
     ):
         monkeypatch.setattr(limits, name, value)
 

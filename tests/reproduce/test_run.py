@@ -10,16 +10,13 @@ from typing import Any
 import pytest
 
 from sentray.bench.settings import ReproduceSettings
-from sentray.config import (
-    EmbedSettings,
-    TrainSettings,
-)
+from sentray.config import EmbedSettings, TrainSettings, settings_text, write_settings_beside
 from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.reproduce import picture, run
 from sentray.reproduce.systems import SYSTEMS, Recipe
 from sentray.reproduce.table import Row
-from sentray.writing import settings_text, write_settings_beside, write_text
+from sentray.storage import write_text
 
 NAMES = [system.name for system in SYSTEMS]
 

@@ -21,13 +21,13 @@ from sentray.bundle import Bundle
 from sentray.config import CorpusSettings, ScoreSettings, VerifySettings
 from sentray.console import Console
 from sentray.corpus.readers import read_shard
-from sentray.corpus.readers.records import mark
-from sentray.corpus.shards import Shard, ShardPlan
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source, resolve
-from sentray.quarantine import QUARANTINE_SCHEMA, Reason
-from sentray.scoring import folding, gather, job
+from sentray.corpus.splits import Shard, ShardPlan
+from sentray.inference import folding
+from sentray.inference.scorer import Scores, golden_texts
+from sentray.scoring import compaction, job
 from sentray.scoring.ledger import Header, Ledger, Part, Record, partition_folder
-from sentray.scoring.scorer import Scores, golden_texts
 from sentray.scoring.verify import verify
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
@@ -212,8 +212,8 @@ class Run:
         return Part(name, rows, output.bytes, output.sha256)
 
     def finish(self) -> None:
-        gather.gather(self.ledger)
-        bad = gather.gather_quarantine(self.ledger)
+        compaction.gather(self.ledger)
+        bad = compaction.gather_quarantine(self.ledger)
         records = list(self.ledger.records())
         total = {
             key: sum((Counter(record.counts[key]) for record in records), Counter())
@@ -252,7 +252,7 @@ def parquet(table: pa.Table) -> pa.Buffer:
 @pytest.fixture
 def run(reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Make a run over the reviews; small files make a shard each."""
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
     return lambda out=tmp_path / "out", **changes: Run(reviews, out, **changes)
 
 
@@ -277,7 +277,7 @@ class LightScorer:
 @pytest.fixture
 def a_shard_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files make a shard each."""
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ def test_files_of_any_size_are_compared_to_the_last_byte(
     job = run().whole()
     records = {record.shard: record for record in job.ledger.records()}
     # Of files that are read whole.
-    monkeypatch.setattr("sentray.folder._MOST_BYTES", 10)
-    monkeypatch.setattr("sentray.folder._CHUNK", 7)
+    monkeypatch.setattr("sentray.storage._MAX_BYTES", 10)
+    monkeypatch.setattr("sentray.storage._CHUNK", 7)
     assert all(is_intact(job.ledger, record) for record in records.values())
     first, second, third = (out / records[shard].parts[0].name for shard in (0, 1, 2))
     first.write_bytes(first.read_bytes()[:-1] + b"?")

@@ -9,8 +9,8 @@ import pytest
 from sentray import bundle, models
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
-from sentray.scoring.engines import BATCH, KerasEngine, choose, load_engine
-from sentray.scoring.scorer import Scorer
+from sentray.inference.engines import BATCH, KerasEngine, choose, load_engine
+from sentray.inference.scorer import Scorer
 from sentray.text.encoding import Encoder, pad
 
 keras = pytest.importorskip("keras")

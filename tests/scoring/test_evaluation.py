@@ -16,11 +16,11 @@ from sentray.bundle import Bundle
 from sentray.config import EvaluateSettings, ScoreSettings
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
+from sentray.inference.predict import predict_texts
+from sentray.inference.scorer import Scorer, Scores
 from sentray.metrics import Tally
 from sentray.scoring import job
-from sentray.scoring.predict import predict_texts
 from sentray.scoring.reading import ShardReader
-from sentray.scoring.scorer import Scorer, Scores
 
 Evaluate = Callable[..., dict[str, Any]]
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture(autouse=True)
 def a_shard_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
 
 
 @pytest.fixture

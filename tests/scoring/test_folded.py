@@ -9,9 +9,9 @@ import pytest
 
 from sentray import models
 from sentray.errors import SentrayError
-from sentray.scoring import folded_files, folding
-from sentray.scoring.folded import FoldedEngine
-from sentray.scoring.folding import Unfoldable, fold, fold_if_possible
+from sentray.inference import folded_files, folding
+from sentray.inference.folded import FoldedEngine
+from sentray.inference.folding import Unfoldable, fold, fold_if_possible
 from sentray.text.encoding import Encoded, pad
 
 keras = pytest.importorskip("keras")
@@ -67,7 +67,7 @@ def assert_equals_keras(model: Any, folder: Path, length: int, truncating: str =
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 def test_every_shipped_network(name: str, classes: int, truncating: str, tmp_path: Path) -> None:
     # An odd and an even number of windows, the shortest that is allowed, and more words than a vector has lanes.
-    for number, length in enumerate((models.ARCHITECTURES[name].least_length, LENGTH, LENGTH + 1)):
+    for number, length in enumerate((models.ARCHITECTURES[name].min_length, LENGTH, LENGTH + 1)):
         model = with_random_weights(models.ARCHITECTURES[name].build(WORDS, length, classes), seed=number)
         assert_equals_keras(model, tmp_path, length, truncating)
 
@@ -199,13 +199,13 @@ def test_tells_networks_of_other_shapes(change: Any, message: str) -> None:
 def test_leaves_networks_to_keras_whose_tables_or_loops_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     # The shapes are looked at before any table is made.
     model = parallel((5, 128, "relu", layers.GlobalMaxPooling1D()), (1, 16, "relu", layers.GlobalMaxPooling1D()))
-    monkeypatch.setattr(folded_files, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16))
+    monkeypatch.setattr(folded_files, "MAX_BYTES", 4 * WORDS * (5 * 128 + 16))
     assert fold_if_possible(model)
-    monkeypatch.setattr(folded_files, "MOST_BYTES", 4 * WORDS * (5 * 128 + 16) - 1)
+    monkeypatch.setattr(folded_files, "MAX_BYTES", 4 * WORDS * (5 * 128 + 16) - 1)
     with pytest.raises(Unfoldable, match="its tables would take"):
         fold(model)
     monkeypatch.undo()
-    monkeypatch.setattr(folding, "MOST_TERMS", 39)
+    monkeypatch.setattr(folding, "MAX_TERMS", 39)
     with pytest.raises(Unfoldable, match="windows of 5 words with 128 outputs are too wide"):
         fold(model)
 
@@ -228,7 +228,7 @@ def test_the_same_network_gives_the_same_files() -> None:
 
 def test_kernels_of_the_same_bytes_and_other_shapes_have_tables_of_their_own() -> None:
     kernels = [np.zeros((2**power, 2 ** (9 - power), 2), np.float32) for power in range(10)]
-    rows = folded_files.MOST_BYTES // (4 * 2 * (2**10 - 1))
+    rows = folded_files.MAX_BYTES // (4 * 2 * (2**10 - 1))
     folded_files.require_tables(rows, [*kernels, kernels[-1]])
     with pytest.raises(ValueError, match="its tables would take"):
         folded_files.require_tables(rows + 1, kernels)

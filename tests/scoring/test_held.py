@@ -14,7 +14,7 @@ SCHEMA = pa.schema([("id", pa.string()), ("score", pa.float32())], {"made": "by 
 
 @pytest.mark.parametrize("most", [1 << 27, 100])
 def test_rows_come_back_as_they_were_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(held, "MOST_BYTES", most)
+    monkeypatch.setattr(held, "MAX_BYTES", most)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     tables = [
         pa.table({"id": [f"{part}:{row}" for row in range(10)], "score": pa.array([0.5] * 10, pa.float32())}, SCHEMA)
@@ -46,7 +46,7 @@ def test_a_temporary_folder_without_room_is_named(tmp_path: Path, monkeypatch: p
     def fail(*given: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(held, "MOST_BYTES", 0)
+    monkeypatch.setattr(held, "MAX_BYTES", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     broken = {
         "open": "tempfile.TemporaryFile",

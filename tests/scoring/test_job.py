@@ -16,8 +16,8 @@ import pytest
 import sentray
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
+from sentray.inference.scorer import Scorer
 from sentray.scoring.ledger import Ledger
-from sentray.scoring.scorer import Scorer
 
 Score = Callable[..., dict[str, Any]]
 

@@ -15,8 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from sentray.corpus.shards import PLAN_SCHEMA, ShardPlan
 from sentray.corpus.source import Source, SourceFile
+from sentray.corpus.splits import PLAN_SCHEMA, ShardPlan
 from sentray.errors import SentrayError
 from sentray.scoring.ledger import Gathered, Header, Ledger, Part, Record, partition_folder
 
@@ -38,7 +38,7 @@ def test_goes_on_with_the_stored_plan(run: MakeRun, out: Path, monkeypatch: pyte
     def never(*_: Any) -> None:
         raise AssertionError("planned again")
 
-    monkeypatch.setattr("sentray.corpus.shards.plan_shards", never)
+    monkeypatch.setattr("sentray.corpus.splits.plan_shards", never)
     again = run(out.as_uri() + "/")
     assert again.open() == plan
     assert again.committed() == [0, 1]
@@ -285,7 +285,7 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         np.ones(count, int),
     ]
     plan = ShardPlan(pa.table(columns, schema=PLAN_SCHEMA), "parquet")
-    monkeypatch.setattr("sentray.corpus.shards.plan_shards", lambda *_: plan)
+    monkeypatch.setattr("sentray.corpus.splits.plan_shards", lambda *_: plan)
     files = tuple(SourceFile(name, name, 1000, 5) for name in names.to_pylist())
     source = Source("reviews", "parquet", files)
     columns = {"text": "text", "id": "id", "keep": []}

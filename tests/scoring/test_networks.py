@@ -14,8 +14,8 @@ import pytest
 from sentray import bundle
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
-from sentray.scoring import networks
-from sentray.scoring.networks import load_network
+from sentray.inference import networks
+from sentray.inference.networks import load_network
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def _cut_short(answer: Iterable[bytes], connection: socket.socket) -> Iterator[b
 
 @pytest.fixture(autouse=True)
 def a_shard_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
 
 
 @pytest.fixture

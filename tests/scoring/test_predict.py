@@ -6,8 +6,8 @@ import pytest
 
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
-from sentray.scoring.predict import predict, predict_lines, predict_texts
-from sentray.scoring.scorer import Scorer
+from sentray.inference.predict import predict, predict_lines, predict_texts
+from sentray.inference.scorer import Scorer
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from sentray.folder import Folder
 from sentray.scoring import segments
 from sentray.scoring.records import Record
 from sentray.scoring.segments import CommitLog
+from sentray.storage import Folder
 
 
 def record(shard: int, rows: int = 1) -> Record:

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sentray.corpus.shards import ShardPlan, plan_shards
 from sentray.corpus.source import Source, resolve
-from sentray.scoring.tiling import footer_faults, tiling_faults
+from sentray.corpus.splits import ShardPlan, plan_shards
+from sentray.inference.tiling import footer_faults, tiling_faults
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from sentray.config import VerifySettings
 from sentray.errors import SentrayError
-from sentray.scoring import compare, gather
+from sentray.scoring import compaction, compare
 from sentray.scoring import verify as module
 from sentray.scoring.ledger import Gathered, Ledger, Part
 from sentray.scoring.verify import verify
@@ -250,7 +250,7 @@ def test_gathered_files_that_interleave_are_found(run: MakeRun, out: Path, fault
             staged = [job.ledger.part_name(shard, job.digest, staged=True) for shard in shards]
             name = job.ledger.part_name(shards[0], job.digest)
             schema = pq.read_schema(out / staged[0])
-            part = gather._concatenate(job.ledger, name, staged, schema, lambda: None)
+            part = compaction._concatenate(job.ledger, name, staged, schema, lambda: None)
             log.add(Gathered(part, [[shard, rows[shard]] for shard in shards]))
     job.finish()
     [fault] = faults()
@@ -331,7 +331,7 @@ def test_a_reader_that_kept_duplicates_is_found(run: MakeRun, reviews: Path, fau
 
 
 def test_only_the_first_faults_are_listed(run: MakeRun, out: Path, faults, console, monkeypatch) -> None:
-    monkeypatch.setattr(module, "MOST_SHOWN", 2)
+    monkeypatch.setattr(module, "MAX_SHOWN", 2)
     run().whole()
     for number in range(5):
         (out / "scores" / f"{number}.txt").write_text("")

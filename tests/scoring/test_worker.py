@@ -12,8 +12,8 @@ import pytest
 
 from sentray.config import ScoreSettings
 from sentray.corpus.readers import read_shard
-from sentray.corpus.shards import plan_shards
 from sentray.corpus.source import resolve
+from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
 from sentray.lease import Fence, Lease
 from sentray.scoring import job, worker
@@ -70,7 +70,7 @@ def test_counts_of_shards_add_up(make: MakeWorker, monkeypatch: pytest.MonkeyPat
     wanted = Counts()
     wanted.add(scorer.score(whole).counts)
     total = Counts()
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
     _, tasks = make(shard_size=1)
     assert len(tasks) > 1
     for task in tasks:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sentray.text.cleaning import CleaningRules, clean, preset
 from sentray.text.encoding import Encoder
-from sentray.text.hashing import MOST_BUCKETS, DistinctCodes, HashedWords, word_code
+from sentray.text.hashing import MAX_BUCKETS, DistinctCodes, HashedWords, word_code
 
 RULES, _ = preset("reviews")
 PINNED = {
@@ -44,7 +44,7 @@ def test_the_hash_never_changes() -> None:
     codes = {word: word_code(word) for word in PINNED}
     assert codes == PINNED
     assert HashedWords(50).id_of("good") == 1 + (PINNED["good"] - 1) % 50
-    got = Encoder(RULES, HashedWords(MOST_BUCKETS)).encode(pa.array([" ".join(PINNED)]))
+    got = Encoder(RULES, HashedWords(MAX_BUCKETS)).encode(pa.array([" ".join(PINNED)]))
     assert got.ids.tolist() == list(PINNED.values())
 
 
@@ -56,10 +56,10 @@ def test_codes_are_even() -> None:
         assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 350
 
 
-@pytest.mark.parametrize("buckets", [1, 2, 50, 65_536, MOST_BUCKETS])
+@pytest.mark.parametrize("buckets", [1, 2, 50, 65_536, MAX_BUCKETS])
 def test_ids_are_those_of_the_reference(buckets: int) -> None:
     words = HashedWords(buckets)
-    codes = np.array([1, 2, 49, 50, 51, 65_536, 65_537, MOST_BUCKETS - 1, MOST_BUCKETS], np.int32)
+    codes = np.array([1, 2, 49, 50, 51, 65_536, 65_537, MAX_BUCKETS - 1, MAX_BUCKETS], np.int32)
     ids = words.ids_of(codes)
     assert ids.dtype == np.int32
     assert ids.tolist() == [1 + (code - 1) % buckets for code in codes.tolist()]
@@ -76,7 +76,7 @@ def test_it_is_a_value() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.text()), st.sampled_from([1, 7, 1000, MOST_BUCKETS]))
+@given(st.lists(st.text()), st.sampled_from([1, 7, 1000, MAX_BUCKETS]))
 def test_no_word_is_unknown(texts: list[str], buckets: int) -> None:
     got = Encoder(RULES, HashedWords(buckets)).encode(pa.array(texts, pa.string()))
     assert got.words.tolist() == got.known.tolist() == got.lengths.tolist()
@@ -115,14 +115,14 @@ def test_few_words_are_counted(parts: list[list[int]], buckets: int) -> None:
 @pytest.mark.parametrize("words", [65_536, 65_537, 300_000])
 def test_many_words_are_estimated(words: int) -> None:
     chance = np.random.default_rng(words)
-    codes = np.unique(chance.integers(1, MOST_BUCKETS, 2 * words, np.int32, endpoint=True))
+    codes = np.unique(chance.integers(1, MAX_BUCKETS, 2 * words, np.int32, endpoint=True))
     codes = chance.permutation(codes)[:words]
     cuts = np.linspace(0, words, 8, dtype=int)
     # Parts that overlap: each word is seen more than once, and counted once.
     parts = [codes[max(first - 1000, 0) : last] for first, last in pairwise(cuts)]
     counted = sum((DistinctCodes.of([part]) for part in parts), start=DistinctCodes.of([]))
-    assert counted.exact == (words <= DistinctCodes.MOST)
-    assert len(counted.codes) <= DistinctCodes.MOST + 1
+    assert counted.exact == (words <= DistinctCodes.MAX)
+    assert len(counted.codes) <= DistinctCodes.MAX + 1
     # Within four standard errors.
     assert abs(counted.count - words) <= (0 if counted.exact else 0.016 * words)
     for buckets in (1, 1_000, 1_000_000):

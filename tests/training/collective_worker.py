@@ -13,8 +13,8 @@ from sentray import models
 from sentray.config import TrainSettings
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
-from sentray.training.dataset import Facts, TrainingSet
-from sentray.training.exchange import Exchange, Peers, listen
+from sentray.training.allreduce import Exchange, Peers, listen
+from sentray.training.training_set import Facts, TrainingSet
 
 WORLD = 2
 ALL_WORDS = np.arange(0, 60, 2, dtype=np.int32)

@@ -16,8 +16,8 @@ from sentray.errors import SentrayError
 from sentray.text.cleaning import clean, preset
 from sentray.text.hashing import HashedWords
 from sentray.text.vocabulary import Vocabulary
-from sentray.training import dataset, prepare
-from sentray.training.dataset import IDS_FILE, TrainingSet
+from sentray.training import prepare, training_set
+from sentray.training.training_set import IDS_FILE, TrainingSet
 
 TEXTS = ["a good good film", "a bad film", "no bad words here", "good words", "unseen test words"]
 LABELS = ["pos", "neg", "neg", "pos", "pos"]
@@ -111,7 +111,7 @@ def test_hashing_refuses_what_cannot_be_learnt(
     pq.write_table(pa.table({"text": texts, "label": labels, "split": ["train"] * 2}), tmp_path / "reviews.parquet")
     with pytest.raises(SentrayError, match=message):
         prepared(tmp_path / "reviews.parquet", tmp_path / "set", encoder="hash")
-    assert not dataset.exists(str(tmp_path / "set"))
+    assert not training_set.exists(str(tmp_path / "set"))
 
 
 @pytest.mark.usefixtures("ray_session")

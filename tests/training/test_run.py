@@ -16,11 +16,11 @@ import pytest
 from sentray import bundle, cluster
 from sentray.config import EmbedSettings, TrainSettings
 from sentray.console import Console
-from sentray.embeddings.learning import embed
-from sentray.embeddings.reading import read_vectors
+from sentray.embeddings.learn import embed
+from sentray.embeddings.read import read_vectors
 from sentray.errors import SentrayError
-from sentray.folder import Folder
 from sentray.lease import Holder, Lease
+from sentray.storage import Folder
 from sentray.training import run
 from sentray.training.run import LEASE, train, work_folder
 

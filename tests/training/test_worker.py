@@ -18,9 +18,9 @@ from sentray.config import TrainSettings
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import worker
-from sentray.training.dataset import IDS_FILE, Facts, TrainingSet, write
-from sentray.training.exchange import Exchange, Peers, listen
+from sentray.training.allreduce import Exchange, Peers, listen
 from sentray.training.trainer import Job, Trainer
+from sentray.training.training_set import IDS_FILE, Facts, TrainingSet, write
 
 ALONE = Peers.meet([("127.0.0.1", 0)])
 

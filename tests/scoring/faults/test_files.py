@@ -103,7 +103,7 @@ def test_half_of_the_files_that_vanish_are_not_passed_over(
     score, out: Path, reviews: Path, proved, console, monkeypatch
 ) -> None:
     # All files make one shard.
-    monkeypatch.setattr("sentray.corpus.shards._LEAST_SHARD", 1_000_000)
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1_000_000)
     with monkeypatch.context() as patch:
         _move_when_planned(console, patch, [reviews / "part1.parquet", reviews / "part2.parquet"], out.parent)
         with pytest.raises(

@@ -152,7 +152,7 @@ def test_rows_that_kill_are_found_and_set_aside(score, out: Path, reviews: Path,
 
 
 def test_where_too_many_rows_kill_the_job_stops(score, out: Path, reviews: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sentray.scoring.crashes.MOST_CRASHES", 3)
+    monkeypatch.setattr("sentray.scoring.crashes.MAX_CRASHES", 3)
     _poison(reviews, list(range(76)))
     with pytest.raises(SentrayError, match=r"more than 3 rows of .*part3\.parquet kill the process"):
         score(workers=2)

@@ -1,0 +1,155 @@
+"""From a shard to checked rows, whatever the format."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import pyarrow as pa
+
+from sentray.config import CorpusSettings
+from sentray.corpus.limits import require_few_rows
+from sentray.corpus.lines import read_csv, read_jsonl
+from sentray.corpus.parquet import parquet_columns, read_parquet
+from sentray.corpus.rows import (
+    ROW_SCHEMA,
+    TABLE_ROWS,
+    Block,
+    Broken,
+    Columns,
+    Hashes,
+    Reason,
+    Rows,
+    alone,
+    blank_to_null,
+    decode,
+    finish,
+    hash64,
+)
+from sentray.corpus.source import Source
+from sentray.corpus.splits import Piece, Shard
+from sentray.corpus.text_files import read_reviews, read_synthetic
+from sentray.errors import SentrayError
+from sentray.storage import reading
+
+__all__ = [
+    "ROW_SCHEMA",
+    "TABLE_ROWS",
+    "WITH_COLUMNS",
+    "OnUnreadable",
+    "hash64",
+    "read_ids",
+    "read_schema",
+    "read_shard",
+]
+
+OnUnreadable = Literal["raise", "quarantine"]
+
+_READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet, "synthetic": read_synthetic}
+WITH_COLUMNS = ("csv", "jsonl", "parquet")
+"""Formats whose files have columns, so that a column may give the ids."""
+
+
+def read_shard(
+    source: Source,
+    shard: Shard,
+    settings: CorpusSettings,
+    keep: Sequence[str] = (),
+    need_label: bool = False,
+    on_unreadable: OnUnreadable = "raise",
+) -> Iterator[pa.Table]:
+    """All rows of a shard, good and bad, in the input's order.
+
+    Args:
+        source: where the shard's files lie (a `lean()` one will do).
+        shard: of the plan made for that source.
+        settings: names of the columns, and the share of rows for testing.
+        keep: further columns to pass through; Parquet's keep their type, others are strings.
+        need_label: whether a row without a label is bad (`unsup` rows are not).
+        on_unreadable: with "quarantine", a piece that cannot be read, or not to its end, gives the rows before the
+            damage and then one bad row: its number is that of the first row not read, its reason
+            `Reason.UNREADABLE_FILE`, its text what is wrong. The other pieces are read as ever.
+
+    Yields:
+        Tables of `ROW_SCHEMA` and the kept columns, of at most 4,096 rows and about 16 MB each. A kept column
+        that is one of `id`, `text`, `label` and `split` is that column of the schema. Where a Parquet file
+        cannot be read at all, its bad row's further kept columns have the type of the table before it, or null.
+
+    Raises:
+        SentrayError: a file cannot be read or lacks a column.
+    """
+    columns = Columns(settings, tuple(keep), need_label)
+    if keep and shard.format not in WITH_COLUMNS:
+        raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
+    quarantine = on_unreadable == "quarantine"
+    if shard.format in ("text", "nltk"):
+        for block in read_reviews(source, shard, columns, quarantine):
+            yield finish(block, columns)
+        return
+    kept: dict[str, pa.Array] = columns.no_kept(pa.null() if shard.format == "parquet" else pa.large_string())
+    for piece in shard.pieces:
+        row = piece.row + 1
+        try:
+            for block in _blocks(source, shard, piece, columns):
+                table = finish(block, columns)
+                kept = {name: pa.nulls(0, array.type) for name, array in block.kept.items()}
+                if table.num_rows:
+                    row = table["row"][-1].as_py() + 1
+                    yield table
+        except SentrayError as error:
+            if not quarantine:
+                raise
+            yield finish(alone(piece.name, Broken(row, str(error), Reason.UNREADABLE_FILE), kept), columns)
+
+
+def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Sequence[str] = ()) -> pa.Schema | None:
+    """The columns of the tables that `read_shard` gives of a file; none where it holds no row.
+
+    Parquet says so in its footer, and none of its rows are read.
+
+    Raises:
+        SentrayError: the file cannot be read or lacks a column.
+    """
+    if source.format == "parquet":
+        columns = Columns(settings, tuple(keep))
+        with reading(piece.path):
+            block = parquet_columns(source, piece, columns)
+        return None if block is None else finish(block, columns).schema
+    tables = read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep)
+    return next((table.schema for table in tables if table.num_rows), None)
+
+
+def read_ids(
+    source: Source, shard: Shard, settings: CorpusSettings, on_unreadable: OnUnreadable = "raise"
+) -> Iterator[tuple[str, Rows, Hashes]]:
+    """File, rows and 64-bit hashes of the ids that a column gives; nothing where no column does.
+
+    With `on_unreadable="quarantine"`, a piece that cannot be read ends where the damage begins.
+
+    Raises:
+        SentrayError: a file cannot be read.
+    """
+    # Numba takes its time to load, and not every run looks for ids.
+    from sentray.corpus.duplicates import hash_texts
+
+    if shard.format not in WITH_COLUMNS:
+        return
+    columns = Columns(settings, ids_only=True)
+    for piece in shard.pieces:
+        try:
+            for block in _blocks(source, shard, piece, columns):
+                if block.id is not None and len(block.rows):
+                    ids = blank_to_null(decode(block.id, settings.id_column, block.file)[0])
+                    given = ids.is_valid().to_numpy(zero_copy_only=False)
+                    yield piece.name, block.rows[given], hash_texts(ids.drop_null())
+        except SentrayError:
+            if on_unreadable == "raise":
+                raise
+
+
+def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns) -> Iterator[Block]:
+    """What a piece holds; only what goes wrong in reading it is the file's fault."""
+    rows = 0
+    with reading(piece.path):
+        for block in _READERS[shard.format](source, piece, columns):
+            rows += len(block.rows) + len(block.broken)
+            require_few_rows(piece.path, rows, shard.bytes)
+            yield block

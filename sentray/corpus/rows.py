@@ -1,0 +1,427 @@
+"""What every reader gives: rows of one schema, checked, and the reasons for which one is set aside."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sentray.config import CorpusSettings
+from sentray.corpus.limits import EXCERPT_CHARACTERS, MAX_NAME
+from sentray.errors import SentrayError
+
+
+class Reason(StrEnum):
+    """Why a row was set aside. Values are written to `quarantine.parquet` and are stable.
+
+    Members come in the order in which a row with several faults gets its reason.
+    """
+
+    TOO_LARGE = "too_large"
+    """The row is longer than one that is read; see `sentray.corpus.rows`."""
+    NULL_TEXT = "null_text"
+    EMPTY_TEXT = "empty_text"
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_RECORD = "invalid_record"
+    MISSING_ID = "missing_id"
+    DUPLICATE_ID = "duplicate_id"
+    MISSING_LABEL = "missing_label"
+    UNKNOWN_LABEL = "unknown_label"
+    CRASH = "crash"
+    """The process that scored the row died of it, each time."""
+    UNREADABLE_FILE = "unreadable_file"
+    """The file cannot be read from this row on; the text says why."""
+
+
+QUARANTINE_FILE = "quarantine.parquet"
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("id", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("text", pa.large_string()),
+    ]
+)
+"""`file` as in the row's id, `row` counted from 1 within the file, `text` the first 200 characters."""
+
+
+Mask = npt.NDArray[np.bool_]
+
+
+def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tuple[pa.Array, Mask]:
+    """Any scalar column as large strings, and which values are no UTF-8 (these are decoded with replacement).
+
+    Args:
+        array: of strings, bytes, numbers, dates or booleans, dictionary-encoded or not.
+        name: of the column, for the message.
+        file: where it was read, for the message.
+        typed: give a column that is neither strings nor bytes back as it is.
+
+    Raises:
+        SentrayError: the column holds lists or structures, or where these may be, such with text that is no UTF-8.
+    """
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if isinstance(array, pa.ExtensionArray) and not typed:
+        array = _uuid_texts(array.storage) if isinstance(array.type, pa.UuidType) else array.storage
+    kind = array.type
+    if pa.types.is_null(kind) and not typed:
+        return pa.nulls(len(array), pa.large_string()), no_rows(len(array))
+    stringy = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if stringy or (not typed and _is_bytes(kind)):
+        return _decode_bytes(array.cast(pa.large_binary()))
+    if typed:
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise SentrayError(f"column {name!r} of {file} holds invalid values in its {kind}: leave it out") from error
+        return array, no_rows(len(array))
+    if pa.types.is_floating(kind):
+        # pandas writes whole numbers with a gap as floats: NaN is none, and 1.0 is 1 (as the cast has it).
+        array = pc.if_else(pc.is_nan(array), None, array)
+    try:
+        return array.cast(pa.large_string()), no_rows(len(array))
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise no_text(name, file, kind) from error
+
+
+def no_text(name: str, file: object, kind: pa.DataType) -> SentrayError:
+    """The sentence for a column of lists or structures where there should be text."""
+    return SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column")
+
+
+def _uuid_texts(values: pa.Array) -> pa.Array:
+    """UUIDs as they are usually written, from their 16 bytes."""
+    texts = [None if value is None else str(UUID(bytes=value)) for value in values.to_pylist()]
+    return pa.array(texts, pa.large_string())
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+        pa.types.is_fixed_size_binary,
+    )
+    return any(test(kind) for test in tests)
+
+
+def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
+    try:
+        return array.cast(pa.large_string()), no_rows(len(array))
+    except pa.ArrowInvalid:
+        pass
+    values: list[str | None] = []
+    invalid = no_rows(len(array))
+    for index, value in enumerate(array.to_pylist()):
+        try:
+            values.append(None if value is None else value.decode())
+        except UnicodeDecodeError:
+            invalid[index] = True
+            values.append(value.decode(errors="replace"))
+    return pa.array(values, pa.large_string()), invalid
+
+
+def no_rows(count: int) -> Mask:
+    """The mask that chooses none of so many rows."""
+    return np.zeros(count, dtype=bool)
+
+
+def as_mask(array: pa.Array) -> Mask:
+    """A boolean column as a mask."""
+    mask: Mask = array.to_numpy(zero_copy_only=False).astype(bool, copy=False)
+    return mask
+
+
+def is_blank(array: pa.Array) -> Mask:
+    """Which strings hold nothing but white space."""
+    # Few texts begin with white space, and only those are looked at to their end.
+    blank = _trimmed_empty(pc.utf8_slice_codeunits(array, 0, 1))
+    if blank.any():
+        blank[blank] = _trimmed_empty(array.filter(pa.array(blank)))
+    return blank
+
+
+def _trimmed_empty(array: pa.Array) -> Mask:
+    return as_mask(pc.equal(pc.binary_length(pc.utf8_ltrim_whitespace(array)), 0).fill_null(False))
+
+
+def blank_to_null(array: pa.Array) -> pa.Array:
+    """Strings without those that hold nothing but white space."""
+    blank = is_blank(array)
+    return pc.if_else(blank, None, array) if blank.any() else array
+
+
+def sound(text: str) -> str:
+    """A text with replacement characters where undecodable bytes were kept as surrogates."""
+    return as_read(text).decode(errors="replace")
+
+
+def as_read(text: str) -> bytes:
+    """The bytes of a text: undecodable ones as they were, or the lone surrogate that JSON escaped."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+ROW_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("text", pa.large_string()),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("reason", pa.string()),
+    ]
+)
+"""A review as every reader gives it. `file` is relative to the URI's root, `row` is counted from 1 within the
+file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters."""
+
+ROLES = ("id", "text", "label", "split")
+TABLE_ROWS = 4096
+"""Most rows of a table that a reader gives."""
+TABLE_BYTES = 16_000_000
+"""About the most bytes of text of a table that a reader gives, but for a single longer review."""
+
+_COMPARED = 1000
+"""Among so many of a file's columns the one is looked for that a wrong name may mean."""
+
+Rows = npt.NDArray[np.int64]
+"""Positions within a file, from 1."""
+Hashes = npt.NDArray[np.uint64]
+
+
+class Broken(NamedTuple):
+    """A row that is no record.
+
+    Attributes:
+        row: its position within the file.
+        text: what is shown of it, or what is wrong.
+        reason: why it is set aside.
+    """
+
+    row: int
+    text: str
+    reason: Reason = Reason.INVALID_RECORD
+
+
+@dataclass
+class Block:
+    """Some rows as a file holds them, before any check.
+
+    Attributes:
+        file: name of the file, or of each row's file.
+        rows: positions within the file, from 1.
+        text: the reviews, in any type.
+        id: the ids, where a column or the file's name gives them.
+        label: the labels, where there are any.
+        split: the splits, where there are any.
+        kept: further columns, by name.
+        broken: rows that are no record.
+        too_large: which of the others hold a value longer than a row may be, of which only the beginning is here.
+    """
+
+    file: str | pa.Array
+    rows: Rows
+    text: pa.Array
+    id: pa.Array | None = None
+    label: pa.Array | None = None
+    split: pa.Array | None = None
+    kept: dict[str, pa.Array] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+    too_large: Mask | None = None
+
+
+def alone(file: str, broken: Broken, kept: dict[str, pa.Array]) -> Block:
+    """A block of nothing but a row that is no record.
+
+    Args:
+        file: the file's name.
+        broken: the row, or what stands for all rows of the file from there on, which cannot be read.
+        kept: the further kept columns without a value.
+    """
+    return Block(file, np.zeros(0, np.int64), pa.nulls(0, pa.large_string()), kept=kept, broken=[broken])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a run wants of a file that has named columns.
+
+    Attributes:
+        settings: what the columns are called.
+        keep: further columns that the run passes through.
+        need_label: whether a file without labels is an error.
+        ids_only: read the ids and nothing else.
+    """
+
+    settings: CorpusSettings
+    keep: tuple[str, ...] = ()
+    need_label: bool = False
+    ids_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.keep:
+            if name in ROW_SCHEMA.names and (name not in ROLES or name != self.name(name)):
+                raise SentrayError(f"--keep {name}: sentray has a column of that name; rename the input's column")
+
+    def name(self, role: str) -> str:
+        """What the file calls `id`, `text`, `label` or `split`."""
+        return str(getattr(self.settings, f"{role}_column"))
+
+    def choose(self, available: Sequence[str], path: str) -> list[str]:
+        """The columns to read of a file that has the columns `available`.
+
+        Raises:
+            SentrayError: a column is not there that the run needs or that the user named.
+        """
+        if self.ids_only:
+            return [self.settings.id_column] if self.settings.id_column in available else []
+        chosen = []
+        for role in ROLES:
+            name = self.name(role)
+            if name in available:
+                chosen.append(name)
+            elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
+                raise self._missing(name, f"--{role}-column", available, path)
+        for name in self.keep:
+            if name not in available:
+                raise self._missing(name, "--keep", available, path)
+            chosen.append(name)
+        twice = [name for name in chosen if list(available).count(name) > 1]
+        if twice:
+            raise SentrayError(f"{path} has more than one column {twice[0]!r}: rename all but one")
+        return list(dict.fromkeys(chosen))
+
+    def no_kept(self, kind: pa.DataType) -> dict[str, pa.Array]:
+        """The further kept columns without a value."""
+        return {name: pa.nulls(0, kind) for name in self.keep if name not in ROW_SCHEMA.names}
+
+    def block(self, file: str, rows: Rows, columns: dict[str, pa.Array]) -> Block:
+        """Give each column that was read its role."""
+        id, text, label, split = (columns.get(self.name(role)) for role in ROLES)
+        kept = {name: columns[name] for name in self.keep if name not in ROW_SCHEMA.names}
+        text = pa.nulls(len(rows), pa.large_string()) if text is None else text
+        return Block(file, rows, text, id, label, split, kept)
+
+    def _missing(self, name: str, option: str, available: Sequence[str], path: str) -> SentrayError:
+        shown = [each[:MAX_NAME] for each in available[:_COMPARED]]
+        near = difflib.get_close_matches(name, shown, n=1) or shown[:1]
+        hint = f"name the right one, as in {option} {near[0]}" if near else "is it the right file?"
+        have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
+        return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
+
+
+def finish(block: Block, columns: Columns) -> pa.Table:
+    """Check a block's rows and bring them to `ROW_SCHEMA` (and the kept columns), in the file's order."""
+    count = len(block.rows)
+    text, bad_text = decode(block.text, columns.name("text"), block.file)
+    ids, bad_id = decode(_position_ids(block) if block.id is None else block.id, columns.name("id"), block.file)
+    label, bad_label = _optional(block.label, count, columns.name("label"), block.file)
+    split, bad_split = _optional(block.split, count, columns.name("split"), block.file)
+    ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
+    split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
+    unlabelled = as_mask(pc.is_null(label)) & ~as_mask(pc.equal(split, "unsup").fill_null(False))
+    reasons = _first_reason(
+        count,
+        {
+            Reason.TOO_LARGE: no_rows(count) if block.too_large is None else block.too_large,
+            Reason.NULL_TEXT: as_mask(pc.is_null(text)),
+            Reason.EMPTY_TEXT: is_blank(text),
+            Reason.INVALID_UTF8: bad_text | bad_id | bad_label | bad_split,
+            Reason.MISSING_ID: as_mask(pc.is_null(ids)),
+            Reason.MISSING_LABEL: unlabelled if columns.need_label else no_rows(count),
+        },
+    )
+    split = _split_by_hash(split, ids, columns.settings.test_fraction)
+    file = pa.repeat(block.file, count) if isinstance(block.file, str) else block.file
+    bad = pc.is_valid(reasons)
+    if pc.any(bad).as_py():
+        text = pc.if_else(bad, pc.utf8_slice_codeunits(text, 0, EXCERPT_CHARACTERS), text)
+    values = [ids, text, label, split, file, pa.array(block.rows), reasons]
+    arrays = [value.cast(wanted.type) for value, wanted in zip(values, ROW_SCHEMA, strict=True)]
+    kept = {name: decode(array, name, block.file, typed=True)[0] for name, array in block.kept.items()}
+    table = pa.table([*arrays, *kept.values()], names=[*ROW_SCHEMA.names, *kept])
+    return _with_broken(table, block) if block.broken else table
+
+
+def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
+    """Give rows a reason to be set aside, unless they have one that comes before it in `Reason`."""
+    later = pa.array([str(other) for other in list(Reason)[list(Reason).index(reason) :]])
+    open_to = pc.or_(pc.is_null(table["reason"]), pc.is_in(table["reason"], later))
+    chosen = pc.and_(pa.array(mask), open_to)
+    if not pc.any(chosen).as_py():
+        return table
+    reasons = pc.if_else(chosen, str(reason), table["reason"])
+    texts = pc.if_else(chosen, pc.utf8_slice_codeunits(table["text"], 0, EXCERPT_CHARACTERS), table["text"])
+    for name, column in (("reason", reasons), ("text", texts)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), column)
+    return table
+
+
+def _optional(array: pa.Array | None, count: int, name: str, file: object) -> tuple[pa.Array, Mask]:
+    return (pa.nulls(count, pa.large_string()), no_rows(count)) if array is None else decode(array, name, file)
+
+
+def _position_ids(block: Block) -> pa.Array:
+    return pc.binary_join_element_wise(block.file, pa.array(block.rows).cast(pa.string()), ":")
+
+
+def _first_reason(count: int, faults: dict[Reason, Mask]) -> pa.Array:
+    """Each row's first fault in the order of `Reason`, null where it has none."""
+    reasons = np.full(count, None, dtype=object)
+    for reason in reversed(Reason):
+        if reason in faults:
+            reasons[faults[reason]] = str(reason)
+    return pa.array(reasons, pa.string())
+
+
+def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:
+    """Fill in the split where there is none: by an id's hash alone, whatever else the corpus holds."""
+    if not split.null_count:
+        return split
+    if not test_fraction:
+        return split.fill_null("train")
+    limit = math.ceil(test_fraction * 2.0**64).to_bytes(8, "big")
+    names = ids.fill_null("").cast(pa.large_binary()).to_pylist()
+    drawn = ["test" if _digest(name) < limit else "train" for name in names]
+    return pc.coalesce(split, pa.array(drawn, pa.large_string()))
+
+
+def hash64(text: str) -> int:
+    """A 64-bit hash of a text, the same everywhere and always."""
+    return int.from_bytes(_digest(text.encode()), "big")
+
+
+def _digest(text: bytes) -> bytes:
+    return blake2b(text, digest_size=8).digest()
+
+
+def _with_broken(table: pa.Table, block: Block) -> pa.Table:
+    """Put the rows that are no record back into their places."""
+    rows, texts, reasons = zip(*block.broken, strict=True)
+    broken = pa.table(
+        {
+            "text": pa.array(
+                [sound(text[: 2 * EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS] for text in texts], pa.large_string()
+            ),
+            "file": pa.repeat(block.file, len(rows)),
+            "row": pa.array(rows, pa.int64()),
+            "reason": pa.array(map(str, reasons), pa.string()),
+        }
+    )
+    both = pa.concat_tables([table, broken], promote_options="default")
+    return both.take(pc.sort_indices(both["row"])).combine_chunks()

@@ -1,0 +1,1 @@
+"""Computing scores: engines, and the scorer that encodes texts and asks one."""

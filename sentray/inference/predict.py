@@ -1,0 +1,84 @@
+"""Scores of single texts, in this process and without Ray."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedIOBase
+
+import pyarrow as pa
+
+from sentray import bundle
+from sentray.errors import SentrayError
+from sentray.inference.scorer import Scorer
+
+STANDARD_INPUT = "-"
+CHUNK_BYTES = 1 << 20
+"""Most bytes of lines that are scored together; what is there is scored at once, so that a dialogue flows."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A text's label and the probability of that label."""
+
+    label: str
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.label}\t{self.score:.6f}"
+
+
+def predict(source: str, text: str, stream: BufferedIOBase, engine: str = "auto") -> Iterator[Prediction]:
+    """Score one text, or with the text `-` each line of a stream, as it comes.
+
+    Args:
+        source: Folder or URI of the bundle.
+        text: The review, or `-`.
+        stream: Bytes to read the lines from, such as `sys.stdin.buffer`.
+        engine: Name of the engine.
+
+    Raises:
+        SentrayError: When the bundle cannot be used, or a line is not UTF-8.
+    """
+    scorer = Scorer(bundle.load(source), engine)
+    if text == STANDARD_INPUT:
+        yield from predict_lines(scorer, stream)
+    else:
+        yield from predict_texts(scorer, [text])
+
+
+def predict_texts(scorer: Scorer, texts: Sequence[str]) -> list[Prediction]:
+    """Score texts, each on its own."""
+    scores = scorer.score(pa.array(texts, pa.large_string()))
+    labels = scorer.bundle.labels
+    return [
+        Prediction(labels[best], score)
+        for best, score in zip(scores.classes.tolist(), scores.best.tolist(), strict=True)
+    ]
+
+
+def predict_lines(scorer: Scorer, stream: BufferedIOBase) -> Iterator[Prediction]:
+    r"""Score each line of a stream, an empty one too; only `\n` ends a line, whatever else the text holds.
+
+    Raises:
+        SentrayError: When a line is not UTF-8.
+    """
+    number, rest = 1, b""
+    while chunk := stream.read1(CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        if lines:
+            yield from predict_texts(scorer, _decode(lines, number))
+        number += len(lines)
+    if rest:
+        yield from predict_texts(scorer, _decode([rest], number))
+
+
+def _decode(lines: list[bytes], first: int) -> list[str]:
+    texts = []
+    for number, line in enumerate(lines, first):
+        try:
+            texts.append(line.decode())
+        except UnicodeDecodeError as error:
+            raise SentrayError(
+                f"line {number} of the standard input is not UTF-8 (byte {error.start + 1}); convert it, for "
+                "instance with `iconv -t utf-8`, or use `sentray score`, which sets such rows aside"
+            ) from error
+    return texts

@@ -1,0 +1,103 @@
+"""A bundle that scores: `predict`, `evaluate` and `score` share it, and so give the same numbers."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sentray import bundle
+from sentray.bundle import Bundle, GoldenText
+from sentray.errors import SentrayError
+from sentray.inference.engines import KerasEngine, load_engine
+from sentray.inference.folded import FoldedEngine
+from sentray.text.encoding import Encoder
+
+GOLDEN_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3
+"""Largest difference of a probability from the golden texts', for the arithmetic of another processor or of 16 bits."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a sequence of texts.
+
+    Attributes:
+        probabilities: float32 [texts, labels], of each label in the bundle's order.
+        words: int32 [texts], words kept by cleaning.
+        known: int32 [texts], those of them that have an id of their own or, where words are hashed, all of them.
+    """
+
+    probabilities: NDArray[np.float32]
+    words: NDArray[np.int32]
+    known: NDArray[np.int32]
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """Position of the most probable label, the first of equals; int64 [texts]."""
+        classes: NDArray[np.int64] = np.argmax(self.probabilities, axis=1)
+        return classes
+
+    @property
+    def best(self) -> NDArray[np.float32]:
+        """Probability of the most probable label; float32 [texts]."""
+        best: NDArray[np.float32] = np.max(self.probabilities, axis=1)
+        return best
+
+
+class Scorer:
+    """Scores texts with a bundle.
+
+    Args:
+        model: Bundle to score with.
+        engine: `auto`, or the name of an engine.
+        threads: CPU threads to use; all of the machine's where not given.
+
+    Raises:
+        SentrayError: When the bundle's network does not load or does not give the bundle's golden scores.
+    """
+
+    def __init__(self, model: Bundle, engine: str = "auto", threads: int | None = None) -> None:
+        self.bundle = model
+        self.engine = load_engine(engine, model, threads)
+        self.encoder = Encoder(model.rules, model.vocabulary)
+        self._check_golden()
+
+    def score(self, texts: pa.Array | pa.ChunkedArray) -> Scores:
+        """Score texts (`string` or `large_string`, null as empty), each on its own."""
+        encoded = self.encoder.encode(texts)
+        return Scores(self.engine.scores(encoded), encoded.words, encoded.known)
+
+    def _check_golden(self) -> None:
+        golden = self.bundle.golden
+        if not golden:
+            return
+        found = self.score(pa.array([text.text for text in golden], pa.large_string())).probabilities
+        wanted = np.array([[text.scores[label] for label in self.bundle.labels] for text in golden], np.float32)
+        tolerance = HALF_TOLERANCE if self.engine.name == FoldedEngine.half_name else GOLDEN_TOLERANCE
+        if not np.allclose(found, wanted, rtol=0, atol=tolerance):
+            made_with = ", ".join(f"{library} {version}" for library, version in self.bundle.versions.items())
+            raise SentrayError(
+                f"the bundle {self.bundle.path} gives scores here that differ from its golden texts' by "
+                f"{np.abs(found - wanted).max():.2g}; install what it was made with ({made_with}) or retrain"
+            )
+
+
+def unpacked_scorer(files: Mapping[str, bytes], engine: str = "auto", threads: int | None = None) -> Scorer:
+    """A scorer from a packed bundle, in a process that need not see the bundle's folder."""
+    with tempfile.TemporaryDirectory(prefix="sentray-bundle-") as folder:
+        return Scorer(bundle.unpack(files, Path(folder)), engine, threads)
+
+
+def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:
+    """Texts with the scores that Keras gives them, to be kept in a new bundle by `sentray.bundle.update`.
+
+    Whatever engine loads the bundle is held to them.
+    """
+    scores = Scorer(model, KerasEngine.name).score(pa.array(texts, pa.large_string())).probabilities
+    return [
+        GoldenText(text=text, scores=dict(zip(model.labels, row, strict=True)))
+        for text, row in zip(texts, scores.tolist(), strict=True)
+    ]

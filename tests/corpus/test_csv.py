@@ -1,0 +1,252 @@
+import csv
+import gzip
+import io
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from sentray.config import CorpusSettings
+from sentray.corpus import rows as records
+from sentray.corpus.duplicates import hash_texts
+from sentray.corpus.readers import ROW_SCHEMA, read_ids, read_shard
+from sentray.corpus.source import resolve
+from sentray.corpus.splits import plan_shards
+from sentray.errors import SentrayError
+
+
+def test_columns_by_their_default_names(write, read):
+    table = read(
+        write("a.csv", 'id,text,label,split,more\nx,"good, really",pos,test,1\ny,bad,neg,,2\n'),
+        test_fraction=0,
+    )
+    assert table.schema == ROW_SCHEMA
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("x", "good, really", "pos", "test", "a.csv", 1, None),
+        ("y", "bad", "neg", "train", "a.csv", 2, None),
+    ]
+
+
+def test_columns_by_other_names_and_kept_ones(write, read):
+    path = write("a.csv", "review,sentiment,key,part,stars\ngood,1,k1,Train ,9\n,0,k2,TEST,\n")
+    table = read(
+        path,
+        keep=["stars"],
+        text_column="review",
+        label_column="sentiment",
+        id_column="key",
+        split_column="part",
+    )
+    assert table.select(["id", "label", "split", "stars", "reason"]).to_pylist() == [
+        {"id": "k1", "label": "1", "split": "train", "stars": "9", "reason": None},
+        {"id": "k2", "label": "0", "split": "test", "stars": "", "reason": "empty_text"},
+    ]
+
+
+def test_ids_are_file_and_row_where_no_column_gives_them(write, read, tmp_path):
+    write("b.csv", "text\none\ntwo\n")
+    write("in/a.csv", "text\nthree\n")
+    assert read(tmp_path)["id"].to_pylist() == ["b.csv:1", "b.csv:2", "in/a.csv:1"]
+
+
+def test_quoted_line_breaks_and_line_ends_of_all_kinds(write, read):
+    content = '\ufefftext,label\r\n"one\ntwo\r\nthree",pos\r\n\r\n"say ""hi""",neg\r\nplain,pos'
+    table = read(write("a.csv", content))
+    assert table["text"].to_pylist() == ["one\ntwo\r\nthree", 'say "hi"', "plain"]
+    assert table["row"].to_pylist() == [1, 2, 3]
+
+
+def test_characters_at_which_python_would_cut_a_line_stay_within_the_text(write, read):
+    text = "a\x0bb\x0cc\x1cd\x1ee\x85f\u2028g\u2029h\x00i😀"
+    assert read(write("a.csv", f"text,label\n{text},pos\n"))["text"].to_pylist() == [text]
+
+
+def test_malformed_rows_are_told_by_number_and_leave_their_neighbours_alone(write, read):
+    rows = [
+        "text,label",
+        "good,pos",
+        "lonely",
+        '"a\nb",neg',
+        "a,b,c",
+        "",
+        '"x"y,pos',
+        "fine,neg",
+        '"never closed,pos',
+        "z",
+    ]
+    table = read(write("a.csv", "\n".join(rows)))
+    assert list(zip(table["row"].to_pylist(), table["reason"].to_pylist(), table["text"].to_pylist(), strict=True)) == [
+        (1, None, "good"),
+        (2, "invalid_record", "lonely"),
+        (3, None, "a\nb"),
+        (4, "invalid_record", "a,b,c"),
+        (5, "invalid_record", '"x"y,pos\n'),
+        (6, None, "fine"),
+        (7, "invalid_record", "z"),
+    ]
+    assert table["id"].to_pylist()[:3] == ["a.csv:1", None, "a.csv:3"]
+
+
+def test_invalid_utf8_is_told_row_by_row(write, read):
+    content = (
+        b"id,text,label\n1,caf\xe9 noir,pos\n2,fine,pos\n3\xff,fine,pos\n4,fine,\xfe\nca\xe9\n6,\xf0\x9f\x98\x80,neg\n"
+    )
+    table = read(write("a.csv", content))
+    assert table["reason"].to_pylist() == [
+        "invalid_utf8",
+        None,
+        "invalid_utf8",
+        "invalid_utf8",
+        "invalid_record",
+        None,
+    ]
+    assert table["text"].to_pylist() == ["caf\ufffd noir", "fine", "fine", "fine", "ca\ufffd", "😀"]
+
+
+def test_empty_text_label_and_id(write, read):
+    content = 'id,text,label\n1,,pos\n2," \t\u2003",pos\n3,ok,\n,ok,pos\n5,ok," "\n,"",\n'
+    table = read(write("a.csv", content), need_label=True)
+    assert table["reason"].to_pylist() == [
+        "empty_text",
+        "empty_text",
+        "missing_label",
+        "missing_id",
+        "missing_label",
+        "empty_text",
+    ]
+
+
+def test_a_bad_rows_text_is_cut_and_a_good_ones_is_not(write, read):
+    table = read(write("a.csv", f"id,text\n,{'é' * 500}\n1,{'é' * 500}\n"))
+    assert pc.utf8_length(table["text"]).to_pylist() == [200, 500]
+
+
+def test_a_review_longer_than_any_buffer(write, read):
+    text = "long " * 1_000_000
+    table = read(write("a.csv", f'text,label\na,b\n"{text}",pos\nc,d\n'))
+    assert [len(text) for text in table["text"].to_pylist()] == [1, 5_000_000, 1]
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_gzip_with_one_or_several_members(write, read, members):
+    content = b"".join(gzip.compress(part.encode()) for part in ["text\n", "one\n", "two\n"])
+    content = content if members == 3 else gzip.compress(b"text\none\ntwo\n")
+    assert read(write("a.csv.gz", content))["text"].to_pylist() == ["one", "two"]
+
+
+def test_gzip_that_is_cut_short_or_none_at_all(write, read):
+    text = "".join(f"{number} some words\n" for number in range(100_000))
+    path = write("a.csv.gz", gzip.compress(f"text\n{text}".encode())[:-2000])
+    with pytest.raises(SentrayError, match=r"a\.csv\.gz cannot be read .*: it seems damaged"):
+        read(path)
+    with pytest.raises(SentrayError, match=r"b\.csv\.gz cannot be read .*: it seems damaged"):
+        read(write("b.csv.gz", "text\nplain\n"))
+
+
+@pytest.mark.parametrize("content", ["\n", "\n\n", '"'])
+def test_a_file_without_header(write, read, content):
+    with pytest.raises(SentrayError, match=r"a\.csv has no header: its first line must name the columns"):
+        read(write("a.csv", content))
+
+
+def test_a_file_in_utf16(write, read):
+    with pytest.raises(SentrayError, match=r"a\.csv is UTF-16: save it as UTF-8"):
+        read(write("a.csv", "text\nx\n".encode("utf-16")))
+
+
+@pytest.mark.parametrize(
+    ("names", "need_label", "message"),
+    [
+        (
+            {"text_column": "Text"},
+            False,
+            r"no column 'Text' \(it has: id, text, sentiment\): .* as in --text-column text",
+        ),
+        ({}, True, r"no column 'label' \(it has: id, text, sentiment\): .* as in --label-column "),
+        ({"id_column": "key"}, False, r"no column 'key' .* --id-column "),
+        ({"split_column": "fold"}, False, r"no column 'fold' .* --split-column "),
+        ({"keep": ["sentimant"]}, False, r"no column 'sentimant' .* --keep sentiment"),
+        ({"keep": ["row"]}, False, "--keep row: sentray has a column of that name"),
+        (
+            {"keep": ["label"], "label_column": "sentiment"},
+            False,
+            "--keep label: sentray has a column of that name",
+        ),
+    ],
+)
+def test_a_missing_column_is_named_with_its_option(write, read, names, need_label, message):
+    path = write("a.csv", "id,text,sentiment\n1,x,pos\n")
+    with pytest.raises(SentrayError, match=message):
+        read(path, need_label=need_label, **names)
+
+
+def test_a_column_that_is_there_twice(write, read):
+    with pytest.raises(SentrayError, match="more than one column 'text'"):
+        read(write("a.csv", "text,text\na,b\n"))
+    assert read(write("b.csv", "text,x,x\na,b,c\n")).num_rows == 1
+
+
+def test_keeping_a_column_that_is_read_anyway(write, read):
+    table = read(write("a.csv", "text,label\na,pos\n"), keep=["label", "text"])
+    assert table.schema == ROW_SCHEMA
+
+
+def test_a_header_alone_gives_no_row(write):
+    source = resolve(str(write("a.csv", "text,label\n")))
+    (shard,) = plan_shards(source, 1_000)
+    assert list(read_shard(source, shard, CorpusSettings())) == []
+
+
+def test_a_file_of_malformed_rows_alone(write, read):
+    table = read(write("a.csv", "text,label,stars\none\ntwo\n"), keep=["stars"])
+    assert table["reason"].to_pylist() == ["invalid_record"] * 2
+    assert table["text"].to_pylist() == ["one", "two"]
+    assert table["stars"].to_pylist() == [None, None]
+
+
+def test_a_quote_that_is_never_closed_costs_one_row(write, read, monkeypatch):
+    monkeypatch.setattr("sentray.corpus.limits.MAX_ROW_BYTES", 100)
+    table = read(write("a.csv", 'text,label\n"open,pos\n' + "word word,neg\n" * 20))
+    assert table["reason"].to_pylist() == ["too_large", *[None] * 13]
+    assert table["text"][0].as_py().startswith('"open,pos\nword word,neg\n')
+
+
+def test_tables_are_bounded_in_rows_and_bytes(write, read, monkeypatch):
+    path = write("a.csv", "text\n" + "word\n" * 10_000)
+    assert [len(chunk) for chunk in read(path)["text"].chunks] == [4096, 4096, 1808]
+    monkeypatch.setattr("sentray.corpus.lines._CHUNK", 4_000)
+    assert max(len(chunk) for chunk in read(path)["text"].chunks) == 800
+
+
+def test_a_kept_column_that_is_no_utf8_is_a_string_all_the_same(write, read):
+    table = read(write("a.csv", b"text,kept\nx,caf\xe9\n"), keep=["kept"])
+    assert table["kept"].to_pylist() == ["caf\ufffd"]
+
+
+def test_any_table_comes_back_as_it_was_written(write, read):
+    texts = ["a,b", '"', '""', "\n", "x\r\ny", "'", " lead", "trail ", "é\u2028", "\\", "a\tb", "#", "=1+1"]
+    stream = io.StringIO()
+    csv.writer(stream).writerows([["text", "label"], *([text, "x"] for text in texts)])
+    table = read(write("a.csv", stream.getvalue()))
+    assert table["text"].to_pylist() == texts
+    assert table["reason"].to_pylist() == [None if text.strip() else "empty_text" for text in texts]
+
+
+def test_the_split_is_a_hash_of_the_id(write, read):
+    path = write("a.csv", "id,text\n" + "".join(f"r{number},x\n" for number in range(2000)))
+    table = read(path, test_fraction=0.25)
+    expected = ["test" if records.hash64(f"r{number}") / 2**64 < 0.25 else "train" for number in range(2000)]
+    assert table["split"].to_pylist() == expected
+    assert 400 < expected.count("test") < 600
+    assert set(read(path, test_fraction=0)["split"].to_pylist()) == {"train"}
+
+
+def test_ids_are_read_alone(write):
+    path = write("a.csv", 'id,text\nx,"a\nb"\n,c\nbroken\ny,d\n')
+    source = resolve(str(path))
+    ((file, rows, hashes),) = read_ids(source, plan_shards(source, 100)[0], CorpusSettings())
+    assert (file, rows.tolist(), hashes.tolist()) == (
+        "a.csv",
+        [1, 4],
+        hash_texts(pa.array(["x", "y"], pa.large_string())).tolist(),
+    )

@@ -1,0 +1,93 @@
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from sentray.training import allreduce
+from sentray.training.allreduce import Exchange, Peers, listen
+
+T = TypeVar("T")
+
+
+def on_all(world: int, work: Callable[[Exchange], T]) -> list[T]:
+    """What each of `world` connected workers, a thread each, makes of its exchange."""
+    listeners = [listen("127.0.0.1") for _ in range(world)]
+    peers = Peers.meet([listener.getsockname() for listener in listeners])
+
+    def run(rank: int) -> T:
+        exchange = Exchange(rank, peers, listeners[rank])
+        try:
+            return work(exchange)
+        finally:
+            exchange.close()
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(run, range(world)))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [0, 1, 7, 1_000_003])
+def test_sum_is_right_and_the_same_bits_everywhere(world: int, size: int) -> None:
+    values = [np.random.default_rng(rank).normal(size=size).astype(np.float32) for rank in range(world)]
+    sums = on_all(world, lambda exchange: exchange.sum(values[exchange.rank]).tobytes())
+    assert len(set(sums)) == 1
+    in_order = values[0].copy()
+    for other in values[1:]:
+        in_order += other
+    assert sums[0] == in_order.tobytes()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 4, 2000])
+def test_rows_are_summed_by_word(world: int, size: int) -> None:
+    generator = np.random.default_rng(world)
+    all_words = np.sort(generator.choice(5 * size, size, replace=False)).astype(np.int32)
+    words = [all_words[generator.random(size) < 0.5] for _ in range(world)] if world > 1 else [all_words]
+    rows = [generator.normal(size=(len(part), 6)).astype(np.float32) for part in words]
+    sums = on_all(
+        world, lambda exchange: exchange.sum_rows(rows[exchange.rank], words[exchange.rank], all_words).tobytes()
+    )
+    assert len(set(sums)) == 1
+    in_order = np.zeros((size, 6), np.float32)
+    for part, of_words in zip(rows, words, strict=True):
+        in_order[np.searchsorted(all_words, of_words)] += part
+    assert sums[0] == in_order.tobytes()
+
+
+def test_gather_gives_messages_by_rank() -> None:
+    messages = [b"", b"one", b"2" * 100_000]
+    assert on_all(3, lambda exchange: exchange.gather(messages[exchange.rank])) == [messages] * 3
+
+
+def test_a_worker_that_goes_away_is_noticed() -> None:
+    def work(exchange: Exchange) -> str:
+        if exchange.rank == 1:
+            return "left"
+        try:
+            while True:
+                exchange.sum(np.ones(1000, np.float32))
+        except ConnectionError:
+            return "noticed"
+
+    assert on_all(2, work) == ["noticed", "left"]
+
+
+@pytest.mark.parametrize("says", [b"x" * 40, b"", b"x", None], ids=["wrong", "leaves", "half", "silent"])
+def test_a_stranger_without_the_secret_is_sent_away(says: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allreduce, "_GREETING_SECONDS", 0.2)
+    listeners = [listen("127.0.0.1") for _ in range(2)]
+    peers = Peers.meet([listener.getsockname() for listener in listeners])
+    stranger = socket.create_connection(peers.addresses[0])
+    if says is not None:
+        stranger.sendall(says)
+        stranger.shutdown(socket.SHUT_WR)
+    with ThreadPoolExecutor(2) as pool:
+        exchanges = list(pool.map(lambda rank: Exchange(rank, peers, listeners[rank]), range(2)))
+        sums = list(pool.map(lambda one: one.sum(np.ones(4, np.float32)).tolist(), exchanges))
+    stranger.close()
+    for each in exchanges:
+        each.close()
+    assert sums == [[2.0] * 4] * 2

@@ -1,0 +1,116 @@
+"""A training set is read from where it lies, by its path or from another file system, and is whole or not there."""
+
+import socket
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentray.errors import SentrayError
+from sentray.storage import Folder
+from sentray.text.cleaning import preset
+from sentray.text.hashing import HashedWords, Words
+from sentray.text.vocabulary import Vocabulary
+from sentray.training import training_set
+from sentray.training.training_set import Facts, TrainingSet
+
+VECTORS = np.arange(8, dtype=np.float32).reshape(4, 2)
+
+
+@pytest.fixture(params=["listed", "hashed"])
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Two reviews, of the words 3 1 and 2, in a folder with a name that is no URI's."""
+    folder = tmp_path / "a set?100 %"
+    folder.mkdir()
+    (folder / training_set.IDS_FILE).write_bytes(np.array([3, 1, 2], np.int32).tobytes())
+    listed = request.param == "listed"
+    words: Words = Vocabulary(["good", "naïve", "bad"]) if listed else HashedWords(3)
+    facts = Facts(
+        architecture="embedding-mlp.v1",
+        rules=preset("reviews")[0],
+        unknown="drop",
+        labels=("neg", "pos"),
+        label_rows=(1, 1),
+        max_length=5,
+        truncating="pre",
+        longest=2,
+        distinct=3,
+        coverage=1.0,
+        test_rows=0,
+        quarantined_rows=0,
+        buckets=None if listed else 3,
+        embedding={"rows": 3} if listed else None,
+    )
+    vectors = VECTORS if listed else None
+    training_set.write(folder, facts, words, np.array([0, 2, 3]), np.array([1, 0], np.int32), vectors)
+    return folder
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Lets every folder pass for one that this machine cannot map; gives where temporary files lie."""
+    made = Folder.__init__
+
+    def init(folder: Folder, out: str) -> None:
+        made(folder, out)
+        folder.local = False
+
+    monkeypatch.setattr(Folder, "__init__", init)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "temporary"
+
+
+def check(found: TrainingSet) -> None:
+    assert [found.review(row).tolist() for row in range(2)] == [[3, 1], [2]]
+    assert found.targets.tolist() == [1, 0]
+    assert found.facts.labels == ("neg", "pos")
+    assert isinstance(found.ids, np.memmap)
+    if found.facts.buckets is None:
+        assert found.vocabulary == Vocabulary(["good", "naïve", "bad"])
+        assert isinstance(found.vectors, np.memmap)
+        assert np.array_equal(found.vectors, VECTORS)
+    else:
+        assert (found.vocabulary, found.vectors) == (HashedWords(3), None)
+
+
+def test_a_local_set_is_mapped_where_it_lies(written: Path) -> None:
+    assert training_set.exists(str(written))
+    check(TrainingSet.load(str(written)))
+
+
+def test_a_remote_set_is_copied_and_leaves_no_file(written: Path, remote: Path) -> None:
+    found = TrainingSet.load(str(written))
+    assert list(remote.iterdir()) == []
+    check(found)
+
+
+def test_an_upload_counts_when_it_is_whole(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    target = (tmp_path / "store").as_uri()
+    seen: list[tuple[float, bool]] = []
+    training_set.upload(written, target, lambda share: seen.append((share, training_set.exists(target))))
+    assert len(seen) == len(list(written.iterdir()))
+    assert [share for share, _ in seen] == sorted(share for share, _ in seen)
+    assert seen[-1][0] == 1
+    assert not any(exists for _, exists in seen[:-1])
+    check(TrainingSet.load(target))
+
+
+def test_a_set_that_is_not_seen_is_one_sentence(written: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert not training_set.exists(str(nowhere))
+    sentence = rf"nowhere cannot be read on {socket.gethostname()} \(.*No such file.*\); choose an --out that"
+    for read in (TrainingSet.load, Facts.read):
+        with pytest.raises(SentrayError, match=sentence):
+            read(str(nowhere))
+    (written / training_set.IDS_FILE).unlink()
+    with pytest.raises(SentrayError, match=r"cannot be read on .*No such file"):
+        TrainingSet.load(str(written))
+
+
+def test_a_place_that_takes_nothing_is_one_sentence(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SentrayError, match=r"cannot be written \(.*make room or check the permissions"):
+        training_set.upload(written, f"{(tmp_path / 'file').as_uri()}/set", print)
