@@ -21,7 +21,7 @@ class Settings(BaseModel):
     """Inherited fields without meaning for this verb: they keep their defaults and are not offered."""
 
 
-EngineName = Literal["auto", "folded", "folded16", "keras"]
+EngineName = Literal["auto", "folded", "keras"]
 ENGINE_HELP = (
     "what computes the scores: the folded network, the same in 16 bits (moves a score by less than 0.001), Keras"
 )

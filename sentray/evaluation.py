@@ -103,7 +103,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
         corpus = Corpus.plan(settings.corpus, settings)
         workers = pool.place(settings.workers, len(corpus.shards))
         console.say(f"{corpus.describe()}; {pool.describe(workers)}")
-        make = partial(ShardEvaluator, corpus.source.lean(), settings, bundle.pack(model))
+        make = partial(ShardEvaluator, corpus.source.lean(), settings, model.files)
         with Pool(make, workers, size=size_of, on_retry=partial(note_retry, console)) as actors:
             progress = partial(_show, actors, console, len(corpus.shards), "looking for ids that occur twice")
             corpus = replace(corpus, duplicates=duplicates(actors, corpus.source, corpus.shards, progress).rows)

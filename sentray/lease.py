@@ -215,6 +215,11 @@ class Lease:
         self._thread.join()
 
     @property
+    def owner(self) -> str:
+        """The run's id."""
+        return self._me.owner
+
+    @property
     def fence(self) -> Fence:
         """What travels to the run's workers."""
         return Fence(self._folder, self._name, self._me.owner)
@@ -311,3 +316,13 @@ class Lease:
             yield
         finally:
             os.close(place)
+
+
+def require_held(folder: Folder, name: str, owner: str) -> None:
+    """Make sure that a run still holds its lease; for its processes that cannot reach the run.
+
+    Raises:
+        SentrayError: When it does not, or the lease cannot be read, also not a little later.
+    """
+    if why := Fence(folder, name, owner).broken():
+        raise SentrayError(why)

@@ -7,8 +7,10 @@ import contextlib
 import difflib
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,6 +122,13 @@ def _unseen(given: list[str]) -> str:
         f"the worker on {ray.util.get_node_ip_address()} was given GPU {', '.join(given)} and TensorFlow sees none: "
         "install tensorflow[and-cuda] there, or leave out --gpu"
     )
+
+
+def keras_file(model: Any) -> bytes:
+    """A network as a Keras 3 file, the content of `model.keras`."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.keras")
+        return Path(folder, "model.keras").read_bytes()
 
 
 def output(classes: int) -> Any:

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from sentray.config import SETTINGS_FILE, WordsSettings, settings_text, write_se
 from sentray.console import Console, count
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
-from sentray.inference.folded_files import load_embedding
+from sentray.inference import folded
 from sentray.inference.networks import load_network
 from sentray.storage import behind, create, write_text
 from sentray.text.vocabulary import Vocabulary
@@ -77,14 +76,13 @@ def bundle_vectors(bundle: Bundle) -> Vectors:
     vocabulary = bundle.vocabulary
     if not isinstance(vocabulary, Vocabulary):
         raise SentrayError(
-            f"the bundle {bundle.path} has no list of words, since it was trained with --encoder hash: train with "
+            f"{bundle} has no list of words, since it was trained with --encoder hash: train with "
             "--encoder vocabulary to look at words"
         )
-    rows = load_embedding(bundle) if bundle.folded else _network_rows(bundle)
+    rows = folded.load(bundle)[1]["embedding"] if bundle.folded else _network_rows(bundle)
     if rows.ndim != 2 or len(rows) != vocabulary.size:
         raise SentrayError(
-            f"the bundle {bundle.path} has an embedding of shape {rows.shape} for {len(vocabulary):,} words: train it "
-            "again"
+            f"{bundle} has an embedding of shape {rows.shape} for {len(vocabulary):,} words: train it again"
         )
     return Vectors(vocabulary.words, np.ascontiguousarray(rows[1 : len(vocabulary) + 1], np.float32))
 
@@ -117,13 +115,8 @@ def nearest(vectors: Vectors, word: str, most: int) -> list[tuple[str, float]]:
 
 
 def _network_rows(bundle: Bundle) -> Floats:
-    network = load_network(bundle)
-    import keras
-
-    found: list[Any] = [layer for layer in network.layers if isinstance(layer, keras.layers.Embedding)]
-    if len(found) != 1:
-        raise SentrayError(f"the network in {bundle.model_file} has {count(len(found), 'embedding')} and not one")
-    rows: Floats = found[0].get_weights()[0]
+    # Every architecture begins with its embedding.
+    rows: Floats = load_network(bundle).layers[0].get_weights()[0]
     return rows
 
 

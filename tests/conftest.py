@@ -2,16 +2,22 @@
 
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from sentray.console import Console
+
+if TYPE_CHECKING:
+    from sentray.bundle import Bundle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -74,6 +80,61 @@ def ray_session() -> Iterator[None]:
 
     with cluster.connect(address=None, cpus=2):
         yield
+
+
+WORDS = ["good", "bad", "film", "plot", "actor", "scene", "boring", "great", "never", "not", "but", "music", "slow"]
+WORDS += ["fast", "naïve", "ending"]
+LENGTH = 40
+
+MakeBundle = Callable[..., "Bundle"]
+MakeReviews = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+    """Makes a bundle with random weights and lets it lie in a folder of its own."""
+    from sentray import bundle, models
+    from sentray.bundle import ModelSpec
+    from sentray.inference import folding
+    from sentray.inference.scorer import golden_texts
+    from sentray.text.cleaning import preset
+    from sentray.text.vocabulary import Vocabulary
+
+    def make(labels: tuple[str, ...] = ("neg", "pos"), seed: int = 0, length: int = LENGTH, fold: bool = True):
+        import keras
+
+        words = Vocabulary(WORDS)
+        keras.utils.set_random_seed(seed)
+        model = models.architecture("tutorial-cnn").build(words.size, length, len(labels))
+        # Far larger weights than a new network's, so that the scores differ.
+        model.layers[0].set_weights([np.random.default_rng(seed).normal(size=(words.size, 100))])
+        spec = ModelSpec.of(
+            words,
+            architecture="tutorial-cnn.v1",
+            cleaning=preset("reviews")[0],
+            labels=labels,
+            max_length=length,
+        )
+        files = {bundle.MODEL: models.keras_file(model), **(folding.fold(model) if fold else {})}
+        made = bundle.make(spec, words, files)
+        made = bundle.update(made, golden=golden_texts(made, ["good film", "not a good film", ""]))
+        return bundle.publish(made, str(tmp_path_factory.mktemp("bundle")))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_bundle(make_bundle: MakeBundle) -> "Bundle":
+    return make_bundle()
+
+
+@pytest.fixture(scope="session")
+def make_reviews() -> MakeReviews:
+    def make(count: int, seed: int = 0) -> list[str]:
+        chance = random.Random(seed)
+        return [" ".join(chance.choices([*WORDS, "zebra"], k=chance.randrange(1, 60))) for _ in range(count)]
+
+    return make
 
 
 class Raylets:

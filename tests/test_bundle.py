@@ -1,126 +1,163 @@
-"""A bundle is read back as it was written, or refused in one sentence."""
+"""A bundle is read back as it was made, or refused in one sentence; it is published whole, and in place of no other."""
 
+import contextlib
+import errno
+import itertools
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from sentray import bundle
-from sentray.bundle import Bundle, GoldenText
+from sentray.bundle import Bundle, GoldenText, ModelSpec
 from sentray.errors import SentrayError
+from sentray.storage import UNFINISHED, Folder
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
 
 RULES, _ = preset("reviews")
 LISTED = Vocabulary(["good", "na\u00efve", "bad\x85".strip()], "share")
+DATA = Path(__file__).with_name("data")
+
+
+def make(model: bytes = b"a network", words: Words = LISTED, accuracy: float = 0.5) -> Bundle:
+    """A bundle whose network is any bytes: what they mean is the engine's matter."""
+    spec = ModelSpec.of(
+        words,
+        architecture="tutorial-cnn.v1",
+        cleaning=RULES,
+        labels=("neg", "pos"),
+        max_length=17,
+        truncating="post",
+    )
+    return bundle.make(
+        spec,
+        words,
+        {bundle.MODEL: model},
+        settings={"epochs": 3},
+        metrics={"test_accuracy": accuracy, "test_auc": None},
+        golden=[GoldenText(text="line\u2028and\nline", scores={"neg": 0.25, "pos": 0.75})],
+    )
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Bundle:
-    """A bundle whose network is any bytes: what they mean is the engine's matter."""
-    return write(tmp_path / "bundle")
+    return bundle.publish(make(), str(tmp_path / "bundle"))
 
 
 @pytest.fixture
 def hashed(tmp_path: Path) -> Bundle:
     """A bundle without a vocabulary."""
-    return write(tmp_path / "hashed", words=HashedWords(50))
+    return bundle.publish(make(words=HashedWords(50)), str(tmp_path / "hashed"))
 
 
-def write(folder: Path, model: bytes = b"a network", words: Words = LISTED) -> Bundle:
-    folder.mkdir()
-    (folder / bundle.MODEL).write_bytes(model)
-    return bundle.write(
-        folder,
-        architecture="tutorial-cnn.v1",
-        rules=RULES,
-        vocabulary=words,
-        labels=["neg", "pos"],
-        max_length=17,
-        truncating="post",
-        settings={"epochs": 3},
-        metrics={"test_accuracy": 0.5, "test_auc": None},
-        golden=[GoldenText(text="line\u2028and\nline", scores={"neg": 0.25, "pos": 0.75})],
-    )
+# --- Made and read
 
 
-def test_reads_back_what_was_written(written: Bundle) -> None:
+def test_reads_back_what_was_made(written: Bundle) -> None:
     found = bundle.load(written.path)
-    assert found == written
-    assert (found.rules, found.labels, found.max_length, found.truncating) == (
-        RULES,
-        ("neg", "pos"),
-        17,
-        "post",
-    )
+    assert found == written == make()
+    assert found.spec == written.spec
+    assert (found.labels, found.spec.max_length, found.spec.truncating) == (("neg", "pos"), 17, "post")
+    assert found.spec.cleaning == RULES
     assert found.vocabulary == Vocabulary(["good", "naïve", "bad"], "share")
     assert found.golden[0].text == "line\u2028and\nline"
     assert found.versions["sentray"]
-    assert {path.name for path in found.path.iterdir()} == {
-        "model.keras",
-        "vocabulary.txt",
-        "golden.json",
-        "bundle.json",
-    }
+    names = {"model.keras", "vocabulary.txt", "golden.json", "bundle.json"}
+    assert {path.name for path in Path(found.path).iterdir()} == names == set(found.files)
 
 
-def test_digest_stands_for_the_content(tmp_path: Path) -> None:
-    first, again, other = (write(tmp_path / name, name[:1].encode()) for name in ("same1", "same2", "x"))
+def test_digest_stands_for_the_content() -> None:
+    first, again, other = make(), make(), make(b"another network")
     assert first.digest == again.digest != other.digest
     assert len(first.digest) == 64
-    assert bundle.update(again, metrics={"test_accuracy": 0.6}).digest != first.digest
-    assert bundle.load(again.path).metrics == {"test_accuracy": 0.6}
+    updated = bundle.update(again, metrics={"test_accuracy": 0.6})
+    assert updated.digest != first.digest
+    assert (updated.metrics, updated.golden) == ({"test_accuracy": 0.6}, first.golden)
 
 
-def test_files_of_other_engines_belong_to_it(written: Bundle) -> None:
-    (written.path / "folded.npz").write_bytes(b"tables")
-    (written.path / "notes.txt").write_bytes(b"not part of it")
-    updated = bundle.update(written)
-    assert updated.digest != written.digest
-    assert set(bundle.pack(updated)) == {
-        "model.keras",
-        "vocabulary.txt",
-        "golden.json",
-        "bundle.json",
-        "folded.npz",
-    }
-    (written.path / "folded.npz").write_bytes(b"others")
+def test_files_of_other_engines_belong_to_it(tmp_path: Path) -> None:
+    plain = make()
+    files = plain.files | {"folded.npz": b"tables", "notes.txt": b"not part of it"}
+    made = bundle.publish(bundle.make(plain.spec, LISTED, files), str(tmp_path / "made"))
+    assert set(made.files) == {"model.keras", "vocabulary.txt", "golden.json", "bundle.json", "folded.npz"}
+    assert made.digest != plain.digest
+    (tmp_path / "made" / "folded.npz").write_bytes(b"others")
     with pytest.raises(SentrayError, match=r"folded\.npz is not the file"):
-        bundle.load(written.path)
+        bundle.load(made.path)
 
 
-def test_travels_packed(written: Bundle, tmp_path: Path) -> None:
-    target = tmp_path / "elsewhere"
-    target.mkdir()
-    found = bundle.unpack(pickle.loads(pickle.dumps(bundle.pack(written))), target)
-    assert (found.digest, found.vocabulary, found.path) == (written.digest, written.vocabulary, target)
+def test_travels_as_its_files(written: Bundle) -> None:
+    found = bundle.unpack(pickle.loads(pickle.dumps(written.files)))
+    assert (found, found.path) == (written, "")
+    with pytest.raises(SentrayError, match=r"^the bundle is damaged: model\.keras is not the file"):
+        bundle.unpack(written.files | {"model.keras": b"another"})
 
 
 def test_loads_from_a_uri(written: Bundle) -> None:
-    found = bundle.load(written.path.as_uri())
-    assert found.digest == written.digest
-    assert found.model_file.read_bytes() == b"a network"
+    uri = Path(written.path).as_uri()
+    found = bundle.load(uri)
+    assert (found.digest, found.path) == (written.digest, uri)
+    assert found.files[bundle.MODEL] == b"a network"
 
 
-def test_hashed_words_need_no_vocabulary(hashed: Bundle, tmp_path: Path) -> None:
+def test_hashed_words_need_no_vocabulary(hashed: Bundle) -> None:
     assert bundle.load(hashed.path) == hashed
     assert hashed.vocabulary == HashedWords(50)
-    assert set(bundle.pack(hashed)) == {"model.keras", "golden.json", "bundle.json"}
-    (tmp_path / "elsewhere").mkdir()
-    assert bundle.unpack(bundle.pack(hashed), tmp_path / "elsewhere").vocabulary == HashedWords(50)
+    names = {"model.keras", "golden.json", "bundle.json"}
+    assert set(hashed.files) == names
     # A vocabulary that lies there is not part of it.
-    (hashed.path / "vocabulary.txt").write_text("good\n")
-    updated = bundle.update(hashed, metrics={"test_accuracy": 0.6})
+    Path(hashed.path, "vocabulary.txt").write_text("good\n")
+    updated = bundle.update(bundle.load(hashed.path), metrics={"test_accuracy": 0.6})
     assert updated.digest != hashed.digest
-    assert set(bundle.pack(updated)) == {"model.keras", "golden.json", "bundle.json"}
+    assert set(updated.files) == names
 
 
-def test_the_first_format_is_read(written: Bundle) -> None:
-    edit(lambda values: (values.pop("buckets"), values.update(format_version=1)))(written.path)
-    assert bundle.load(written.path).vocabulary == LISTED
+@pytest.mark.parametrize("engine", ["folded", "keras"])
+@pytest.mark.parametrize("format", ["format-1", "format-2", "format-2-hashed"])
+def test_bundles_of_earlier_versions_score_as_they_did(format: str, engine: str) -> None:
+    """Made by the code of November 2026, the first of them with the manifest of a version before that."""
+    from sentray.inference.scorer import Scorer
+
+    found = bundle.load(DATA / format)
+    assert json.loads(found.files[bundle.MANIFEST])["format_version"] == int(format.split("-")[1])
+    texts = pa.array([text.text for text in found.golden], pa.large_string())
+    wanted = [[text.scores[label] for label in found.labels] for text in found.golden]
+    assert len(wanted) == 8
+    np.testing.assert_allclose(Scorer(found, engine).score(texts).probabilities, wanted, rtol=0, atol=1e-6)
+
+
+def test_the_form_of_a_bundle_stays() -> None:
+    """What older versions of sentray read: an unchanged model has an unchanged manifest."""
+    found = bundle.load(DATA / "format-2")
+    stored, again = json.loads(found.files[bundle.MANIFEST]), json.loads(bundle.update(found).files[bundle.MANIFEST])
+    assert stored.pop("versions").keys() == again.pop("versions").keys()
+    assert stored == again
+
+
+def test_a_model_that_no_bundle_can_hold_is_refused() -> None:
+    for labels, reason in (((str(number) for number in range(10_001)), "labels: "), (("a", "a"), "a label twice")):
+        with pytest.raises(SentrayError, match=f"no bundle can hold this model .*{reason}") as error:
+            ModelSpec.of(LISTED, architecture="a.v1", cleaning=RULES, labels=tuple(labels), max_length=5)
+        assert "\n" not in str(error.value)
+
+
+# --- Damaged and hostile
+
+
+def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        values = json.loads((folder / bundle.MANIFEST).read_text())
+        change(values)
+        (folder / bundle.MANIFEST).write_text(json.dumps(values))
+
+    return spoil
 
 
 @pytest.mark.parametrize(
@@ -134,20 +171,11 @@ def test_the_first_format_is_read(written: Bundle) -> None:
     ],
 )
 def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object], message: str) -> None:
-    (hashed.path / "vocabulary.txt").write_text("good\n")
-    edit(change)(hashed.path)
+    Path(hashed.path, "vocabulary.txt").write_text("good\n")
+    edit(change)(Path(hashed.path))
     with pytest.raises(SentrayError, match=message) as error:
         bundle.load(hashed.path)
     assert "\n" not in str(error.value)
-
-
-def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        values = json.loads((folder / bundle.MANIFEST).read_text())
-        change(values)
-        (folder / bundle.MANIFEST).write_text(json.dumps(values))
-
-    return spoil
 
 
 @pytest.mark.parametrize(
@@ -171,14 +199,180 @@ def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
     ],
 )
 def test_refuses_in_one_sentence(written: Bundle, spoil: Callable[[Path], None], message: str) -> None:
-    spoil(written.path)
+    spoil(Path(written.path))
     with pytest.raises(SentrayError, match=message) as error:
         bundle.load(written.path)
     assert "\n" not in str(error.value)
-    assert str(written.path) in str(error.value)
+    assert written.path in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "model.keras", "golden.json"])
+def test_a_bundle_with_a_pipe_does_not_wait(written: Bundle, name: str) -> None:
+    file = Path(written.path, name)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(SentrayError, match=f"is damaged: {name}: it is no regular file"):
+        bundle.load(written.path)
 
 
 def test_a_folder_that_is_not_there_is_no_bundle(tmp_path: Path) -> None:
-    for source in (tmp_path / "nowhere", (tmp_path / "nowhere").as_uri(), "wrong://x/y"):
+    for path in (tmp_path / "nowhere", (tmp_path / "nowhere").as_uri(), "wrong://x/y"):
         with pytest.raises(SentrayError, match=r"not a bundle|cannot be opened"):
-            bundle.load(source)
+            bundle.load(path)
+
+
+# --- Published
+
+
+@pytest.fixture
+def finished() -> Bundle:
+    return make()
+
+
+@pytest.fixture
+def newer() -> Bundle:
+    return make(b"a better network", accuracy=0.9)
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets every folder pass for one that cannot rename, as an object store cannot."""
+    usual = Folder.__init__
+
+    def init(folder: Folder, out: str) -> None:
+        usual(folder, out)
+        folder.local = False
+
+    monkeypatch.setattr(Folder, "__init__", init)
+
+
+@pytest.fixture(params=["renamed", "uploaded"])
+def way(request: pytest.FixtureRequest) -> str:
+    if request.param == "uploaded":
+        request.getfixturevalue("remote")
+    return request.param
+
+
+def test_a_bundle_is_replaced_whole(finished: Bundle, tmp_path: Path, way: str) -> None:
+    out = tmp_path / "models" / "mine"
+    out.parent.mkdir()
+    out.mkdir()
+    first = bundle.publish(finished, str(out), {"old.json": b"{}"})
+    assert first.digest == finished.digest
+    newer = bundle.publish(bundle.update(finished, metrics={}), str(out), {"metrics.json": b"{}"})
+    assert newer.path == str(out)
+    assert bundle.load(out) == newer
+    assert newer.metrics == {}
+    assert {path.name for path in out.iterdir()} == {*newer.files, "metrics.json"}
+    assert [path.name for path in out.parent.iterdir()] == ["mine"]
+
+
+def test_what_is_no_bundle_is_spared(finished: Bundle, tmp_path: Path, way: str) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter1.tex").write_text("much work")
+    with pytest.raises(SentrayError, match=r"thesis exists and is not a bundle; choose another --out, or remove it$"):
+        bundle.publish(finished, str(out))
+    assert (out / "chapter1.tex").read_text() == "much work"
+
+
+def test_a_file_is_spared(finished: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("much work")
+    with pytest.raises(SentrayError, match="is not a bundle"):
+        bundle.publish(finished, str(tmp_path / "thesis"))
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.usefixtures("remote")
+def test_no_moment_shows_half_a_bundle(
+    finished: Bundle, newer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after each change: there is the old bundle, none, or the new one, and publishing can be done again."""
+    seen = []
+    for moment in itertools.count():
+        out = tmp_path / f"out{moment}"
+        out.mkdir()
+        bundle.publish(finished, str(out), {"old.json": b"{}"})
+        try:
+            _publish_until(moment, newer, out, monkeypatch)
+            break
+        except Killed:
+            seen.append(_accuracy(out))
+            assert bundle.publish(newer, str(out)).digest == newer.digest
+            assert not (out / UNFINISHED).exists()
+    assert [accuracy for accuracy, _ in itertools.groupby(seen)] == [0.5, None, 0.9]
+
+
+def _publish_until(moment: int, newer: Bundle, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish, and be killed after so many changes of the folder."""
+    changes = iter(range(moment))
+
+    def counted(change: Callable[..., None]) -> Callable[..., None]:
+        def then(*arguments: object) -> None:
+            if next(changes, None) is None:
+                raise Killed
+            change(*arguments)
+
+        return then
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "write", counted(Folder.write))
+        patched.setattr(Folder, "delete", counted(Folder.delete))
+        bundle.publish(newer, str(out))
+
+
+def _accuracy(out: Path) -> float | None:
+    return bundle.load(str(out)).metrics["test_accuracy"] if (out / bundle.MANIFEST).exists() else None
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_stop_between_two_renames_leaves_the_old_or_the_new(
+    finished: Bundle, newer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    out, rename, done = tmp_path / "out", os.rename, []
+    bundle.publish(finished, str(out))
+
+    def interrupted(*names: str) -> None:
+        done.append(names)
+        if len(done) * 2 - 1 == moment:
+            raise KeyboardInterrupt
+        rename(*names)
+        if len(done) * 2 == moment:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        bundle.publish(newer, str(out))
+    assert _accuracy(out) == (0.5 if moment in (1, 2, 3) else 0.9)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_a_full_disk_is_one_sentence(
+    finished: Bundle, newer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bundle.publish(finished, str(tmp_path / "out"))
+    for name in ("rename", "fsync"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, full)
+            with pytest.raises(SentrayError, match=r"cannot be written \(.*No space left on device.*; make room"):
+                bundle.publish(newer, str(tmp_path / "out"))
+    assert _accuracy(tmp_path / "out") == 0.5
+
+
+def test_a_folder_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SentrayError, match=r"nosuch://x cannot be opened"):
+        bundle.check_free("nosuch://x")
+    bundle.check_free(str(tmp_path / "nothing"))
+    bundle.check_free((tmp_path / "nothing").as_uri())
+
+
+def test_a_value_does_not_change_with_its_folder(written: Bundle) -> None:
+    Path(written.path, bundle.MODEL).write_bytes(b"another")
+    assert bundle.publish(written, written.path).files[bundle.MODEL] == b"a network"
+    assert bundle.load(written.path) == written

@@ -1,21 +1,94 @@
-"""Files of the output folder appear whole or not at all, on local file systems and on object stores."""
+"""Which file system has a path, what is read of untrusted files, and files that appear whole or not at all."""
 
 import os
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import fs
 
+from sentray import bundle
 from sentray.errors import SentrayError
-from sentray.storage import Folder
+from sentray.storage import Folder, UnsoundError, behind, locate, parse_json, read_whole, write_text
+
+# --- Paths and URIs
+
+
+def test_paths_and_file_uris_are_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in ("a/b", "a/b/", (tmp_path / "a" / "b").as_uri(), str(tmp_path / "a" / "b")):
+        file_system, path = locate(uri)
+        assert isinstance(file_system, fs.LocalFileSystem)
+        assert path == os.fspath(tmp_path / "a" / "b")
+
+
+def test_a_query_stays_behind_the_path() -> None:
+    assert behind("s3://bucket/model/?region=eu", ".work") == "s3://bucket/model.work?region=eu"
+    assert behind("what?/model", ".work") == "what?/model.work"
+
+
+@pytest.mark.parametrize("use", [locate, Folder, bundle.load, lambda uri: write_text(uri, "")])
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("nosuch://bucket/a", r"^nosuch://bucket/a cannot be opened \(.*pyarrow knows"),
+        ("gs://", r"^gs:// (cannot be opened|names no bucket)"),
+        ("s3://", r"^s3:// (cannot be opened|names no bucket)"),
+    ],
+)
+def test_a_uri_that_names_nothing_is_one_sentence(use, uri: str, message: str) -> None:
+    with pytest.raises(SentrayError, match=message) as error:
+        use(uri)
+    assert "\n" not in str(error.value)
+
+
+# --- Bounded reads
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a": "\\ud800"}', b"\xff", b"{", b"", b"1" * 5000])
+def test_what_is_no_sound_json(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_json(content)
+
+
+def test_half_a_pair_may_be_escaped_where_the_other_half_follows() -> None:
+    assert parse_json(b'{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
+
+
+def test_pipes_and_large_files_are_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/zero")
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate(50 << 30)
+    for name, message in (("pipe", "no regular file"), ("null", "no regular file"), ("large", "more than 1,000")):
+        with pytest.raises(UnsoundError, match=message):
+            read_whole(fs.LocalFileSystem(), str(tmp_path / name), 1000)
+
+
+def test_a_pipe_in_an_output_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "plan.json")
+    folder = Folder(str(tmp_path))
+    with pytest.raises(SentrayError, match=r"plan\.json cannot be read \(it is no regular file\)"):
+        folder.read_json("plan.json")
+    with pytest.raises(OSError, match="no regular file"):
+        folder.open_file("plan.json")
+
+
+# --- Writing
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for file in (tmp_path / "file" / "more", tmp_path):
+        for uri in (str(file), file.as_uri()):
+            with pytest.raises(SentrayError, match=r"cannot be written \(.*; choose another place"):
+                write_text(uri, "text")
 
 
 def test_says_what_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SentrayError, match=r"summary\.json cannot be written"):
         Folder(str(tmp_path / "file")).write_json("summary.json", {})
-    with pytest.raises(SentrayError, match="cannot be opened"):
-        Folder("wrong://x")
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -48,7 +121,7 @@ def test_an_object_is_replaced_by_a_whole_one_or_not_at_all(tmp_path: Path, monk
             raise OSError("the store is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_filesystem", Full())
+        patch.setattr(folder, "file_system", Full())
         with pytest.raises(SentrayError, match=r"b cannot be written \(the store is full"):
             folder.write("b", b"new")
     assert folder.read("b") == b"old"

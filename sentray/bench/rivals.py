@@ -97,6 +97,7 @@ class _Tutorial:
     def __init__(self, _: list[str], __: list[str], ___: Path, bundle: str) -> None:
         from sentray import models
         from sentray.bundle import load
+        from sentray.inference.networks import load_network
 
         models.prepare_tensorflow(1)
         import keras
@@ -107,7 +108,7 @@ class _Tutorial:
         if not isinstance(vocabulary, Vocabulary):
             raise SentrayError(f"{bundle} hashes its words, which the tutorial's path cannot; give another --bundle")
         self._known = set(vocabulary.words)
-        self._model = keras.models.load_model(self._bundle.model_file, compile=False)
+        self._model = load_network(self._bundle)
         self._pad = keras.utils.pad_sequences
         self._tokenizer = tf.keras.preprocessing.text.Tokenizer()
         self._tokenizer.word_index = vocabulary.ids
@@ -118,7 +119,7 @@ class _Tutorial:
     def predict(self, inputs: list[str]) -> list[str]:
         documents = [self._clean(text) for text in inputs]
         encoded = self._tokenizer.texts_to_sequences(documents)
-        padded = self._pad(encoded, maxlen=self._bundle.max_length, padding="post")
+        padded = self._pad(encoded, maxlen=self._bundle.spec.max_length, padding="post")
         output = self._model.predict(padded, verbose=0)
         places = output[:, 0] > 0.5 if output.shape[1] == 1 else output.argmax(axis=1)
         return [self._bundle.labels[place] for place in places.astype(int)]

@@ -19,13 +19,13 @@ def main(folder: str, epochs: int, batch_size: int, seed: int) -> list[dict[str,
     import keras
 
     dataset = TrainingSet.load(folder)
-    length, classes = dataset.facts.max_length, len(dataset.facts.labels)
+    length, classes = dataset.facts.spec.max_length, len(dataset.facts.spec.labels)
     padded = np.zeros((len(dataset), length), np.int32)
     for row in range(len(dataset)):
         review = dataset.review(row)
         padded[row, : len(review)] = review
     keras.utils.set_random_seed(seed)
-    model = models.architecture(dataset.facts.architecture).build(dataset.vocabulary.size, length, classes)
+    model = models.architecture(dataset.facts.spec.architecture).build(dataset.vocabulary.size, length, classes)
     loss = "binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy"
     model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
     records = []

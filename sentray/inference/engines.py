@@ -1,6 +1,7 @@
-"""What computes scores from word ids."""
+"""What computes scores from word ids: `Engine`, `KerasEngine`, and which engine a bundle is scored with."""
 
-from typing import Any, Protocol
+import os
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,6 @@ from sentray.text.encoding import Encoded, pad
 AUTO = "auto"
 BATCH, GPU_BATCH = 32, 256
 """Rows of every call of the network: always as many, so that a row's score does not depend on those beside it."""
-_MIN_LENGTH = 64
-_FOLDED = (FoldedEngine.name, FoldedEngine.half_name)
 
 
 class Engine(Protocol):
@@ -32,8 +31,7 @@ class Engine(Protocol):
 class KerasEngine:
     """The bundle's network as Keras runs it, on a GPU where Ray gave the process one.
 
-    Every review is padded to the bundle's length, because the network's output may depend on the padding. Only where
-    the network takes any length and masks the padding, it is padded to the next of a few lengths.
+    Every review is padded to the bundle's length, because the network's output may depend on the padding.
 
     Args:
         bundle: Bundle whose network to load.
@@ -41,8 +39,7 @@ class KerasEngine:
             once a process: where the process has used TensorFlow before, it has no effect.
 
     Raises:
-        SentrayError: When the network cannot be loaded or does not fit the bundle's length and labels, or TensorFlow
-            does not see the process's GPU.
+        SentrayError: When the network cannot be loaded, or TensorFlow does not see the process's GPU.
     """
 
     name = "keras"
@@ -52,40 +49,33 @@ class KerasEngine:
         import tensorflow as tf
 
         model = load_network(bundle)
-        _check_shapes(model, bundle)
-        self._bundle = bundle
+        self._spec, self._process = bundle.spec, os.getpid()
         self._batch = GPU_BATCH if tf.config.get_visible_devices("GPU") else BATCH
-        masked = model.input_shape[1] is None and any(getattr(layer, "mask_zero", False) for layer in model.layers)
-        self._lengths = np.array(_lengths(bundle.max_length) if masked else [bundle.max_length])
-        self._networks = {
-            length: tf.function(
-                lambda ids: model(ids, training=False),
-                input_signature=[tf.TensorSpec((self._batch, length), tf.int32)],
-            )
-            for length in self._lengths.tolist()
-        }
+        self._network = tf.function(
+            lambda ids: model(ids, training=False),
+            input_signature=[tf.TensorSpec((self._batch, bundle.spec.max_length), tf.int32)],
+        )
 
     def scores(self, encoded: Encoded) -> NDArray[np.float32]:
-        """Probability of each label for each review, float32 [reviews, labels]."""
-        scores = np.empty((len(encoded), len(self._bundle.labels)), np.float32)
-        padded = self._lengths[np.searchsorted(self._lengths[:-1], encoded.lengths)]
-        for length, network in self._networks.items():
-            rows = np.flatnonzero(padded == length)
-            ids = np.zeros((self._batch, length), np.int32)
-            for start in range(0, len(rows), self._batch):
-                chosen = rows[start : start + self._batch]
-                ids[: len(chosen)] = pad(encoded, chosen, length, self._bundle.truncating)
-                output: NDArray[np.float32] = network(ids).numpy()[: len(chosen)]
-                scores[chosen] = np.hstack([1 - output, output]) if output.shape[1] == 1 else output
+        """Probability of each label for each review, float32 [reviews, labels].
+
+        Raises:
+            SentrayError: In a fork of the process that loaded the network: TensorFlow's threads are not there.
+        """
+        if os.getpid() != self._process:
+            raise SentrayError(
+                "a network that Keras loaded cannot be used in a fork of its process; load the bundle in the process "
+                "that scores, or train it again with a network that the folded engine computes"
+            )
+        spec = self._spec
+        scores = np.empty((len(encoded), len(spec.labels)), np.float32)
+        ids = np.zeros((self._batch, spec.max_length), np.int32)
+        for start in range(0, len(encoded), self._batch):
+            rows = np.arange(start, min(start + self._batch, len(encoded)))
+            ids[: len(rows)] = pad(encoded, rows, spec.max_length, spec.truncating)
+            output: NDArray[np.float32] = self._network(ids).numpy()[: len(rows)]
+            scores[rows] = np.hstack([1 - output, output]) if output.shape[1] == 1 else output
         return scores
-
-
-def _lengths(most: int) -> list[int]:
-    """A few lengths up to the largest, each twice the one before."""
-    lengths = [most]
-    while lengths[0] > _MIN_LENGTH:
-        lengths.insert(0, -(-lengths[0] // 2))
-    return lengths
 
 
 def choose(name: str, bundle: Bundle) -> str:
@@ -94,11 +84,12 @@ def choose(name: str, bundle: Bundle) -> str:
     Raises:
         SentrayError: When there is no such engine, or the bundle cannot be scored with it.
     """
-    if name not in (AUTO, *_FOLDED, KerasEngine.name):
-        raise SentrayError(f"there is no engine {name!r}; use {AUTO}, {', '.join(_FOLDED)} or {KerasEngine.name}")
-    if name in _FOLDED and not bundle.folded:
+    known = (AUTO, FoldedEngine.name, KerasEngine.name)
+    if name not in known:
+        raise SentrayError(f"there is no engine {name!r}; use {', '.join(known[:-1])} or {known[-1]}")
+    if name == FoldedEngine.name and not bundle.folded:
         raise SentrayError(
-            f"the bundle {bundle.path} has no folded network: its layers have another shape or its tables would be too "
+            f"{bundle} has no folded network: its layers have another shape or its tables would be too "
             f"large, or an older sentray made it; use --engine {KerasEngine.name}, or train it again"
         )
     if name == AUTO:
@@ -112,23 +103,6 @@ def load_engine(name: str, bundle: Bundle, threads: int | None = None) -> Engine
     Raises:
         SentrayError: When there is no such engine or it cannot serve the bundle.
     """
-    chosen = choose(name, bundle)
-    if chosen in _FOLDED:
-        return FoldedEngine(bundle, half=chosen == FoldedEngine.half_name)
+    if choose(name, bundle) == FoldedEngine.name:
+        return FoldedEngine(bundle)
     return KerasEngine(bundle, threads)
-
-
-def _check_shapes(model: Any, bundle: Bundle) -> None:
-    taken, given = model.input_shape, model.output_shape
-    outputs = (1, 2) if len(bundle.labels) == 2 else (len(bundle.labels),)
-    if len(taken) != 2 or taken[1] not in (None, bundle.max_length) or len(given) != 2 or given[1] not in outputs:
-        raise SentrayError(
-            f"the network in {bundle.model_file} maps {taken} to {given}, which does not fit the bundle's "
-            f"{bundle.max_length} word ids and {len(bundle.labels)} labels; train the bundle again"
-        )
-    rows = [layer.input_dim for layer in model.layers if type(layer).__name__ == "Embedding"]
-    if any(size < bundle.vocabulary.size for size in rows):
-        raise SentrayError(
-            f"the network in {bundle.model_file} has vectors for {min(rows):,} word ids, which does not fit the "
-            f"bundle's {bundle.vocabulary.size:,}; train the bundle again"
-        )

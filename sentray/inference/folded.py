@@ -1,4 +1,4 @@
-"""The CPU engine: the network with its convolution folded into the embedding, and no TensorFlow.
+"""`FoldedEngine`: the network on the CPU with its convolution folded into the embedding, without TensorFlow.
 
 A convolution over embedded words is a sum of one term a word and offset, `P[w, k] = E[w] @ W[k]`: 51,200
 multiplications a position of the tutorial's network become 256 additions. The bundle keeps E and W, a third of the size
@@ -11,29 +11,241 @@ its own, and what else was tried:
 
 - 11.6 as it is, 2.7 of them in the dense layer. A window's sums stay in registers; a word's row is read once for each
   of its offsets, and the processor looks ahead by itself, since no address depends on a result.
-- 9.1 with the table in 16-bit floats, since most of the time goes into waiting for rows that are in no near cache:
-  a tenth of a whole job. Scores of the polarity corpus moved by up to 0.00014. It is the engine `folded16`.
+- 9.1 with the table in 16-bit floats, since most of the time goes into waiting for rows that are in no near cache; but
+  that is a tenth of a whole job, and scores of the polarity corpus moved by up to 0.00014.
 - 14.0 with the rows of the next windows fetched ahead by instructions.
 - 87 in the first prototype, with Numba's own loops over arrays.
 
 Other networks, likewise: 28 with 128 filters of 5 words, 18 of them spent waiting for the words' 2.5 kB each; 7 with
 vectors of 100 numbers laid side by side before one unit; 7 with their mean, normalized.
+
+The compiled loops go by addresses: a shape that does not fit would read memory that is not the network's, and a large
+number in the files would ask for any memory or time to compile. So `load` settles all of that first. An engine does not
+change once it is made and a call has buffers of its own, so threads and forks may share it.
 """
 
-from collections.abc import Mapping
+import io
+import json
+import math
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from sentray.bundle import Bundle
-from sentray.inference.folded_files import Activation, Branch, Floats, Key, Spec, key, load
+from sentray.bundle import FOLDED, FOLDED_WEIGHTS, Bundle
+from sentray.errors import SentrayError
 from sentray.inference.simd import LANES, dense, pool
 from sentray.text.encoding import Encoded
 
+Floats = NDArray[np.float32]
+Activation = Literal["linear", "relu", "tanh", "sigmoid", "softmax", "normalize"]
+"""What follows a dense layer; `normalize` brings a review's values to mean 0 and variance 1 (Ba et al. 2016)."""
+
+MAX_BYTES = 2 << 30
+"""Of the tables, which every scoring process holds; a million words with the tutorial's network take half."""
+MAX_TERMS = 4096
+"""Vectors that are added for an output of a pooling: the compiled code names each of them."""
+MAX_UNITS = 1024
+"""Units of the first dense layer, for the same reason."""
+MAX_PARTS = 64
+"""Branches, and dense layers."""
 _FOLD_ROWS = 4096
+_HEADER = re.compile(rb"\{'descr': '<f4', 'fortran_order': False, 'shape': \(((?:\d{1,12}, ?)*\d{0,12})\), \} *\n")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A convolution over the words and the pooling of its windows.
+
+    Attributes:
+        width: words of a window.
+        filters: outputs of a window.
+        relu: whether outputs of a window below 0 become 0.
+        pooling: what pooling does.
+        window: windows that are pooled to one; None pools all of them.
+        stride: windows from one pooling to the next.
+    """
+
+    width: int
+    filters: int
+    relu: bool
+    pooling: Literal["max", "average"]
+    window: int | None
+    stride: int
+
+    def windows(self, length: int) -> int:
+        """Windows of a review of so many words."""
+        return length - self.width + 1
+
+    def pools(self, length: int) -> int:
+        """Outputs of the pooling, each of `filters` numbers."""
+        return 1 if self.window is None else (self.windows(length) - self.window) // self.stride + 1
+
+    @property
+    def terms(self) -> int:
+        """Vectors that are added for an output of the pooling."""
+        return self.width * (self.window or 1) * -(-self.filters // LANES)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as this engine computes it: embedding, parallel branches laid side by side, dense layers.
+
+    Attributes:
+        length: words a review is padded or cut to.
+        branches: in the order of their outputs.
+        activations: of the dense layers.
+        epsilon: what `normalize` adds to the variance.
+    """
+
+    length: int
+    branches: tuple[Branch, ...]
+    activations: tuple[Activation, ...]
+    epsilon: float = 0.0
+
+
+_NETWORK = TypeAdapter(Network)
+
+
+Key = tuple[tuple[int, ...], bytes]
+
+
+def key(kernel: Floats) -> Key:
+    """By what branches share a table: those whose kernels are the same, float32 [width, dimensions, filters]."""
+    return kernel.shape, kernel.tobytes()
+
+
+def require_tables(words: int, kernels: Iterable[Floats]) -> None:
+    """Refuse what would take more memory than `MAX_BYTES`.
+
+    Args:
+        words: rows of the embedding.
+        kernels: of the branches.
+
+    Raises:
+        ValueError: saying how much.
+    """
+    size = sum(4 * words * width * filters for (width, _, filters), _ in {key(kernel) for kernel in kernels})
+    if size > MAX_BYTES:
+        raise ValueError(f"its tables would take {size / 2**30:.1f} GB of memory")
+
+
+def pack(network: Network, weights: Mapping[str, Floats]) -> dict[str, bytes]:
+    """The files of a bundle from which `FoldedEngine` computes.
+
+    Args:
+        network: the whole network.
+        weights: `embedding` [words, dimensions]; for each branch `kernel0` [width, dimensions, filters] and
+            `bias0` [filters], `kernel1`, …; for each dense layer `weights0` [inputs, units] and `units0` [units], ….
+    """
+    arrays = io.BytesIO()
+    np.savez(arrays, **{name: np.asarray(value, np.float32, "C") for name, value in weights.items()})  # type: ignore[arg-type]
+    return {FOLDED: (json.dumps(asdict(network), indent=1) + "\n").encode(), FOLDED_WEIGHTS: arrays.getvalue()}
+
+
+def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
+    """The network and its weights, as `pack` takes them: every shape fits, and every size is one that can be served.
+
+    Raises:
+        SentrayError: the bundle has no such files, they are damaged, or they do not fit it.
+    """
+    try:
+        network = _NETWORK.validate_json(bundle.files[FOLDED], strict=True)
+        _require_sound(network, bundle)
+        with zipfile.ZipFile(io.BytesIO(bundle.files[FOLDED_WEIGHTS])) as archive:
+            weights = _weights(archive, network, bundle)
+    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise SentrayError(
+            f"the folded network in {bundle} is damaged or does not fit it ({reason}): train it again, or score with "
+            "--engine keras"
+        ) from error
+    return network, weights
+
+
+def _require_sound(network: Network, bundle: Bundle) -> None:
+    """Refuse numbers that no network has, or that would take all memory or hours to compile.
+
+    Raises:
+        ValueError: saying which.
+    """
+
+    def require(holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(what)
+
+    length, wanted = network.length, bundle.spec.max_length
+    require(length == wanted, f"it takes {length:,} words, the bundle {wanted:,}")
+    for parts in (network.branches, network.activations):
+        require(0 < len(parts) <= MAX_PARTS, f"it has {len(parts)} branches or layers")
+    require(math.isfinite(network.epsilon) and network.epsilon >= 0, f"its epsilon is {network.epsilon}")
+    for branch in network.branches:
+        require(min(branch.width, branch.filters, branch.stride, branch.window or 1) >= 1, "a branch has a size of 0")
+        require(branch.windows(length) >= (branch.window or 1), "a branch is wider than a review")
+        require(branch.terms <= MAX_TERMS, f"a branch adds {branch.terms:,} vectors for an output")
+
+
+def _weights(archive: zipfile.ZipFile, network: Network, bundle: Bundle) -> dict[str, Floats]:
+    """All weights, each of the shape that the others ask for."""
+    words, length = bundle.vocabulary.size, network.length
+    weights = {"embedding": _array(archive, "embedding", words, None)}
+    dimensions = weights["embedding"].shape[1]
+    inputs, kernels = 0, []
+    for number, branch in enumerate(network.branches):
+        kernel = _array(archive, f"kernel{number}", branch.width, dimensions, branch.filters)
+        weights |= {f"kernel{number}": kernel, f"bias{number}": _array(archive, f"bias{number}", branch.filters)}
+        inputs += branch.filters * branch.pools(length)
+        kernels.append(kernel)
+    require_tables(words, kernels)
+    units = inputs
+    for number in range(len(network.activations)):
+        weights[f"weights{number}"] = _array(archive, f"weights{number}", units, None)
+        units = weights[f"weights{number}"].shape[1]
+        weights[f"units{number}"] = _array(archive, f"units{number}", units)
+    if (first := len(weights["units0"])) > MAX_UNITS:
+        raise ValueError(f"its first layer has {first:,} units")
+    if units not in ((1, 2) if len(bundle.labels) == 2 else (len(bundle.labels),)):
+        raise ValueError(f"it gives {units:,} scores for {len(bundle.labels):,} labels")
+    return weights
+
+
+def _array(archive: zipfile.ZipFile, name: str, *wanted: int | None) -> Floats:
+    """An array as `numpy.savez` writes it; it is never larger than its part of the file.
+
+    Args:
+        archive: holds it.
+        name: of the array.
+        wanted: its shape, with None for any length.
+
+    Raises:
+        ValueError: it has another shape or type, or holds something that is no finite number.
+    """
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size > MAX_BYTES:
+        raise ValueError(f"{name} is compressed or too large")
+    with archive.open(info) as stream:
+        magic, size = struct.unpack("<8sH", stream.read(10))
+        header = _HEADER.fullmatch(stream.read(size))
+        if magic != b"\x93NUMPY\x01\x00" or header is None:
+            raise ValueError(f"{name} is no array of 32-bit floats")
+        shape = tuple(int(length) for length in header[1].split(b",") if length.strip())
+        fits = len(shape) == len(wanted) and all(w in (None, s) and s for s, w in zip(shape, wanted, strict=True))
+        if not fits or 4 * math.prod(shape) != info.file_size - 10 - size:
+            raise ValueError(f"{name} has the shape {shape}")
+        values = np.empty(shape, "<f4")
+        if stream.readinto(values.reshape(-1).view(np.uint8)) != values.nbytes:  # type: ignore[attr-defined]
+            raise ValueError(f"{name} is cut short")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds something that is no number")
+    return values
 
 
 class FoldedEngine:
@@ -41,38 +253,34 @@ class FoldedEngine:
 
     Args:
         bundle: Bundle to score with.
-        half: Keep the words' terms in 16 bits; faster, and a score moves by less than 0.001.
 
     Raises:
         SentrayError: The bundle has no such files, or they do not fit it.
     """
 
     name = "folded"
-    half_name = "folded16"
 
-    def __init__(self, bundle: Bundle, half: bool = False) -> None:
-        self.name = self.half_name if half else FoldedEngine.name
-        self._spec, weights = load(bundle)
-        tables: dict[Key, NDArray[Any]] = {}
-        self._branches = [
-            _Folded(self._spec, number, weights, tables, half) for number in range(len(self._spec.branches))
-        ]
-        layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._spec.activations))]
+    def __init__(self, bundle: Bundle) -> None:
+        network, weights = load(bundle)
+        tables: dict[Key, Floats] = {}
+        self._network = network
+        self._branches = [_Folded(network, number, weights, tables) for number in range(len(network.branches))]
+        layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(network.activations))]
         self._bias, self._layers = layers[0][1], layers[1:]
-        self._truncating = bundle.truncating
+        self._truncating = bundle.spec.truncating
 
     def scores(self, encoded: Encoded) -> Floats:
         """Probability of each label for each review, float32 [reviews, labels]; each review on its own."""
-        length = np.minimum(encoded.lengths, self._spec.length)
+        length = np.minimum(encoded.lengths, self._network.length)
         begins = encoded.offsets[:-1]
         if self._truncating == "pre":
             begins = encoded.offsets[1:] - length
         sums = np.tile(self._bias, (len(encoded), 1))
         for branch in self._branches:
             branch.add(encoded.ids, begins, length, sums)
-        values = _activate(sums, self._spec.activations[0], self._spec.epsilon)
-        for (weights, units), activation in zip(self._layers, self._spec.activations[1:], strict=True):
-            values = _activate(_layer(values, weights, units), activation, self._spec.epsilon)
+        values = _activate(sums, self._network.activations[0], self._network.epsilon)
+        for (weights, units), activation in zip(self._layers, self._network.activations[1:], strict=True):
+            values = _activate(_layer(values, weights, units), activation, self._network.epsilon)
         return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
 
 
@@ -80,30 +288,25 @@ class _Folded:
     """One branch with the rows of the first dense layer that its outputs meet.
 
     Args:
-        spec: the network's shape.
+        network: the whole network.
         number: of the branch.
         weights: as in `pack`.
         tables: those of the branches before, by their kernels' shape and bytes; branches that pool the same windows
             share one.
-        half: keep the words' terms in 16 bits.
     """
 
-    def __init__(
-        self, spec: Spec, number: int, weights: Mapping[str, Floats], tables: dict[Key, NDArray[Any]], half: bool
-    ) -> None:
-        branch = spec.branches[number]
+    def __init__(self, network: Network, number: int, weights: Mapping[str, Floats], tables: dict[Key, Floats]) -> None:
+        branch = network.branches[number]
         kernel, embedding = weights[f"kernel{number}"], weights["embedding"]
         width, _, filters = kernel.shape
         self.branch = branch
         shared = key(kernel)
         if shared not in tables:
-            table = _fold(embedding, kernel)
-            # Numba knows no floats of 16 bits.
-            tables[shared] = table.astype(np.float16).view(np.int16) if half else table
+            tables[shared] = _fold(embedding, kernel)
         self.table = tables[shared]
         self.bias = np.ascontiguousarray(weights[f"bias{number}"])
-        pools = branch.pools(spec.length)
-        before = sum(other.filters * other.pools(spec.length) for other in spec.branches[:number])
+        pools = branch.pools(network.length)
+        before = sum(other.filters * other.pools(network.length) for other in network.branches[:number])
         rows = weights["weights0"][before : before + pools * filters]
         units = rows.shape[1]
         self.rows = _in_lanes(rows)
@@ -115,13 +318,13 @@ class _Folded:
             each = rows.reshape(pools, filters, units).astype(np.float64)
             tail[:pools] = np.cumsum(np.tensordot(self.padding, each, (0, 1))[::-1], axis=0)[::-1]
         self.tail = tail.astype(np.float32)
-        self._windows, self._pools = branch.windows(spec.length), pools
-        self._run = _runner(branch, units, half)
+        self._windows, self._pools = branch.windows(network.length), pools
+        self._run = _runner(branch, units)
 
     def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:
         """Add the branch's part of the first dense layer to `sums`, float32 [reviews, units]."""
-        shape = np.array([self._windows, self._pools], np.int64)
-        self._run(ids, begins, lengths, self.table, self.bias, self.padding, self.rows, self.tail, shape, sums)
+        counts = np.array([self._windows, self._pools], np.int64)
+        self._run(ids, begins, lengths, self.table, self.bias, self.padding, self.rows, self.tail, counts, sums)
 
 
 def _fold(embedding: Floats, kernel: Floats) -> Floats:
@@ -146,13 +349,13 @@ def _in_lanes(rows: Floats) -> Floats:
 
 
 @lru_cache
-def _runner(branch: Branch, units: int, is_half: bool) -> Any:
+def _runner(branch: Branch, units: int) -> Any:
     """The compiled loop over reviews for a branch and so many units of the first dense layer."""
     width, filters, stride = branch.width, branch.filters, branch.stride
     everything = branch.window is None
     window = 1 if branch.window is None else branch.window
     average, relu, gather = int(branch.pooling == "average"), int(branch.relu), int(everything)
-    half, row_bytes = int(is_half), (2 if is_half else 4) * width * filters
+    row_bytes = 4 * width * filters
 
     @njit(cache=True, nogil=True)
     def run(
@@ -164,10 +367,10 @@ def _runner(branch: Branch, units: int, is_half: bool) -> Any:
         padding: Any,
         weights: Any,
         tail: Any,
-        shape: Any,
+        counts: Any,
         sums: Any,
     ) -> None:
-        windows, pools = shape[0], shape[1]
+        windows, pools = counts[0], counts[1]
         first = table.ctypes.data
         words = np.empty(windows + width + window, np.int64)
         features = np.zeros(pools * filters + LANES, np.float32)
@@ -176,18 +379,16 @@ def _runner(branch: Branch, units: int, is_half: bool) -> Any:
         bias_at, weights_at = bias.ctypes.data, weights.ctypes.data
         for review in range(len(begins)):
             length, begin = lengths[review], begins[review]
-            for place in range(length):
-                words[place] = first + row_bytes * ids[begin + place]
-            for place in range(length, min(length + width + window, len(words))):
-                words[place] = first
+            for word in range(length):
+                words[word] = first + row_bytes * ids[begin + word]
+            for word in range(length, min(length + width + window, len(words))):
+                words[word] = first
             # Windows from here on see padding only.
             seen = min(length, windows)
             if everything:
                 features[:filters] = 0 if average else -np.inf
-                for place in range(seen):
-                    pool(
-                        words_at + 8 * place, bias_at, features_at, width, filters, window, average, relu, gather, half
-                    )
+                for start in range(seen):
+                    pool(words_at + 8 * start, bias_at, features_at, width, filters, window, average, relu, gather)
                 if average:
                     for unit in range(filters):
                         features[unit] = (features[unit] + (windows - seen) * padding[unit]) / windows
@@ -197,9 +398,9 @@ def _runner(branch: Branch, units: int, is_half: bool) -> Any:
                 count = filters
             else:
                 reached = min(-(-seen // stride), pools)
-                for place in range(reached):
-                    first_word, target = words_at + 8 * stride * place, features_at + 4 * filters * place
-                    pool(first_word, bias_at, target, width, filters, window, average, relu, gather, half)
+                for number in range(reached):
+                    first_word, target = words_at + 8 * stride * number, features_at + 4 * filters * number
+                    pool(first_word, bias_at, target, width, filters, window, average, relu, gather)
                 count = reached * filters
                 if average:
                     for unit in range(count):
@@ -226,8 +427,8 @@ def _layer(values: Floats, weights: Floats, bias: Floats) -> Floats:
     for row in range(len(values)):
         for unit in range(weights.shape[1]):
             total = bias[unit]
-            for place in range(weights.shape[0]):
-                total += values[row, place] * weights[place, unit]
+            for value in range(weights.shape[0]):
+                total += values[row, value] * weights[value, unit]
             result[row, unit] = total
     return result
 

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sentray.inference.folded_files import (
+from sentray.inference.folded import (
     MAX_TERMS,
     MAX_UNITS,
     Activation,
     Branch,
     Floats,
-    Spec,
+    Network,
     pack,
     require_tables,
 )
@@ -74,7 +74,7 @@ def fold(model: Any) -> dict[str, bytes]:
     for number, (inputs, units, _) in enumerate(stack):
         weights |= {f"weights{number}": inputs, f"units{number}": units}
     branches, activations = tuple(each.branch for each in folds), tuple(activation for _, _, activation in stack)
-    return pack(Spec(model.input_shape[1], branches, activations, epsilon or 0.0), weights)
+    return pack(Network(model.input_shape[1], branches, activations, epsilon or 0.0), weights)
 
 
 class _Fold(NamedTuple):

@@ -1,167 +1,124 @@
-"""Loading a bundle's network with Keras, after a look at what its file asks for.
+"""`load_network`: a bundle's network, rebuilt by the name of its architecture and given the weights of its file.
 
-Keras's safe mode runs no code of a file. It does build whatever layers the file names, at whatever size, before it
-looks at the weights. So the file must be a plain archive of three members, name nothing but layers that only compute,
-hold each weight as it is, and ask for no more memory than its weights take.
+Nothing in `model.keras` says what is built or run. Of its members only the weights are read, an HDF5 file, and each
+array must have the name and the shape of the rebuilt network's before memory is taken for it.
 """
 
-import json
+import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sentray import models
 from sentray.bundle import MAX_BYTES, MODEL, Bundle
 from sentray.errors import SentrayError
-from sentray.storage import parse_json
 
-_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-_MAX_CONFIG, _MAX_OBJECTS = 1 << 22, 10_000
-_MAX_VALUES = 1 << 24
+_WEIGHTS = "model.weights.h5"
+_EMBEDDING = "layers/embedding/vars/0"
+MAX_VALUES = 1 << 24
 """Numbers of a review that a layer gives: a batch of 32 of these takes 2 GB."""
-_HARMLESS: Mapping[str | None, frozenset[str]] = {
-    module: frozenset(names.split())
-    for module, names in {
-        None: "__keras_tensor__",
-        "keras": "DTypePolicy Functional Sequential",
-        "keras.src.models.functional": "Functional",
-        "keras.src.ops.numpy": "NotEqual",
-        "keras.constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
-        "keras.regularizers": "L1 L1L2 L2 OrthogonalRegularizer",
-        "keras.initializers": """
-            Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity IdentityInitializer LecunNormal
-            LecunUniform Ones Orthogonal OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal
-            VarianceScaling Zeros""",
-        "keras.layers": """
-            Activation Add AlphaDropout Average AveragePooling1D BatchNormalization Bidirectional
-            Concatenate Conv1D Conv1DTranspose Cropping1D Dense DepthwiseConv1D Dot Dropout EinsumDense
-            ELU Embedding Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalMaxPooling1D
-            GroupNormalization GRU GRUCell Identity InputLayer LayerNormalization LeakyReLU LSTM
-            LSTMCell Masking Maximum MaxPooling1D Minimum Multiply Permute PReLU ReLU RepeatVector
-            Reshape RMSNormalization RNN SeparableConv1D SimpleRNN SimpleRNNCell Softmax SpatialDropout1D
-            SpectralNormalization StackedRNNCells Subtract TimeDistributed UnitNormalization UpSampling1D
-            ZeroPadding1D""",
-    }.items()
-}
-"""What a network may be made of: by module, the names.
-
-Others may read files (StringLookup), run code (Lambda), or compare each word with each other inside (attention).
-"""
 
 
 def load_network(bundle: Bundle) -> Any:
     """The bundle's network as a Keras model.
 
     Raises:
-        SentrayError: When the file is no network that Keras can load, or asks for more than it should.
+        SentrayError: When this sentray does not know the architecture, or the file does not hold its weights.
     """
+    architecture = models.ARCHITECTURES.get(bundle.spec.architecture)
+    if architecture is None:
+        raise SentrayError(
+            f"{bundle} has a network {bundle.spec.architecture!r}, which this sentray does not know; use the sentray "
+            f"that made it ({bundle.versions.get('sentray', 'its version is not recorded')}), or train it again"
+        )
     models.prepare_tensorflow()
-    import keras
+    import h5py
 
     try:
-        config = checked_config(bundle)
-        # Keras keeps what it builds with in the thread, and this is not to be left behind.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(_require_memory, config, bundle).result()
-        return keras.models.load_model(bundle.model_file, compile=False, safe_mode=True)
-    # Keras lets through whatever the reading of a foreign file raises: zip, HDF5, JSON, its own errors.
+        with zipfile.ZipFile(io.BytesIO(bundle.files[MODEL])) as archive:
+            info = archive.getinfo(_WEIGHTS)
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > MAX_BYTES[MODEL]:
+                raise ValueError(f"its {_WEIGHTS} is compressed or too large")
+            stream = io.BytesIO(archive.read(info))
+        with h5py.File(stream, "r") as file:
+            return _rebuilt(architecture, bundle, file)
+    # zipfile and h5py let through whatever a damaged file makes them raise.
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise SentrayError(
-            f"Keras {keras.__version__} cannot load {bundle.model_file} ({reason}); it was made by Keras "
-            f"{bundle.versions.get('keras', '?')}: install that version or train the bundle again"
+            f"the network in {MODEL} of {bundle} cannot be used ({reason}): copy or train it again"
         ) from error
 
 
-def checked_config(bundle: Bundle) -> dict[str, Any]:
-    """What the network is made of.
+def _rebuilt(architecture: models.Architecture, bundle: Bundle, file: Any) -> Any:
+    """The network with the weights of an HDF5 file.
 
     Raises:
-        ValueError: When it is of anything but harmless layers, or the weights are not there as they are.
-    """
-    with zipfile.ZipFile(bundle.model_file) as archive:
-        members = archive.infolist()
-        if sorted(info.filename for info in members) != [_CONFIG, _METADATA, _WEIGHTS]:
-            raise ValueError(f"it is no archive of {_CONFIG}, {_METADATA} and {_WEIGHTS} alone")
-        most = {_CONFIG: _MAX_CONFIG, _METADATA: _MAX_CONFIG, _WEIGHTS: MAX_BYTES[MODEL]}
-        for info in members:
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > most[info.filename]:
-                raise ValueError(f"its {info.filename} is compressed or too large")
-        config = parse_json(archive.read(_CONFIG))
-        with archive.open(_WEIGHTS) as stream:
-            _require_plain(stream)
-    if not isinstance(config, dict):
-        raise ValueError(f"its {_CONFIG} is no network")
-    config["compile_config"] = None
-    for count, found in enumerate(_objects(config)):
-        module, name = found.get("module"), found["class_name"]
-        if not isinstance(name, str) or name not in _HARMLESS.get(module, ()) or count > _MAX_OBJECTS:
-            raise ValueError(f"it has a {str(module)[:100]}.{str(name)[:100]}, which no bundle may have")
-        if found.get("registered_name") not in (None, name):
-            raise ValueError(f"it has a {name} under another name")
-        if isinstance(found.get("config"), dict) and found["config"].get("unroll"):
-            raise ValueError(f"it has a {name} that is unrolled, which takes memory and time to compile")
-    return config
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """All that Keras would make of a configuration."""
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        value = list(value.values())
-    if isinstance(value, list):
-        for each in value:
-            yield from _objects(each)
-
-
-def _require_plain(stream: Any) -> None:
-    """Refuse HDF5 that refers to other files, or whose arrays are larger than what is stored of them.
-
-    Raises:
-        ValueError: Saying where.
-    """
-    import h5py
-
-    with h5py.File(stream, "r") as file:
-        groups, count = [file["/"]], 0
-        while groups:
-            group = groups.pop()
-            for name in group:
-                count += 1
-                if count > _MAX_OBJECTS or not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    raise ValueError(f"its {_WEIGHTS} has a link or too many groups")
-                found = group[name]
-                if isinstance(found, h5py.Group):
-                    groups.append(found)
-                elif not isinstance(found, h5py.Dataset) or not _is_plain(found):
-                    raise ValueError(f"its {_WEIGHTS} has an array that is not stored as it is")
-
-
-def _is_plain(array: Any) -> bool:
-    elsewhere = array.chunks is not None or array.external or array.is_virtual
-    return not elsewhere and array.dtype.kind in "biufV" and array.id.get_storage_size() >= array.nbytes
-
-
-def _require_memory(config: dict[str, Any], bundle: Bundle) -> None:
-    """Build the network without any weight, and refuse one that would take more memory than it should.
-
-    Raises:
-        ValueError: When its weights are larger than its file, or a review becomes too large in it.
+        ValueError: When they are not those of this network, or a review becomes too large in it.
     """
     import keras
 
+    rows, length = bundle.vocabulary.size, bundle.spec.max_length
+    if length < architecture.min_length:
+        raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {length}")
+    dimensions = _array(file, _EMBEDDING, (rows, None)).shape[1]
+    # Without any memory for its weights: they may be larger than all that the file has.
     with keras.StatelessScope(initialize_variables=False):
-        model = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)), safe_mode=True)
-    asked, stored = sum(math.prod(weight.shape) for weight in model.variables), bundle.model_file.stat().st_size
-    # A weight takes a byte at least.
-    if asked > stored:
-        raise ValueError(f"it asks for {asked:,} weights and its file has {stored:,} bytes")
-    # Networks within the network, too; what a wrapper calls has no output of its own, and the wrapper's is as large.
-    for layer in model._flatten_layers(include_self=False):
-        for tensor in keras.tree.flatten(getattr(layer, "output", [])):
-            values = math.prod(bundle.max_length if size is None else size for size in tensor.shape[1:])
-            if values > _MAX_VALUES:
-                raise ValueError(f"its layer {layer.name} gives {values:,} numbers for a review")
+        planned = architecture.build(rows, length, len(bundle.labels), dimensions)
+    for name, weight in _named_weights(planned):
+        _array(file, name, weight.shape)
+    for layer in planned.layers:
+        size = math.prod(layer.output.shape[1:])
+        if size > MAX_VALUES:
+            raise ValueError(f"its layer {layer.name} gives {size:,} numbers for a review")
+    model = architecture.build(rows, length, len(bundle.labels), dimensions)
+    for name, weight in _named_weights(model):
+        values: NDArray[np.float32] = _array(file, name, weight.shape)[...]
+        weight.assign(values)
+    return model
+
+
+def _named_weights(model: Any) -> Iterator[tuple[str, Any]]:
+    """The network's weights under the names that Keras 3 gives them in a file: by class, the second with `_1`."""
+    from keras.src.utils.naming import to_snake_case
+
+    seen: Counter[str] = Counter()
+    for layer in model.layers:
+        kind = to_snake_case(type(layer).__name__)
+        group = f"layers/{kind}_{seen[kind]}" if seen[kind] else f"layers/{kind}"
+        seen[kind] += 1
+        for number, weight in enumerate(layer.weights):
+            yield f"{group}/vars/{number}", weight
+
+
+def _array(file: Any, name: str, shape: Sequence[int | None]) -> Any:
+    """An array of an HDF5 file, which is not read yet and takes no more memory than its part of the file.
+
+    Args:
+        file: The file.
+        name: Names of the groups down to it and its own, parted by `/`.
+        shape: What it must be, with None for any length.
+
+    Raises:
+        ValueError: When it is missing, lies behind a link, is not stored as it is, or is of another shape or type.
+    """
+    import h5py
+
+    found = file
+    for part in name.split("/"):
+        if not isinstance(found, h5py.Group) or not isinstance(found.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"its {_WEIGHTS} has no array {name}")
+        found = found[part]
+    if not isinstance(found, h5py.Dataset) or found.chunks is not None or found.external or found.is_virtual:
+        raise ValueError(f"its {_WEIGHTS} has no array {name} that is stored as it is")
+    fits = len(found.shape) == len(shape)
+    fits &= all(want in (None, size) for size, want in zip(found.shape, shape, strict=False))
+    if not fits or found.dtype != np.float32 or found.id.get_storage_size() < found.nbytes:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} is {found.dtype}{list(found.shape)}, not float32[{wanted}]")
+    return found

@@ -1,9 +1,7 @@
 """A bundle that scores: `predict`, `evaluate` and `score` share it, and so give the same numbers."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +11,10 @@ from sentray import bundle
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, load_engine
-from sentray.inference.folded import FoldedEngine
 from sentray.text.encoding import Encoder
 
-GOLDEN_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3
-"""Largest difference of a probability from the golden texts', for the arithmetic of another processor or of 16 bits."""
+GOLDEN_TOLERANCE = 1e-4
+"""Largest difference of a probability from the golden texts', for the arithmetic of another processor."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,10 @@ class Scorer:
     """
 
     def __init__(self, model: Bundle, engine: str = "auto", threads: int | None = None) -> None:
-        self.bundle = model
+        # The engine has what it needs of the files, which may be gigabytes.
+        self.bundle = replace(model, files={})
         self.engine = load_engine(engine, model, threads)
-        self.encoder = Encoder(model.rules, model.vocabulary)
+        self.encoder = Encoder(model.spec.cleaning, model.vocabulary)
         self._check_golden()
 
     def score(self, texts: pa.Array | pa.ChunkedArray) -> Scores:
@@ -76,19 +74,17 @@ class Scorer:
             return
         found = self.score(pa.array([text.text for text in golden], pa.large_string())).probabilities
         wanted = np.array([[text.scores[label] for label in self.bundle.labels] for text in golden], np.float32)
-        tolerance = HALF_TOLERANCE if self.engine.name == FoldedEngine.half_name else GOLDEN_TOLERANCE
-        if not np.allclose(found, wanted, rtol=0, atol=tolerance):
+        if not np.allclose(found, wanted, rtol=0, atol=GOLDEN_TOLERANCE):
             made_with = ", ".join(f"{library} {version}" for library, version in self.bundle.versions.items())
             raise SentrayError(
-                f"the bundle {self.bundle.path} gives scores here that differ from its golden texts' by "
+                f"{self.bundle} gives scores here that differ from its golden texts' by "
                 f"{np.abs(found - wanted).max():.2g}; install what it was made with ({made_with}) or retrain"
             )
 
 
 def unpacked_scorer(files: Mapping[str, bytes], engine: str = "auto", threads: int | None = None) -> Scorer:
-    """A scorer from a packed bundle, in a process that need not see the bundle's folder."""
-    with tempfile.TemporaryDirectory(prefix="sentray-bundle-") as folder:
-        return Scorer(bundle.unpack(files, Path(folder)), engine, threads)
+    """A scorer from the files of a bundle that another process read; see `Bundle.files`."""
+    return Scorer(bundle.unpack(files), engine, threads)
 
 
 def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:

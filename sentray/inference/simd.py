@@ -21,8 +21,8 @@ def _pieces(count: int) -> list[tuple[int, Any]]:
 
 
 def _pointer(builder: Any, address: Any, offset: int, kind: Any) -> Any:
-    place = builder.add(address, ir.Constant(ir.IntType(64), offset))
-    return builder.inttoptr(place, kind.as_pointer())
+    moved = builder.add(address, ir.Constant(ir.IntType(64), offset))
+    return builder.inttoptr(moved, kind.as_pointer())
 
 
 def _load(builder: Any, address: Any, offset: int, kind: Any) -> Any:
@@ -45,14 +45,13 @@ def pool(
     average: Any,
     relu: Any,
     gather: Any,
-    half: Any,
 ) -> Any:
     """Pool neighbouring windows of words, each window the sum of its words' rows and the bias.
 
     The first three arguments are addresses, the others constants.
 
     Args:
-        rows: of int64[width + window - 1], the address of each word's row, float[width, filters].
+        rows: of int64[width + window - 1], the address of each word's row, float32[width, filters].
         bias: of float32[filters].
         out: of float32[filters], written with the result.
         width: words of a window.
@@ -61,28 +60,24 @@ def pool(
         average: 1 for their sum, 0 for the largest.
         relu: 1 where a window's outputs below 0 count as 0.
         gather: 1 to pool with what is at `out` already.
-        half: 1 where the words' rows are floats of 16 bits, not 32.
     """
-    constants = (width, filters, window, average, relu, gather, half)
-    width, filters, window, average, relu, gather, half = (constant.literal_value for constant in constants)
+    constants = (width, filters, window, average, relu, gather)
+    width, filters, window, average, relu, gather = (constant.literal_value for constant in constants)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows_at, bias_at, out_at = arguments[:3]
         number = ir.IntType(64)
-        places = [_load_number(builder, rows_at, 8 * word, number) for word in range(width + window - 1)]
+        addresses = [
+            builder.load(_pointer(builder, rows_at, 8 * word, number), align=8) for word in range(width + window - 1)
+        ]
         for start, kind in _pieces(filters):
             first = _load(builder, bias_at, 4 * start, kind)
             zero = ir.Constant(kind, [0.0] * kind.count)
             result = _load(builder, out_at, 4 * start, kind) if gather else None
-            for place in range(window):
+            for offset in range(window):
                 value = first
                 for word in range(width):
-                    at = word * filters + start
-                    if half:
-                        stored = _load(builder, places[place + word], 2 * at, ir.VectorType(ir.HalfType(), kind.count))
-                        term = builder.fpext(stored, kind)
-                    else:
-                        term = _load(builder, places[place + word], 4 * at, kind)
+                    term = _load(builder, addresses[offset + word], 4 * (word * filters + start), kind)
                     value = builder.fadd(value, term)
                 # The largest of rectified outputs is the rectified largest.
                 if relu and average:
@@ -97,10 +92,6 @@ def pool(
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, *constants), generate
-
-
-def _load_number(builder: Any, address: Any, offset: int, number: Any) -> Any:
-    return builder.load(_pointer(builder, address, offset, number), align=8)
 
 
 @intrinsic(prefer_literal=True)
@@ -128,8 +119,8 @@ def dense(_: Any, features: Any, count: Any, weights: Any, sums: Any, units: Any
         builder.position_at_end(loop)
         step = builder.phi(index)
         totals = [builder.phi(vector) for _ in range(sums_count)]
-        place = builder.add(features_at, builder.mul(step, ir.Constant(index, 4 * LANES)))
-        feature = _load(builder, place, 0, vector)
+        address = builder.add(features_at, builder.mul(step, ir.Constant(index, 4 * LANES)))
+        feature = _load(builder, address, 0, vector)
         row = builder.add(weights_at, builder.mul(step, ir.Constant(index, 4 * LANES * sums_count)))
         products = [
             builder.fmul(feature, _load(builder, row, 4 * LANES * unit, vector), flags=fused)

@@ -15,9 +15,9 @@ from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan
 from sentray.errors import SentrayError
-from sentray.inference.tiling import footer_faults
 from sentray.scoring.compaction import read_part
 from sentray.scoring.ledger import Ledger, Part, Record, partition_of
+from sentray.scoring.plan_check import footer_faults
 from sentray.scoring.plans import load_plan
 from sentray.scoring.verify import Faults
 

@@ -80,7 +80,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         speed: Summary = dict.fromkeys(_SPEED)
         if accounts.missing:
             job = Job(source.lean(), settings, schema, ledger, engine, model.digest, lease.fence)
-            speed |= _Run(job, plan, accounts, lease, console, heals).work(bundle.pack(model), source)
+            speed |= _Run(job, plan, accounts, lease, console, heals).work(model.files, source)
             _require_unchanged(ledger, settings)
         accounts.require_good_rows()
         speed["gather_seconds"] = _gather(ledger, lease, console)

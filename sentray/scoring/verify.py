@@ -16,9 +16,9 @@ from sentray.console import Console, count
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
-from sentray.inference.tiling import tiling_faults
 from sentray.scoring.compaction import read_part
 from sentray.scoring.ledger import QUARANTINE, SCORES, STAGED, SUMMARY, Ledger, Part, Record, partition_of
+from sentray.scoring.plan_check import plan_faults
 from sentray.scoring.plans import OWN, Stored, load_files, load_plan
 from sentray.storage import first_line, sha256_of
 
@@ -128,7 +128,7 @@ class _Accounts:
     def _parts(self) -> Iterator[Part]:
         """Check the ledger's lines; gives the files that they name and that must be there."""
         gathered = yield from self._gathered()
-        for fault in tiling_faults(self._plan, self._files()):
+        for fault in plan_faults(self._plan, self._files()):
             self._faults.add(fault)
         rows_of_shards = (-1 if shard.rows is None else shard.rows for shard in self._plan)
         planned = np.fromiter(rows_of_shards, np.int64, len(self._plan))

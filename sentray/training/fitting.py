@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sentray import bundle, cluster
+from sentray.bundle import Bundle
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.errors import SentrayError
-from sentray.lease import Fence
 from sentray.storage import Folder, locate
 from sentray.training.progress import Progress
-from sentray.training.trainer import Job
+from sentray.training.trainer import Check, Job
 from sentray.training.worker import BUNDLE_FOLDER, Refusal, State, read_state
 
 RUN_NAME = "train"
@@ -31,13 +31,15 @@ class NothingToKeepError(SentrayError):
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the workers leave: the state they ended in, and the packed bundle without its metrics."""
+    """What the workers leave: the state they ended in, and the bundle without its metrics."""
 
     state: State
-    files: dict[str, bytes]
+    bundle: Bundle
 
 
-def fit(settings: TrainSettings, prepared: str, work: str, console: Console, fence: Fence | None = None) -> Fitted:
+def fit(
+    settings: TrainSettings, prepared: str, work: str, console: Console, require_held: Check | None = None
+) -> Fitted:
     """Train on a prepared training set with Ray Train, going on from a checkpoint in `work` if there is one.
 
     Args:
@@ -45,7 +47,7 @@ def fit(settings: TrainSettings, prepared: str, work: str, console: Console, fen
         prepared: Folder of the training set, which every node sees; an absolute path or a URI.
         work: Folder for checkpoints, likewise.
         console: Where to say what happens.
-        fence: Whether `work` is still the run's; None where nobody else may want it.
+        require_held: Raises when `work` is no longer the run's; None where nobody else may want it.
 
     Raises:
         SentrayError: No seed made the network learn, or TensorFlow does not see a worker's GPU.
@@ -60,7 +62,7 @@ def fit(settings: TrainSettings, prepared: str, work: str, console: Console, fen
     awaited = f"{wanted} wanted, not all started"
     console.expect(awaited)
     progress = Progress.start(console)
-    trainer = _trainer(Job(settings, prepared, progress.actor, fence), work, awaited)
+    trainer = _trainer(Job(settings, prepared, progress.actor, require_held), work, awaited)
     _withdraw_reservation(Folder(work))
     Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
     # Ray Train's answer to Ctrl-C would outlive the training that it ends.
@@ -78,7 +80,7 @@ def fit(settings: TrainSettings, prepared: str, work: str, console: Console, fen
         ended = NothingToKeepError if result.return_value.lasting else SentrayError
         raise ended(result.return_value.sentence)
     with result.checkpoint.as_directory() as folder:
-        return Fitted(read_state(result.checkpoint), bundle.pack(bundle.load(Path(folder) / BUNDLE_FOLDER)))
+        return Fitted(read_state(result.checkpoint), bundle.load(Path(folder) / BUNDLE_FOLDER))
 
 
 def _trainer(job: Job, work: str, awaited: str) -> Any:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sentray import cluster
+from sentray.bundle import ModelSpec
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus
@@ -84,13 +85,14 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
         reviews = _write_reviews(corpus, rules, words, ids_file, console)
     longest = int(reviews.lengths.max())
     facts = training_set.Facts(
-        architecture=architecture.name,
-        rules=rules,
-        unknown=words.unknown,
-        labels=tuple(reviews.labels),
+        spec=ModelSpec.of(
+            words,
+            architecture=architecture.name,
+            cleaning=rules,
+            labels=tuple(reviews.labels),
+            max_length=max(settings.max_length or longest, architecture.min_length),
+        ),
         label_rows=tuple(np.bincount(reviews.targets, minlength=len(reviews.labels)).tolist()),
-        max_length=max(settings.max_length or longest, architecture.min_length),
-        truncating="pre",
         longest=longest,
         test_rows=inspection.of_split("test").total(),
         quarantined_rows=inspection.reasons.total(),
@@ -208,7 +210,6 @@ def _word_facts(words: Words, counts: Counter[str], reviews: Reviews) -> dict[st
         "distinct": codes.count,
         "distinct_estimated": not codes.exact,
         "coverage": 1.0,
-        "buckets": words.buckets,
         "sharing_words": codes.sharing(words.buckets),
     }
 
@@ -236,7 +237,7 @@ def _vectors(
 
 
 def _tell(console: Console, facts: training_set.Facts, inspection: Inspection, words: Words) -> None:
-    shares = ", ".join(f"{label} {rows:,}" for label, rows in zip(facts.labels, facts.label_rows, strict=True))
+    shares = ", ".join(f"{label} {rows:,}" for label, rows in zip(facts.spec.labels, facts.label_rows, strict=True))
     others = inspection.usable - sum(facts.label_rows) - facts.test_rows
     console.say(
         f"rows: {inspection.rows:,} read, {sum(facts.label_rows):,} to train on ({shares}), {facts.test_rows:,} to "
@@ -253,5 +254,5 @@ def _tell(console: Console, facts: training_set.Facts, inspection: Inspection, w
     )
     console.say(
         f"words: {about}{facts.distinct:,} distinct, {kept}; the longest review has {facts.longest:,}, the network "
-        f"takes {facts.max_length:,}"
+        f"takes {facts.spec.max_length:,}"
     )

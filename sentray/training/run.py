@@ -9,17 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sentray import bundle, cluster, models, publishing
+from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.rows import QUARANTINE_FILE
 from sentray.errors import SentrayError
-from sentray.lease import Lease
+from sentray.lease import Lease, require_held
 from sentray.storage import Folder, behind
 from sentray.training import training_set
 from sentray.training.fitting import Fitted, NothingToKeepError, fit
 from sentray.training.prepare import prepare
-from sentray.training.worker import State
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
@@ -84,7 +83,7 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     Raises:
         SentrayError: Something else lies at its place.
     """
-    publishing.check_free(settings.out)
+    bundle.check_free(settings.out)
     if Folder(settings.out).read(bundle.MANIFEST) is None:
         return None
     found = bundle.load(settings.out)
@@ -107,29 +106,27 @@ def _train(
         console.say("the corpus is prepared already: going on with it")
     else:
         _prepare(settings, architecture, place, prepared, console)
-    fitted = fit(settings, prepared, place.out, console, lease.fence)
+    fitted = fit(settings, prepared, place.out, console, partial(require_held, place, LEASE, lease.owner))
     return _finish(settings, prepared, fitted, lease, console)
 
 
 def _finish(settings: TrainSettings, prepared: str, fitted: Fitted, lease: Lease, console: Console) -> dict[str, Any]:
     """Measure what was trained on the test rows and publish it; the metrics."""
-    with tempfile.TemporaryDirectory() as scratch:
-        trained = bundle.unpack(fitted.files, Path(scratch))
-        metrics = _metrics(training_set.Facts.read(prepared), trained, fitted.state)
-        if metrics["test_rows"]:
-            metrics |= _test(settings, trained, console)
-        else:
-            console.say("no test rows: the bundle's accuracy is not measured")
-        with Folder(prepared).open_file(QUARANTINE_FILE) as aside:
-            quarantined = aside.readall()
-        records = {
-            SETTINGS_FILE: settings_text(settings).encode(),
-            METRICS_FILE: _json(metrics),
-            HISTORY_FILE: _json(fitted.state.history),
-            QUARANTINE_FILE: quarantined,
-        }
-        lease.check()
-        publishing.publish(bundle.update(trained, metrics=metrics), settings.out, records)
+    metrics = _metrics(training_set.Facts.read(prepared), fitted)
+    if metrics["test_rows"]:
+        metrics |= _test(settings, fitted.bundle, console)
+    else:
+        console.say("no test rows: the bundle's accuracy is not measured")
+    with Folder(prepared).open_file(QUARANTINE_FILE) as aside:
+        quarantined = aside.readall()
+    records = {
+        SETTINGS_FILE: settings_text(settings).encode(),
+        METRICS_FILE: _json(metrics),
+        HISTORY_FILE: _json(fitted.state.history),
+        QUARANTINE_FILE: quarantined,
+    }
+    lease.check()
+    bundle.publish(bundle.update(fitted.bundle, metrics=metrics), settings.out, records)
     return metrics
 
 
@@ -196,19 +193,20 @@ def _require_same(place: Folder, settings: TrainSettings) -> None:
             )
 
 
-def _metrics(facts: training_set.Facts, trained: bundle.Bundle, state: State) -> dict[str, Any]:
+def _metrics(facts: training_set.Facts, fitted: Fitted) -> dict[str, Any]:
+    state = fitted.state
     rows, last = sum(facts.label_rows), state.history[-1]
     if any(record["rows_seen"] != rows for record in state.history):
         raise RuntimeError("an epoch did not see every training row exactly once")
     return {
-        "vocabulary_size": len(trained.vocabulary),
+        "vocabulary_size": len(fitted.bundle.vocabulary),
         "vocabulary_distinct": facts.distinct,
         "vocabulary_distinct_estimated": facts.distinct_estimated,
         "coverage": facts.coverage,
-        "buckets": facts.buckets,
+        "buckets": facts.spec.buckets,
         "sharing_words": facts.sharing_words,
         "embedding": facts.embedding,
-        "max_length": facts.max_length,
+        "max_length": facts.spec.max_length,
         "longest_review": facts.longest,
         "train_rows": rows,
         "test_rows": facts.test_rows,
@@ -229,9 +227,9 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     from sentray.evaluation import evaluate
 
     shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
-    result = evaluate(
-        EvaluateSettings(bundle=str(trained.path), corpus=settings.corpus, split="test", **shared), console
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        path = bundle.publish(trained, f"{scratch}/bundle").path
+        result = evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
     return {
         "test_accuracy": result["accuracy"],
         "test_f1": result["f1"],

@@ -3,7 +3,7 @@
 import hashlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,15 @@ import numpy as np
 
 from sentray import models
 from sentray.config import TrainSettings
-from sentray.lease import Fence
 from sentray.training import batches
 from sentray.training.allreduce import Exchange
 from sentray.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
     from sentray.training.network import Gradients, StepResult
+
+
+Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,13 @@ class Job:
         settings: Of the run.
         dataset: Folder of the training set.
         progress: Handle of the `Progress` actor, or None.
-        fence: Whether the work folder is still the run's; None where nobody else may want it.
+        require_held: Raises when the work folder is no longer the run's; None where nobody else may want it.
     """
 
     settings: TrainSettings
     dataset: str
     progress: Any = None
-    fence: Fence | None = None
+    require_held: Check | None = None
 
     @property
     def threads(self) -> int:
@@ -62,8 +64,8 @@ class Trainer:
         settings, facts = job.settings, dataset.facts
         self._rows = dataset.vocabulary.size
         vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
-        model = models.architecture(facts.architecture).build(
-            self._rows, facts.max_length, len(facts.labels), vectors, settings.freeze
+        model = models.architecture(facts.spec.architecture).build(
+            self._rows, facts.spec.max_length, len(facts.spec.labels), vectors, settings.freeze
         )
         self.network = TrainingNetwork(
             model,
@@ -74,7 +76,7 @@ class Trainer:
             device="/GPU:0" if settings.gpu else None,
         )
         self._batch_size, self._dataset, self._exchange, self._seed = settings.batch_size, dataset, exchange, seed
-        self._lengths = np.minimum(dataset.lengths, facts.max_length)
+        self._lengths = np.minimum(dataset.lengths, facts.spec.max_length)
         counts = np.array(facts.label_rows, np.float64)
         even = len(dataset) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)

@@ -6,19 +6,18 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentray.bundle import ModelSpec
 from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
-from sentray.text.cleaning import CleaningRules
-from sentray.text.encoding import Truncating
-from sentray.text.hashing import HashedWords, Words
-from sentray.text.vocabulary import Unknown, Vocabulary
+from sentray.text.hashing import Words
+from sentray.text.vocabulary import Vocabulary
 
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
@@ -33,19 +32,13 @@ class Facts:
     """What is known of a training set besides its rows.
 
     Attributes:
-        architecture: Versioned name of the network it is made for.
-        rules: How a text became words.
-        unknown: What becomes of words outside the vocabulary.
-        labels: Class names; a class is a position in them.
+        spec: What the model to be trained takes and gives.
         label_rows: Training rows of each label.
-        max_length: Word ids a review is padded and cut to.
-        truncating: Which end of a longer review is cut.
         longest: Word ids of the longest training review.
         distinct: Distinct words of the training reviews, in the vocabulary or not.
         coverage: Share of the training reviews' words that have an id, each counted as often as it occurs.
         test_rows: Rows held out for testing.
         quarantined_rows: Rows set aside.
-        buckets: Ids that words are hashed to; None where a vocabulary lists them.
         distinct_estimated: Whether `distinct` is an estimate, with a standard error of 0.4 %.
         sharing_words: Distinct words whose bucket another has too, expected ones where `distinct` is an estimate; None
             where words are not hashed.
@@ -54,19 +47,13 @@ class Facts:
             and how they cover the vocabulary (as `embeddings.placing.Coverage`); None where there are none.
     """
 
-    architecture: str
-    rules: CleaningRules
-    unknown: Unknown
-    labels: tuple[str, ...]
+    spec: ModelSpec
     label_rows: tuple[int, ...]
-    max_length: int
-    truncating: Truncating
     longest: int
     distinct: int
     coverage: float
     test_rows: int
     quarantined_rows: int
-    buckets: int | None = None
     distinct_estimated: bool = False
     sharing_words: int | None = None
     dimensions: int | None = None
@@ -85,8 +72,13 @@ class Facts:
                 values: dict[str, Any] = json.loads(file.readall())
         except OSError as error:
             raise _unseen(folder, error) from error
-        values["rules"] = CleaningRules.model_validate(values["rules"])
-        return cls(**values | {name: tuple(values[name]) for name in ("labels", "label_rows")})
+        try:
+            spec = ModelSpec.model_validate(values["spec"])
+            return cls(**values | {"spec": spec, "label_rows": tuple(values["label_rows"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise SentrayError(
+                f"the training set in {folder} was made by another version of sentray; remove the folder to start anew"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -119,8 +111,8 @@ class TrainingSet:
 
     def review(self, row: int) -> NDArray[np.int32]:
         """Word ids of a review, cut to the network's length; int32 [words]."""
-        start, end, longest = int(self.offsets[row]), int(self.offsets[row + 1]), self.facts.max_length
-        if self.facts.truncating == "pre":
+        start, end, longest = int(self.offsets[row]), int(self.offsets[row + 1]), self.facts.spec.max_length
+        if self.facts.spec.truncating == "pre":
             return self.ids[max(start, end - longest) : end]
         return self.ids[start : min(end, start + longest)]
 
@@ -144,12 +136,11 @@ class TrainingSet:
             with _local(place, IDS_FILE) as file:
                 # A file without bytes cannot be mapped.
                 ids = np.memmap(file, np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
-            words: Words
-            if facts.buckets is None:
+            vocabulary = None
+            if facts.spec.buckets is None:
                 with _local(place, _VOCABULARY) as file:
-                    words = Vocabulary.from_text(file.read().decode(), facts.unknown)
-            else:
-                words = HashedWords(facts.buckets)
+                    vocabulary = file.read()
+            words = facts.spec.words(vocabulary)
             vectors = None
             if facts.embedding is not None:
                 with _local(place, _VECTORS) as file:
@@ -204,7 +195,7 @@ def write(
         vectors.tofile(folder / _VECTORS)
     if isinstance(words, Vocabulary):
         words.save(folder / _VOCABULARY)
-    values = asdict(facts) | {"rules": facts.rules.model_dump(mode="json")}
+    values = vars(facts) | {"spec": facts.spec.model_dump(mode="json")}
     partial = folder / f".{_FACTS}"
     partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
     partial.rename(folder / _FACTS)

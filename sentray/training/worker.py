@@ -118,7 +118,7 @@ def run(job: Job, exchange: Exchange) -> Refusal | None:
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
         trainer.check_replicas()
-        if refusal := _refusal(exchange, job.fence.broken() if job.fence and exchange.rank == 0 else ""):
+        if refusal := _refusal(exchange, _lost_lease(job) if exchange.rank == 0 else ""):
             return refusal
         reporter.expect(f"the checkpoint after epoch {state.epoch} to be stored")
         _report(state, trainer, exchange)
@@ -141,6 +141,16 @@ def _load(job: Job, exchange: Exchange) -> TrainingSet | Refusal:
         assert dataset is not None
         return dataset
     return refusal
+
+
+def _lost_lease(job: Job) -> str:
+    """Why this run may not go on in its work folder; empty where it may."""
+    try:
+        if job.require_held:
+            job.require_held()
+    except SentrayError as error:
+        return str(error)
+    return ""
 
 
 def _refusal(exchange: Exchange, mistake: str) -> Refusal | None:
@@ -226,18 +236,7 @@ def _write_bundle(folder: Path, model: Any, job: Job, dataset: TrainingSet) -> N
     from sentray.inference.folding import fold_if_possible
     from sentray.inference.scorer import golden_texts
 
-    facts = dataset.facts
-    folder.mkdir()
-    model.save(folder / bundle.MODEL)
-    written = bundle.write(
-        folder,
-        architecture=facts.architecture,
-        rules=facts.rules,
-        vocabulary=dataset.vocabulary,
-        labels=facts.labels,
-        max_length=facts.max_length,
-        truncating=facts.truncating,
-        settings=job.settings.model_dump(mode="json"),
-        engine_files=fold_if_possible(model),
-    )
-    bundle.update(written, golden=golden_texts(written, dataset.vocabulary.samples()))
+    files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model)}
+    settings = job.settings.model_dump(mode="json")
+    made = bundle.make(dataset.facts.spec, dataset.vocabulary, files, settings=settings)
+    bundle.publish(bundle.update(made, golden=golden_texts(made, dataset.vocabulary.samples())), str(folder))

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray import bundle, models
-from sentray.bundle import Bundle
+from sentray.bundle import Bundle, ModelSpec
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 
@@ -39,15 +39,14 @@ def labelled_file(labelled: pa.Table, tmp_path_factory: pytest.TempPathFactory) 
 def small_bundle(labelled: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     import keras
 
-    folder = tmp_path_factory.mktemp("bundle")
     words = sorted({word for text in labelled["text"].to_pylist() for word in text.split() if word.isalpha()})
     keras.utils.set_random_seed(0)
-    models.architecture("tutorial-cnn").build(len(words) + 1, 20, 2).save(folder / bundle.MODEL)
-    return bundle.write(
-        folder,
+    spec = ModelSpec(
         architecture="tutorial-cnn.v1",
-        rules=preset("tutorial", stop_words="none", min_token_length=1)[0],
-        vocabulary=Vocabulary(words),
+        cleaning=preset("tutorial", stop_words="none", min_token_length=1)[0],
         labels=("neg", "pos"),
         max_length=20,
     )
+    network = models.keras_file(models.architecture("tutorial-cnn").build(len(words) + 1, 20, 2))
+    made = bundle.make(spec, Vocabulary(words), {bundle.MODEL: network})
+    return bundle.publish(made, str(tmp_path_factory.mktemp("bundle")))

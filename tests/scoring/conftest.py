@@ -1,8 +1,7 @@
-"""Small bundles with random weights, reviews to score with them, and a console that remembers."""
+"""Reviews to score, runs of a job without Ray, and workers without a network."""
 
 import json
 import os
-import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from sentray import bundle, models
 from sentray.bundle import Bundle
 from sentray.config import CorpusSettings, ScoreSettings, VerifySettings
 from sentray.console import Console
@@ -24,80 +22,14 @@ from sentray.corpus.readers import read_shard
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan
-from sentray.inference import folding
-from sentray.inference.scorer import Scores, golden_texts
+from sentray.inference.scorer import Scores
 from sentray.scoring import compaction, job
 from sentray.scoring.ledger import Header, Ledger, Part, Record, partition_folder
 from sentray.scoring.verify import verify
-from sentray.text.cleaning import preset
-from sentray.text.vocabulary import Vocabulary
-
-WORDS = [
-    "good",
-    "bad",
-    "film",
-    "plot",
-    "actor",
-    "scene",
-    "boring",
-    "great",
-    "never",
-    "not",
-    "but",
-    "music",
-    "slow",
-    "fast",
-    "naïve",
-    "ending",
-]
-LENGTH = 40
-
-MakeBundle = Callable[..., Bundle]
-MakeReviews = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="session")
-def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
-    def make(labels: tuple[str, ...] = ("neg", "pos"), seed: int = 0, length: int = LENGTH) -> Bundle:
-        import keras
-
-        folder = tmp_path_factory.mktemp("bundle")
-        vocabulary = Vocabulary(WORDS)
-        keras.utils.set_random_seed(seed)
-        model = models.architecture("tutorial-cnn").build(vocabulary.size, length, len(labels))
-        # Far larger weights than a new network's, so that the scores differ.
-        model.layers[0].set_weights([np.random.default_rng(seed).normal(size=(vocabulary.size, 100))])
-        model.save(folder / bundle.MODEL)
-        made = bundle.write(
-            folder,
-            architecture="tutorial-cnn.v1",
-            rules=preset("reviews")[0],
-            vocabulary=vocabulary,
-            labels=labels,
-            max_length=length,
-            engine_files=folding.fold(model),
-        )
-        return bundle.update(made, golden=golden_texts(made, ["good film", "not a good film", ""]))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def small_bundle(make_bundle: MakeBundle) -> Bundle:
-    return make_bundle()
-
-
-@pytest.fixture(scope="session")
-def make_reviews() -> MakeReviews:
-    def make(count: int, seed: int = 0) -> list[str]:
-        chance = random.Random(seed)
-        return [" ".join(chance.choices([*WORDS, "zebra"], k=chance.randrange(1, 60))) for _ in range(count)]
-
-    return make
 
 
 @pytest.fixture
-def reviews(tmp_path: Path, make_reviews: MakeReviews) -> Path:
+def reviews(tmp_path: Path, make_reviews: Callable[..., list[str]]) -> Path:
     """A folder of Parquet files, a shard each: 300 good rows and, in the middle one, four bad ones."""
     folder = tmp_path / "reviews"
     folder.mkdir()

@@ -150,7 +150,7 @@ def remote(store: Store, reviews: Path, small_bundle: Bundle, tmp_path: Path) ->
     """Settings of a job whose bundle, input and output lie in the store."""
     name = f"bucket/{tmp_path.name}"
     yield {
-        "bundle": store.put(small_bundle.path, f"{name}/model"),
+        "bundle": store.put(Path(small_bundle.path), f"{name}/model"),
         "input": store.put(reviews, f"{name}/reviews"),
         "out": store.uri(f"{name}/out"),
     }

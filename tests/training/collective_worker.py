@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sentray import models
+from sentray.bundle import ModelSpec
 from sentray.config import TrainSettings
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
@@ -38,7 +39,8 @@ def dataset() -> TrainingSet:
     ids = np.concatenate([generator.integers(1, 10, 12) + 10 * (1 - target) for target in targets]).astype(np.int32)
     counts = tuple(np.bincount(targets, minlength=2).tolist())
     rules, _ = preset("reviews")
-    facts = Facts("tutorial-cnn.v1", rules, "drop", ("neg", "pos"), counts, 20, "pre", 12, 20, 1.0, 0, 0)
+    spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
+    facts = Facts(spec, counts, 12, 20, 1.0, 0, 0)
     vectors = generator.normal(size=(21, 4)).astype(np.float32)
     return TrainingSet(facts, Vocabulary([chr(97 + n) for n in range(20)]), ids, np.arange(51) * 12, targets, vectors)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sentray import bundle, cli, models
+from sentray.bundle import ModelSpec
 from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
@@ -62,17 +63,11 @@ def placement(folder: Path) -> list[dict[str, Any]]:
 
 
 def small_bundle(folder: Path) -> None:
-    folder.mkdir()
     vocabulary = Vocabulary(["good", "bad", "film"])
-    models.architecture("tutorial-cnn").build(vocabulary.size, 20, 2).save(folder / bundle.MODEL)
-    bundle.write(
-        folder,
-        architecture="tutorial-cnn.v1",
-        rules=preset("reviews")[0],
-        vocabulary=vocabulary,
-        labels=("neg", "pos"),
-        max_length=20,
-    )
+    network = models.keras_file(models.architecture("tutorial-cnn").build(vocabulary.size, 20, 2))
+    rules = preset("reviews")[0]
+    spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
+    bundle.publish(bundle.make(spec, vocabulary, {bundle.MODEL: network}), str(folder))
 
 
 def main(folder: Path) -> None:

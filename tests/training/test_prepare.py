@@ -61,11 +61,11 @@ def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path
     for found in (listed, hashed):
         facts = found.facts
         assert found.targets.tolist() == [1, 0, 0, 1]
-        assert (facts.labels, facts.label_rows, facts.test_rows, facts.longest) == (("neg", "pos"), (2, 2), 1, 4)
+        assert (facts.spec.labels, facts.label_rows, facts.test_rows, facts.longest) == (("neg", "pos"), (2, 2), 1, 4)
         assert (facts.distinct, facts.distinct_estimated, facts.coverage) == (7, False, 1.0)
         assert found.vectors is None
-    assert (listed.facts.buckets, listed.facts.sharing_words) == (None, None)
-    assert (hashed.facts.buckets, hashed.facts.sharing_words) == (1000, 0)
+    assert (listed.facts.spec.buckets, listed.facts.sharing_words) == (None, None)
+    assert (hashed.facts.spec.buckets, hashed.facts.sharing_words) == (1000, 0)
     assert not (tmp_path / "hashed" / "vocabulary.txt").exists()
     assert any("7 distinct, hashed into 1,000 buckets, where 0 share theirs" in line for line in console.lines)
 

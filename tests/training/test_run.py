@@ -230,7 +230,7 @@ def test_the_tutorials_systems_train_score_and_tell(
     metrics = train(settings(out, model=model, learning_rate=0.01, **values), console)
     trained = bundle.load(out)
     assert trained.folded
-    assert trained.architecture == f"{model}.v1"
+    assert trained.spec.architecture == f"{model}.v1"
     losses = [epoch["loss"] for epoch in history(out)]
     assert losses[-1] < losses[0]
     start = np.load(tmp_path / "bundle" / "folded.npz")["embedding"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sentray.bundle import ModelSpec
 from sentray.errors import SentrayError
 from sentray.storage import Folder
 from sentray.text.cleaning import preset
@@ -26,20 +27,17 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     (folder / training_set.IDS_FILE).write_bytes(np.array([3, 1, 2], np.int32).tobytes())
     listed = request.param == "listed"
     words: Words = Vocabulary(["good", "naïve", "bad"]) if listed else HashedWords(3)
+    spec = ModelSpec.of(
+        words, architecture="embedding-mlp.v1", cleaning=preset("reviews")[0], labels=("neg", "pos"), max_length=5
+    )
     facts = Facts(
-        architecture="embedding-mlp.v1",
-        rules=preset("reviews")[0],
-        unknown="drop",
-        labels=("neg", "pos"),
+        spec=spec,
         label_rows=(1, 1),
-        max_length=5,
-        truncating="pre",
         longest=2,
         distinct=3,
         coverage=1.0,
         test_rows=0,
         quarantined_rows=0,
-        buckets=None if listed else 3,
         embedding={"rows": 3} if listed else None,
     )
     vectors = VECTORS if listed else None
@@ -65,9 +63,9 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def check(found: TrainingSet) -> None:
     assert [found.review(row).tolist() for row in range(2)] == [[3, 1], [2]]
     assert found.targets.tolist() == [1, 0]
-    assert found.facts.labels == ("neg", "pos")
+    assert found.facts.spec.labels == ("neg", "pos")
     assert isinstance(found.ids, np.memmap)
-    if found.facts.buckets is None:
+    if found.facts.spec.buckets is None:
         assert found.vocabulary == Vocabulary(["good", "naïve", "bad"])
         assert isinstance(found.vectors, np.memmap)
         assert np.array_equal(found.vectors, VECTORS)
@@ -107,6 +105,13 @@ def test_a_set_that_is_not_seen_is_one_sentence(written: Path, tmp_path: Path) -
             read(str(nowhere))
     (written / training_set.IDS_FILE).unlink()
     with pytest.raises(SentrayError, match=r"cannot be read on .*No such file"):
+        TrainingSet.load(str(written))
+
+
+def test_a_set_of_another_version_is_refused(written: Path) -> None:
+    facts = written / "dataset.json"
+    facts.write_text(facts.read_text().replace('"spec"', '"rules"'))
+    with pytest.raises(SentrayError, match="made by another version of sentray; remove the folder to start anew"):
         TrainingSet.load(str(written))
 
 

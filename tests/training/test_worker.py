@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from sentray import models
+from sentray.bundle import ModelSpec
 from sentray.config import TrainSettings
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
@@ -34,7 +35,8 @@ def dataset(tmp_path: Path) -> TrainingSet:
     (tmp_path / IDS_FILE).write_bytes(np.concatenate(reviews).astype(np.int32).tobytes())
     rules, _ = preset("reviews")
     counts = tuple(np.bincount(targets, minlength=2).tolist())
-    facts = Facts("tutorial-cnn.v1", rules, "drop", ("neg", "pos"), counts, 20, "pre", 12, 20, 1.0, 0, 0)
+    spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
+    facts = Facts(spec, counts, 12, 20, 1.0, 0, 0)
     vocabulary = Vocabulary([chr(ord("a") + place) for place in range(20)])
     write(tmp_path, facts, vocabulary, np.arange(51) * 12, targets)
     return TrainingSet.load(str(tmp_path))

@@ -1,6 +1,5 @@
 """The folded engine gives what Keras gives, for every shipped network and for random ones of the shapes it computes."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from sentray import models
 from sentray.errors import SentrayError
-from sentray.inference import folded_files, folding
+from sentray.inference import folded, folding
 from sentray.inference.folded import FoldedEngine
 from sentray.inference.folding import Unfoldable, fold, fold_if_possible
 from sentray.text.encoding import Encoded, pad
@@ -38,26 +37,25 @@ def with_random_weights(model: Any, seed: int) -> Any:
     return model
 
 
-def namespace(folder: Path, length: int, labels: Any = ("a", "b"), truncating: str = "pre", words: int = WORDS) -> Any:
+def bundle(
+    files: dict[str, bytes], length: int = LENGTH, labels: int = 2, truncating: str = "pre", words: int = WORDS
+) -> Any:
     """What the engine wants to know of a bundle."""
-    vocabulary = SimpleNamespace(size=words)
-    return SimpleNamespace(path=folder, max_length=length, labels=labels, truncating=truncating, vocabulary=vocabulary)
+    spec = SimpleNamespace(max_length=length, truncating=truncating)
+    return SimpleNamespace(files=files, spec=spec, labels=["label"] * labels, vocabulary=SimpleNamespace(size=words))
 
 
-def engine(model: Any, folder: Path, length: int = LENGTH, truncating: str = "pre") -> FoldedEngine:
-    for name, content in fold(model).items():
-        (folder / name).write_bytes(content)
-    labels = ["label"] * max(2, model.output_shape[1])
-    return FoldedEngine(namespace(folder, length, labels, truncating))
+def engine(model: Any, length: int = LENGTH, truncating: str = "pre") -> FoldedEngine:
+    return FoldedEngine(bundle(fold(model), length, max(2, model.output_shape[1]), truncating))
 
 
-def assert_equals_keras(model: Any, folder: Path, length: int, truncating: str = "pre", widest: int = 8) -> None:
+def assert_equals_keras(model: Any, length: int, truncating: str = "pre", widest: int = 8) -> None:
     lengths = [0, 1, 2, widest - 1, widest, widest + 1, length // 2, length - 1, length, length + 1, 3 * length]
     given = reviews([*lengths, *range(3, length, 7)], seed=length)
     wanted = np.asarray(model(pad(given, range(len(given)), length, truncating), training=False))
     if wanted.shape[1] == 1:
         wanted = np.hstack([1 - wanted, wanted])
-    found = engine(model, folder, length, truncating).scores(given)
+    found = engine(model, length, truncating).scores(given)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
     assert np.ptp(found[:, 0]) > 0.01
@@ -65,11 +63,11 @@ def assert_equals_keras(model: Any, folder: Path, length: int, truncating: str =
 
 @pytest.mark.parametrize(("classes", "truncating"), [(2, "pre"), (3, "post"), (5, "pre")])
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
-def test_every_shipped_network(name: str, classes: int, truncating: str, tmp_path: Path) -> None:
+def test_every_shipped_network(name: str, classes: int, truncating: str) -> None:
     # An odd and an even number of windows, the shortest that is allowed, and more words than a vector has lanes.
     for number, length in enumerate((models.ARCHITECTURES[name].min_length, LENGTH, LENGTH + 1)):
         model = with_random_weights(models.ARCHITECTURES[name].build(WORDS, length, classes), seed=number)
-        assert_equals_keras(model, tmp_path, length, truncating)
+        assert_equals_keras(model, length, truncating)
 
 
 def parallel(*branches: tuple[int, int, str | None, Any]) -> Any:
@@ -95,11 +93,11 @@ def parallel(*branches: tuple[int, int, str | None, Any]) -> Any:
         [(49, 1, "relu", layers.MaxPooling1D(2))],
     ],
 )
-def test_random_networks(branches: list[Any], tmp_path: Path) -> None:
-    assert_equals_keras(with_random_weights(parallel(*branches), seed=1), tmp_path, LENGTH, widest=branches[0][0])
+def test_random_networks(branches: list[Any]) -> None:
+    assert_equals_keras(with_random_weights(parallel(*branches), seed=1), LENGTH, widest=branches[0][0])
 
 
-def test_a_network_without_hidden_layer(tmp_path: Path) -> None:
+def test_a_network_without_hidden_layer() -> None:
     stack = [
         layers.Embedding(WORDS, 9),
         layers.Conv1D(128, 5, activation="relu"),
@@ -107,7 +105,7 @@ def test_a_network_without_hidden_layer(tmp_path: Path) -> None:
         layers.Flatten(),
     ]
     model = keras.Sequential([keras.Input((LENGTH,), dtype="int32"), *stack, layers.Dense(1, activation="sigmoid")])
-    assert_equals_keras(with_random_weights(model, seed=2), tmp_path, LENGTH)
+    assert_equals_keras(with_random_weights(model, seed=2), LENGTH)
 
 
 def both_poolings(embedded: Any) -> Any:
@@ -137,29 +135,27 @@ def words_beside_windows(embedded: Any) -> Any:
         (LENGTH, 11, 3, lambda e: layers.LayerNormalization(**PLAIN, epsilon=0.5)(both_poolings(e))),
     ],
 )
-def test_networks_without_pooling_or_convolution(
-    length: int, dimensions: int, classes: int, shape: Any, tmp_path: Path
-) -> None:
+def test_networks_without_pooling_or_convolution(length: int, dimensions: int, classes: int, shape: Any) -> None:
     words = keras.Input((length,), dtype="int32")
     for truncating, hidden in (("pre", []), ("post", [layers.Dense(6, activation="relu")])):
         tensor = shape(layers.SpatialDropout1D(0.2)(layers.Embedding(WORDS, dimensions)(words)))
         for layer in (layers.Dropout(0.5), *hidden, models.output(classes)):
             tensor = layer(tensor)
         model = with_random_weights(keras.Model(words, tensor), seed=length)
-        assert_equals_keras(model, tmp_path, length, truncating)
+        assert_equals_keras(model, length, truncating)
 
 
-def test_branches_that_pool_the_same_windows_share_a_table(tmp_path: Path) -> None:
+def test_branches_that_pool_the_same_windows_share_a_table() -> None:
     words = keras.Input((LENGTH,), dtype="int32")
     tensor = models.output(2)(both_poolings(layers.Embedding(WORDS, 11)(words)))
-    made = engine(with_random_weights(keras.Model(words, tensor), seed=4), tmp_path)
+    made = engine(with_random_weights(keras.Model(words, tensor), seed=4))
     first, second, other = (branch.table for branch in made._branches)
     assert first is second
     assert first is not other
 
 
-def test_scores_of_many_reviews_are_those_of_each_alone(tmp_path: Path) -> None:
-    made = engine(with_random_weights(models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2), seed=3), tmp_path)
+def test_scores_of_many_reviews_are_those_of_each_alone() -> None:
+    made = engine(with_random_weights(models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2), seed=3))
     given = reviews([7, 0, 60, 33, 50, 8])
     together = made.scores(given)
     for row in range(len(given)):
@@ -199,9 +195,9 @@ def test_tells_networks_of_other_shapes(change: Any, message: str) -> None:
 def test_leaves_networks_to_keras_whose_tables_or_loops_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     # The shapes are looked at before any table is made.
     model = parallel((5, 128, "relu", layers.GlobalMaxPooling1D()), (1, 16, "relu", layers.GlobalMaxPooling1D()))
-    monkeypatch.setattr(folded_files, "MAX_BYTES", 4 * WORDS * (5 * 128 + 16))
+    monkeypatch.setattr(folded, "MAX_BYTES", 4 * WORDS * (5 * 128 + 16))
     assert fold_if_possible(model)
-    monkeypatch.setattr(folded_files, "MAX_BYTES", 4 * WORDS * (5 * 128 + 16) - 1)
+    monkeypatch.setattr(folded, "MAX_BYTES", 4 * WORDS * (5 * 128 + 16) - 1)
     with pytest.raises(Unfoldable, match="its tables would take"):
         fold(model)
     monkeypatch.undo()
@@ -210,15 +206,14 @@ def test_leaves_networks_to_keras_whose_tables_or_loops_are_too_large(monkeypatc
         fold(model)
 
 
-def test_refuses_files_that_do_not_fit(tmp_path: Path) -> None:
+def test_refuses_files_that_do_not_fit() -> None:
     model = models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2)
     with pytest.raises(SentrayError, match="it takes 50 words, the bundle 51"):
-        engine(model, tmp_path, LENGTH + 1)
+        engine(model, LENGTH + 1)
     with pytest.raises(SentrayError, match=r"embedding has the shape"):
-        FoldedEngine(namespace(tmp_path, LENGTH, words=WORDS + 1))
-    (tmp_path / "folded.npz").write_bytes(b"no archive")
-    with pytest.raises(SentrayError, match="is damaged or does not fit the bundle"):
-        FoldedEngine(namespace(tmp_path, LENGTH))
+        FoldedEngine(bundle(fold(model), words=WORDS + 1))
+    with pytest.raises(SentrayError, match="is damaged or does not fit it"):
+        FoldedEngine(bundle(fold(model) | {"folded.npz": b"no archive"}))
 
 
 def test_the_same_network_gives_the_same_files() -> None:
@@ -228,7 +223,7 @@ def test_the_same_network_gives_the_same_files() -> None:
 
 def test_kernels_of_the_same_bytes_and_other_shapes_have_tables_of_their_own() -> None:
     kernels = [np.zeros((2**power, 2 ** (9 - power), 2), np.float32) for power in range(10)]
-    rows = folded_files.MAX_BYTES // (4 * 2 * (2**10 - 1))
-    folded_files.require_tables(rows, [*kernels, kernels[-1]])
+    rows = folded.MAX_BYTES // (4 * 2 * (2**10 - 1))
+    folded.require_tables(rows, [*kernels, kernels[-1]])
     with pytest.raises(ValueError, match="its tables would take"):
-        folded_files.require_tables(rows + 1, kernels)
+        folded.require_tables(rows + 1, kernels)

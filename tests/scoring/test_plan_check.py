@@ -11,7 +11,7 @@ import pytest
 
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import ShardPlan, plan_shards
-from sentray.inference.tiling import footer_faults, tiling_faults
+from sentray.scoring.plan_check import footer_faults, plan_faults
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def files(source: Source) -> pa.Table:
 
 def faults(source: Source, change: Callable[[pa.Table], pa.Table] = lambda table: table) -> list[str]:
     table = change(plan_shards(source, 1000).to_table())
-    return list(tiling_faults(ShardPlan(table, source.format), files(source)))
+    return list(plan_faults(ShardPlan(table, source.format), files(source)))
 
 
 def moved(column: str, place: int, by: int) -> Callable[[pa.Table], pa.Table]:
@@ -101,7 +101,7 @@ def test_lost_files_and_ends_are_found(make: Callable[[str], Source]) -> None:
         assert faults(source, change)[0].startswith(message)
     other = files(source).slice(1)
     assert "1 pieces of the plan are of files that the input did not have (the first is of a.csv)" in list(
-        tiling_faults(plan_shards(source, 1000), other)
+        plan_faults(plan_shards(source, 1000), other)
     )
 
 

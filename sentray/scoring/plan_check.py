@@ -18,7 +18,7 @@ _END = _UNKNOWN = -1
 Mask = npt.NDArray[np.bool_]
 
 
-def tiling_faults(plan: ShardPlan, files: pa.Table) -> Iterator[str]:
+def plan_faults(plan: ShardPlan, files: pa.Table) -> Iterator[str]:
     """How the plan's pieces differ from each file once, from its start to its end without gap or overlap.
 
     Where a Parquet file ends is not looked up: see `footer_faults`.
