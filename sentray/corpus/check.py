@@ -1,9 +1,8 @@
 """What `sentray check` says of a corpus: rows, labels, lengths, duplicates, overlap of train and test."""
 
-from collections import Counter
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -14,31 +13,24 @@ import pyarrow.compute as pc
 from sentray import cluster
 from sentray.config import CheckSettings
 from sentray.console import Console
-from sentray.corpus.dataset import Corpus
-from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.corpus.dataset import Corpus, Tables
+from sentray.corpus.duplicates import hash_texts
+from sentray.corpus.inspect import Inspection, inspect_rows
+from sentray.corpus.rows import Hashes
 from sentray.errors import SentrayError
 
 EXAMPLES = 5
 """How many pairs of equal reviews are named."""
 
-
-@dataclass
-class Part:
-    """What is kept of a table of rows.
-
-    Attributes:
-        inspection: rows by split and label, and the bad ones.
-        words: how many usable reviews have how many words (split at whitespace).
-        hashes: 64 bits of each usable review's text.
-        ids: of the usable reviews.
-        splits: of the usable reviews.
-    """
-
-    inspection: Inspection
-    words: Counter[int]
-    hashes: npt.NDArray[np.uint64]
-    ids: pa.ChunkedArray
-    splits: pa.ChunkedArray
+REVIEWS_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("hash", pa.uint64()),
+        pa.field("words", pa.int32()),
+    ]
+)
+"""What is kept of a usable review: `hash` is of its text, `words` counts what white space separates."""
 
 
 @dataclass(frozen=True)
@@ -122,37 +114,32 @@ def check(settings: CheckSettings, console: Console) -> Report:
     """
     with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings, need_label=False)
-        return report(corpus.describe(), _shown(corpus.map_blocks(look_at), console), settings)
+        return report(corpus.describe(), corpus.map_blocks(look_at), settings, console)
 
 
-def look_at(table: pa.Table) -> Part:
-    """What is kept of one table of `ROW_SCHEMA`."""
-    good = table.filter(pc.is_null(table["reason"]))
-    texts = good["text"].to_pylist()
-    hashes = [blake2b(text.encode(), digest_size=8).digest() for text in texts]
-    return Part(
-        inspection=inspect_block(table),
-        words=Counter(len(text.split()) for text in texts),
-        hashes=np.frombuffer(b"".join(hashes), np.uint64),
-        ids=good["id"],
-        splits=good["split"],
-    )
+def look_at(rows: pa.Table) -> Tables:
+    """A stage: `inspect_rows`, and the usable `reviews` of `REVIEWS_SCHEMA`."""
+    good = rows.filter(pc.is_null(rows["reason"]))
+    texts = good["text"].combine_chunks()
+    words = [len(text.split()) for text in texts.to_pylist()]
+    reviews = pa.table([good["id"], good["split"], hash_texts(texts), words], schema=REVIEWS_SCHEMA)
+    return {**inspect_rows(rows), "reviews": reviews}
 
 
-def report(name: str, parts: Iterable[Part], settings: CheckSettings) -> Report:
-    """Put the parts of a corpus together.
+def report(name: str, blocks: Iterable[Tables], settings: CheckSettings, console: Console) -> Report:
+    """Put together what `look_at` found.
 
     Args:
         name: one line about the corpus.
-        parts: of all tables, in order.
+        blocks: of all its rows, in order.
         settings: for the share of bad rows that training allows.
+        console: for the progress.
     """
-    inspection, words = Inspection(), Counter[int]()
-    kept: list[Part] = []
-    for part in parts:
-        inspection += part.inspection
-        words += part.words
-        kept.append(part)
+    inspection, tables = Inspection(), [REVIEWS_SCHEMA.empty_table()]
+    for found in blocks:
+        inspection += Inspection.of(found)
+        tables.append(found["reviews"])
+        console.progress(f"{inspection.rows:,} rows looked at")
     problem = None
     try:
         inspection.check_trainable(settings.corpus, settings.max_bad_rows)
@@ -160,43 +147,34 @@ def report(name: str, parts: Iterable[Part], settings: CheckSettings) -> Report:
         problem = str(error)
     if not inspection.usable:
         return Report(name, inspection, problem=problem)
-    hashes = np.concatenate([part.hashes for part in kept])
-    ids = pa.chunked_array([chunk for part in kept for chunk in part.ids.chunks], pa.string())
-    splits = pa.chunked_array([chunk for part in kept for chunk in part.splits.chunks], pa.string())
-    train, test = (np.flatnonzero(pc.equal(splits, split).to_numpy()) for split in ("train", "test"))
+    reviews = pa.concat_tables(tables)
+    hashes = reviews["hash"].to_numpy()
+    train, test = (np.flatnonzero(pc.equal(reviews["split"], split).to_numpy()) for split in ("train", "test"))
     later, first = _repeats(hashes)
     both, source = _found_in(hashes, test, train)
     return Report(
         name,
         inspection,
-        _lengths(words),
+        _lengths(reviews["words"].to_numpy()),
         len(later),
-        _pairs(ids, later, first),
+        _pairs(reviews["id"], later, first),
         len(both),
-        _pairs(ids, both, source),
+        _pairs(reviews["id"], both, source),
         problem,
     )
-
-
-def _shown(parts: Iterable[Part], console: Console) -> Iterable[Part]:
-    rows = 0
-    for part in parts:
-        rows += part.inspection.rows
-        console.progress(f"{rows:,} rows looked at")
-        yield part
 
 
 Positions = npt.NDArray[np.intp]
 
 
-def _repeats(hashes: npt.NDArray[np.uint64]) -> tuple[Positions, Positions]:
+def _repeats(hashes: Hashes) -> tuple[Positions, Positions]:
     """Positions whose hash occurs before, and where each occurs first."""
     _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
     later = np.flatnonzero(first[group] != np.arange(len(hashes)))
     return later, first[group[later]]
 
 
-def _found_in(hashes: npt.NDArray[np.uint64], wanted: Positions, among: Positions) -> tuple[Positions, Positions]:
+def _found_in(hashes: Hashes, wanted: Positions, among: Positions) -> tuple[Positions, Positions]:
     """Those of the positions `wanted` whose hash occurs `among` others, and where."""
     known, first = np.unique(hashes[among], return_index=True)
     both = wanted[np.isin(hashes[wanted], known)]
@@ -208,21 +186,18 @@ def _pairs(ids: pa.ChunkedArray, left: Positions, right: Positions) -> tuple[tup
     return tuple(zip(*sides, strict=True))
 
 
-def _lengths(words: Counter[int]) -> dict[str, float]:
-    lengths = np.array(sorted(words))
-    counts = np.array([words[length] for length in lengths.tolist()])
-    below = np.cumsum(counts)
+def _lengths(words: npt.NDArray[np.int32]) -> dict[str, float]:
+    ordered = np.sort(words)
 
     def quantile(share: float) -> int:
-        return int(lengths[np.searchsorted(below, share * below[-1])])
+        return int(ordered[max(0, math.ceil(share * len(ordered)) - 1)])
 
-    mean = float(lengths @ counts / below[-1])
     return {
-        "min": int(lengths[0]),
-        "mean": mean,
+        "min": int(ordered[0]),
+        "mean": float(ordered.sum() / len(ordered)),
         "median": quantile(0.5),
         "p95": quantile(0.95),
-        "max": int(lengths[-1]),
+        "max": int(ordered[-1]),
     }
 
 

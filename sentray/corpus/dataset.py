@@ -1,20 +1,20 @@
-"""A corpus on Ray Data: its shards are read in parallel, and results come back in the input's order."""
+"""Corpora on Ray Data: `read_reviews` gives a Ray Dataset, and the verbs map stages over the rows of a `Corpus`."""
 
+import functools
 import logging
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sentray import cluster
 from sentray.config import CorpusSettings
 from sentray.console import count
+from sentray.corpus.duplicates import IdBlock, Rows, find_duplicates, mark_duplicates
 from sentray.corpus.readers import WITH_COLUMNS, read_ids, read_shard
-from sentray.corpus.rows import Hashes, Reason, mark
+from sentray.corpus.rows import ROLES, ROW_SCHEMA, TABLE_BYTES
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
@@ -22,13 +22,50 @@ from sentray.errors import SentrayError
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-T = TypeVar("T")
-Rows = dict[str, npt.NDArray[np.int64]]
-"""Rows of files, by the file's name."""
-Ids = tuple[str, npt.NDArray[np.int64], Hashes]
-"""A file's name, some of its rows and the 64-bit hash of each one's id."""
+    from sentray.corpus.datasource import Read
 
-_MAX_BLOCKS = 4096
+Tables = dict[str, pa.Table]
+"""What a stage makes of a block of rows: tables, each of the same schema for every block."""
+Stage = Callable[..., Tables]
+
+RETRIES = 3
+"""How often a task is tried again whose process died; Ray Data's own way is to try for ever."""
+_REMOTE = {"max_retries": RETRIES}
+MERGED = 32
+"""Where a stage's results are merged, tasks merge them until about so many are left for the driver."""
+
+_IDS_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.int64()),
+        pa.field("file", pa.string()),
+        pa.field("rows", pa.list_(pa.int64())),
+        pa.field("hashes", pa.list_(pa.uint64())),
+    ]
+)
+"""A row for some ids of a file: which rows have them, and their 64-bit hashes."""
+
+
+def read_reviews(uri: str, settings: CorpusSettings | None = None) -> "Dataset":
+    """A corpus as a Ray Dataset, lazily read, in the input's order.
+
+    Args:
+        uri: what `sentray train` takes: files, a folder, a glob or a URL, `nltk:movie_reviews`, `synthetic:N`.
+        settings: names of the columns, share of rows for testing, size of a shard.
+
+    Returns:
+        A row a review: `id`, `text`, `label` (null where there is none) and `split`, all strings. Rows that cannot
+        be used are left out; `sentray check` counts them and says why.
+
+    Raises:
+        SentrayError: there is no such corpus, or a file cannot be read (also while the dataset is consumed).
+    """
+    corpus = Corpus.open(uri, settings or CorpusSettings(), need_label=False)
+    return corpus.rows().map_batches(good_rows, batch_format="pyarrow")
+
+
+def good_rows(rows: pa.Table) -> pa.Table:
+    """Id, text, label and split of the usable rows of a table of `ROW_SCHEMA`."""
+    return rows.filter(pc.is_null(rows["reason"])).select(ROLES)
 
 
 @dataclass(frozen=True)
@@ -41,6 +78,7 @@ class Corpus:
         shards: the plan; the same for the same input.
         need_label: whether a row without a label is bad.
         duplicates: rows whose id an earlier row has, by the shard's index.
+        workers: tasks at a time; as many as the cluster has CPUs where not given.
     """
 
     source: Source
@@ -48,9 +86,10 @@ class Corpus:
     shards: ShardPlan
     need_label: bool
     duplicates: dict[int, Rows] = field(default_factory=dict)
+    workers: int | None = None
 
     @classmethod
-    def open(cls, uri: str, settings: CorpusSettings, need_label: bool = True) -> "Corpus":
+    def open(cls, uri: str, settings: CorpusSettings, need_label: bool = True, workers: int | None = None) -> "Corpus":
         """Find a corpus, plan its shards and look for ids that occur twice.
 
         Ids are looked through (hashed to 64 bits, in parallel) only where a column gives them; ids made of
@@ -59,7 +98,7 @@ class Corpus:
         Raises:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
-        return cls.plan(uri, settings, need_label).without_duplicates()
+        return replace(cls.plan(uri, settings, need_label), workers=workers).without_duplicates()
 
     @classmethod
     def plan(cls, uri: str, settings: CorpusSettings, need_label: bool = True) -> "Corpus":
@@ -75,18 +114,9 @@ class Corpus:
         """The corpus with the rows known whose id an earlier row has."""
         if self.source.format not in WITH_COLUMNS:
             return self
-        source, settings = self.source.lean(), self.settings
-
-        def ids(shard: Shard, _: Rows) -> Iterator[tuple[int, str, npt.NDArray[np.int64], Hashes]]:
-            for found in read_ids(source, shard, settings):
-                yield shard.index, *found
-
-        return replace(self, duplicates=find_duplicates(_map_shards(self, ids)))
-
-    def items(self, shards: Iterable[Shard] | None = None) -> list[tuple[Shard, Rows]]:
-        """Shards, all of them where not given, each with those of its rows whose id an earlier row has."""
-        chosen = self.shards if shards is None else shards
-        return [(shard, self.duplicates.get(shard.index, {})) for shard in chosen]
+        read = functools.partial(_read_ids, self.source.lean(), self.settings)
+        ids = self._read("Ids", read, _IDS_SCHEMA, concurrency=self.workers, ray_remote_args=_REMOTE)
+        return replace(self, duplicates=find_duplicates(_id_blocks(_run(ids))))
 
     @property
     def name(self) -> str:
@@ -99,140 +129,144 @@ class Corpus:
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The rows of one shard, good and bad, read by this process."""
-        return _Read(self)(shard, self.duplicates.get(shard.index, {}))
+        return self._read_rows()(shard, self.duplicates.get(shard.index, {}))
 
-    def tables(self) -> "Dataset":
-        """All rows, good and bad, as a Ray Dataset of `ROW_SCHEMA` in the input's order."""
-        read = _Read(self)
-
-        def work(batch: pa.Table) -> Iterator[pa.Table]:
-            for shard, duplicates in _unpacked(batch):
-                yield from read(shard, duplicates)
-
-        return _shards(self).map_batches(work, batch_size=1, batch_format="pyarrow")
-
-    def map_blocks(self, function: Callable[[pa.Table], T]) -> Iterator[T]:
-        """What a function makes of each table of rows, in the input's order; rows stay where they are read.
+    def rows(self, **options: Any) -> "Dataset":
+        """All rows, good and bad, as a Ray Dataset of `ROW_SCHEMA` in the input's order.
 
         Args:
-            function: takes a table of `ROW_SCHEMA` with at most 4,096 rows and gives something small that can
-                be pickled.
+            options: for `ray.data.read_datasource`.
+        """
+        return self._read("Reviews", self._read_rows(), ROW_SCHEMA, **options)
+
+    def map_blocks(
+        self, stage: Stage, merge: Callable[[Tables], Tables] | None = None, **arguments: Any
+    ) -> Iterator[Tables]:
+        """What a stage makes of the rows, block after block in the input's order; texts stay where they are read.
+
+        The stage runs in the task that reads the rows, under its own name in `Dataset.stats` and in Ray's dashboard.
+
+        Args:
+            stage: takes a table of `ROW_SCHEMA` with about 16 MB of text, and the arguments.
+            merge: makes less of the tables of several blocks, one behind the other, before they come to the driver,
+                such as sums.
+            arguments: for the stage; sent once.
 
         Raises:
-            SentrayError: a file cannot be read, or the function refused a table.
+            SentrayError: a file cannot be read, the stage refused a table, or its process died each time.
         """
-        read = _Read(self)
-        return _map_shards(self, lambda shard, duplicates: map(function, read(shard, duplicates)))
+        # Ray Data lets one task read and map where both ask for the same.
+        rows = self.rows(concurrency=self.workers, ray_remote_args=_REMOTE)
+        rows.context.target_max_block_size = TABLE_BYTES
+        results = rows.map_batches(
+            _packing(stage, arguments), batch_format="pyarrow", concurrency=self.workers, **_REMOTE
+        )
+        at_once = -(-len(self.shards) // MERGED)
+        if merge is not None and at_once > 1:
+            # A stage that asks for something else has tasks of its own, which get the results of several others.
+            results = results.map_batches(
+                _merging(merge), batch_format="pyarrow", batch_size=at_once, num_cpus=0.5, **_REMOTE
+            )
+        yield from map(_unpacked, _run(results))
+
+    def _read_rows(self) -> "Read":
+        return functools.partial(_read_rows, self.source.lean(), self.settings, self.need_label)
+
+    def _read(self, name: str, read: "Read", schema: pa.Schema, **options: Any) -> "Dataset":
+        """What a function reads of each shard, as a dataset in the order of the shards."""
+        import ray.data
+
+        from sentray.corpus.datasource import ShardDatasource
+
+        if file := self.source.local_file:
+            cluster.require_seen(file, f"the corpus {self.source.uri}")
+        items = [(shard, self.duplicates.get(shard.index, {})) for shard in self.shards]
+        source = ShardDatasource(name, items, read, schema)
+        dataset = ray.data.read_datasource(source, override_num_blocks=source.tasks, **options)
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.raise_original_map_exception = True
+        return dataset
 
 
-class _Read:
-    """Reads shards; holds no more than a worker needs."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self.source, self.settings, self.need_label = corpus.source.lean(), corpus.settings, corpus.need_label
-
-    def __call__(self, shard: Shard, duplicates: Rows) -> Iterator[pa.Table]:
-        for table in read_shard(self.source, shard, self.settings, need_label=self.need_label):
-            yield mark_duplicates(table, duplicates)
+def _read_rows(
+    source: Source, settings: CorpusSettings, need_label: bool, shard: Shard, duplicates: Rows
+) -> Iterator[pa.Table]:
+    for table in read_shard(source, shard, settings, need_label=need_label):
+        yield mark_duplicates(table, duplicates)
 
 
-def mark_duplicates(table: pa.Table, duplicates: Rows) -> pa.Table:
-    """Set the rows of a table aside whose id an earlier row has.
+def _read_ids(source: Source, settings: CorpusSettings, shard: Shard, _: Rows) -> Iterator[pa.Table]:
+    for file, rows, hashes in read_ids(source, shard, settings):
+        yield pa.table([[shard.index], [file], [rows], [hashes]], schema=_IDS_SCHEMA)
 
-    Args:
-        table: as `read_shard` gives it.
-        duplicates: of its shard, from `Corpus.duplicates`.
+
+def _id_blocks(batches: Iterable[pa.Table]) -> Iterator[IdBlock]:
+    for batch in batches:
+        for shard, file, rows, hashes in zip(*(batch[name] for name in _IDS_SCHEMA.names), strict=True):
+            yield shard.as_py(), file.as_py(), rows.values.to_numpy().copy(), hashes.values.to_numpy().copy()
+
+
+def _packing(stage: Stage, arguments: dict[str, Any]) -> Callable[[pa.Table], pa.Table]:
+    """A stage that gives its tables as one row of lists of structures, so that Ray passes on what belongs together."""
+
+    @functools.wraps(stage)
+    def packed(rows: pa.Table) -> pa.Table:
+        return _packed(stage(rows, **arguments))
+
+    return packed
+
+
+def _merging(merge: Callable[[Tables], Tables]) -> Callable[[pa.Table], pa.Table]:
+    @functools.wraps(merge)
+    def packed(results: pa.Table) -> pa.Table:
+        return _packed(merge(_unpacked(results)))
+
+    return packed
+
+
+def _packed(tables: Tables) -> pa.Table:
+    columns = {}
+    for name, table in tables.items():
+        rows = table.to_struct_array().combine_chunks()
+        columns[name] = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
+    return pa.table(columns)
+
+
+def _unpacked(results: pa.Table) -> Tables:
+    """The tables of several results, those of one name one behind the other."""
+    return {name: pa.Table.from_struct_array(pc.list_flatten(results[name])) for name in results.column_names}
+
+
+def _run(dataset: "Dataset") -> Iterator[pa.Table]:
+    """The blocks of a dataset, in the memory of this process.
+
+    Raises:
+        SentrayError: a task raised it, or its process died each time.
     """
-    # A table of a format with columns never holds rows of two files.
-    rows = duplicates.get(table["file"][0].as_py()) if duplicates and table.num_rows else None
-    return table if rows is None else mark(table, np.isin(table["row"].to_numpy(), rows), Reason.DUPLICATE_ID)
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+
+    # What goes wrong is raised, and not also printed.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    dataset.context.enable_progress_bars = False
+    try:
+        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield _copied(block)
+    except RayTaskError as error:
+        if isinstance(error.cause, SentrayError):
+            # Ray Data puts advice about retries behind the sentence.
+            error.cause.args = (str(error.cause).partition("\n")[0],)
+            raise error.cause from None
+        raise
+    except WorkerCrashedError as error:
+        raise SentrayError(
+            f"the processes that worked on one shard died, {RETRIES + 1} of them (out of memory?); take "
+            "fewer --workers or a smaller --shard-size"
+        ) from error
 
 
-def quiet_ray_data() -> None:
-    """Keep Ray Data's log lines and progress bars off the console of this process."""
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-
-
-def _shards(corpus: Corpus) -> "Dataset":
-    """A dataset of the shards, a block each, with their duplicates."""
-    import ray.data
-
-    quiet_ray_data()
-    if file := corpus.source.local_file:
-        cluster.require_seen(file, f"the corpus {corpus.source.uri}")
-    tasks = [{"packed": pickle.dumps((shard, corpus.duplicates.get(shard.index, {})))} for shard in corpus.shards]
-    dataset = ray.data.from_items(tasks, override_num_blocks=min(len(tasks), _MAX_BLOCKS))
-    dataset.context.execution_options.preserve_order = True
-    return dataset
-
-
-def _map_shards(corpus: Corpus, function: Callable[[Shard, Rows], Iterator[T]]) -> Iterator[T]:
-    """What a function gives for each shard, computed in parallel, in the order of the shards."""
-
-    def work(batch: pa.Table) -> Iterator[pa.Table]:
-        for shard, duplicates in _unpacked(batch):
-            # Ray adds to the text of an error that passes through it, so that ours travels as a value.
-            try:
-                for value in function(shard, duplicates):
-                    yield _packed(value)
-            except SentrayError as mistake:
-                yield _packed(mistake)
-
-    results = _shards(corpus).map_batches(work, batch_size=1, batch_format="pyarrow")
-    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for value in _unpacked(batch):
-            if isinstance(value, SentrayError):
-                raise value
-            yield value
-
-
-def _packed(value: object) -> pa.Table:
-    return pa.table({"packed": pa.array([pickle.dumps(value)], pa.large_binary())})
-
-
-def _unpacked(batch: pa.Table) -> Iterator[Any]:
-    for value in batch["packed"]:
-        yield pickle.loads(value.as_buffer())
-
-
-def shard_ids(source: Source, shard: Shard, settings: CorpusSettings) -> list[Ids]:
-    """File, rows and 64-bit hashes of the ids of a shard's rows, for `find_duplicates`.
-
-    Empty where no column gives ids: those made of file and row cannot occur twice. Of a file that cannot be read to
-    its end, the ids before the damage.
-    """
-    return list(read_ids(source, shard, settings, on_unreadable="quarantine"))
-
-
-def find_duplicates(blocks: Iterable[tuple[int, str, npt.NDArray[np.int64], Hashes]]) -> dict[int, Rows]:
-    """All rows but the first of those with one id, by the shard's index; takes some 24 bytes a row.
-
-    Args:
-        blocks: the index of a shard and what `shard_ids` gave for it, a tuple each; the shards in any order.
-    """
-    found = sorted(blocks, key=lambda block: block[0])
-    if not found:
-        return {}
-    hashes = np.concatenate([block[3] for block in found])
-    hashes.sort()
-    twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    del hashes
-    seen = np.zeros(len(twice), bool)
-    duplicates: dict[int, Rows] = {}
-    for index, file, rows, hashes in found:
-        place = np.searchsorted(twice, hashes)
-        place[place == len(twice)] = 0
-        candidates = np.flatnonzero(twice[place] == hashes) if len(twice) else place[:0]
-        if len(candidates):
-            of = place[candidates]
-            first = np.zeros(len(of), bool)
-            first[np.unique(of, return_index=True)[1]] = True
-            later = rows[candidates[seen[of] | ~first]]
-            seen[of] = True
-            if len(later):
-                of_shard = duplicates.setdefault(index, {})
-                of_shard[file] = np.concatenate([of_shard.get(file, later[:0]), later])
-    return duplicates
+def _copied(block: pa.Table) -> pa.Table:
+    """A table that keeps no memory of Ray's object store, where a slice would keep its whole block."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, block.schema) as stream:
+        stream.write_table(block)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()

@@ -1,12 +1,24 @@
-"""A 64-bit hash of each string of an Arrow array, without a Python object a row."""
+"""Ids that occur twice: `find_duplicates` finds the rows by their hashes, `mark_duplicates` sets them aside."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from sentray.corpus.rows import Hashes
+from sentray.config import CorpusSettings
+from sentray.corpus.rows import Hashes, Reason, mark
+from sentray.corpus.source import Source
+from sentray.corpus.splits import Shard
+
+Rows = dict[str, npt.NDArray[np.int64]]
+"""Rows of files, by the file's name."""
+Ids = tuple[str, npt.NDArray[np.int64], Hashes]
+"""A file's name, some of its rows and the 64-bit hash of each one's id."""
+IdBlock = tuple[int, str, npt.NDArray[np.int64], Hashes]
+"""The index of a shard, and `Ids` of it."""
 
 # Those of XXH64 (Collet), whose step for short inputs this is, taken for inputs of any length.
 _P1, _P2, _P3, _P4, _P5 = (
@@ -36,10 +48,10 @@ def _hash(data: Any, bounds: Any) -> Any:
     for text in range(len(hashes)):
         start, stop = bounds[text], bounds[text + 1]
         value = _P5 + np.uint64(stop - start)
-        for place in range(start, stop, 8):
+        for at in range(start, stop, 8):
             word = np.uint64(0)
-            for byte in range(min(8, stop - place)):
-                word |= np.uint64(data[place + byte]) << np.uint64(8 * byte)
+            for byte in range(min(8, stop - at)):
+                word |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
             word *= _P2
             word = ((word << _31) | (word >> _33)) * _P1
             value ^= word
@@ -48,3 +60,57 @@ def _hash(data: Any, bounds: Any) -> Any:
         value = (value ^ (value >> _29)) * _P3
         hashes[text] = value ^ (value >> _32)
     return hashes
+
+
+def shard_ids(source: Source, shard: Shard, settings: CorpusSettings) -> list[Ids]:
+    """File, rows and 64-bit hashes of the ids of a shard's rows, for `find_duplicates`.
+
+    Empty where no column gives ids: those made of file and row cannot occur twice. Of a file that cannot be read to
+    its end, the ids before the damage.
+    """
+    from sentray.corpus.readers import read_ids
+
+    return list(read_ids(source, shard, settings, on_unreadable="quarantine"))
+
+
+def find_duplicates(blocks: Iterable[IdBlock]) -> dict[int, Rows]:
+    """All rows but the first of those with one id, by the shard's index; takes some 24 bytes a row.
+
+    Args:
+        blocks: the index of a shard and what `shard_ids` gave for it, a tuple each; the shards in any order.
+    """
+    found = sorted(blocks, key=lambda block: block[0])
+    if not found:
+        return {}
+    hashes = np.concatenate([block[3] for block in found])
+    hashes.sort()
+    twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    del hashes
+    seen = np.zeros(len(twice), bool)
+    duplicates: dict[int, Rows] = {}
+    for index, file, rows, hashes in found:
+        at = np.searchsorted(twice, hashes)
+        at[at == len(twice)] = 0
+        candidates = np.flatnonzero(twice[at] == hashes) if len(twice) else at[:0]
+        if len(candidates):
+            of = at[candidates]
+            first = np.zeros(len(of), bool)
+            first[np.unique(of, return_index=True)[1]] = True
+            later = rows[candidates[seen[of] | ~first]]
+            seen[of] = True
+            if len(later):
+                of_shard = duplicates.setdefault(index, {})
+                of_shard[file] = np.concatenate([of_shard.get(file, later[:0]), later])
+    return duplicates
+
+
+def mark_duplicates(table: pa.Table, duplicates: Rows) -> pa.Table:
+    """Set the rows of a table aside whose id an earlier row has.
+
+    Args:
+        table: as `read_shard` gives it.
+        duplicates: of its shard, from `find_duplicates`.
+    """
+    # A table of a format with columns never holds rows of two files.
+    rows = duplicates.get(table["file"][0].as_py()) if duplicates and table.num_rows else None
+    return table if rows is None else mark(table, np.isin(table["row"].to_numpy(), rows), Reason.DUPLICATE_ID)

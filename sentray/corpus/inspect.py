@@ -1,15 +1,43 @@
-"""How many rows of a corpus are usable, and which are not and why."""
+"""How many rows of a corpus are usable, and which are not and why: `Inspection`, from what `inspect_rows` counts."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, mark
 from sentray.errors import SentrayError
+
+LABELS_SCHEMA = pa.schema(
+    [pa.field("split", pa.string()), pa.field("label", pa.string()), pa.field("rows", pa.int64())]
+)
+"""Usable rows by split and label; the label is null for reviews without one."""
+
+
+def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[str, pa.Table]:
+    """A stage that counts rows, for `Inspection.of`; other stages add it to what they make.
+
+    Args:
+        rows: a table of `ROW_SCHEMA`.
+        labels: the only labels that count as known, where a model's are to be met.
+
+    Returns:
+        `labels`, of `LABELS_SCHEMA`, and the rows that are set aside as `bad`, of `QUARANTINE_SCHEMA`.
+    """
+    if labels is not None:
+        rows = mark_unknown(rows, labels)
+    good = rows.filter(pc.is_null(rows["reason"]))
+    bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
+    counts = good.group_by(["split", "label"]).aggregate([([], "count_all")])
+    return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": bad}
+
+
+def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """Set rows aside whose label is none of `labels` (those without a label are left as they are)."""
+    known = pc.is_in(rows["label"], pa.array(labels, pa.string()))
+    return mark(rows, as_mask(pc.and_(pc.is_valid(rows["label"]), pc.invert(known))), Reason.UNKNOWN_LABEL)
 
 
 @dataclass
@@ -17,21 +45,35 @@ class Inspection:
     """Counts of some rows; those of two parts of a corpus add up with `+`.
 
     Attributes:
-        rows: all of them.
         labels: usable rows by split and label; the label is None for a review without one.
-        reasons: rows set aside, by reason.
         bad: the rows set aside, in `QUARANTINE_SCHEMA`.
     """
 
-    rows: int = 0
     labels: Counter[tuple[str, str | None]] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
     bad: pa.Table = field(default_factory=QUARANTINE_SCHEMA.empty_table)
+
+    @classmethod
+    def of(cls, tables: dict[str, pa.Table]) -> "Inspection":
+        """What `inspect_rows` counted, of one block of rows or of several."""
+        labels: Counter[tuple[str, str | None]] = Counter()
+        for split, label, rows in zip(*(column.to_pylist() for column in tables["labels"].columns), strict=True):
+            labels[split, label] += rows
+        return cls(labels, tables["bad"])
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.usable + len(self.bad)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Rows set aside, by reason."""
+        return Counter(self.bad["reason"].to_pylist())
 
     @property
     def usable(self) -> int:
         """Rows that are not set aside."""
-        return self.rows - self.reasons.total()
+        return self.labels.total()
 
     @property
     def unlabelled(self) -> int:
@@ -61,7 +103,7 @@ class Inspection:
         """
         if self.rows == 0:
             raise SentrayError(f"{name} holds no row: give a corpus with reviews in it")
-        bad = self.reasons.total()
+        bad = self.bad.num_rows
         if not bad or (self.usable and bad <= max_bad_rows * self.rows):
             return
         first = self.bad.slice(0, 1).to_pylist()[0]
@@ -94,30 +136,4 @@ class Inspection:
 
     def __add__(self, other: "Inspection") -> "Inspection":
         bad = pa.concat_tables([self.bad, other.bad]) if other.bad.num_rows else self.bad
-        return Inspection(self.rows + other.rows, self.labels + other.labels, self.reasons + other.reasons, bad)
-
-
-def inspect_block(table: pa.Table, labels: Sequence[str] | None = None) -> Inspection:
-    """Count a table of `ROW_SCHEMA`.
-
-    Args:
-        table: as `read_shard` or `Corpus.map_blocks` gives it.
-        labels: the only labels that count as known, where a model's are to be met.
-    """
-    if labels is not None:
-        table = mark_unknown(table, labels)
-    good = table.filter(pc.is_null(table["reason"]))
-    bad = table.filter(pc.is_valid(table["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
-    return Inspection(
-        rows=table.num_rows,
-        labels=Counter(zip(good["split"].to_pylist(), good["label"].to_pylist(), strict=True)),
-        reasons=Counter(bad["reason"].to_pylist()),
-        bad=bad,
-    )
-
-
-def mark_unknown(table: pa.Table, labels: Sequence[str]) -> pa.Table:
-    """Set rows aside whose label is none of `labels` (those without a label are left as they are)."""
-    known = pc.is_in(table["label"], pa.array(labels, pa.string()))
-    unknown = pc.and_(pc.is_valid(table["label"]), pc.invert(known))
-    return mark(table, unknown.to_numpy().astype(np.bool_), Reason.UNKNOWN_LABEL)
+        return Inspection(self.labels + other.labels, bad)

@@ -1,6 +1,7 @@
-"""`sentray vocab`: the words of a corpus's training reviews, counted in parallel."""
+"""`sentray vocab`: `survey` counts a corpus's rows and the words of its training reviews, `WordCounts` adds them up."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,31 +9,75 @@ import pyarrow.compute as pc
 from sentray import cluster
 from sentray.config import VocabSettings, write_settings_beside
 from sentray.console import Console
-from sentray.corpus.dataset import Corpus
-from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.corpus.dataset import Corpus, Tables
+from sentray.corpus.inspect import Inspection, inspect_rows
 from sentray.errors import SentrayError
 from sentray.storage import write_text
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.vocabulary import Vocabulary, count_words
 
+WORDS_SCHEMA = pa.schema([pa.field("word", pa.large_string()), pa.field("count", pa.int64())])
+"""How often each word occurs."""
+
 
 def survey(corpus: Corpus, rules: CleaningRules, console: Console) -> tuple[Inspection, Counter[str]]:
     """Count a corpus's rows, and the words of its usable training reviews, in one parallel pass."""
-
-    def work(table: pa.Table) -> tuple[Inspection, Counter[str]]:
-        return inspect_block(table), count_words(training_rows(table)["text"], rules)
-
-    inspection, counts = Inspection(), Counter[str]()
-    for part, words in corpus.map_blocks(work):
-        inspection += part
-        counts.update(words)
-        console.progress(f"reading: {inspection.rows:,} rows, {len(counts):,} distinct words")
-    return inspection, counts
+    inspection, words = Inspection(), WordCounts()
+    for counted in corpus.map_blocks(clean_and_count, merge_counts, rules=rules):
+        inspection += Inspection.of(counted)
+        words.add(counted["words"])
+        console.progress(f"reading: {inspection.rows:,} rows")
+    return inspection, words.total()
 
 
-def training_rows(table: pa.Table) -> pa.Table:
+def clean_and_count(rows: pa.Table, rules: CleaningRules) -> Tables:
+    """A stage: `inspect_rows`, and the `words` of the usable training reviews, of `WORDS_SCHEMA`."""
+    return {**inspect_rows(rows), "words": words_table(count_words(training_rows(rows)["text"], rules))}
+
+
+def merge_counts(tables: Tables) -> Tables:
+    """The counts of several blocks with each word once."""
+    return {**tables, "words": _summed(tables["words"])}
+
+
+def training_rows(rows: pa.Table) -> pa.Table:
     """The usable rows to train on of a table of `ROW_SCHEMA`."""
-    return table.filter(pc.and_(pc.is_null(table["reason"]), pc.equal(table["split"], "train")))
+    return rows.filter(pc.and_(pc.is_null(rows["reason"]), pc.equal(rows["split"], "train")))
+
+
+def words_table(counts: Mapping[str, int]) -> pa.Table:
+    """Counts as a table of `WORDS_SCHEMA`."""
+    return pa.table([list(counts), list(counts.values())], schema=WORDS_SCHEMA)
+
+
+class WordCounts:
+    """A sum of tables of `WORDS_SCHEMA`, added up now and then so that it does not outgrow the distinct words."""
+
+    def __init__(self) -> None:
+        self._tables = [WORDS_SCHEMA.empty_table()]
+        self._waiting = 0
+
+    def add(self, words: pa.Table) -> None:
+        """Count the words of a table too."""
+        self._tables.append(words)
+        self._waiting += words.num_rows
+        if self._waiting > self._tables[0].num_rows:
+            self._sum()
+
+    def total(self) -> Counter[str]:
+        """How often each word occurs, in the order in which they were met."""
+        self._sum()
+        words, counts = (column.to_pylist() for column in self._tables[0].columns)
+        return Counter(dict(zip(words, counts, strict=True)))
+
+    def _sum(self) -> None:
+        self._tables, self._waiting = [_summed(pa.concat_tables(self._tables))], 0
+
+
+def _summed(words: pa.Table) -> pa.Table:
+    # One thread keeps the order in which the words were met.
+    sums = words.group_by("word", use_threads=False).aggregate([("count", "sum")])
+    return sums.select(["word", "count_sum"]).rename_columns(WORDS_SCHEMA.names)
 
 
 def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
@@ -58,7 +103,7 @@ def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
     write_text(settings.out, vocabulary.to_text())
     write_settings_beside(settings.out, settings)
     console.say(
-        f"{inspection.rows:,} rows read, {inspection.reasons.total():,} quarantined; "
+        f"{inspection.rows:,} rows read, {inspection.bad.num_rows:,} quarantined; "
         f"{len(counts):,} distinct words, {len(vocabulary):,} of them in {settings.out}"
     )
     return vocabulary

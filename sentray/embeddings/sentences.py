@@ -1,16 +1,17 @@
 """A corpus as sentences for word2vec, cleaned in parallel: a line or a review each, in files that gensim reads."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sentray.console import Console
-from sentray.corpus.dataset import Corpus
-from sentray.corpus.inspect import Inspection, inspect_block
-from sentray.corpus.vocab import training_rows
+from sentray.corpus.dataset import Corpus, Tables
+from sentray.corpus.inspect import Inspection, inspect_rows
+from sentray.corpus.vocab import WordCounts, training_rows, words_table
 from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules, Tokenizer, tokenizer
 
@@ -25,22 +26,11 @@ _PIECE_WORDS = 10_000
 _LINE_END = "\ue000\ue001\ue000"
 
 
-@dataclass
-class Block:
-    """Sentences of some reviews.
-
-    Attributes:
-        pieces: UTF-8, lines of words parted by spaces, some whole reviews each; and the number of their words.
-        lines: sentences of the reviews, those without a word too.
-        counts: how often each word occurs.
-    """
-
-    pieces: list[tuple[bytes, int]] = field(default_factory=list)
-    lines: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
+PIECES_SCHEMA = pa.schema([pa.field("lines", pa.large_string()), pa.field("words", pa.int64())])
+"""Some whole reviews in a row: lines of words parted by spaces, and the number of their words."""
 
 
-def sentences(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, sentence: Sentence = "line") -> Block:
+def sentences(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, sentence: Sentence = "line") -> Tables:
     r"""The sentences of reviews: a review is one, or what stands between two `\n` is, and no other character ends it.
 
     A review's words are those that `clean` gives for its whole text, in the same order.
@@ -49,20 +39,40 @@ def sentences(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, sentence:
         texts: `string` or `large_string`, without nulls.
         rules: the cleaning.
         sentence: what is one.
+
+    Returns:
+        `pieces` of `PIECES_SCHEMA`; `words` of `WORDS_SCHEMA`, how often each occurs; and `sentences` with one value
+        `count`, of sentences with or without a word.
     """
-    prepared, block = tokenizer(rules), Block()
+    prepared = tokenizer(rules)
     line_end = f" {_LINE_END} " if sentence == "line" else " "
     kept = _Kept(prepared)
+    pieces: list[tuple[str, int]] = []
+    counts: Counter[str] = Counter()
     piece: list[str] = []
+    total = 0
+
+    def close() -> None:
+        words = len(piece) - piece.count("\n")
+        if words:
+            pieces.append((" ".join(piece), words))
+            counts.update(piece)
+        piece.clear()
+
     for text in texts.to_pylist():
         tokens = prepared.split(text.removesuffix("\n").replace("\n", line_end))
-        block.lines += tokens.count(_LINE_END) + 1
+        total += tokens.count(_LINE_END) + 1
         piece += [word for token in tokens if (word := kept[token]) is not None]
         piece.append("\n")
         if len(piece) >= _PIECE_WORDS:
-            _close(piece, block)
-    _close(piece, block)
-    return block
+            close()
+    close()
+    del counts["\n"]
+    return {
+        "pieces": pa.table(list(map(list, zip(*pieces, strict=True))) or [[], []], schema=PIECES_SCHEMA),
+        "words": words_table(counts),
+        "sentences": pa.table({"count": [total]}),
+    }
 
 
 class _Kept(dict[str, str | None]):
@@ -77,16 +87,6 @@ class _Kept(dict[str, str | None]):
         return word
 
 
-def _close(piece: list[str], block: Block) -> None:
-    """Move the words of a piece into the block."""
-    words = len(piece) - piece.count("\n")
-    if words:
-        block.pieces.append((" ".join(piece).encode(), words))
-        block.counts.update(piece)
-        del block.counts["\n"]
-    piece.clear()
-
-
 class SentenceFiles:
     """Files of sentences in a folder, written piece after piece.
 
@@ -94,7 +94,6 @@ class SentenceFiles:
         files: each file with the number of its words; about `FILE_WORDS`, and never less than half of it but for a
             single one.
         lines: sentences of the reviews, those without a word too.
-        counts: how often each word occurs.
 
     Args:
         folder: where to write.
@@ -104,20 +103,25 @@ class SentenceFiles:
         self._folder = folder
         self.files: list[tuple[Path, int]] = []
         self.lines = 0
-        self.counts: Counter[str] = Counter()
+        self._counts = WordCounts()
 
-    def add(self, block: Block) -> None:
-        """Write a block behind the others.
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How often each word occurs, once all are added."""
+        return self._counts.total()
+
+    def add(self, found: Tables) -> None:
+        """Write what `sentences` gave behind the others.
 
         Raises:
             SentrayError: the folder cannot be written.
         """
-        self.lines += block.lines
-        self.counts.update(block.counts)
-        for content, words in block.pieces:
+        self.lines += pc.sum(found["sentences"]["count"]).as_py()
+        self._counts.add(found["words"])
+        for content, words in zip(*(column.to_pylist() for column in found["pieces"].columns), strict=True):
             if not self.files or self.files[-1][1] >= FILE_WORDS:
                 self.files.append((self._folder / f"{len(self.files):06}.txt", 0))
-            self._append(content, words)
+            self._append(content.encode(), words)
 
     def finish(self) -> None:
         """Put a last file that is small behind the one before."""
@@ -154,14 +158,15 @@ def write_sentences(
     Raises:
         SentrayError: a file of the corpus cannot be read, or the folder cannot be written.
     """
-
-    def work(table: pa.Table) -> tuple[Inspection, Block]:
-        return inspect_block(table), sentences(training_rows(table)["text"], rules, sentence)
-
     inspection, written = Inspection(), SentenceFiles(folder)
-    for part, block in corpus.map_blocks(work):
-        inspection += part
-        written.add(block)
-        console.progress(f"reading: {inspection.rows:,} rows, {len(written.counts):,} distinct words")
+    for found in corpus.map_blocks(clean_and_cut, rules=rules, sentence=sentence):
+        inspection += Inspection.of(found)
+        written.add(found)
+        console.progress(f"reading: {inspection.rows:,} rows")
     written.finish()
     return inspection, written
+
+
+def clean_and_cut(rows: pa.Table, rules: CleaningRules, sentence: Sentence) -> Tables:
+    """A stage: `inspect_rows`, and the `sentences` of the training reviews."""
+    return {**inspect_rows(rows), **sentences(training_rows(rows)["text"], rules, sentence)}

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from sentray.config import CorpusSettings
 from sentray.console import count
-from sentray.corpus.dataset import Rows, find_duplicates, mark_duplicates, shard_ids
+from sentray.corpus.duplicates import Rows, find_duplicates, mark_duplicates, shard_ids
 from sentray.corpus.readers import read_shard
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source, resolve

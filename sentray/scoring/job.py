@@ -12,7 +12,7 @@ from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, count
-from sentray.corpus.dataset import Rows
+from sentray.corpus.duplicates import Rows
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import ShardPlan

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sentray.config import CorpusSettings
 from sentray.console import Console
-from sentray.corpus.dataset import Rows, find_duplicates, shard_ids
+from sentray.corpus.duplicates import Rows, find_duplicates, shard_ids
 from sentray.corpus.readers import WITH_COLUMNS, OnUnreadable, read_ids
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Shard

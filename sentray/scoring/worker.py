@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sentray import __version__
 from sentray.config import ScoreSettings
-from sentray.corpus.dataset import Rows, mark_duplicates
+from sentray.corpus.duplicates import Rows, mark_duplicates
 from sentray.corpus.readers import OnUnreadable, read_shard
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source

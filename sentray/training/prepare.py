@@ -6,12 +6,12 @@ Where words are hashed there is nothing to count, and one pass does.
 import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -19,8 +19,8 @@ from sentray import cluster
 from sentray.bundle import ModelSpec
 from sentray.config import TrainSettings
 from sentray.console import Console, count
-from sentray.corpus.dataset import Corpus
-from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.corpus.dataset import Corpus, Tables
+from sentray.corpus.inspect import Inspection, inspect_rows
 from sentray.corpus.rows import QUARANTINE_FILE
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
@@ -33,22 +33,25 @@ from sentray.text.hashing import MAX_BUCKETS, DistinctCodes, HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
 
+REVIEWS_SCHEMA = pa.schema([pa.field("ids", pa.list_(pa.int32())), pa.field("label", pa.string())])
+"""A row for an encoded training review: its word ids, and its label."""
+CODES_SCHEMA = pa.schema([pa.field("code", pa.int32())])
+"""The `DistinctCodes` of some training reviews' words; none where words are not hashed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reviews:
-    """Encoded training reviews, all of the corpus or of a block of its rows.
+    """Encoded training reviews, whose word ids lie in a file.
 
     Attributes:
-        inspection: of the rows they are among.
-        ids: int32, their word ids, one review after the other; left out where they lie in a file.
+        inspection: of all rows of the corpus.
         lengths: int64 [reviews], how many ids each has.
-        labels: the labels that occur.
+        labels: the labels that occur, sorted.
         targets: int32 [reviews], positions of the reviews' labels in `labels`.
         codes: the hashes of their words; none where words are not hashed.
     """
 
     inspection: Inspection
-    ids: NDArray[np.int32]
     lengths: NDArray[np.int64]
     labels: list[str]
     targets: NDArray[np.int32]
@@ -155,44 +158,53 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Path) -> Inspection
     """
     labels = inspection.classes("train")
     if set(inspection.classes("test")) - set(labels):
-        parts = corpus.map_blocks(partial(inspect_block, labels=labels))
-        inspection = sum(parts, start=Inspection())
+        inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
     if inspection.rows:
         pq.write_table(inspection.bad, folder / QUARANTINE_FILE)
     inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
     return inspection
 
 
+def clean_and_encode(rows: pa.Table, encoder: Encoder, words: Words) -> Tables:
+    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, and the `codes` of their words.
+
+    Args:
+        rows: a table of `ROW_SCHEMA`.
+        encoder: gives the ids of a vocabulary's words; where words are hashed, their codes.
+        words: the ids.
+    """
+    chosen = training_rows(rows)
+    encoded, codes = encoder.encode(chosen["text"]), DistinctCodes.of([])
+    ids = encoded.ids
+    if isinstance(words, HashedWords):
+        ids, codes = words.ids_of(ids), DistinctCodes.of([ids])
+    lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), ids)
+    return {
+        **inspect_rows(rows),
+        "reviews": pa.table([lists, chosen["label"]], REVIEWS_SCHEMA),
+        "codes": pa.table([codes.codes], CODES_SCHEMA),
+    }
+
+
 def _write_reviews(corpus: Corpus, rules: CleaningRules, words: Words, path: Path, console: Console) -> Reviews:
     """Encode the training reviews, and write their ids to a file."""
     # The hashes themselves are wanted too, to see which words meet in a bucket.
     encoder = Encoder(rules, HashedWords(MAX_BUCKETS) if isinstance(words, HashedWords) else words)
-
-    def work(table: pa.Table) -> Reviews:
-        rows = training_rows(table)
-        encoded, labels = encoder.encode(rows["text"]), rows["label"].combine_chunks().dictionary_encode()
-        ids, codes = encoded.ids, DistinctCodes.of([])
-        if isinstance(words, HashedWords):
-            ids, codes = words.ids_of(encoded.ids), DistinctCodes.of([encoded.ids])
-        targets = labels.indices.to_numpy(zero_copy_only=False).astype(np.int32)
-        return Reviews(inspect_block(table), ids, encoded.lengths, labels.dictionary.to_pylist(), targets, codes)
-
     inspection, codes = Inspection(), DistinctCodes.of([])
-    lengths, targets = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
-    places: dict[str, int] = {}
+    lengths, chunks = [np.zeros(0, np.int64)], [pa.array([], pa.string()).dictionary_encode()]
     with path.open("wb") as stream:
-        for block in corpus.map_blocks(work):
-            stream.write(block.ids.tobytes())
-            inspection += block.inspection
-            codes += block.codes
-            lengths.append(block.lengths)
-            place = np.array([places.setdefault(label, len(places)) for label in block.labels], np.int32)
-            targets.append(place[block.targets])
+        for found in corpus.map_blocks(clean_and_encode, encoder=encoder, words=words):
+            ids, label = found["reviews"].columns
+            stream.write(memoryview(pc.list_flatten(ids).to_numpy()))
+            lengths.append(pc.list_value_length(ids).to_numpy().astype(np.int64))
+            chunks += label.dictionary_encode().chunks
+            inspection += Inspection.of(found)
+            codes += DistinctCodes(found["codes"]["code"].to_numpy())
             console.progress(f"encoding: {inspection.rows:,} rows")
-    labels = sorted(places)
-    order = np.array([labels.index(label) for label in places], np.int32)
-    nothing = np.zeros(0, np.int32)
-    return Reviews(inspection, nothing, np.concatenate(lengths), labels, order[np.concatenate(targets)], codes)
+    of_reviews = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+    labels = sorted(of_reviews.dictionary.to_pylist())
+    targets = pc.index_in(of_reviews.dictionary, pa.array(labels, pa.string())).take(of_reviews.indices)
+    return Reviews(inspection, np.concatenate(lengths), labels, targets.to_numpy(), codes)
 
 
 def _word_facts(words: Words, counts: Counter[str], reviews: Reviews) -> dict[str, Any]:

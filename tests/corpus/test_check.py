@@ -14,8 +14,8 @@ def look(read):
 
     def look(uri, **names):
         table = read(uri, **names)
-        parts = [look_at(table.slice(start, 2)) for start in range(0, table.num_rows, 2)]
-        return report("it", parts, CheckSettings(corpus=str(uri)))
+        blocks = [look_at(table.slice(start, 2)) for start in range(0, table.num_rows, 2)]
+        return report("it", blocks, CheckSettings(corpus=str(uri)), Console())
 
     return look
 
@@ -74,7 +74,7 @@ def test_a_corpus_without_a_usable_row(write, look):
     seen = look(write("a.csv", 'text\n""\n'))
     assert (seen.inspection.usable, seen.words, seen.duplicates) == (0, {}, 0)
     assert "none is left" in str(seen.problem)
-    assert report("it", [], CheckSettings(corpus="x")).inspection == Inspection()
+    assert report("it", [], CheckSettings(corpus="x"), Console()).inspection == Inspection()
 
 
 def test_equal_texts_in_one_split_do_not_overlap(write, look):

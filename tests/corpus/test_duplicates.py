@@ -5,8 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.corpus.dataset import find_duplicates
-from sentray.corpus.duplicates import hash_texts
+from sentray.corpus.duplicates import find_duplicates, hash_texts
 
 
 def hashes(texts: list[str]) -> np.ndarray:

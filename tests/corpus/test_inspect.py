@@ -3,7 +3,7 @@ from functools import reduce
 
 import pytest
 
-from sentray.corpus.inspect import Inspection, inspect_block
+from sentray.corpus.inspect import Inspection, inspect_rows
 from sentray.corpus.rows import QUARANTINE_SCHEMA
 from sentray.errors import SentrayError
 
@@ -15,8 +15,12 @@ def table(write, read):
     return read(path)
 
 
+def inspected(table, **labels):
+    return Inspection.of(inspect_rows(table, **labels))
+
+
 def test_counts(table):
-    seen = inspect_block(table)
+    seen = inspected(table)
     assert (seen.rows, seen.usable, seen.unlabelled) == (8, 6, 1)
     assert seen.labels == {
         ("train", "pos"): 2,
@@ -37,19 +41,19 @@ def test_counts(table):
 
 
 def test_labels_that_a_model_does_not_know(table):
-    seen = inspect_block(table, labels=["pos", "neg"])
+    seen = inspected(table, labels=["pos", "neg"])
     assert seen.reasons == {"empty_text": 1, "unknown_label": 1, "invalid_record": 1}
     assert seen.unlabelled == 1
     assert seen.usable == 5
 
 
 def test_parts_add_up_to_the_whole(table):
-    parts = [inspect_block(table.slice(start, 3)) for start in range(0, 8, 3)]
-    assert reduce(operator.add, parts, Inspection()) == inspect_block(table)
+    parts = [inspected(table.slice(start, 3)) for start in range(0, 8, 3)]
+    assert reduce(operator.add, parts, Inspection()) == inspected(table)
 
 
 def test_too_many_bad_rows(table):
-    seen = inspect_block(table)
+    seen = inspected(table)
     seen.check_usable("a.csv", 0.25)
     with pytest.raises(SentrayError) as raised:
         seen.check_usable("a.csv", 0.2)
@@ -63,14 +67,14 @@ def test_no_row_and_no_good_row(table):
     with pytest.raises(SentrayError, match="x holds no row"):
         Inspection().check_usable("x", 1)
     with pytest.raises(SentrayError, match=r"1 of 1 rows .* so that none is left; mend the input,"):
-        inspect_block(table.slice(3, 1)).check_usable("x", 1)
+        inspected(table.slice(3, 1)).check_usable("x", 1)
 
 
 def test_nothing_to_train_on(table):
-    inspect_block(table).check_trainable("x", 1)
+    inspected(table).check_trainable("x", 1)
     with pytest.raises(SentrayError, match=r"no labelled review whose split is train \(its splits: test\)"):
-        inspect_block(table.slice(2, 1)).check_trainable("x", 1)
+        inspected(table.slice(2, 1)).check_trainable("x", 1)
     with pytest.raises(SentrayError, match="only the class 'pos' to train on: give reviews of two classes"):
-        inspect_block(table.slice(0, 1)).check_trainable("x", 1)
+        inspected(table.slice(0, 1)).check_trainable("x", 1)
     with pytest.raises(SentrayError, match="no labelled review"):
-        inspect_block(table.slice(4, 1)).check_trainable("x", 1)
+        inspected(table.slice(4, 1)).check_trainable("x", 1)

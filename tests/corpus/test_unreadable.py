@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray.config import CorpusSettings
-from sentray.corpus.dataset import shard_ids
+from sentray.corpus.duplicates import shard_ids
 from sentray.corpus.readers import ROW_SCHEMA, read_shard
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Piece, Shard, plan_shards

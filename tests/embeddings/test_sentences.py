@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sentray.corpus.dataset import Tables
 from sentray.embeddings import sentences as module
-from sentray.embeddings.sentences import Block, SentenceFiles, sentences
+from sentray.embeddings.sentences import SentenceFiles, sentences
 from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules, clean, preset
 
@@ -19,12 +20,20 @@ CHARACTERS = st.sampled_from("aBΣİ1 \n\r\t\v\x00\x1c\x85\xa0\u2028\u200b<>/&;#
 TEXTS = st.lists(st.text(CHARACTERS, max_size=40), max_size=8)
 
 
-def block_of(*texts: str, rules: CleaningRules = RULES) -> Block:
+def block_of(*texts: str, rules: CleaningRules = RULES) -> Tables:
     return sentences(pa.array(texts, pa.large_string()), rules)
 
 
-def lines_of(block: Block) -> list[list[str]]:
-    return [line.split() for content, _ in block.pieces for line in content.decode().split("\n")[:-1]]
+def pieces_of(block: Tables) -> list[tuple[str, int]]:
+    return [(piece["lines"], piece["words"]) for piece in block["pieces"].to_pylist()]
+
+
+def lines_of(block: Tables) -> list[list[str]]:
+    return [line.split() for lines, _ in pieces_of(block) for line in lines.split("\n")[:-1]]
+
+
+def counts_of(block: Tables) -> Counter[str]:
+    return Counter({row["word"]: row["count"] for row in block["words"].to_pylist()})
 
 
 @given(TEXTS)
@@ -35,8 +44,8 @@ def test_the_words_are_those_of_the_whole_review(texts: list[str]) -> None:
         expected = [word for text in texts for word in clean(text, rules)]
         block = block_of(*texts, rules=rules)
         assert [word for line in lines_of(block) for word in line] == expected
-        assert block.counts == Counter(expected)
-        assert sum(words for _, words in block.pieces) == len(expected)
+        assert counts_of(block) == Counter(expected)
+        assert sum(words for _, words in pieces_of(block)) == len(expected)
 
 
 @given(TEXTS)
@@ -46,23 +55,23 @@ def test_gensim_parts_lines_and_words_as_we_do(tmp_path_factory: pytest.TempPath
 
     block = block_of(*texts)
     file = tmp_path_factory.getbasetemp() / "sentences.txt"
-    file.write_bytes(b"".join(content for content, _ in block.pieces))
+    file.write_bytes("".join(lines for lines, _ in pieces_of(block)).encode())
     read = [[word.decode() for word in line] for line in CythonLineSentence(str(file))]
     assert read == [line for line in lines_of(block) if line]
 
 
 def test_a_line_is_a_sentence_and_counts_without_a_word_too() -> None:
     block = block_of("good film\n...\n\nbad plot\n", "one\r\ntwo\x85three\u2028four", "\n")
-    assert block.lines == 4 + 2 + 1
+    assert block["sentences"].to_pylist() == [{"count": 4 + 2 + 1}]
     assert lines_of(block) == [["good", "film"], [], [], ["bad", "plot"], ["one"], ["two", "three", "four"], []]
-    assert Counter(good=1, film=1, bad=1, plot=1, one=1, two=1, three=1, four=1) == block.counts
+    assert Counter(good=1, film=1, bad=1, plot=1, one=1, two=1, three=1, four=1) == counts_of(block)
 
 
 def test_pieces_are_whole_reviews_and_none_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PIECE_WORDS", 4)
     block = block_of("a b\nc d e f g", "...", "h", "...")
-    assert block.pieces == [(b"a b \n c d e f g \n", 7), (b"\n h \n \n", 1)]
-    assert block_of("...", "!").pieces == []
+    assert pieces_of(block) == [("a b \n c d e f g \n", 7), ("\n h \n \n", 1)]
+    assert pieces_of(block_of("...", "!")) == []
 
 
 def test_files_are_filled_in_turn_and_a_small_last_one_joins_the_one_before(
@@ -74,7 +83,7 @@ def test_files_are_filled_in_turn_and_a_small_last_one_joins_the_one_before(
     for number in range(7):
         files.add(block_of(*(f"w{number}\nb c d",) * 2))
     assert [words for _, words in files.files] == [12, 12, 12, 12, 8]
-    files.add(Block())
+    files.add(block_of())
     files.finish()
     assert [words for _, words in files.files] == [12, 12, 12, 12, 8]
     files.files[-1][0].write_bytes(b"last one\n")
@@ -96,5 +105,5 @@ def test_a_whole_review_may_be_a_sentence() -> None:
     rules, _ = preset("reviews")
     texts = pa.array(["good film\nbad end\n", "so so"], pa.large_string())
     block = sentences(texts, rules, "review")
-    assert block.lines == 2
-    assert block.pieces[0][0].split(b"\n")[0].split() == [b"good", b"film", b"bad", b"end"]
+    assert block["sentences"].to_pylist() == [{"count": 2}]
+    assert lines_of(block)[0] == ["good", "film", "bad", "end"]

@@ -1,5 +1,7 @@
-"""Evaluation sums over shards to what one pass over all rows gives; `score` and `predict` agree with it."""
+"""Evaluation sums over blocks to what one pass over all rows gives; `score` and `predict` agree with it."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +16,11 @@ import pytest
 from sentray import evaluation
 from sentray.bundle import Bundle
 from sentray.config import EvaluateSettings, ScoreSettings
-from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.inference.predict import predict_texts
 from sentray.inference.scorer import Scorer, Scores
-from sentray.metrics import Tally
+from sentray.metrics import metrics
 from sentray.scoring import job
-from sentray.scoring.reading import ShardReader
 
 Evaluate = Callable[..., dict[str, Any]]
 
@@ -32,23 +32,23 @@ def a_shard_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
 
 
+def with_score(monkeypatch: pytest.MonkeyPatch, score: Callable[[pa.ChunkedArray], Scores]) -> None:
+    """Lets a function score instead of a bundle, which would have to be loaded."""
+
+    class Light(evaluation.PackedScorer):
+        def scorer(self) -> Any:
+            return SimpleNamespace(bundle=SimpleNamespace(labels=("neg", "pos")), score=score)
+
+    monkeypatch.setattr(evaluation, "PackedScorer", Light)
+
+
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Actors without TensorFlow, which start in a tenth of the time."""
+    def half(texts: pa.ChunkedArray) -> Scores:
+        nothing = np.zeros(len(texts), np.int32)
+        return Scores(np.full((len(texts), 2), 0.5, np.float32), nothing, nothing)
 
-    class LightScorer:
-        bundle = SimpleNamespace(labels=("neg", "pos"))
-
-        def score(self, texts: pa.ChunkedArray) -> Scores:
-            half = np.full((len(texts), 2), 0.5, np.float32)
-            return Scores(half, np.zeros(len(texts), np.int32), np.zeros(len(texts), np.int32))
-
-    class LightEvaluator(evaluation.ShardEvaluator):
-        def __init__(self, source: Source, settings: EvaluateSettings, files: dict[str, bytes]) -> None:
-            ShardReader.__init__(self, source, settings)
-            self._scorer = LightScorer()
-
-    monkeypatch.setattr(evaluation, "ShardEvaluator", LightEvaluator)
+    with_score(monkeypatch, half)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_predict_score_and_evaluate_agree(
 
     truth = np.array([small_bundle.labels.index(rows[id_]["label"]) for id_ in written["id"]])
     positive = np.array(written["positive"], np.float32)
-    wanted = Tally.of(truth, np.stack([1 - positive, positive], axis=1)).metrics(small_bundle.labels)
+    wanted = metrics(truth, np.stack([1 - positive, positive], axis=1), small_bundle.labels)
     assert found["rows"] == 300
     assert found["quarantined_rows"] == 4
     assert found["quarantined"] == {"null_text": 2, "empty_text": 2}
@@ -108,7 +108,7 @@ def uneven(tmp_path: Path, make_reviews) -> Path:
 @pytest.mark.usefixtures("light")
 def test_uses_the_test_rows_and_sets_bad_ones_aside(evaluate: Evaluate, uneven: Path) -> None:
     found = evaluate(corpus=str(uneven), max_bad_rows=0.5)
-    assert (found["split"], found["rows"]) == ("test", 4)
+    assert (found["split"], found["rows"], found["confusion_matrix"]) == ("test", 4, [[2, 0], [2, 0]])
     assert found["quarantined"] == {"unknown_label": 1, "missing_label": 1, "duplicate_id": 1}
     assert [found["classes"][label]["rows"] for label in ("neg", "pos")] == [2, 2]
     with pytest.raises(SentrayError, match="3 of 10 rows"):
@@ -121,3 +121,15 @@ def test_uses_all_rows_where_none_are_for_testing(evaluate: Evaluate) -> None:
     assert (found["split"], found["rows"]) == ("all", 300)
     with pytest.raises(SentrayError, match="no labelled review whose split is test"):
         evaluate(test_fraction=0, split="test")
+
+
+def test_a_row_that_kills_whoever_scores_it_is_one_sentence(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(texts: pa.ChunkedArray) -> Scores:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    with_score(monkeypatch, die)
+    with pytest.raises(SentrayError, match=r"^the processes that worked on one shard died, 4 of them .* --shard-size$"):
+        evaluate(split="all")

@@ -1,0 +1,71 @@
+"""`ShardDatasource`: shards as a Ray Datasource, with a bounded number of read tasks for any number of shards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.context import DataContext
+
+from sentray.corpus.duplicates import Rows
+from sentray.corpus.splits import Shard
+
+Item = tuple[Shard, Rows]
+"""A shard, with those of its rows whose id an earlier row has."""
+Read = Callable[[Shard, Rows], Iterator[pa.Table]]
+
+MAX_READ_TASKS = 1000
+"""A task costs Ray about 10 ms; where there are more shards than this, one task reads several."""
+
+
+class ShardDatasource(Datasource):
+    """Reads shards in their order.
+
+    Args:
+        name: what is read; Ray calls the stage `Read…`.
+        items: the shards.
+        read: gives the tables of one shard; runs in a task.
+        schema: of these tables.
+    """
+
+    def __init__(self, name: str, items: Sequence[Item], read: Read, schema: pa.Schema) -> None:
+        super().__init__()
+        self._name, self._items, self._read, self._schema = name, items, read, schema
+
+    @property
+    def tasks(self) -> int:
+        """How many read tasks there are."""
+        return max(1, min(len(self._items), MAX_READ_TASKS))
+
+    def get_name(self) -> str:
+        """What is read."""
+        return self._name
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Size of all shards in bytes, as stored."""
+        return sum(shard.bytes for shard, _ in self._items)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """The tasks, each of neighbouring shards; their number does not follow `parallelism`."""
+        bounds = np.linspace(0, len(self._items), self.tasks + 1).astype(int).tolist()
+        return [
+            ReadTask(
+                partial(_read_items, self._items[start:stop], self._read, self._schema),
+                BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None),
+                schema=self._schema,
+                per_task_row_limit=per_task_row_limit,
+            )
+            for start, stop in pairwise(bounds)
+        ]
+
+
+def _read_items(items: Sequence[Item], read: Read, schema: pa.Schema) -> Iterator[pa.Table]:
+    # Ray would make up a block without columns for a task that reads no row.
+    yield schema.empty_table()
+    for shard, duplicates in items:
+        yield from read(shard, duplicates)
