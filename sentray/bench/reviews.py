@@ -1,10 +1,11 @@
-"""What `sentray bench score` reads: labelled reviews to learn from, and any number of reviews as long as those.
+"""What `sentray bench score` reads: labelled reviews to learn from, and any number of reviews of the same length.
 
-The labelled ones are the polarity corpus, or where that cannot be had 2,000 made of pseudo-words with a natural
-vocabulary's frequencies. A review to score is as many sentences as one of them has, drawn from all of them: it has
-their words and lengths, no two are alike, and making a gigabyte takes seconds.
+The labelled ones are the polarity corpus or, where that cannot be had, 2,000 of pseudo-words with the frequencies of a
+natural vocabulary. A review to score has as many sentences as one of the labelled reviews, drawn from all of them: it
+has their words and lengths, no two are alike, and making a gigabyte takes seconds.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -42,10 +43,26 @@ def labelled(seed: int = 0) -> tuple[str, pa.Table]:
     """
     if nltk_data.find(NLTK_RESOURCE) is None:
         return "made reviews", _made(seed)
-    corpus = Corpus.plan(POLARITY, CheckSettings(corpus=POLARITY))
-    rows = pa.concat_tables([table for shard in corpus.shards for table in corpus.read(shard)])
+    rows = pa.concat_tables([table for shard in shards(POLARITY) for table in shard])
     schema = pa.schema([(name, pa.string()) for name in ("text", "label", "split")])
     return POLARITY, rows.select(schema.names).cast(schema).combine_chunks()
+
+
+def shards(uri: str) -> Iterator[Iterator[pa.Table]]:
+    """The good rows of a corpus (`id`, `text`, `label`, `split`) in tables, shard after shard, read by this process."""
+    corpus = Corpus.plan(uri, CheckSettings(corpus=uri), need_label=False)
+    for shard in corpus.shards:
+        yield (table.filter(table["reason"].is_null()) for table in corpus.read(shard))
+
+
+def first_texts(uri: str, rows: int) -> pa.Table:
+    """The texts of the first good rows of a corpus, as a table with the column `text`."""
+    tables: list[pa.Table] = []
+    for table in itertools.chain.from_iterable(shards(uri)):
+        tables.append(table.select(["text"]))
+        if sum(table.num_rows for table in tables) >= rows:
+            break
+    return pa.concat_tables(tables).slice(0, rows)
 
 
 def write_reviews(texts: pa.ChunkedArray | pa.Array, folder: Path, rows: int, seed: int = 0) -> int:
@@ -97,7 +114,7 @@ class _Sentences:
             rows = min(GROUP_ROWS, stop - first)
             ends = np.cumsum(random.choice(self._counts, rows))
             drawn = self._sentences.take(pa.array(random.integers(0, len(self._sentences), ends[-1])))
-            # The sentences lie one after the other, so that a review is a longer slice of the same bytes.
+            # The sentences follow each other in memory, so that a review is a longer slice of the same bytes.
             offsets = np.frombuffer(drawn.buffers()[1], np.int32)[np.concatenate([[0], ends])]
             text = pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), drawn.buffers()[2])
             numbers = pc.utf8_lpad(pc.cast(pa.array(range(first, first + rows)), pa.string()), 9, "0")
@@ -126,5 +143,5 @@ def _made(seed: int) -> pa.Table:
 
 def _word(rank: int) -> str:
     """Another word for each number, the longer the greater it is."""
-    rest, place = divmod(rank, len(_SYLLABLES))
-    return _SYLLABLES[place] + (_word(rest - 1) if rest else "")
+    rest, syllable = divmod(rank, len(_SYLLABLES))
+    return _SYLLABLES[syllable] + (_word(rest - 1) if rest else "")

@@ -1,30 +1,34 @@
-"""`sentray bench score`: the stages of scoring, the whole job, and what else predicts, on the same texts."""
+"""`sentray bench score`: the stages of scoring, the whole job, and the baselines, on the same texts."""
 
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sentray import cluster
-from sentray.bench import child, reviews
-from sentray.bench.rivals import RIVALS, Measured, Rival, measure
+from sentray import bundle, cluster
+from sentray.bench import processes, reviews
+from sentray.bench.baselines import BASELINES, Baseline, Measured, measure
 from sentray.bench.settings import BenchScoreSettings
-from sentray.bench.stages import STAGES
 from sentray.config import ScoreSettings, TrainSettings
 from sentray.console import Console, count
-from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError
+from sentray.inference.scorer import Scorer, Scores
 from sentray.scoring.job import score
 from sentray.training.run import train
 
 WORKERS = (1, 2)
+STAGES = ("read", "encode", "network", "write")
 SAMPLE_ROWS = 20_000
-"""Reviews that the stages and the others are measured with; they are the first of those of the whole job."""
+"""Reviews that the stages and the baselines are measured with; they are the first of those of the whole job."""
 TOGETHER = "together"
 STORED_BYTES = 2_000
 """Of a made review, with room for what is written beside it."""
@@ -41,17 +45,18 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
         The figures with stable keys; `mb` are UTF-8 megabytes of text, and what was not measured is None.
 
     Raises:
-        SentrayError: The reviews or the bundle cannot be used, or the disk is too small.
+        SentrayError: the reviews or the bundle cannot be used, or the disk is too small.
     """
-    child.require_own_ray()
+    processes.require_own_ray()
     with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
         bench = _Bench(settings, Path(scratch), console)
-        stages = bench.stages()
-        rivals = {rival.key: bench.rival(rival) for rival in RIVALS}
+        by_stage = bench.stages()
+        baselines = {baseline.key: bench.baseline(baseline) for baseline in BASELINES}
         jobs = [bench.job(bench.reviews, workers) for workers in WORKERS]
         memory = [bench.memory(rows) for rows in _curve(settings.memory_rows)]
-    figures = {"corpus": bench.corpus, "cores": len(os.sched_getaffinity(0)), **_figures(stages, rivals, jobs, memory)}
-    _show(console, figures, jobs, rivals)
+    figures = {"corpus": bench.corpus, "cores": len(os.sched_getaffinity(0))}
+    figures |= _figures(by_stage, baselines, jobs, memory)
+    _show(console, figures, jobs, baselines)
     return figures
 
 
@@ -66,7 +71,7 @@ class _Bench:
         self.corpus, self._table = reviews.labelled(settings.seed)
         pq.write_table(self._table, self.labelled)
         self.reviews = settings.reviews or self.make("reviews", settings.rows)
-        pq.write_table(_first_rows(self.reviews), self.sample)
+        pq.write_table(reviews.first_texts(self.reviews, SAMPLE_ROWS), self.sample)
         self.bundle = settings.bundle or self.train()
 
     def make(self, name: str, rows: int) -> str:
@@ -90,14 +95,14 @@ class _Bench:
 
     def stages(self) -> dict[str, Any]:
         self.console.progress("stages of scoring, one core")
-        with child.on_cores(1):
+        with processes.on_cores(1):
             arguments = (self.bundle, self.reviews, SAMPLE_ROWS, self.labelled)
-            found: dict[str, Any] = child.run("scoring stage by stage", "sentray.bench.stages", *arguments)
+            found: dict[str, Any] = processes.run("scoring stage by stage", stages, *arguments)
         return found
 
-    def rival(self, rival: Rival) -> Measured:
-        self.console.progress(f"{rival.title}, one core")
-        return measure(rival, self.labelled, self.sample, self.bundle)
+    def baseline(self, baseline: Baseline) -> Measured:
+        self.console.progress(f"{baseline.title}, one core")
+        return measure(baseline, self.labelled, self.sample, self.bundle)
 
     def job(self, source: str, workers: int) -> Summary:
         """A whole job with Ray and all on as many cores as there are workers, so that a core is a core."""
@@ -105,7 +110,7 @@ class _Bench:
         out, verbose = self.folder / "scored", self.settings.verbose
         settings = ScoreSettings(bundle=self.bundle, input=source, out=str(out), workers=workers, verbose=verbose)
         began = time.perf_counter()
-        with child.on_cores(workers), cluster.connect(None, cpus=workers, verbose=verbose):
+        with processes.on_cores(workers), cluster.connect(None, cpus=workers, verbose=verbose):
             ray_seconds = time.perf_counter() - began
             summary = score(settings, Console())
         shutil.rmtree(out)
@@ -118,20 +123,83 @@ class _Bench:
         return summary
 
 
-def _first_rows(source: str) -> pa.Table:
-    """Texts of the first reviews that can be read."""
-    corpus = Corpus.plan(source, ScoreSettings(bundle="", input=source, out=""), need_label=False)
-    tables: list[pa.Table] = []
-    for shard in corpus.shards:
-        for table in corpus.read(shard):
-            tables.append(table.filter(table["reason"].is_null()).select(["text"]))
-            if sum(table.num_rows for table in tables) >= SAMPLE_ROWS:
-                return pa.concat_tables(tables).slice(0, SAMPLE_ROWS)
-    return pa.concat_tables(tables)
+class _Clock:
+    """Adds up the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - began
+
+
+def stages(source: str, uri: str, max_rows: int, labelled: Path) -> dict[str, Any]:
+    """Score reviews in this process, one stage after the other.
+
+    Args:
+        source: folder of the bundle.
+        uri: of the reviews.
+        max_rows: no further shard is read after so many rows.
+        labelled: parquet file with `text`, `label` and `split`, whose test rows give the accuracy.
+
+    Returns:
+        `rows`, UTF-8 `bytes` of their texts, `seconds` by stage, `engine`, `accuracy`.
+    """
+    scorer = Scorer(bundle.load(source), threads=1)
+    accuracy = _accuracy(scorer, labelled)
+    clock, rows, size = _Clock(), 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for shard in reviews.shards(uri):
+            if rows >= max_rows:
+                break
+            scored = []
+            while True:
+                with clock("read"):
+                    table = next(shard, None)
+                if table is None:
+                    break
+                with clock("encode"):
+                    encoded = scorer.encoder.encode(table["text"])
+                with clock("network"):
+                    scores = Scores(scorer.engine.scores(encoded), encoded.words, encoded.known)
+                with clock("write"):
+                    scored.append(_output(table["id"], scores, scorer.bundle.labels))
+                rows, size = rows + table.num_rows, size + (pc.sum(pc.binary_length(table["text"])).as_py() or 0)
+            with clock("write"):
+                repeated = ["label", "words", "known_words"]
+                file = Path(folder, "part.parquet")
+                pq.write_table(pa.concat_tables(scored), file, compression="zstd", use_dictionary=repeated)
+    return {
+        "rows": rows,
+        "bytes": size,
+        "seconds": clock.seconds,
+        "engine": scorer.engine.name,
+        "accuracy": accuracy,
+    }
+
+
+def _output(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...]) -> pa.Table:
+    """The columns that a scoring job writes."""
+    columns = {"id": ids, "label": pa.array(labels).take(pa.array(scores.classes)), "score": scores.best}
+    if len(labels) == 2:
+        columns["positive"] = scores.probabilities[:, 1]
+    return pa.table({**columns, "words": scores.words, "known_words": scores.known})
+
+
+def _accuracy(scorer: Scorer, labelled: Path) -> float | None:
+    """Share of the test rows that are labelled right; None where the bundle has other labels."""
+    rows = pq.read_table(labelled, filters=pc.field("split") == "test")
+    wanted = pc.index_in(rows["label"], pa.array(scorer.bundle.labels))
+    if wanted.null_count:
+        return None
+    return float(np.mean(scorer.score(rows["text"]).classes == wanted.to_numpy()))
 
 
 def _figures(
-    stages: dict[str, Any], rivals: dict[str, Measured], jobs: list[Summary], memory: list[Summary]
+    stages: dict[str, Any], baselines: dict[str, Measured], jobs: list[Summary], memory: list[Summary]
 ) -> dict[str, Any]:
     rows, size = stages["rows"], stages["bytes"] / 1e6
     one, two = jobs
@@ -149,16 +217,16 @@ def _figures(
     }
     for stage, seconds in (stages["seconds"] | {TOGETHER: sum(stages["seconds"].values())}).items():
         figures |= {f"{stage}_rows_per_s": rows / seconds, f"{stage}_mb_per_s": size / seconds}
-    for key, rival in rivals.items():
-        figures[f"rows_per_s_{key}"] = rival.rows_per_s
-        figures[f"accuracy_{key}"] = rival.accuracy
-        figures[f"ratio_to_{key}"] = one["rows_per_s"] / rival.rows_per_s if rival.rows_per_s else None
+    for key, baseline in baselines.items():
+        figures[f"rows_per_s_{key}"] = baseline.rows_per_s
+        figures[f"accuracy_{key}"] = baseline.accuracy
+        figures[f"ratio_to_{key}"] = one["rows_per_s"] / baseline.rows_per_s if baseline.rows_per_s else None
     shown = ("rows", "rows_per_s", "peak_rss_mb")
     figures["memory"] = [{name: job[name] for name in shown} for job in memory]
     return figures
 
 
-def _show(console: Console, figures: dict[str, Any], jobs: list[Summary], rivals: dict[str, Measured]) -> None:
+def _show(console: Console, figures: dict[str, Any], jobs: list[Summary], baselines: dict[str, Measured]) -> None:
     size, shown = figures["kb_per_row"] / 1000, (*STAGES, TOGETHER)
     console.table(
         [f"one process, one core, engine {figures['engine']}", "reviews/s", "MB/s"],
@@ -179,7 +247,7 @@ def _show(console: Console, figures: dict[str, Any], jobs: list[Summary], rivals
         ],
     )
     console.say()
-    measured = [(rival.title, rivals[rival.key], figures[f"ratio_to_{rival.key}"]) for rival in RIVALS]
+    measured = [(each.title, baselines[each.key], figures[f"ratio_to_{each.key}"]) for each in BASELINES]
     ours = Measured(figures["rows_per_s_per_core"], figures["accuracy"])
     console.table(
         ["the same texts, one core", "reviews/s", "MB/s", "sentray is faster", "accuracy"],

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sentray import cluster, models, nltk_data
-from sentray.bench import child
+from sentray.bench import processes
 from sentray.bench.settings import BenchTrainSettings
 from sentray.config import TrainSettings
 from sentray.console import Console
@@ -26,8 +28,8 @@ class Measured:
 
     Attributes:
         epochs: `loss` and `seconds` each; sentray's have the `parts` of a step too.
-        rows: Training rows.
-        start: Seconds from the call to the first step; None for the script.
+        rows: training rows.
+        start: seconds from the call to the first step; None for the script.
     """
 
     epochs: list[dict[str, Any]]
@@ -36,7 +38,7 @@ class Measured:
 
     @property
     def rows_per_s(self) -> float:
-        """Of the fastest epoch, the one that other processes of the machine disturbed least."""
+        """Of the fastest epoch: the one that the machine's other processes disturbed least."""
         return float(self.rows / min(epoch["seconds"] for epoch in self.epochs))
 
     def seconds_to(self, loss: float) -> float | None:
@@ -62,11 +64,11 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
         The figures with stable keys.
 
     Raises:
-        SentrayError: The corpus cannot be used.
+        SentrayError: the corpus cannot be used.
     """
     corpus = settings.corpus or ("nltk:movie_reviews" if nltk_data.find("corpora/movie_reviews") else SYNTHETIC)
     cores = len(os.sched_getaffinity(0))
-    child.require_own_ray()
+    processes.require_own_ray()
     with tempfile.TemporaryDirectory() as scratch:
         bench = _Bench(settings, corpus, Path(scratch), console)
         started = time.perf_counter()
@@ -105,8 +107,8 @@ class _Bench:
         self.rows = len(TrainingSet.load(str(self.dataset)))
 
     def script(self) -> Measured:
-        words = (self.dataset, self.settings.epochs, BATCHES[0], self.settings.seed)
-        return Measured(child.run("the tutorial's script", "sentray.bench.tutorial", *words), self.rows)
+        arguments = (str(self.dataset), self.settings.epochs, BATCHES[0], self.settings.seed)
+        return Measured(processes.run("the tutorial's script", tutorial_script, *arguments), self.rows)
 
     def sentray(self, workers: int, cpus: int, batch: int) -> Measured:
         self.runs += 1
@@ -114,6 +116,38 @@ class _Bench:
         started = time.time()
         state = fit(settings, str(self.dataset), str(self.folder / f"run{self.runs}"), self.console).state
         return Measured(list(state.history), self.rows, state.history[0]["started_at"] - started)
+
+
+def tutorial_script(folder: str, epochs: int, batch_size: int, seed: int) -> list[dict[str, float]]:
+    """The tutorial's training as a plain Keras script: pad every review to the longest one, compile, fit.
+
+    Args:
+        folder: the training set.
+        epochs: passes over it.
+        batch_size: reviews a step.
+        seed: gives the same first weights as sentray has with it.
+
+    Returns:
+        `loss` and `seconds` of each epoch.
+    """
+    import keras
+
+    dataset = TrainingSet.load(folder)
+    length, classes = dataset.facts.spec.max_length, len(dataset.facts.spec.labels)
+    padded = np.zeros((len(dataset), length), np.int32)
+    for row in range(len(dataset)):
+        review = dataset.review(row)
+        padded[row, : len(review)] = review
+    keras.utils.set_random_seed(seed)
+    model = models.architecture(dataset.facts.spec.architecture).build(dataset.vocabulary.size, length, classes)
+    loss = "binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy"
+    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    records = []
+    for _ in range(epochs):
+        started = time.perf_counter()
+        history = model.fit(padded, dataset.targets, epochs=1, batch_size=batch_size, verbose=0)
+        records.append({"loss": history.history["loss"][0], "seconds": time.perf_counter() - started})
+    return records
 
 
 def _figures(script: Measured, ours: Measured, pairs: dict[int, list[Measured]], ray_seconds: float) -> dict[str, Any]:

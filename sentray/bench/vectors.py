@@ -1,13 +1,8 @@
-"""`sentray bench vectors`: the reader of word-vector files beside gensim's loader, on the same file.
-
-`python -m sentray.bench.vectors WHO FILE WORDS` reads the file as a process of its own and prints one JSON object.
-"""
+"""`sentray bench vectors`: the reader of word-vector files beside gensim's loader, on the same file."""
 
 import hashlib
 import itertools
-import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.bench import child
+from sentray.bench import processes
 from sentray.bench.settings import BenchVectorsSettings
 from sentray.console import Console, count
 from sentray.embeddings.read import read_vectors
@@ -54,10 +49,10 @@ def bench_vectors(settings: BenchVectorsSettings, console: Console) -> dict[str,
         found = {}
         for reader in READERS:
             console.progress(f"reading {size / 1e6:,.0f} MB: {_TITLES[reader]}")
-            # What is read for the first time comes from the disk, and then only to the first reader.
+            # Else only the first reader would wait for the disk.
             _read_through(file)
-            with child.on_cores(1):
-                found[reader] = child.run(_TITLES[reader], __name__, reader, file, words)
+            with processes.on_cores(1):
+                found[reader] = processes.run(_TITLES[reader], measure, reader, str(file), str(words))
     figures = {
         "rows": settings.rows,
         "dimensions": settings.dimensions,
@@ -91,7 +86,7 @@ def _show(console: Console, figures: dict[str, Any]) -> None:
     )  # fmt: skip
     console.say()
     same = "the same vectors to the last bit" if figures["same_vectors"] else "DIFFERENT vectors: this is a defect"
-    console.say(f"{figures['words']:,} words wanted; one core, warm file cache, compiled before; all rows: {same}")
+    console.say(f"{figures['words']:,} words wanted; one core, warm file cache; all rows: {same}")
 
 
 def _require_room(folder: str, settings: BenchVectorsSettings) -> None:
@@ -114,7 +109,7 @@ def write_file(file: Path, words: Path, settings: BenchVectorsSettings) -> None:
     names = list(itertools.islice(map("".join, _letters()), settings.rows))
     chances = 1 / np.arange(1.0, settings.rows + 1)
     wanted = random.choice(settings.rows, min(settings.words, settings.rows), replace=False, p=chances / chances.sum())
-    words.write_text("".join(f"{names[place]}\n" for place in wanted.tolist()))
+    words.write_text("".join(f"{names[index]}\n" for index in wanted.tolist()))
     # Forty million numbers are drawn from a million decimals, since to write a decimal takes longer than to copy it.
     decimals = pa.array([f"{number:.6f}" for number in random.normal(0, _SPREAD, _DRAWN).tolist()])
     with file.open("wb") as stream:
@@ -140,7 +135,7 @@ def _read_through(file: Path) -> None:
 
 
 def measure(reader: str, file: str, words: str) -> dict[str, Any]:
-    """Read a file in this process, which has read nothing yet.
+    """Read a file in this process, which has not read it yet.
 
     Args:
         reader: one of `READERS`.
@@ -151,10 +146,10 @@ def measure(reader: str, file: str, words: str) -> dict[str, Any]:
         `seconds`, `mb` above what the process had, `peak_mb` in all, and `sha256` of words and vectors.
     """
     read = _reader(reader, words)
-    # Whatever is compiled or imported late is so now.
+    # What is imported late is imported now.
     with tempfile.TemporaryDirectory() as folder:
         small = f"{folder}/small.txt"
-        write_vectors(small, Vectors(["a", "b"], np.ones((2, 2), np.float32)))
+        write_vectors(small, Vectors(Path(words).read_text().split()[:2], np.ones((2, 2), np.float32)))
         read(small)
     before = _reset_peak()
     began = time.perf_counter()
@@ -163,7 +158,7 @@ def measure(reader: str, file: str, words: str) -> dict[str, Any]:
     peak = _status("VmHWM")
     digest = hashlib.sha256("\n".join(names).encode())
     digest.update(np.ascontiguousarray(rows).data)
-    # The system counts whole pages, and late.
+    # The system counts whole pages, with a delay.
     return {"seconds": seconds, "mb": max(peak - before, _MIN_MB), "peak_mb": peak, "sha256": digest.hexdigest()}
 
 
@@ -186,7 +181,7 @@ def _reader(reader: str, words: str) -> Callable[[str], tuple[list[str], Any]]:
 
 
 def _reset_peak() -> float:
-    """Make the kernel forget the greatest memory so far; the MB of now."""
+    """Make the kernel forget the peak so far; the memory of now in MB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
@@ -195,7 +190,3 @@ def _status(name: str) -> float:
     """A figure of this process, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:4])))

@@ -1,11 +1,11 @@
 """`sentray embed`: word2vec on a corpus's reviews, by gensim's compiled loops, in memory that follows the vocabulary.
 
-Gensim's own `train(corpus_file=…)` gives each thread a range of bytes of one file, which begins within a word, and
-stops it after its share of all words and up to 10,000 more. So ten lines are learnt from 4.5 times an epoch by 8
-threads; the end of a range whose words are shorter than elsewhere is never learnt from; and nothing is heard of an
-epoch before its end. Here the sentences lie in many small files and each thread takes the next one: what gensim calls
-an epoch is a file of ours. Every word is learnt from once an epoch, and with one file and one thread the vectors are
-gensim's own, bit for bit.
+Gensim's own `train(corpus_file=…)` gives each thread a range of bytes of one file, which may begin within a word, and
+stops the thread after its share of all words and up to 10,000 more. So 8 threads learn from a file of ten lines 4.5
+times an epoch; they never reach the end of a range whose words are shorter than elsewhere; and progress is reported
+only at the end of an epoch. Here the sentences are in many small files and each thread takes the next one: what gensim
+calls an epoch is one of these files. Every word is learnt from once an epoch, and with one file and one thread the
+vectors are gensim's own, bit for bit.
 """
 
 import fcntl
@@ -29,11 +29,10 @@ from sentray.config import EmbedSettings, write_settings_beside
 from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
 from sentray.corpus.inspect import Inspection
-from sentray.embeddings.formats import MAX_DIMENSIONS
 from sentray.embeddings.sentences import FILE_WORDS, SentenceFiles, write_sentences
-from sentray.embeddings.vectors import Vectors, local_place, write_vectors
+from sentray.embeddings.vectors import MAX_DIMENSIONS, Vectors, local_path, output, write_vectors
 from sentray.errors import SentrayError
-from sentray.storage import Folder, first_line
+from sentray.storage import first_line
 from sentray.text.cleaning import rules_from
 from sentray.text.vocabulary import Vocabulary
 
@@ -53,7 +52,7 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
         and `words_per_second`.
 
     Raises:
-        SentrayError: the corpus cannot be used, has no review to learn from, no word is left, or the place for
+        SentrayError: the corpus cannot be used, has no review to learn from, no word is left, or the file of
             the vectors cannot be written.
     """
     if settings.seed >= _SEEDS:
@@ -97,8 +96,8 @@ def learn(
 ) -> Vectors:
     """Learn the vectors of a vocabulary's words; the same ones each time with one thread.
 
-    Gensim passes over other words before it looks for neighbours, which is the same as to take them out of the
-    sentences; it cuts a sentence of more than 10,000 words into several and learns from all of them.
+    Gensim skips other words before it looks for neighbours, as if they were not in the sentences; it cuts a sentence
+    of more than 10,000 words into several and learns from all of them.
 
     Args:
         sentences: files with their words, and how often each word occurs.
@@ -113,7 +112,7 @@ def learn(
     from gensim.models import Word2Vec
 
     steps = settings.epochs * len(sentences.files)
-    # One worker, for gensim divides the words of a file by the workers to know where to stop.
+    # One worker, since gensim divides the words of a file by the workers to know where to stop.
     model = Word2Vec(
         vector_size=settings.dimensions,
         window=settings.window,
@@ -157,7 +156,7 @@ def learn(
 
 
 def _step(model: Any, files: list[tuple[Path, int]]) -> Callable[[int], int]:
-    """What learns from one file, given the number of the step, and gives the number of its words."""
+    """A function that learns from one file, given the number of the step, and returns the number of its words."""
     from gensim.models import word2vec
     from gensim.models.word2vec_corpusfile import CythonVocab
 
@@ -166,7 +165,7 @@ def _step(model: Any, files: list[tuple[Path, int]]) -> Callable[[int], int]:
 
     def step(number: int) -> int:
         path, words = files[number % len(files)]
-        path.open("rb").close()  # for gensim would wait for ever for a file that cannot be opened
+        path.open("rb").close()  # gensim would wait for ever for a file that cannot be opened
         work, mean = np.zeros((2, model.layer1_size), np.float32)
         _, _, learnt = learn_file(model, str(path), 0, vocabulary, number, None, words, work, mean, False)
         return int(learnt)
@@ -176,7 +175,7 @@ def _step(model: Any, files: list[tuple[Path, int]]) -> Callable[[int], int]:
 
 def _threads(asked: int | None, files: int, console: Console) -> int:
     """How many threads learn: as many as were asked for, or CPUs, and not more than there are files."""
-    # Not every system tells which of its CPUs this process may use.
+    # Not every system knows which of its CPUs this process may use.
     wanted = asked or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     if asked is not None and asked > files:
         console.say(
@@ -225,39 +224,29 @@ def _scratch(out: str) -> Iterator[Path]:
     Raises:
         SentrayError: nothing can be written under that name.
     """
-    place = local_place(out)
-    if place is None:
-        _try(out)
-    beside = tempfile.gettempdir() if place is None else os.path.dirname(place)
+    target, name = output(out)
+    beside = target.path("")
+    if local_path(out) is None:
+        # Learning may take hours, and would be lost.
+        probe, beside = f".{name}.{uuid.uuid4().hex}", tempfile.gettempdir()
+        target.write(probe, b"")
+        target.delete(probe)
     try:
         os.makedirs(beside, exist_ok=True)
         for left in Path(beside).glob(f"{_SCRATCH}*"):
-            with _held(left) as ours:
+            with _locked(left) as ours:
                 if ours:
                     shutil.rmtree(left, ignore_errors=True)
         folder = tempfile.TemporaryDirectory(dir=beside, prefix=_SCRATCH)
     except OSError as error:
         raise SentrayError(f"{out} cannot be written ({first_line(error)}); choose another --out") from error
-    with folder as name, _held(Path(name)):
-        yield Path(name)
-
-
-def _try(out: str) -> None:
-    """Write an empty file beside a remote output and remove it: learning may take hours, and would be lost.
-
-    Raises:
-        SentrayError: it cannot be written.
-    """
-    path, mark, query = out.partition("?")
-    folder, _, name = path.rpartition("/")
-    place, probe = Folder(f"{folder}{mark}{query}"), f".{name}.{uuid.uuid4().hex}"
-    place.write(probe, b"")
-    place.delete(probe)
+    with folder as path, _locked(Path(path)):
+        yield Path(path)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Lock a folder, which the system undoes when the process ends, however that is; whether no other has it locked."""
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder until the process ends, however it does; yields whether no other process has it locked."""
     handle, ours = -1, False
     # Another user's folder cannot be opened, nor one that is gone by now.
     with suppress(OSError):

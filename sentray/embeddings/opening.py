@@ -1,6 +1,6 @@
-"""The bytes of a file of word vectors, wherever it is and however it is compressed, as one stream.
+"""`opened`: the bytes of a file of word vectors as one stream, wherever it is and however it is compressed.
 
-What a file is its first bytes say, never its name. Nothing is unpacked to disk, and memory stays bounded.
+The first bytes say what a file is, never its name. Nothing is unpacked to disk, and memory stays bounded.
 """
 
 import bz2
@@ -24,7 +24,7 @@ from sentray.errors import SentrayError
 from sentray.storage import first_line, locate
 
 _XZ_MEMORY = 256 << 20
-"""Most that an .xz file may ask for; `xz -9` needs a quarter of it."""
+"""An .xz file that asks for more is refused; `xz -9` needs a quarter of it."""
 _XZ_INPUT = 1 << 16
 _READ_AHEAD = 1 << 20
 _SHOWN_MEMBERS = 8
@@ -37,14 +37,14 @@ def opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
 
     Args:
         file: path or URI of a pyarrow file system, plain or compressed by gzip, bzip2, xz or zip; of a zip with
-            several members one is named as in `FILE.zip#MEMBER`.
+            several members one is named, as in `FILE.zip#MEMBER`.
 
     Yields:
-        The decompressed stream, and what the file is compressed by (`none` where it is not).
+        The decompressed stream, and the compression (`none` where there is none).
 
     Raises:
-        SentrayError: there is no such file, or it is empty, damaged or may not be read; also when the block finds
-            out while it reads.
+        SentrayError: there is no such file, or it is empty, damaged or may not be read; also from within
+            the block, while it reads.
     """
     try:
         filesystem, path, address, member = _locate(file)
@@ -82,7 +82,7 @@ _DAMAGED = (
 
 
 def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
-    """The file system, the path in it, and of the name what stands before and behind the `#` of a zip's member."""
+    """The file system, the path in it, and the name before and after the `#` of a zip's member."""
     if _URI.match(file):
         address, _, member = file.partition("#")
         filesystem, path = locate(address)
@@ -108,7 +108,7 @@ def _member(stored: Any, address: str, member: str) -> IO[bytes]:
         info = _choose(archive, address, member)
         return archive.open(info)
     except (ValueError, struct.error) as error:
-        # zipfile looks at what it reads as it comes.
+        # What zipfile raises where an archive is damaged.
         raise zipfile.BadZipFile(first_line(error)) from error
 
 
@@ -130,7 +130,7 @@ def _choose(archive: zipfile.ZipFile, address: str, member: str) -> zipfile.ZipI
 
 
 class _Xz(io.RawIOBase):
-    """The content of an .xz file, as `lzma.LZMAFile` gives it, but that a file cannot ask for any memory it likes."""
+    """The content of an .xz file; unlike `lzma.LZMAFile` it bounds memory and reads on after padding."""
 
     def __init__(self, stored: Any) -> None:
         self._stored, self._decompressor = stored, lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
@@ -142,7 +142,7 @@ class _Xz(io.RawIOBase):
         while True:
             decompressor, data = self._decompressor, b""
             if decompressor.eof:
-                # A file may be several streams, with zeros behind each.
+                # A file may be several streams, with zeros after each.
                 data = decompressor.unused_data.lstrip(b"\0") or self._stored.read(_XZ_INPUT).lstrip(b"\0")
                 if not data:
                     return 0

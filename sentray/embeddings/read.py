@@ -1,34 +1,76 @@
-"""One reader for word2vec's text and binary format and GloVe's, plain or compressed, whatever the file is called.
+"""`read_vectors`: word2vec's text and binary format and GloVe's, plain or compressed, whatever the file is called.
 
-The file is streamed, so that memory follows the words that are kept. What is wrong with a file is counted, with the
-line and the reason; a file with many such rows is refused.
+A file is streamed, so that memory follows the words that are kept. Rows that cannot be used are counted, with the
+first line and the reason; a file with many of them is refused.
 """
 
-from collections.abc import Collection, Sequence
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import csv
 
 from sentray.console import count
-from sentray.embeddings import kernel
-from sentray.embeddings.formats import NUMBER, fields_of, recognise
 from sentray.embeddings.opening import opened
-from sentray.embeddings.vectors import Vectors
+from sentray.embeddings.vectors import MAX_DIMENSIONS, Vectors
 from sentray.errors import SentrayError
-from sentray.text.simd import BLOCK
-from sentray.text.table import table
 
 MAX_BAD = 0.01
 """A file with a larger share of bad rows is refused."""
 MAX_ROW_BYTES = 8 << 20
-"""A row that is longer is refused: it is no row of numbers."""
+"""A longer row is refused: it cannot be a row of numbers."""
 
-_BUFFER = 1 << 20
-_HEAD = 1 << 18
-_ROOM_BYTES, _ROOM_ROWS = 1 << 20, 8_192
-_ROOM_MAX = 1 << 28
+REASONS = (
+    "too few numbers",
+    "too many numbers",
+    "no single word",
+    "a word that is not UTF-8",
+    "something that is no number",
+    "nan or infinity",
+    "an end in the middle",
+    "no row, though the header counts it",
+)
+"""What can be wrong with a row."""
+FEW, MANY, NO_WORD, NOT_UTF8, NO_NUMBER, NOT_FINITE, CUT, MISSING = REASONS
+
+_BLOCK = 1 << 18
+_HEAD = 1 << 20
+"""Bytes that are looked at for the format: more than a block of bzip2's, so that its checksum is seen before."""
+_MAX_NUMBERS = 1 << 26
+_MAX_WORD = 1 << 16
+"""Longest word of a binary file, in bytes: after a damaged row anything may look like a word's beginning."""
+_BOM = b"\xef\xbb\xbf"
+
+_HEADER = re.compile(rb"[ \t]*([0-9]{1,30})[ \t]+([0-9]{1,30})[ \t]*(?:\r?\n|\Z)")
+_DECIMAL = rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_is_decimal = re.compile(_DECIMAL).fullmatch
+is_number = re.compile(_DECIMAL + rb"|[+-]?(nan|inf|infinity)", re.IGNORECASE).fullmatch
+"""Whether a field is a number; finite or not."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_LOOKED_AT = 100
+_SHOWN = 40
+
+_OTHERS = (
+    (rb"\x80[\x02-\x05]", "a pickle, such as gensim's own .model and .kv files, which can run any program when it is "
+     "loaded: load it where you trust it and save it with save_word2vec_format"),
+    (rb"\x93NUMPY", "a NumPy array without words: save words and vectors together, as save_word2vec_format does"),
+    (rb"\xba\x16O/", "a fastText model: take the .vec file that comes with it"),
+    (rb"\x89HDF", "an HDF5 file: save the vectors in word2vec's text format"),
+    (rb"PAR1", "a Parquet file: save the vectors in word2vec's text format"),
+    (rb"\x28\xb5\x2f\xfd", "compressed by Zstandard: unpack it with `zstd -d`"),
+    (rb"7z\xbc\xaf", "a 7z archive: unpack it first"),
+    (rb"\x1f\x8b|PK\x03\x04|\xfd7zXZ|BZh[1-9]1AY", "compressed twice: unpack it once"),
+    (rb"\xff\xfe|\xfe\xff", "UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`"),
+    (rb"version https://git-lfs\.github\.com/", "a Git LFS pointer, which stands for the real file: get that with "
+     "`git lfs pull`"),
+    (rb"(?i)\s*<(!doctype|html|head|\?xml)", "a web page: download the file itself"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +84,7 @@ class FileReport:
         dimensions: numbers of a vector.
         rows: good rows, wanted or not.
         declared: rows by the header, None where there is none.
-        duplicates: rows left out because an earlier one has the same word; of words that are not wanted none is known.
+        duplicates: rows left out because an earlier one has the same word; unwanted words are not compared.
         bad: reason, number of rows and the first one's line (row in a binary file), for each reason that occurs.
     """
 
@@ -57,7 +99,7 @@ class FileReport:
 
     @property
     def bad_rows(self) -> int:
-        """Rows that were skipped or that the header counts in vain."""
+        """Rows that were skipped, and rows that the header counts but the file lacks."""
         return sum(number for _, number, _ in self.bad)
 
     def lines(self) -> list[str]:
@@ -81,8 +123,8 @@ class FileReport:
 def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vectors, FileReport]:
     r"""Read word vectors, each the float32 nearest to the float64 nearest to what is written, as gensim has them.
 
-    A row of text ends at `\n` or `\r\n` alone; its last numbers, parted by spaces or tabs, are the vector, and what
-    stands before them is the word, spaces included. Of rows whose word is not wanted only the word and the number of
+    A row of text ends at `\n` or `\r\n` alone; its last numbers, separated by spaces or tabs, are the vector, and what
+    precedes them is the word, spaces included. Of rows whose word is not wanted only the word and the number of
     fields are checked. A last number that is cut off within its digits cannot be told from a whole one.
 
     Args:
@@ -96,9 +138,13 @@ def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vect
         SentrayError: the file cannot be read, holds something else, or more than 1 % of its rows are bad.
     """
     with opened(file) as (stream, compression):
-        reader = _Reader(file, stream, wanted)
-        reader.read()
-    vectors, report = reader.vectors(), reader.report(compression)
+        head, whole = _head(stream)
+        form = recognise(head, whole, file)
+        reader = _Reader(file, form, wanted)
+        for block in _blocks(head, form.start, stream):
+            reader.read(block)
+        vectors = reader.finish()
+    report = reader.report(compression)
     rows = report.rows + report.bad_rows
     if rows == 0:
         raise SentrayError(f"{file} holds no row, only a header: it seems the rest of a broken copy; get it again")
@@ -118,208 +164,326 @@ def dimensions_of(file: str) -> int:
         SentrayError: the file cannot be read, or seems to hold something else.
     """
     with opened(file) as (stream, _):
-        reader = _Reader(file, stream, ())
-        reader.recognise()
-    return reader.format.dimensions
+        return recognise(*_head(stream), file).dimensions
 
 
-class _Buffer:
-    """The part of a stream that is looked at, at an address, with bytes behind it that may be read as well."""
+def _head(stream: IO[bytes]) -> tuple[bytes, bool]:
+    """The beginning of a stream, of two lines or more where there are so many; whether that is all of it."""
+    head = b""
+    while len(head) < _HEAD or (head.count(b"\n") < 2 and len(head) < MAX_ROW_BYTES):
+        if not (piece := stream.read(_BLOCK)):
+            return head, True
+        head += piece
+    return head, False
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._bytes = np.zeros(_BUFFER + 2 * BLOCK, np.uint8)
-        self.start = self.stop = 0
-        self.ended = False
+
+def _blocks(head: bytes, start: int, stream: IO[bytes]) -> Iterator[bytes]:
+    yield from (head[first : first + _BLOCK] for first in range(start, len(head), _BLOCK))
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+@dataclass(frozen=True)
+class Format:
+    """How to read a file of word vectors.
+
+    Attributes:
+        name: word2vec text, word2vec binary or GloVe.
+        dimensions: numbers of a vector.
+        declared: rows by the header; None where there is none.
+        start: where the first row begins, in bytes.
+    """
+
+    name: str
+    dimensions: int
+    declared: int | None
+    start: int
 
     @property
-    def address(self) -> int:
-        return int(self._bytes.ctypes.data)
+    def binary(self) -> bool:
+        """Whether the numbers are float32 rather than decimals."""
+        return self.name == "word2vec binary"
 
-    def fill(self) -> bool:
-        """Move the rest to the front and read as much as there is room for; False where a row does not fit at all."""
-        rest, room = self.stop - self.start, len(self._bytes) - 2 * BLOCK
-        if rest == room:
-            if room >= MAX_ROW_BYTES:
-                return False
-            room *= 2
-            self._bytes = np.concatenate([self._bytes[: self.stop], np.zeros(room + 2 * BLOCK - self.stop, np.uint8)])
-        self._bytes[:rest] = self._bytes[self.start : self.stop].copy()
-        self.start, self.stop = 0, rest
-        view = self._bytes.data
-        while self.stop < room and not self.ended:
-            taken = self._stream.readinto(view[self.stop : room])  # type: ignore[attr-defined]
-            self.stop, self.ended = self.stop + taken, taken == 0
-        return True
 
-    def end_line(self) -> None:
-        """Put a newline behind the last byte."""
-        self._bytes[self.stop] = ord("\n")
-        self.stop += 1
+def recognise(head: bytes, whole: bool, file: str) -> Format:
+    """Find format and dimension from the beginning of a decompressed file.
 
-    def rest(self) -> bytes:
-        return self.between(self.start, self.stop)
+    Args:
+        head: its first bytes, two lines or more where there are so many.
+        whole: whether those are all.
+        file: for messages.
 
-    def between(self, start: int, stop: int) -> bytes:
-        return self._bytes[start:stop].tobytes()
+    Raises:
+        SentrayError: it is something else; known kinds are named, with the cure.
+    """
+    if not head:
+        raise SentrayError(f"{file} holds no byte: it seems the rest of a broken copy; get it again")
+    bom = len(_BOM) if head.startswith(_BOM) else 0
+    if not head[bom:].strip():
+        raise SentrayError(
+            f"{file} begins with nothing but white space: it seems the rest of a broken copy; get it again"
+        )
+    header = _HEADER.match(head, bom)
+    if header is not None:
+        declared, dimensions = int(header[1]), int(header[2])
+        lengths = _row_lengths(head[header.end() :], whole)
+        # Rows of a word and one number look like headers themselves.
+        if lengths and dimensions != 1 and set(lengths) == {1}:
+            header = None
+    if header is None:
+        dimensions = _dimensions(head[bom:], whole, file)
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise SentrayError(
+            f"{file} has vectors of {dimensions:,} numbers by its line 1, where 1 to {MAX_DIMENSIONS:,} are possible: "
+            "it seems damaged; get it again"
+        )
+    if header is None:
+        return Format("GloVe", dimensions, None, bom)
+    binary = not lengths and not _is_text(head[header.end() :])
+    return Format(f"word2vec {'binary' if binary else 'text'}", dimensions, declared, header.end())
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return _CONTROL.search(content) is None
+
+
+def _fields(line: bytes) -> list[bytes]:
+    """What spaces and tabs separate; any other white space is part of a field."""
+    return [field for field in line.replace(b"\t", b" ").split(b" ") if field]
+
+
+def _dimensions(head: bytes, whole: bool, file: str) -> int:
+    """How many numbers most rows have."""
+    lengths = _row_lengths(head, whole)
+    # No UTF-8 begins as a pickle does, so that it is refused whatever follows.
+    if not lengths or head.startswith(b"\x80"):
+        for magic, what in _OTHERS:
+            if re.match(magic, head):
+                raise SentrayError(f"{file} holds no word vectors, it is {what}")
+    if lengths:
+        return Counter(lengths).most_common(1)[0][0]
+    line = head.split(b"\n", 1)[0]
+    shown = line[:_SHOWN].decode(errors="replace") + "…" * (len(line) > _SHOWN)
+    raise SentrayError(
+        f"{file} holds no word vectors that sentray reads: line 1 ({shown!r}) is no word with its numbers; give a file "
+        "in word2vec's text or binary format or in GloVe's"
+    )
+
+
+def _row_lengths(text: bytes, whole: bool) -> list[int]:
+    """How many numbers end each of the first lines; empty where most lines end with none."""
+    lines = text.split(b"\n", _LOOKED_AT)
+    if not whole or len(lines) > _LOOKED_AT:
+        lines.pop()
+    lines = [line for line in lines if line.strip()]
+    lengths = []
+    for line in lines:
+        fields = _fields(line.removesuffix(b"\r"))
+        numbers = next((index for index, field in enumerate(reversed(fields)) if not is_number(field)), None)
+        # A word may be a number too.
+        length = len(fields) - 1 if numbers is None else numbers
+        if length:
+            lengths.append(length)
+    return lengths if 2 * len(lengths) >= len(lines) else []
 
 
 class _Reader:
-    """Rows from a buffer into words and one growing matrix."""
+    """Blocks of bytes into words and one growing matrix.
 
-    def __init__(self, file: str, stream: IO[bytes], wanted: Collection[str] | None) -> None:
-        self._file, self._buffer = file, _Buffer(stream)
-        self._words: list[str] = []
-        self._seen: set[str] = set()
-        self._duplicates = 0
-        self._state = np.zeros(kernel.STATE, np.int64)
-        self._word_bytes = np.empty(0, np.uint8)
-        self._wanted = None if wanted is None else list(wanted)
-        self._table = None if self._wanted is None else table(self._wanted, np.arange(len(self._wanted)))
+    Args:
+        file: for messages.
+        form: what the file's beginning says.
+        wanted: the words to keep; all where None.
+    """
 
-    def recognise(self) -> None:
-        """Look at the beginning of the stream for the format."""
-        buffer = self._buffer
-        buffer.fill()
-        head = buffer.between(0, min(_HEAD, buffer.stop))
-        while head.count(b"\n") < 2 and (len(head) < buffer.stop or (not buffer.ended and buffer.fill())):
-            head = buffer.rest()
-        if not head:
-            raise SentrayError(f"{self._file} holds no byte: it seems the rest of a broken copy; get it again")
-        self.format = recognise(head, buffer.ended and len(head) == buffer.stop, self._file)
-
-    def read(self) -> None:
-        """Read the whole stream."""
-        self.recognise()
-        buffer = self._buffer
-        buffer.start = self.format.start
-        self._prepare()
-        cut = False
-        while True:
-            if buffer.ended and not self.format.binary and not cut and not buffer.rest().endswith(b"\n"):
-                buffer.end_line()
-                cut = True
-            while self._scan(cut):
-                pass
-            if buffer.ended:
-                break
-            if not buffer.fill():
-                self._refuse_long()
-        self._finish()
-
-    def _prepare(self) -> None:
-        """Make room for rows, now that their length is known."""
-        row_bytes = 4 * self.format.dimensions
-        self._room = min(max(_ROOM_BYTES // row_bytes, 1), _ROOM_ROWS)
-        self._slow = np.empty((self._room, 4), np.int64)
+    def __init__(self, file: str, form: Format, wanted: Collection[str] | None) -> None:
+        self._file, self._form, self._dimensions = file, form, form.dimensions
+        self._wanted = None if wanted is None else frozenset(wanted)
+        self._words: dict[str, None] = {}
         # Room that is not used takes no memory, and a header may claim what it likes.
-        likely = self.format.declared or self._room if self._wanted is None else len(self._wanted)
-        most = min(likely, _ROOM_MAX // row_bytes)
-        self._rows = np.empty((most + 1, self.format.dimensions), np.float32)
-        # Lines are counted from the header on.
-        self._state[kernel.PASSED] = self.format.declared is not None and not self.format.binary
+        likely = form.declared or 0 if wanted is None else len(wanted)
+        self._matrix = np.empty((min(likely, _MAX_NUMBERS // form.dimensions), form.dimensions), np.float32)
+        self._rest = b""
+        # Lines are counted from the header on, binary rows after it.
+        self._passed = int(form.declared is not None and not form.binary)
+        self._good = self._duplicates = 0
+        self._bad: dict[str, tuple[int, int]] = {}
+        # Wanted rows whose numbers are still to be read: word, numbers, line.
+        self._pending: list[tuple[str, bytes, int]] = []
 
-    def _scan(self, cut: bool) -> bool:
-        """Take the whole rows of the buffer; whether some may be left because there was no more room for them."""
-        buffer, state, dimensions = self._buffer, self._state, self.format.dimensions
-        have = len(self._words)
-        if have == len(self._rows):
-            self._rows.resize((have + max(self._room, have // 8), dimensions), refcheck=False)
-        room = min(self._room, len(self._rows) - have)
-        if len(self._word_bytes) < buffer.stop:
-            self._word_bytes = np.empty(buffer.stop, np.uint8)
-        words = self._word_bytes
-        keep = (0, np.uint64(0), 0)
-        if self._table is not None:
-            slots, shift, blob, _ = self._table
-            keep = (slots.ctypes.data, shift, blob.ctypes.data)
-        state[[kernel.ROWS, kernel.WORD_BYTES, kernel.SLOW]] = 0
-        start, stop = buffer.address + buffer.start, buffer.address + buffer.stop
-        rows = self._rows[have:].ctypes.data
-        if self.format.binary:
-            kernel.scan_binary(start, stop, dimensions, rows, room, words.ctypes.data, *keep, state)
+    def read(self, block: bytes) -> None:
+        """Take the rows that end in the next bytes of the file."""
+        content = self._rest + block
+        if self._form.binary:
+            taken = self._scan_binary(content)
         else:
-            kernel.scan_text(start, stop, cut, dimensions, rows, room, words.ctypes.data, *keep, self._slow, state)
-        if state[kernel.NEXT] == kernel.TOO_LONG:
+            taken = content.rfind(b"\n") + 1
+            self._scan_lines(content[:taken])
+        self._rest = content[taken:]
+        if len(self._rest) > MAX_ROW_BYTES:
             self._refuse_long()
-        good = self._settle()
-        buffer.start = int(state[kernel.NEXT]) - buffer.address
-        if taken := int(state[kernel.ROWS]):
-            self._take(words[: state[kernel.WORD_BYTES] - 1].tobytes().decode().split("\n"), good)
-        return taken == room
+        self._settle()
 
-    def _settle(self) -> npt.NDArray[np.bool_]:
-        """Read the rows that are left to Python; bool[rows of the scan], which are good."""
-        good = np.ones(int(self._state[kernel.ROWS]), np.bool_)
-        have, buffer = len(self._words), self._buffer
-        for row, start, end, line in self._slow[: self._state[kernel.SLOW]].tolist():
-            text = buffer.between(start - buffer.address, end - buffer.address)
-            fields = fields_of(text)
-            if all(NUMBER.fullmatch(field) for field in fields):
-                with np.errstate(over="ignore"):
-                    numbers = np.array([float(field) for field in fields]).astype(np.float32)
-                if np.isfinite(numbers).all():
-                    self._rows[have + row] = numbers
-                    self._state[kernel.GOOD] += 1
-                    continue
-                reason = kernel.NOT_FINITE
-            else:
-                reason = kernel.NO_NUMBER
-            good[row] = False
-            self._bad(reason, 1, line)
-        return good
-
-    def _take(self, words: list[str], good: npt.NDArray[np.bool_]) -> None:
-        """Keep the good ones of the rows that lie behind the words so far, of equal words the first."""
-        have = len(self._words)
-        if not good.all() or len(set(words)) < len(words) or not self._seen.isdisjoint(words):
-            for row, word in enumerate(words):
-                if good[row] and word in self._seen:
-                    self._duplicates += 1
-                    good[row] = False
-                elif good[row]:
-                    self._seen.add(word)
-            kept = np.flatnonzero(good)
-            self._rows[have : have + len(kept)] = self._rows[have + kept]
-            words = [words[row] for row in kept.tolist()]
-        self._seen.update(words)
-        self._words += words
-
-    def _bad(self, reason: int, number: int, first: int) -> None:
-        place = kernel.BAD + 2 * reason
-        before = self._state[place + 1] if self._state[place] else first
-        self._state[place : place + 2] += number, 0
-        self._state[place + 1] = min(before, first)
-
-    def _finish(self) -> None:
-        """Count what is missing at the end, and give back the room for more rows."""
-        state, following = self._state, int(self._state[kernel.PASSED]) + 1
-        if self._buffer.rest().strip(b"\n"):
-            self._bad(kernel.CUT, 1, following)
-            following += 1
-        if self.format.declared is not None:
-            missing = self.format.declared - int(state[kernel.GOOD]) - sum(number for _, number, _ in self._reasons())
+    def finish(self) -> Vectors:
+        """The vectors, once all blocks are read."""
+        if self._form.binary and self._rest.strip(b"\n"):
+            self._passed += 1
+            self._count_bad(CUT, self._passed)
+        elif not self._form.binary and self._rest:
+            self._scan_lines(self._rest + b"\n", few=CUT)
+            self._settle()
+        if self._form.declared is not None:
+            missing = self._form.declared - self._good - sum(number for number, _ in self._bad.values())
             if missing > 0:
-                self._bad(kernel.MISSING, min(missing, 2**62), following)
-        self._rows.resize((len(self._words), self.format.dimensions), refcheck=False)
-
-    def _reasons(self) -> Sequence[tuple[str, int, int]]:
-        counts = self._state[kernel.BAD :].reshape(-1, 2).tolist()
-        return [(what, number, first) for what, (number, first) in zip(kernel.REASONS, counts, strict=True) if number]
-
-    def _refuse_long(self) -> None:
-        unit = "row" if self.format.binary else "line"
-        raise SentrayError(
-            f"{self._file} is damaged: no end of {unit} {self._state[kernel.PASSED] + 1:,} is found within what a row "
-            "of word vectors may take; get it again"
-        )
-
-    def vectors(self) -> Vectors:
-        return Vectors(self._words, self._rows)
+                self._count_bad(MISSING, self._passed + 1, missing)
+        self._matrix.resize((len(self._words), self._dimensions), refcheck=False)
+        return Vectors(list(self._words), self._matrix)
 
     def report(self, compression: str) -> FileReport:
-        kind, rows = self.format, int(self._state[kernel.GOOD])
+        """What there was in the file."""
+        form, bad = self._form, tuple((reason, *self._bad[reason]) for reason in REASONS if reason in self._bad)
         return FileReport(
-            self._file, kind.name, compression, kind.dimensions, rows, kind.declared, self._duplicates,
-            tuple(self._reasons()),
-        )  # fmt: skip
+            self._file, form.name, compression, form.dimensions, self._good, form.declared, self._duplicates, bad
+        )
+
+    def _scan_lines(self, text: bytes, few: str = FEW) -> None:
+        """Pass over whole lines; `few` is what a line with too few numbers is counted as."""
+        text = text.replace(b"\r\n", b"\n").replace(b" \n", b"\n")
+        # Where single spaces separate all fields, counting them counts the numbers.
+        plain = b"\t" not in text and b"  " not in text and b" \n" not in text
+        spaces = self._dimensions - 1
+        for line in text.split(b"\n")[:-1]:
+            self._passed += 1
+            word, _, numbers = line.partition(b" ")
+            if not (plain and word and numbers and numbers.count(b" ") == spaces):
+                fields = _fields(line)
+                if not fields:
+                    continue
+                if len(fields) <= self._dimensions:
+                    self._count_bad(few, self._passed)
+                    continue
+                # A word may have spaces, but where numbers are in it the row is too long.
+                further = fields[1 : -self._dimensions]
+                if any(map(_is_decimal, further)):
+                    self._count_bad(MANY, self._passed)
+                    continue
+                found = re.match(rb"[ \t]*([^ \t]+(?:[ \t]+[^ \t]+){%d})" % len(further), line)
+                assert found is not None
+                word, numbers = found[1], b" ".join(fields[-self._dimensions :])
+            self._take(word, numbers)
+
+    def _scan_binary(self, content: bytes) -> int:
+        """Pass over whole rows: a word, a space, float32 numbers of the low byte first; how many bytes they take."""
+        taken = 0
+        while True:
+            start = taken
+            # The original tool writes a newline after each row, gensim does not.
+            while content.startswith(b"\n", start):
+                start += 1
+            space = content.find(b" ", start, start + _MAX_WORD + 1)
+            if space < 0 and len(content) - start > _MAX_WORD:
+                self._refuse_long()
+            end = space + 1 + 4 * self._dimensions
+            if space < 0 or end > len(content):
+                return taken
+            word, taken = content[start:space], end
+            self._passed += 1
+            if not word or b"\n" in word:
+                self._count_bad(NO_WORD, self._passed)
+            else:
+                self._take(word, content[space + 1 : end])
+
+    def _take(self, word: bytes, numbers: bytes) -> None:
+        """Note the row that was just passed, if its word is wanted."""
+        try:
+            name = word.decode()
+        except UnicodeDecodeError:
+            self._count_bad(NOT_UTF8, self._passed)
+            return
+        if self._wanted is None or name in self._wanted:
+            self._pending.append((name, numbers, self._passed))
+        else:
+            self._good += 1
+
+    def _settle(self) -> None:
+        """Read the numbers of the noted rows, and keep the good ones, of equal words the first."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        texts = [numbers for _, numbers, _ in pending]
+        if self._form.binary:
+            rows = np.frombuffer(b"".join(texts), "<f4").reshape(len(texts), self._dimensions)
+            damaged: frozenset[int] = frozenset()
+        else:
+            rows, damaged = _read_decimals(texts, self._dimensions)
+        finite = np.isfinite(rows).all(axis=1).tolist()
+        kept = []
+        for index, (word, _, line) in enumerate(pending):
+            if not finite[index]:
+                self._count_bad(NO_NUMBER if index in damaged else NOT_FINITE, line)
+                continue
+            self._good += 1
+            if word in self._words:
+                self._duplicates += 1
+            else:
+                self._words[word] = None
+                kept.append(index)
+        needed = len(self._words)
+        if needed > len(self._matrix):
+            self._matrix.resize((needed + needed // 32, self._dimensions), refcheck=False)
+        self._matrix[needed - len(kept) : needed] = rows[kept]
+
+    def _count_bad(self, reason: str, line: int, number: int = 1) -> None:
+        before, first = self._bad.get(reason, (0, line))
+        self._bad[reason] = before + number, min(first, line)
+
+    def _refuse_long(self) -> NoReturn:
+        unit = "row" if self._form.binary else "line"
+        raise SentrayError(
+            f"{self._file} is damaged: no end of {unit} {self._passed + 1:,} is found within what a row of word "
+            "vectors may take; get it again"
+        )
+
+
+_READ = csv.ReadOptions(use_threads=False, column_names=["number"])
+_PARSE = csv.ParseOptions(quote_char=False, ignore_empty_lines=False)
+_CONVERT = csv.ConvertOptions(column_types={"number": pa.float64()}, null_values=[])
+
+
+def _read_decimals(rows: list[bytes], dimensions: int) -> tuple[npt.NDArray[np.float32], frozenset[int]]:
+    """Read decimals by way of float64, as Python and gensim do: the float32 nearest to what is written may be another.
+
+    Args:
+        rows: as many decimals each, separated by single spaces.
+        dimensions: how many.
+
+    Returns:
+        float32[rows, dimensions], and which rows hold something else than numbers; those are nan.
+    """
+    column = b"\n".join(rows).replace(b" ", b"\n")
+    # The CSV reader would take a carriage return for the end of a line and drop a byte order mark.
+    if b"\r" not in column and not column.startswith(_BOM):
+        # Where it meets what it does not know, such as +1, the rows are read one by one.
+        with contextlib.suppress(pa.ArrowInvalid):
+            # Arrow's own allocator would keep several times the memory of a block.
+            table = csv.read_csv(pa.BufferReader(column), _READ, _PARSE, _CONVERT, pa.system_memory_pool())
+            column_numbers = _as_float32(table["number"].to_numpy())
+            if len(column_numbers) == len(rows) * dimensions and np.isfinite(column_numbers).all():
+                return column_numbers.reshape(len(rows), dimensions), frozenset()
+    numbers, damaged = np.full((len(rows), dimensions), np.nan, np.float32), set()
+    for index, row in enumerate(rows):
+        fields = row.split(b" ")
+        if all(map(is_number, fields)):
+            numbers[index] = _as_float32(np.array(list(map(float, fields))))
+        else:
+            damaged.add(index)
+    return numbers, frozenset(damaged)
+
+
+def _as_float32(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)

@@ -1,12 +1,9 @@
 """Words with a vector each, and the file format that every other tool reads: word2vec's text."""
 
-import contextlib
 import os
 import re
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +12,12 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from sentray.errors import SentrayError
-from sentray.storage import first_line, locate
+from sentray.storage import Folder, locate
 
+MAX_DIMENSIONS = 100_000
+"""More numbers a word are no vector but a damaged file."""
 _NUMBERS_AT_ONCE = 400_000
-_PARTS_FIELDS = re.compile(r"[ \t\n\v\f\r]")
+_SEPARATOR = re.compile(r"[ \t\n\v\f\r]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +38,24 @@ class Vectors:
         return int(self.rows.shape[1])
 
 
-def local_place(file: str) -> str | None:
-    """Where a local file, named by its path or a URI, is to be written; None for another file system's URI.
+def output(file: str) -> tuple[Folder, str]:
+    """The folder and the name under which a file, named by its path or a URI, is to be written.
 
     Raises:
         SentrayError: the name is none of a file, or what has it is no regular file; or no file system has the URI.
     """
+    path = local_path(file)
+    if path is not None:
+        return Folder(os.path.dirname(path)), os.path.basename(path)
+    address, mark, query = file.partition("?")
+    folder, _, name = address.rpartition("/")
+    if not name or folder.endswith("/"):
+        raise SentrayError(f"{file} names no file: give one, as in s3://BUCKET/vectors.txt")
+    return Folder(f"{folder}{mark}{query}"), name
+
+
+def local_path(file: str) -> str | None:
+    """The real path of a local file that is to be written; None for another file system's URI; see `output`."""
     path = file
     if "://" in file:
         filesystem, path = locate(file)
@@ -53,7 +64,7 @@ def local_place(file: str) -> str | None:
     if not os.path.basename(path) or os.path.isdir(path):
         raise SentrayError(f"{file or 'an empty name'} is a folder; name a file with --out")
     if os.path.exists(path) and not os.path.isfile(path):
-        # The new file would take its place.
+        # The new file would replace it.
         raise SentrayError(f"{file} is no regular file; name another with --out")
     return os.path.realpath(path)
 
@@ -69,11 +80,11 @@ def write_vectors(file: str, vectors: Vectors) -> None:
         vectors: what to write.
 
     Raises:
-        SentrayError: a word that the format cannot hold, a number that is none, or a place that cannot be written.
+        SentrayError: a word or number that the format cannot hold, or a file that cannot be written.
     """
-    place = local_place(file)
+    folder, name = output(file)
     for word in vectors.words:
-        if not word or _PARTS_FIELDS.search(word):
+        if not word or _SEPARATOR.search(word):
             raise SentrayError(f"the word {word!r} cannot be written to {file}: white space parts the fields there")
     finite = np.isfinite(vectors.rows).all(axis=1)
     if not finite.all():
@@ -82,15 +93,12 @@ def write_vectors(file: str, vectors: Vectors) -> None:
             f"the vector of {word!r} cannot be written to {file}: it holds nan or infinity; train again with a "
             "smaller --learning-rate"
         )
-    try:
-        with _uploaded(file) if place is None else _renamed(place) as stream:
-            stream.write(b"%d %d\n" % vectors.rows.shape)
-            step = max(_NUMBERS_AT_ONCE // max(vectors.dimensions, 1), 1)
-            for start in range(0, len(vectors.words), step):
-                rows = slice(start, start + step)
-                stream.write(_lines(vectors.words[rows], vectors.rows[rows]))
-    except (OSError, pa.ArrowException) as error:
-        raise SentrayError(f"{file} cannot be written ({first_line(error)}); choose another place") from error
+    with folder.create(name) as stream:
+        stream.write(b"%d %d\n" % vectors.rows.shape)
+        step = max(_NUMBERS_AT_ONCE // max(vectors.dimensions, 1), 1)
+        for start in range(0, len(vectors.words), step):
+            rows = slice(start, start + step)
+            stream.write(_lines(vectors.words[rows], vectors.rows[rows]))
 
 
 def _lines(words: list[str], rows: npt.NDArray[np.float32]) -> bytes:
@@ -102,33 +110,8 @@ def _lines(words: list[str], rows: npt.NDArray[np.float32]) -> bytes:
 
 def _decimals(numbers: npt.NDArray[np.float32]) -> Any:
     shortest = pa.array(numbers).cast(pa.string())
-    # A float64 between two float32 may lie so near their middle that it is rounded the other way.
+    # The float64 that a decimal is read as may be so near the middle of two float32 that it rounds to the other.
     astray = shortest.cast(pa.float64()).to_numpy().astype(np.float32) != numbers
     if not astray.any():
         return shortest
     return pc.if_else(pa.array(astray), pa.array(numbers.astype(np.float64)).cast(pa.string()), shortest)
-
-
-@contextlib.contextmanager
-def _renamed(path: str) -> Iterator[IO[bytes]]:
-    folder, base = os.path.split(path)
-    half = f"{folder}/.{base}.{uuid.uuid4().hex}"
-    os.makedirs(folder, exist_ok=True)
-    try:
-        with open(half, "wb") as stream:
-            yield stream
-            # Else a machine that loses power may keep the name and lose the content.
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(half, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(half)
-        raise
-
-
-@contextlib.contextmanager
-def _uploaded(file: str) -> Iterator[Any]:
-    filesystem, path = locate(file)
-    with filesystem.open_output_stream(path) as stream:
-        yield stream

@@ -1,4 +1,4 @@
-"""The picture of the table: for each system the accuracy that its tutorial reports, and ours with its range."""
+"""`draw`: the picture of the table, for each system the accuracy that its tutorial reports and ours with its range."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -34,8 +34,8 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
 
     figure = Figure(figsize=(9, 1.3 + ROW_INCHES * len(shown)), layout="constrained")
     axes = figure.add_subplot()
-    for place, row in enumerate(shown):
-        _pair(axes, place, row)
+    for height, row in enumerate(shown):
+        _pair(axes, height, row)
     axes.set_yticks(range(len(shown)), [row.system.name for row in shown])
     axes.invert_yaxis()
     axes.set_xlim(0, 120)
@@ -51,11 +51,11 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
     return True
 
 
-def _pair(axes: Any, place: int, row: Row) -> None:
-    """Two bars: above what the tutorial says, below what came out; a system of our own has the one."""
-    below = float(place)
+def _pair(axes: Any, height: int, row: Row) -> None:
+    """Two bars: the tutorial's figure above, ours below; a system of our own has only the latter."""
+    below = float(height)
     if row.system.source != NONE:
-        above, below = place - _BAR / 2, place + _BAR / 2
+        above, below = height - _BAR / 2, height + _BAR / 2
         if row.system.figure is not None:
             axes.barh(above, 100 * row.system.figure, _BAR, color=_SOURCE)
         _label(axes, above, 100 * (row.system.figure or 0.0), row.system.source)

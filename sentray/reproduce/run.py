@@ -17,8 +17,7 @@ from sentray.embeddings.learn import embed
 from sentray.embeddings.read import dimensions_of
 from sentray.errors import SentrayError
 from sentray.reproduce import picture, systems, table
-from sentray.reproduce.phrases import write_phrases
-from sentray.reproduce.systems import GLOVE, Recipe, System
+from sentray.reproduce.systems import GLOVE, Recipe, System, write_phrases
 from sentray.reproduce.table import Row, Run
 from sentray.storage import write_text
 from sentray.training.run import HISTORY_FILE, METRICS_FILE, RESUMABLE, train
@@ -26,7 +25,7 @@ from sentray.training.run import HISTORY_FILE, METRICS_FILE, RESUMABLE, train
 TABLE_FILE, FIGURES_FILE, PICTURE_FILE = "reproduce.md", "reproduce.json", "reproduce.png"
 _PHRASES_FILE = "phrases.jsonl"
 _FACTS = ".facts.json"
-"""Of learnt vectors: what `embed` found, beside them."""
+"""Suffix of the file beside learnt vectors with what `embed` reports."""
 _MAY_CHANGE = {"out", *RESUMABLE}
 """Settings that do not change what a finished run found."""
 
@@ -35,7 +34,7 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
     """Train the systems, print the table, and write it with the picture into `settings.out`.
 
     Raises:
-        SentrayError: A name or the GloVe file cannot be used, which is told at once; or a system failed, which is told
+        SentrayError: a name or the GloVe file cannot be used, which is said at once; or a system failed, which is said
             when the others are done.
     """
     if "://" in settings.out:
@@ -75,9 +74,9 @@ class _Runs:
     """Makes the runs of the systems, or finds them made.
 
     Args:
-        settings: Of `reproduce`.
-        folder: Where each run has its place.
-        console: For what the runs say.
+        settings: of `reproduce`.
+        folder: where each run has a folder of its own.
+        console: for what the runs say.
     """
 
     def __init__(self, settings: ReproduceSettings, folder: Path, console: Console) -> None:
@@ -86,7 +85,7 @@ class _Runs:
         self._shared = {"address": settings.address, "verbose": settings.verbose}
 
     def attempt(self, system: System, seed: int) -> Run:
-        """One system with one seed; a failure is told and kept, so that the next system gets its turn."""
+        """One system with one seed; a failure is reported and kept, so that the next system gets its turn."""
         self._console.say(f"\n{system.name}, seed {seed}")
         try:
             return self._vectors_run(system, seed) if system.train is None else self._train(system, seed)

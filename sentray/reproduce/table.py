@@ -17,10 +17,10 @@ class Run:
     """One system with one seed.
 
     Attributes:
-        seed: The seed that was asked for.
-        seconds: Of training or learning alone, without start-up, reading and testing; of the seed that learnt.
-        figures: The metrics as in `metrics.json`, or what `embed` found; empty where it failed.
-        error: Why it failed, or None.
+        seed: the seed that was asked for.
+        seconds: of training or learning alone, without start-up, reading and testing; of the seed that learnt.
+        figures: the metrics as in `metrics.json`, or what `embed` found; empty where it failed.
+        error: why it failed, or None.
     """
 
     seed: int
@@ -88,7 +88,7 @@ class Row:
         ]
 
     def _vectors(self) -> str:
-        """What there is to say of vectors: lines and words, the same with every seed, and their mean norm."""
+        """The result of learning vectors: lines and words, the same with every seed, and their mean norm."""
         facts, norms = self.done[0].figures, self.values(lambda run: run.figures["mean_norm"])
         return f"{facts['lines']:,} lines, {facts['kept']:,} words, mean norm {sum(norms) / len(norms):.2f}"
 
@@ -100,7 +100,7 @@ def covered(run: Run) -> float | None:
 
 
 def show(console: Console, rows: Sequence[Row]) -> None:
-    """Print the table, and why what failed did."""
+    """Print the table, and the reasons of failures."""
     console.table(_HEADER, [row.cells() for row in rows])
     for line in failures(rows):
         console.say(line)
@@ -110,8 +110,8 @@ def markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """The table as Markdown.
 
     Args:
-        rows: The systems.
-        notes: Lines to put below it, after the failures.
+        rows: the systems.
+        notes: lines to put below it, after the failures.
     """
     header = [_HEADER[0], _WHAT, *_HEADER[1:]]
     lines = [_line(header), _line(["---"] * len(header))]
@@ -129,15 +129,15 @@ def failures(rows: Sequence[Row]) -> list[str]:
 
 
 def notes(seeds: int, left_out: Sequence[System]) -> list[str]:
-    """What a reader of the table has to know: the seeds, what is measured, and what is missing."""
-    told = [
+    """What a reader of the table has to know: the seeds, the measure, and what is left out."""
+    lines = [
         f"{count(seeds, 'seed')} from 0; accuracies are of the test reviews, for the ten phrases in training",
         "a dead start is noticed after an epoch and made again with the next seed, which another run may have too; the "
         "time is the mean of training alone, without start-up",
     ]
     if left_out:
-        told.append(f"left out, for want of --glove: {', '.join(system.name for system in left_out)}")
-    return told
+        lines.append(f"left out, for want of --glove: {', '.join(system.name for system in left_out)}")
+    return lines
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -13,12 +13,13 @@ import pytest
 
 from sentray import cluster
 from sentray.bench import reviews, score
-from sentray.bench.rivals import RIVALS
+from sentray.bench.baselines import BASELINES
 from sentray.bench.settings import BenchScoreSettings
 from sentray.bundle import Bundle
 from sentray.config import ScoreSettings, TrainSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
+from sentray.inference.scorer import Scorer
 
 PROMISED = {
     "rows_per_s_per_core",
@@ -41,8 +42,8 @@ def small_corpus(labelled: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_measures_and_prints(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    only_one = [rival if rival.key == "sklearn" else replace(rival, module="no_such_module") for rival in RIVALS]
-    monkeypatch.setattr(score, "RIVALS", only_one)
+    only_one = [each if each.key == "sklearn" else replace(each, module="no_such_module") for each in BASELINES]
+    monkeypatch.setattr(score, "BASELINES", only_one)
     settings = BenchScoreSettings(rows=1000, bundle=str(small_bundle.path))
     figures = score.bench_score(settings, Console())
     assert figures.keys() >= PROMISED
@@ -76,7 +77,7 @@ def test_given_reviews_a_trained_model_and_the_memory_curve(
         Path(settings.out).mkdir()
         return {"rows": rows, "rows_per_s": 10.0 * settings.workers, "start_workers_seconds": 1, "peak_rss_mb": rows}
 
-    monkeypatch.setattr(score, "RIVALS", ())
+    monkeypatch.setattr(score, "BASELINES", ())
     monkeypatch.setattr(score, "train", copied)
     monkeypatch.setattr(score, "score", pretend)
     monkeypatch.setattr(cluster, "connect", lambda *_, **__: nullcontext())
@@ -90,7 +91,26 @@ def test_given_reviews_a_trained_model_and_the_memory_curve(
     assert figures["kb_per_row"] == pytest.approx(size)
 
 
-def test_a_disk_that_is_too_small_is_told_before_it_is_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_counts_good_rows_and_times_all_stages(
+    labelled: pa.Table, labelled_file: Path, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    texts = [*labelled["text"].to_pylist(), None, "naïve"]
+    for name in ("one", "two"):
+        pq.write_table(pa.table({"text": texts}), tmp_path / f"{name}.parquet")
+    found = score.stages(str(small_bundle.path), str(tmp_path), 200, labelled_file)
+    assert found["rows"] == 242
+    assert found["bytes"] == 2 * sum(len(text.encode()) for text in texts if text)
+    assert set(found["seconds"]) == set(score.STAGES)
+    assert min(found["seconds"].values()) > 0
+    test = labelled.slice(100)
+    classes = Scorer(small_bundle).score(test["text"]).classes
+    right = [small_bundle.labels[index] for index in classes] == test["label"].to_numpy()
+    assert found["accuracy"] == pytest.approx(right.mean())
+
+
+def test_a_disk_that_is_too_small_is_reported_before_it_is_full(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     usage: Any = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(free=10**9))
     with pytest.raises(SentrayError, match=r"1,000,000 reviews take some 2 GB .* has 1 GB left; set TMPDIR"):

@@ -40,10 +40,10 @@ def test_the_file_is_the_same_for_a_seed_and_holds_the_words(tmp_path: Path) -> 
 
 def test_no_more_words_are_wanted_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {"seconds": 1.0, "mb": 1.0, "peak_mb": 1.0, "sha256": ""}
-    monkeypatch.setattr(vectors.child, "run", lambda *_: measured)
+    monkeypatch.setattr(vectors.processes, "run", lambda *_: measured)
     assert bench_vectors(SMALL.model_copy(update={"words": 5_000}), Console())["words"] == 1_000
 
 
-def test_a_disk_that_is_too_small_is_told() -> None:
+def test_a_disk_that_is_too_small_is_reported() -> None:
     with pytest.raises(SentrayError, match="GB left; set TMPDIR"):
         bench_vectors(BenchVectorsSettings(rows=10**12), Console())

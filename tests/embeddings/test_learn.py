@@ -16,6 +16,7 @@ from sentray.config import EmbedSettings
 from sentray.console import Console
 from sentray.embeddings import learn as module
 from sentray.embeddings import sentences as sentence_files
+from sentray.embeddings import vectors as vectors_module
 from sentray.embeddings.learn import embed, learn
 from sentray.embeddings.sentences import SentenceFiles, sentences
 from sentray.embeddings.vectors import Vectors
@@ -151,7 +152,7 @@ def test_a_file_that_is_gone_is_an_error_and_no_endless_wait(tmp_path: Path) -> 
         vectors_of(files, threads=2)
 
 
-def test_progress_tells_speed_share_and_time_left(console: Any) -> None:
+def test_progress_shows_speed_share_and_time_left(console: Any) -> None:
     module._show(done=0, total=1_000, epochs=5, seconds=1.0, console=console)
     module._show(done=500, total=1_000, epochs=5, seconds=2.0, console=console)
     module._show(done=1_000, total=1_000, epochs=5, seconds=4.0, console=console)
@@ -181,7 +182,7 @@ def corpus(tmp_path: Path) -> Iterator[Path]:
     assert not list(tmp_path.rglob(".sentray-embed-*")), "the sentences are left behind"
 
 
-def test_embed_tells_what_it_takes_and_what_it_leaves_out(
+def test_embed_reports_what_it_takes_and_what_it_leaves_out(
     ray_session: None, corpus: Path, tmp_path: Path, console: Any
 ) -> None:
     from gensim.models import KeyedVectors
@@ -248,8 +249,9 @@ def test_what_cannot_work_is_refused_before_the_corpus_is_read(corpus: Path, tmp
     refused("--dimensions 100001 is too large; take 100000 at most", dimensions=100_001)
 
 
-def test_a_remote_place_is_tried_before_the_corpus_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "local_place", lambda _: None)
+def test_a_remote_output_is_tried_before_the_corpus_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "local_path", lambda _: None)
+    monkeypatch.setattr(vectors_module, "local_path", lambda _: None)
     (tmp_path / "file").touch()
     with pytest.raises(SentrayError, match="cannot be written"):
         embed(EmbedSettings(corpus="nowhere", out=f"file://{tmp_path}/file/v.txt"), Console())

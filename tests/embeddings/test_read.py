@@ -111,8 +111,7 @@ def test_rows_and_words_across_the_borders_of_what_is_read_at_once(
     vectors = Vectors(words, random.normal(size=(3_000, 7)).astype(np.float32))
     write_vectors(str(tmp_path / "vectors.txt"), vectors)
     (tmp_path / "vectors.bin").write_bytes(binary(vectors))
-    monkeypatch.setattr(read, "_BUFFER", 1_000)
-    monkeypatch.setattr(read, "_ROOM_ROWS", 3)
+    monkeypatch.setattr(read, "_BLOCK", 1_000)
     for name in ("vectors.txt", "vectors.bin"):
         assert same(read_vectors(str(tmp_path / name))[0], words, vectors.rows)
         assert same(read_vectors(str(tmp_path / name), words[5::9])[0], words[5::9], vectors.rows[5::9])
@@ -166,6 +165,36 @@ def test_what_text_may_look_like(tmp_path: Path, text: bytes, kind: str, words: 
     found, report = read_vectors(str(tmp_path / "vectors"))
     assert same(found, words.split(), np.array(rows, np.float64).astype(np.float32))
     assert (report.format, report.bad, report.duplicates) == (kind, (), 0)
+
+
+def _next_to_middle(bits: int, steps: int) -> float:
+    """The float64 so many steps from the middle between a float32 and the next."""
+    lower, upper = np.array([bits, bits + 1], np.uint32).view(np.float32).astype(np.float64)
+    middle = np.array([(lower + upper) / 2])
+    return float((middle.view(np.int64) + steps).view(np.float64)[0])
+
+
+DECIMALS = st.one_of(
+    FINITE.map(repr),
+    st.floats(allow_nan=False, allow_infinity=False, min_value=-1e38, max_value=1e38).map(repr),
+    st.from_regex(r"[+-]?[0-9]{1,22}(\.[0-9]{0,22})?([eE][+-]?[0-9])?", fullmatch=True),
+    st.from_regex(r"[+-]?\.[0-9]{1,22}", fullmatch=True),
+    st.tuples(st.integers(0x00800000, 0x7F000000), st.integers(-3, 3)).map(lambda drawn: repr(_next_to_middle(*drawn))),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(decimals=st.lists(DECIMALS, min_size=1, max_size=20), blank=st.sampled_from([" ", "\t", "  "]))
+def test_decimals_are_read_as_python_and_gensim_read_them(
+    tmp_path_factory: pytest.TempPathFactory, decimals: list[str], blank: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "decimals.vec"
+    path.write_text("word" + blank + blank.join(decimals) + "\n" + blank.join(["other"] + ["1"] * len(decimals)) + "\n")
+    found, report = read_vectors(str(path))
+    expected = np.array([list(map(float, decimals))]).astype(np.float32)
+    assert (report.bad, found.rows[:1].tobytes()) == ((), expected.tobytes())
+    theirs = KeyedVectors.load_word2vec_format(str(path), no_header=True) if blank == " " else None
+    assert theirs is None or theirs.vectors[:1].tobytes() == expected.tobytes()
 
 
 def test_words_with_spaces_are_the_fields_before_the_numbers(tmp_path: Path) -> None:

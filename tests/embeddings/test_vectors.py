@@ -38,11 +38,11 @@ def test_every_bit_comes_back_also_where_float64_lies_between(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("", "an empty name is a folder"), ("new/", "new/ is a folder"), (".", "is a folder")]
+    ("name", "message"), [("", "an empty name is a folder"), ("new/", "new/ is a folder"), (".", "is a folder")]
 )
-def test_a_folder_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str) -> None:
+def test_a_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SentrayError, match=told):
+    with pytest.raises(SentrayError, match=message):
         write_vectors(name, _vectors([1, 2]))
     assert list(tmp_path.iterdir()) == []
 
@@ -85,17 +85,19 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(SentrayError, match="cannot be written"):
         write_vectors(str(tmp_path / "taken" / "vectors.txt"), _vectors([1]))
     with pytest.raises(SentrayError, match="cannot be opened"):
         write_vectors("nosuch://vectors.txt", _vectors([1]))
+    with pytest.raises(SentrayError, match="names no"):
+        write_vectors("s3://bucket?region=us-east-1", _vectors([1]))
     with pytest.raises(SentrayError, match="is a folder"):
         write_vectors(f"file://{tmp_path}", _vectors([1]))
 
 
 def test_another_file_system_gets_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "local_place", lambda _: None)
+    monkeypatch.setattr(module, "local_path", lambda _: None)
     write_vectors(f"file://{tmp_path}/vectors.txt", _vectors([1, 2]))
     assert (tmp_path / "vectors.txt").read_text() == "1 2\nword0 1 2\n"

@@ -110,8 +110,8 @@ def test_what_other_settings_made_is_not_taken(
     file.write_text(file.read_text().replace('"epochs": 10', '"epochs": 3'))
     with pytest.raises(SentrayError, match="1 system of 1 failed"):
         reproduce(tmp_path, only=("tutorial-cnn",))
-    told = (tmp_path / "out" / "reproduce.md").read_text(encoding="utf-8")
-    assert "tells of a run with --epochs 3, not 10; choose another --out" in told
+    written = (tmp_path / "out" / "reproduce.md").read_text(encoding="utf-8")
+    assert "tells of a run with --epochs 3, not 10; choose another --out" in written
     assert len(trainer.trained) == 1
 
 
@@ -157,7 +157,7 @@ def test_without_matplotlib_the_rest_is_written(
         ({"only": ("embedding-mlp-glove",)}, "needs GloVe vectors"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(
+def test_mistakes_are_reported_before_anything_is_trained(
     values: dict[str, Any], message: str, trainer: Trainer, tmp_path: Path
 ) -> None:
     with pytest.raises(SentrayError, match=message):

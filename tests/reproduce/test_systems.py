@@ -7,8 +7,7 @@ import pytest
 
 from sentray import models
 from sentray.errors import SentrayError
-from sentray.reproduce.phrases import PHRASES, write_phrases
-from sentray.reproduce.systems import GLOVE, SYSTEMS, Recipe, System, choose
+from sentray.reproduce.systems import GLOVE, PHRASES, SYSTEMS, Recipe, System, choose, write_phrases
 from sentray.text.cleaning import clean, preset
 
 
@@ -53,7 +52,7 @@ def test_systems_of_glove_are_left_out_where_it_is_not_given() -> None:
         choose(("embedding-mlp-glove",), None)
 
 
-def test_an_unknown_name_is_told_with_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(SentrayError, match="no system 'tutorial_cnn' for --only; the nearest is 'tutorial-cnn'"):
         choose(("tutorial_cnn",), None)
 

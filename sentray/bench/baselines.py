@@ -1,15 +1,9 @@
-"""What else predicts sentiment, on the same texts and one core; each is measured in a process of its own.
-
-`python -m sentray.bench.rivals KEY LABELLED SAMPLE BUNDLE` learns from the training rows of one Parquet file (`text`,
-`label`, `split`), predicts its test rows and the texts of the other, and prints one JSON object.
-"""
+"""`BASELINES`: what else predicts sentiment, on the same texts and one core; each is measured in its own process."""
 
 import importlib.util
-import json
 import operator
 import random
 import string
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,13 +14,13 @@ from typing import Any, Protocol
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sentray.bench import child
+from sentray.bench import processes
 from sentray.errors import SentrayError
 from sentray.text.vocabulary import Vocabulary
 
 CHUNK_ROWS = 8_000
 SECONDS = 5.0
-"""A rival predicts chunk after chunk until this time is over or it has seen all texts."""
+"""A baseline predicts chunk after chunk until this time is over or it has seen all texts."""
 
 
 class Model(Protocol):
@@ -42,7 +36,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """Something to compare with.
 
     Attributes:
@@ -60,7 +54,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Measured:
-    """How a rival did, or why there is nothing to compare with.
+    """How a baseline did, or why there is nothing to compare with.
 
     Attributes:
         rows_per_s: texts a second on one core, of the chunk that other processes disturbed least.
@@ -73,20 +67,20 @@ class Measured:
     note: str = ""
 
 
-def measure(rival: Rival, labelled: Path, sample: Path, bundle: str) -> Measured:
-    """Train and time a rival on one core.
+def measure(baseline: Baseline, labelled: Path, sample: Path, bundle: str) -> Measured:
+    """Train and time a baseline on one core; why not, where it cannot be.
 
     Args:
-        rival: which.
+        baseline: which.
         labelled: Parquet file with `text`, `label` and `split`.
         sample: Parquet file whose `text` to predict.
         bundle: folder of the bundle whose network the tutorial's path runs.
     """
-    if importlib.util.find_spec(rival.module) is None:
+    if importlib.util.find_spec(baseline.module) is None:
         return Measured(note="not installed; pip install 'sentray[bench]'")
     try:
-        with child.on_cores(1):
-            return Measured(**child.run(rival.title, __name__, rival.key, labelled, sample, bundle))
+        with processes.on_cores(1):
+            return processes.run(baseline.title, train_and_predict, baseline.key, labelled, sample, bundle)  # type: ignore[no-any-return]
     except SentrayError as error:
         return Measured(note=str(error))
 
@@ -121,8 +115,8 @@ class _Tutorial:
         encoded = self._tokenizer.texts_to_sequences(documents)
         padded = self._pad(encoded, maxlen=self._bundle.spec.max_length, padding="post")
         output = self._model.predict(padded, verbose=0)
-        places = output[:, 0] > 0.5 if output.shape[1] == 1 else output.argmax(axis=1)
-        return [self._bundle.labels[place] for place in places.astype(int)]
+        classes = output[:, 0] > 0.5 if output.shape[1] == 1 else output.argmax(axis=1)
+        return [self._bundle.labels[index] for index in classes.astype(int)]
 
     def _clean(self, document: str) -> str:
         tokens = document.split()
@@ -203,11 +197,11 @@ class _VowpalWabbit:
         Workspace(f"{arguments} --quiet").finish()
 
 
-RIVALS = (
-    Rival("tutorial", "the tutorial's path: clean_doc, Keras encoding and padding, model.predict", "keras", _Tutorial),
-    Rival("sklearn", "scikit-learn: TF-IDF, logistic regression", "sklearn", _ScikitLearn),
-    Rival("fasttext", "fastText: predict on tokens", "fasttext", _FastText),
-    Rival("vowpal_wabbit", "Vowpal Wabbit: text file to text file", "vowpalwabbit", _VowpalWabbit),
+BASELINES = (
+    Baseline("tutorial", "the tutorial's path: clean_doc, Keras padding, model.predict", "keras", _Tutorial),
+    Baseline("sklearn", "scikit-learn: TF-IDF, logistic regression", "sklearn", _ScikitLearn),
+    Baseline("fasttext", "fastText: predict on tokens", "fasttext", _FastText),
+    Baseline("vowpal_wabbit", "Vowpal Wabbit: text file to text file", "vowpalwabbit", _VowpalWabbit),
 )
 
 
@@ -215,23 +209,23 @@ def _tokens(text: str) -> str:
     return " ".join(text.split())
 
 
-def main(key: str, labelled: str, sample: str, bundle: str) -> dict[str, float | None]:
-    """Train the rival called `key` and time its predictions; see the module."""
+def train_and_predict(key: str, labelled: Path, sample: Path, bundle: str) -> Measured:
+    """Train a baseline, by its key, and time its predictions; see `measure`."""
     rows = pq.read_table(labelled, columns=["text", "label", "split"])
     train, test = (rows.filter(pc.equal(rows["split"], split)) for split in ("train", "test"))
     pairs = list(zip(train["text"].to_pylist(), train["label"].to_pylist(), strict=True))
     # An online learner forgets the first label where the second comes after it.
     random.Random(0).shuffle(pairs)
     texts = pq.read_table(sample, columns=["text"])["text"].to_pylist()
-    rival = next(rival for rival in RIVALS if rival.key == key)
+    baseline = next(baseline for baseline in BASELINES if baseline.key == key)
     with tempfile.TemporaryDirectory() as scratch:
-        model = rival.train([text for text, _ in pairs], [label for _, label in pairs], Path(scratch), bundle)
+        model = baseline.train([text for text, _ in pairs], [label for _, label in pairs], Path(scratch), bundle)
         found = model.predict(model.prepare(test["text"].to_pylist()))
         wanted = test["label"].to_pylist()
         right = sum(map(operator.eq, found, wanted))
         # A bundle that the user gave may have other labels.
         comparable = set(found) <= set(wanted)
-        return {"rows_per_s": _speed(model, texts), "accuracy": right / len(found) if comparable else None}
+        return Measured(_speed(model, texts), right / len(found) if comparable else None)
 
 
 def _speed(model: Model, texts: list[str]) -> float:
@@ -247,7 +241,3 @@ def _speed(model: Model, texts: list[str]) -> float:
         if total > SECONDS:
             break
     return max(rates)
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:5])))
