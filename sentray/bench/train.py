@@ -12,7 +12,6 @@ from sentray.bench import child
 from sentray.bench.settings import BenchTrainSettings
 from sentray.config import TrainSettings
 from sentray.console import Console
-from sentray.training.fitting import fit
 from sentray.training.prepare import prepare
 from sentray.training.training_set import TrainingSet
 
@@ -109,6 +108,8 @@ class _Bench:
         return Measured(child.run("the tutorial's script", "sentray.bench.tutorial", *words), self.rows)
 
     def sentray(self, workers: int, cpus: int, batch: int) -> Measured:
+        from sentray.training.trainer import fit
+
         self.runs += 1
         settings = self.train_settings(workers=workers, cpus_per_worker=cpus, batch_size=batch)
         started = time.time()

@@ -187,7 +187,7 @@ def test_dead_starts_end_in_one_sentence(tmp_path: Path, console: Any) -> None:
     ],
 )
 def test_the_plan_says_how_many_train(tmp_path: Path, workers: int | str, line: str) -> None:
-    plan = run._plan(settings(tmp_path, workers=workers), cluster.Placement(2, 1.0, 0.0, 1.0))
+    plan = run._describe(settings(tmp_path, workers=workers), cluster.Plan(2, 1.0, 0.0, 1.0))
     assert plan == f"plan: read with 3 CPUs, then train with {line}"
 
 
