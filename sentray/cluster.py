@@ -1,4 +1,4 @@
-"""The Ray cluster a run works on: reach one or start a local one, see what it has, and plan workers on it."""
+"""The Ray cluster a run works on: `connect` to it, or to one of this machine, and `plan` workers on its `Resources`."""
 
 import logging
 import math
@@ -25,12 +25,42 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
 # Ray reads this when it is imported: "0" makes a local cluster use the loopback address on Linux too.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
-
 _LISTENER_SECONDS = 10
 _NO_NODE_HERE = "No node info found"
-"""In what Ray says where it finds no raylet on this machine."""
+"""Part of Ray's message where it finds no raylet on this machine."""
 _ANSWER_SECONDS = 60.0
-"""What a node gets to start a process and look for a file; the run does not wait longer for a busy one."""
+"""How long a node may take to start a process and look for a file; the run does not wait longer for a busy one."""
+
+
+class WorkerRange(BaseModel):
+    """How many workers a run takes: a number, or any from `min` to `max`, written `1:4`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    min: int
+    max: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        if not isinstance(value, int | str):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})(?::([0-9]{1,6}))?", str(value))
+        low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= low <= high:
+            raise ValueError("a number of workers from 1 on, or the least and the most of them, such as 1:4")
+        return {"min": low, "max": high}
+
+    @model_serializer
+    def _written(self) -> int | str:
+        return self.max if self.fixed else str(self)
+
+    def __str__(self) -> str:
+        return str(self.max) if self.fixed else f"{self.min}:{self.max}"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is one number."""
+        return self.min == self.max
 
 
 @dataclass(frozen=True)
@@ -56,7 +86,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Placement:
+class Plan:
     """Workers that a cluster can hold, CPUs and GPUs of each, and the CPUs they leave to read with."""
 
     workers: int
@@ -98,7 +128,7 @@ def connect(address: str | None = None, *, cpus: int | None = None, verbose: boo
         import ray
 
         try:
-            with keep_answer(signal.SIGTERM):
+            with keep_handler(signal.SIGTERM):
                 _start(ray, address, cpus, quiet, verbose)
             yield
         finally:
@@ -106,14 +136,14 @@ def connect(address: str | None = None, *, cpus: int | None = None, verbose: boo
 
 
 @contextmanager
-def keep_answer(number: signal.Signals) -> Iterator[None]:
-    """Put this process's own answer to a signal back, where Ray puts another in its place within the block."""
-    answer = signal.getsignal(number)
+def keep_handler(number: signal.Signals) -> Iterator[None]:
+    """Restore this process's own handler of a signal, where Ray replaces it within the block."""
+    handler = signal.getsignal(number)
     try:
         yield
     finally:
-        if answer is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(number, answer)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, str], verbose: bool) -> None:
@@ -128,16 +158,16 @@ def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, 
     try:
         ray.init(address, runtime_env={"env_vars": dict(quiet)} if quiet else None, **arguments)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
-        told = str(error).strip().rstrip(".")
+        reason = str(error).strip().rstrip(".")
         # Ray goes on trying to connect after it was refused, and ends with a ConnectionError.
-        if any("authentic" in str(each).lower() for each in _behind(error)):
+        if any("authentic" in str(each).lower() for each in _causes(error)):
             raise refused(f"the Ray cluster at {address}") from error
-        if _NO_NODE_HERE in told:
+        if _NO_NODE_HERE in reason:
             raise SentrayError(
                 f"this machine is no node of the Ray cluster at {address}: give the command on one of its nodes, or "
                 "from here by `sentray submit` to its job server"
             ) from error
-        raise _unreachable(address, next(iter(told.splitlines()), type(error).__name__)) from error
+        raise _unreachable(address, next(iter(reason.splitlines()), type(error).__name__)) from error
 
 
 def _probe(address: str) -> None:
@@ -200,20 +230,20 @@ def resources() -> Resources:
 
     total, free = ray.cluster_resources(), ray.available_resources()
     cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    most = state.get_max_resources_from_cluster_config() or {}
+    limits = state.get_max_resources_from_cluster_config() or {}
     living = (node["Resources"] for node in ray.nodes() if node["Alive"])
     return Resources(
         cpus=cpus,
         gpus=gpus,
         free_cpus=free.get("CPU", 0.0),
         free_gpus=free.get("GPU", 0.0),
-        max_cpus=max(cpus, most.get("CPU", 0)),
-        max_gpus=max(gpus, most.get("GPU", 0)),
+        max_cpus=max(cpus, limits.get("CPU", 0)),
+        max_gpus=max(gpus, limits.get("GPU", 0)),
         nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in living),
     )
 
 
-def place(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources | None = None) -> Placement:
+def plan(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources | None = None) -> Plan:
     """Check that the cluster can hold these workers at once.
 
     Args:
@@ -223,7 +253,7 @@ def place(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources
         on: the cluster's resources; those of the connected cluster where not given.
 
     Raises:
-        SentrayError: they can never be placed, with what is missing and what to change.
+        SentrayError: It can never do so; says what is missing and what to change.
     """
     have = on or resources()
     wish = f"{count(workers, 'worker')} with {count(cpus_each, 'CPU')}"
@@ -246,72 +276,7 @@ def place(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources
             f"the plan wants {wish}; the cluster's {nodes} (the largest has {largest}) cannot hold them side "
             "by side: take fewer --workers"
         )
-    return Placement(workers, cpus_each, gpus_each, left)
-
-
-def require_shared(folder: Path, told: str) -> None:
-    """Check that every node of the connected cluster sees a local folder as this process does; see `require_seen`.
-
-    Args:
-        folder: A folder, made where there is none.
-        told: How the user named it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
-        require_seen(mark.name, told)
-
-
-def require_seen(path: str, told: str) -> None:
-    """Check that every node of the connected cluster sees what lies at a local path.
-
-    Nodes that the autoscaler adds later are not there to be asked.
-
-    Args:
-        path: Of a file or a folder.
-        told: What it belongs to, in the user's words.
-
-    Raises:
-        SentrayError: Some node does not, or cannot run sentray.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = ray.get_runtime_context().get_node_id()
-    others = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    others.pop(here, None)
-    if not others:
-        return
-    look = ray.remote(num_cpus=0, max_retries=0)(_sees)
-    there = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in others}
-    asked = {look.options(scheduling_strategy=strategy).remote(path): others[node] for node, strategy in there.items()}
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
-    blind = [asked[answer] for answer in answered if not _answer(ray, answer, asked[answer])]
-    if blind:
-        some = sorted(set(blind))
-        raise SentrayError(
-            f"{told} is of this machine, and {count(len(blind), 'node')} of the cluster "
-            f"({', '.join(some[:3])}{', …' if len(some) > 3 else ''}) cannot see it: choose a place that all nodes "
-            "share, such as s3://BUCKET/… or a mounted folder"
-        )
-
-
-def _sees(path: str) -> bool:
-    return os.path.exists(path)
-
-
-def _answer(ray: Any, answer: Any, node: str) -> bool:
-    """What a node answered; one that died with the question is no longer to be asked."""
-    try:
-        return bool(ray.get(answer))
-    except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
-        reason = getattr(error, "cause", None) or error
-        told = f"{type(reason).__name__}: {next(iter(str(reason).splitlines()), '')}"
-        raise SentrayError(
-            f"the node {node} cannot run sentray ({told}): install it there, or have that done by `sentray submit "
-            "--install`"
-        ) from error
-    except ray.exceptions.RayError:
-        return True
+    return Plan(workers, cpus_each, gpus_each, left)
 
 
 def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
@@ -321,20 +286,85 @@ def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
     return min(by_cpu, by_gpu)
 
 
+def require_shared(folder: Path, name: str) -> None:
+    """Check that every node of the connected cluster sees a local folder as this process does; see `require_seen`.
+
+    Args:
+        folder: A folder, made where there is none.
+        name: How the user named it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
+        require_seen(mark.name, name)
+
+
+def require_seen(path: str, name: str) -> None:
+    """Check that every node of the connected cluster sees what lies at a local path.
+
+    Nodes that the autoscaler adds later cannot be asked yet.
+
+    Args:
+        path: Of a file or a folder.
+        name: What it belongs to, in the user's words.
+
+    Raises:
+        SentrayError: Some node does not, or cannot run sentray.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["NodeID"] != here:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[look.options(scheduling_strategy=there).remote(path)] = node["NodeManagerAddress"]
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
+    blind = [asked[answer] for answer in answered if not _answer(ray, answer, asked[answer])]
+    if blind:
+        some = sorted(set(blind))
+        raise SentrayError(
+            f"{name} is of this machine, and {count(len(blind), 'node')} of the cluster "
+            f"({', '.join(some[:3])}{', …' if len(some) > 3 else ''}) cannot see it: choose a place that all nodes "
+            "share, such as s3://BUCKET/… or a mounted folder"
+        )
+
+
+def _sees(path: str) -> bool:
+    # Of this module and not of `os`, so that a node without sentray is found out.
+    return os.path.exists(path)
+
+
+def _answer(ray: Any, answer: Any, node: str) -> bool:
+    """What a node answered; one that died meanwhile need not see anything."""
+    try:
+        return bool(ray.get(answer))
+    except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
+        cause = getattr(error, "cause", None) or error
+        reason = f"{type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}"
+        raise SentrayError(
+            f"the node {node} cannot run sentray ({reason}): install it there, or have that done by `sentray submit "
+            "--install`"
+        ) from error
+    except ray.exceptions.RayError:
+        return True
+
+
 def user_error(error: BaseException) -> SentrayError | None:
     """The user's mistake behind an error, however Ray wrapped it on its way from another process."""
-    errors = list(_behind(error))
+    errors = list(_causes(error))
     for each in errors:
         # Ray's own copy of a remote error is a SentrayError too, but its text holds the remote traceback.
         if isinstance(each, SentrayError) and not hasattr(each, "cause"):
             return each
     # Ray Data brings back no more of what a task raised than the text of its traceback.
     line = re.compile(rf"^{SentrayError.__module__}\.SentrayError: (.+)$", re.MULTILINE)
-    told = [sentence for each in errors for sentence in line.findall(str(each))]
-    return SentrayError(told[0]) if told else None
+    sentences = [sentence for each in errors for sentence in line.findall(str(each))]
+    return SentrayError(sentences[0]) if sentences else None
 
 
-def _behind(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and all that led to it or that it holds, nearest first."""
     queue: list[Any] = [error]
     seen: set[int] = set()
@@ -347,34 +377,3 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
         queue += failures.values() if isinstance(failures, dict) else ()
         queue += [getattr(each, name, None) for name in ("cause", "controller_failure")]
         queue += [each.__cause__, each.__context__, *each.args]
-
-
-class WorkerRange(BaseModel):
-    """How many workers a run takes: a number, or any from `least` to `most`, written `1:4`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    least: int
-    most: int
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parsed(cls, value: Any) -> Any:
-        if not isinstance(value, int | str):
-            return value
-        found = re.fullmatch(r"([0-9]{1,6})(?::([0-9]{1,6}))?", str(value))
-        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not 1 <= least <= most:
-            raise ValueError("a number of workers from 1 on, or the least and the most of them, such as 1:4")
-        return {"least": least, "most": most}
-
-    @model_serializer
-    def _written(self) -> int | str:
-        return self.most if self.fixed else str(self)
-
-    def __str__(self) -> str:
-        return str(self.most) if self.fixed else f"{self.least}:{self.most}"
-
-    @property
-    def fixed(self) -> bool:
-        """Whether it is one number."""
-        return self.least == self.most

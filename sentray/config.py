@@ -111,18 +111,14 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
         description="network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
     )
     workers: WorkerRange = Field(
-        default=WorkerRange(least=1, most=1),
+        default=WorkerRange(min=1, max=1),
         description="data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
     )
     cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
     gpu: bool = Field(default=False, description="give each training process one GPU")
-    nccl: bool = Field(
-        default=False, description="sum gradients from GPU to GPU; opens a port on each node that asks for no token"
-    )
     precision: Literal["float32", "bf16"] = Field(
         default="float32", description="numbers to multiply with; bf16 is faster on GPUs, weights stay in float32"
     )
-    jit: bool = Field(default=False, description="compile the training step with XLA")
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
     batch_size: Annotated[int, Field(ge=1)] = Field(default=32, description="reviews a step, all workers together")
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="step size of Adam")
@@ -171,8 +167,6 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
     def _fit_together(self) -> Self:
         if self.embedding is None and (needing := self._changed("freeze", "center", "oov")):
             raise ValueError(f"{needing} is about the word vectors of a file; name it with --embedding")
-        if self.nccl and not self.gpu:
-            raise ValueError("--nccl needs --gpu: it sums between GPUs")
         if self.freeze and self.embedding_learning_rate is not None:
             raise ValueError("--embedding-learning-rate needs --fine-tune: with --freeze the word vectors do not move")
         hashed = self.encoder == "hash"

@@ -1,4 +1,4 @@
-"""What a user sees: lines, a progress line and tables, kept apart from what Ray and TensorFlow print."""
+"""What a user sees on a `Console`: lines, a progress line and tables, apart from what Ray and TensorFlow print."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ class Console:
     `message`, and fields of its own where it has any.
 
     Args:
-        progress_seconds: Least time between progress lines where the standard error is no terminal.
+        progress_seconds: Minimum time between progress lines where the standard error is no terminal.
         as_json: Whether each line is a JSON object.
         verb: What runs, for the lines in JSON and for metrics.
 
@@ -50,7 +50,7 @@ class Console:
         self.failure: Exception | None = None
 
     def expect(self, what: str) -> None:
-        """Note what the run waits for from now on, to be told when nothing moves: `2 workers wanted, 1 started`."""
+        """Note what the run waits for from now on, for the case that nothing moves: `2 workers wanted, 1 started`."""
         self.expected = what
 
     def say(self, line: str = "") -> None:
@@ -65,7 +65,7 @@ class Console:
         Args:
             line: What to print.
             moved: As for `progress`.
-            fields: What a machine wants to know besides, for JSON alone.
+            fields: Further fields, for JSON alone.
         """
         self._write(_STDERR, "warning", line, moved, fields)
 
@@ -74,7 +74,7 @@ class Console:
         self._write(_STDERR, "error", sentence if self._json else f"sentray: {sentence}")
 
     def event(self, message: str, **fields: Any) -> None:
-        """Write what a machine wants to know and a person does not: in JSON alone, with fields that JSON can hold."""
+        """Write what is for machines only: in JSON alone, with fields that JSON can hold."""
         if self._json:
             self._write(_STDERR, "info", message, fields=fields)
 
@@ -115,7 +115,7 @@ class Console:
             rows: Values in the columns' order.
         """
         if self._json:
-            names = [name or ("" if place else "name") for place, name in enumerate(header)]
+            names = [name or ("" if column else "name") for column, name in enumerate(header)]
             for row in rows:
                 stripped = (value.strip() if isinstance(value, str) else value for value in row)
                 fields = {name: value for name, value in zip(names, stripped, strict=True) if name}
@@ -175,9 +175,9 @@ class Console:
     def _object(self, level: str, message: str, fields: dict[str, Any] | None) -> str:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         about = {"time": now, "level": level, "verb": self.verb, "run": self.run, "message": message}
-        told = {name: None if _is_no_number(value) else value for name, value in (fields or {}).items()}
-        # A field that is called as one of ours is does not hide it.
-        return json.dumps({**about, **told, **about}, default=str)
+        numbers = {name: value if _is_json(value) else None for name, value in (fields or {}).items()}
+        # A field does not hide one of ours of the same name.
+        return json.dumps({**about, **numbers, **about}, default=str)
 
     def _stream(self, which: int) -> TextIO:
         return self._streams[which] if self._streams else (sys.stdout, sys.stderr)[which]
@@ -195,9 +195,9 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _is_no_number(value: Any) -> bool:
-    """Whether it is infinite or not a number, which JSON has no word for."""
-    return isinstance(value, float) and not math.isfinite(value)
+def _is_json(value: Any) -> bool:
+    """Whether JSON has a word for it: not for infinity and what is not a number."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def printable(text: str) -> str:

@@ -82,7 +82,7 @@ def _train(settings: QuickstartSettings, corpus: str, out: Path, console: Consol
             cleaning="tutorial" if corpus == REAL else "reviews",
             epochs=settings.epochs,
             seed=settings.seed,
-            workers=WorkerRange(least=workers, most=workers),
+            workers=WorkerRange(min=workers, max=workers),
             verbose=settings.verbose,
         ),
         console,

@@ -1,4 +1,4 @@
-"""Send a verb to a cluster's job server: check it here, upload this folder, follow the log, end as the job ends."""
+"""`submit` sends a verb to a cluster's job server: checks it here, uploads this folder, follows the log to the end."""
 
 import asyncio
 import difflib
@@ -34,8 +34,8 @@ class SubmitSettings(Settings):
     """Run a verb as a job on a Ray cluster; follow its log and end as it ends.
 
     JOB is a verb with all that belongs to it, as in `sentray submit train s3://BUCKET/reviews --out /shared/model`. Its
-    options are checked here. This folder, a checkout of sentray, travels along, but for what .rayignore and .gitignore
-    name. Ctrl-C leaves the job running.
+    options are checked here. This folder travels along, but for what .rayignore and .gitignore name; the job runs the
+    sentray in it, where it is a checkout, or else that of the nodes. Ctrl-C leaves the job running.
     """
 
     job: tuple[str, ...] = Field(description="verb, arguments and options of the job", json_schema_extra=ARGUMENT)
@@ -71,10 +71,6 @@ def submit(settings: SubmitSettings, verbs: Mapping[str, type[Settings]], consol
     verb, *words = settings.job
     folder = Path.cwd()
     job = _checked(verb, words, verbs)
-    if not (folder / "jobs" / f"{verb}.py").is_file():
-        raise SentrayError(
-            f"{folder} has no jobs/{verb}.py: run this in a checkout of sentray, whose files travel with the job"
-        )
     files = uploaded(folder)
     _require_small(files, settings.upload_limit * 1_000_000)
     _require_reachable(job, words, files)
@@ -83,10 +79,12 @@ def submit(settings: SubmitSettings, verbs: Mapping[str, type[Settings]], consol
     name = f"sentray-{verb}-{console.run}"
     try:
         client.submit_job(
-            entrypoint=shlex.join(["python", f"jobs/{verb}.py", *words]), submission_id=name, runtime_env=environment
+            entrypoint=shlex.join(["python", "-m", "sentray", verb, *words]),
+            submission_id=name,
+            runtime_env=environment,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise SentrayError(f"the job server at {address} did not take the job: {_told(error)}") from error
+        raise SentrayError(f"the job server at {address} did not take the job: {_reason(error)}") from error
     console.note(f"job {name}: {sum(files.values()) / 1e6:.1f} MB of files sent to {address}")
     try:
         asyncio.run(_follow(client, name, console))
@@ -98,7 +96,7 @@ def submit(settings: SubmitSettings, verbs: Mapping[str, type[Settings]], consol
         raise
     except (OSError, RuntimeError) as error:
         raise SentrayError(
-            f"the connection to {address} was lost ({_told(error)}), of which the job knows nothing: see how it does "
+            f"the connection to {address} was lost ({_reason(error)}), of which the job knows nothing: see how it does "
             f"by `ray job logs --follow {name} --address {address}`"
         ) from error
 
@@ -142,34 +140,30 @@ def _require_small(files: Mapping[str, int], limit: int) -> None:
 
 
 def _require_reachable(job: Settings, words: Sequence[str], files: Iterable[str]) -> None:
-    """Refuse places that mean something else where the job runs: in a copy of this folder that does not last."""
+    """Refuse paths that mean something else where the job runs: in a copy of this folder that does not last."""
     address = getattr(job, "address", None)
     if address and "://" in address:
         raise options.UsageError(
             f"--address {address} stands before the verb where it is the job server's; the job finds its own cluster"
         )
-    for option, place in _given(job, WRITTEN).items():
-        if _is_relative(place):
+    for option, path in _relative(job, WRITTEN).items():
+        raise SentrayError(
+            f"{option} {path} lies in the folder that the job runs in, a copy that does not last: give a URI, or "
+            "the absolute path of a folder that the nodes share"
+        )
+    for option, path in _relative(job, READ, _config(words)).items():
+        if not _travels(path, files):
             raise SentrayError(
-                f"{option} {place} lies in the folder that the job runs in, a copy that does not last: give a URI, or "
-                "the absolute path of a folder that the nodes share"
-            )
-    for option, place in (_given(job, READ) | _config(words)).items():
-        if _is_relative(place) and not _travels(place, files):
-            raise SentrayError(
-                f"{option} {place} is a path of this machine that does not travel with the job: give a URI, or the "
+                f"{option} {path} is a path of this machine that does not travel with the job: give a URI, or the "
                 "absolute path of a place that the nodes share"
             )
 
 
-def _given(job: Settings, names: Sequence[str]) -> dict[str, str]:
-    """What a job's settings of these names are, where it has them and they were given, by their option."""
+def _relative(job: Settings, names: Sequence[str], others: Mapping[str, str] = {}) -> dict[str, str]:
+    """Which of a job's settings of these names, and of others, are relative paths, by their option."""
     given = {name: getattr(job, name, None) for name in names}
-    return {options.option_name(type(job), name): value for name, value in given.items() if value}
-
-
-def _is_relative(place: str) -> bool:
-    return "://" not in place and not os.path.isabs(place)
+    paths = {options.option_name(type(job), name): value for name, value in given.items() if value} | dict(others)
+    return {option: path for option, path in paths.items() if "://" not in path and not os.path.isabs(path)}
 
 
 def _config(words: Sequence[str]) -> dict[str, str]:
@@ -180,9 +174,9 @@ def _config(words: Sequence[str]) -> dict[str, str]:
     return {}
 
 
-def _travels(place: str, files: Iterable[str]) -> bool:
+def _travels(path: str, files: Iterable[str]) -> bool:
     """Whether a relative path, a glob or a member of an archive goes along, as far as it is of this folder."""
-    here = glob.glob(place, recursive=True) or glob.glob(place.partition("#")[0])
+    here = glob.glob(path, recursive=True) or glob.glob(path.partition("#")[0])
     sent = {parent for file in files for parent in (file, *map(str, PurePosixPath(file).parents))}
     return sent.issuperset(map(os.path.normpath, here))
 
@@ -191,6 +185,10 @@ def _installing() -> dict[str, Any]:
     """The runtime environment that installs sentray, made anew where what it needs has changed."""
     import yaml
 
+    if not Path(RUNTIME_ENV).is_file():
+        raise SentrayError(
+            f"{Path.cwd()} has no {RUNTIME_ENV}: run this in a checkout of sentray, from which --install installs it"
+        )
     environment: dict[str, Any] = yaml.safe_load(Path(RUNTIME_ENV).read_text(encoding="utf-8"))
     # Ray keeps what it installed for the same lines, whatever the uploaded folder holds.
     needs = hashlib.sha256(Path("pyproject.toml").read_bytes()).hexdigest()[:12]
@@ -216,7 +214,7 @@ def _connect(wish: str | None) -> tuple[Any, str]:
     except AuthenticationError as error:
         raise cluster.refused(f"the job server at {address}") from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise _unreachable(address, _told(error)) from error
+        raise _unreachable(address, _reason(error)) from error
     return client, client.get_address()
 
 
@@ -225,9 +223,9 @@ def _probe(address: str) -> None:
     if address == "auto":
         return
     try:
-        place = urlsplit(address if "://" in address else f"//{address}")
-        port = place.port or {"https": 443}.get(place.scheme, 80)
-        cluster.require_listener(place.hostname or "", port)
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = parts.port or {"https": 443}.get(parts.scheme, 80)
+        cluster.require_listener(parts.hostname or "", port)
     except (OSError, ValueError) as error:
         raise _unreachable(address, str(error)) from error
 
@@ -263,14 +261,15 @@ def _require_success(client: Any, job: str) -> None:
     if info.status == "STOPPED":
         raise JobEndedError(f"the job {job} was stopped; to go on with it, give the same command again")
     code = info.driver_exit_code
-    why = f"exit status {code}" if code else _told(RuntimeError(info.message or "no reason given"))
+    why = f"exit status {code}" if code else _reason(RuntimeError(info.message or "no reason given"))
     ended = JobEndedError(f"the job {job} failed: {why}; `ray job logs {job}` and `ray job status {job}` tell more")
     ended.status = code if code and code > 0 else 1
     raise ended
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """What an error says, in one line."""
+    # pyarrow takes its time to load, and the command line's help needs this module.
     from sentray.storage import first_line
 
     return first_line(error)

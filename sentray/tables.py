@@ -1,4 +1,4 @@
-"""Results as tables on the console."""
+"""Results as tables on the console: `metrics` of an evaluation, `scores` of a scoring job."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from sentray.console import Console, bar, count
 
 HISTOGRAM_WIDTH = 40
 FAR_BELOW = 0.8
-"""A coverage less than this share of the training corpus's is warned of."""
+"""Below this share of the training corpus's coverage a warning is printed."""
 MIN_COVERAGE = 0.5
 """The same for a bundle that does not know its training corpus's coverage."""
 
@@ -52,12 +52,12 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
     console.table(["", "rows", ""], [[name, number, _percent(number, whole)] for name, number, whole in shares])
     console.say()
     bins = summary["score_histogram"]
-    most, what = max(bins) or 1, f"probability of {labels[1]}" if len(labels) == 2 else "probability of the label"
+    largest, what = max(bins) or 1, f"probability of {labels[1]}" if len(labels) == 2 else "probability of the label"
     console.table(
         [what, "rows", ""],
         [
-            [f"{place / len(bins):.2f} to {(place + 1) / len(bins):.2f}", number, bar(number / most, HISTOGRAM_WIDTH)]
-            for place, number in enumerate(bins)
+            [f"{index / len(bins):.2f} to {(index + 1) / len(bins):.2f}", rows, bar(rows / largest, HISTOGRAM_WIDTH)]
+            for index, rows in enumerate(bins)
         ],
     )
     console.say()

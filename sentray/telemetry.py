@@ -76,11 +76,11 @@ class TrainingTelemetry(_Telemetry):
     """What a training run counts."""
 
     def step(self, report: Mapping[str, Any]) -> None:
-        """Show how fast training is, given the report of a step (`Trainer.epoch`)."""
+        """Show how fast training is, given the report of a step (`Replica.epoch`)."""
         speed = report["rows"] / report["seconds"]
         self._metric("Gauge", "rows_per_second", "Rows trained a second in the present epoch").set(speed, self._tags)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Count an epoch that is finished, given its record (`Trainer.epoch`)."""
+        """Count an epoch that is finished, given its record (`Replica.epoch`)."""
         self._count("epochs", "Epochs finished, dead starts among them", 1)
         self._count("rows_trained", "Rows that finished epochs trained on", record["rows_seen"])

@@ -1,4 +1,4 @@
-"""A run in which nothing moves: say what it waits for, and end it when it waits for too long."""
+"""`watch`: a run in which nothing moves says what it waits for, and ends when it waits for too long."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ from sentray.console import Console, count
 from sentray.errors import SentrayError
 
 NOTICE_SECONDS = 30.0
-"""After so long without progress, and again each time it has waited twice as long, a line says what is awaited."""
+"""After so long without progress, and again whenever that has doubled, a line says what the run waits for."""
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 60.0
-"""What a run gets to end by itself once it was interrupted; then its process ends without it."""
+"""How long an interrupted run may take to end by itself; then its process is ended."""
 
 
 class StalledError(SentrayError):
@@ -26,10 +26,10 @@ class StalledError(SentrayError):
 
 @contextlib.contextmanager
 def watch(console: Console, timeout: float) -> Iterator[None]:
-    """Watch over the work of a block: the main thread's, since only that can be interrupted.
+    """Watch over the work of a block in the main thread, since only that can be interrupted.
 
     Args:
-        console: What it is told counts as progress; see `Console.moved_at`.
+        console: What is printed on it counts as progress; see `Console.moved_at`.
         timeout: Seconds without progress after which the block ends; 0 for never.
 
     Raises:
@@ -39,12 +39,12 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
     dog = _Watchdog(console, timeout)
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored:
-        # So a script's shell starts what it puts into the background: the user's Ctrl-C goes on to be ignored.
+        # A script's shell starts background jobs so: the user's Ctrl-C remains ignored.
         signal.signal(signal.SIGINT, dog.interrupt)
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        # Ray Train answers the signal by ending the process.
+        # Ray Train answers the signal with SystemExit.
         if dog.verdict is None:
             raise
         raise dog.verdict from None
@@ -75,7 +75,7 @@ class _Watchdog:
         try:
             verdict = self._wait()
         except OSError as error:
-            # The notice found nobody to read it.
+            # Nobody reads the notice any more.
             verdict = error
         if verdict:
             self._end(verdict)
@@ -108,13 +108,13 @@ class _Watchdog:
 
 def _stall(seconds: float, console: Console) -> str:
     """What the run waits for, and what the cluster has free."""
-    told = f"nothing has moved for {seconds:.0f} s: {console.expected or 'waiting for the work of the last line'}"
+    stall = f"nothing has moved for {seconds:.0f} s: {console.expected or 'waiting for the work of the last line'}"
     ray: Any = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
-        return told
+        return stall
     try:
         have = cluster.resources()
     except Exception as error:
-        return f"{told}; the cluster does not say what it has ({type(error).__name__})"
+        return f"{stall}; the cluster does not say what it has ({type(error).__name__})"
     gpus = f", {have.free_gpus:g} of {count(have.gpus, 'GPU')}" if have.gpus else ""
-    return f"{told}; {have.free_cpus:g} of {count(have.cpus, 'CPU')}{gpus} free on {count(len(have.nodes), 'node')}"
+    return f"{stall}; {have.free_cpus:g} of {count(have.cpus, 'CPU')}{gpus} free on {count(len(have.nodes), 'node')}"

@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 
 from sentray import cluster
-from sentray.cluster import Resources, place
+from sentray.cluster import Resources, plan
 from sentray.errors import SentrayError
 
 
-def _nodes(*nodes: tuple[float, float], most: tuple[float, float] | None = None) -> Resources:
+def _nodes(*nodes: tuple[float, float], maximum: tuple[float, float] | None = None) -> Resources:
     cpus, gpus = sum(node[0] for node in nodes), sum(node[1] for node in nodes)
-    return Resources(cpus, gpus, cpus, gpus, *(most or (cpus, gpus)), nodes)
+    return Resources(cpus, gpus, cpus, gpus, *(maximum or (cpus, gpus)), nodes)
 
 
 def test_a_plan_that_fits_says_what_is_left() -> None:
-    plan = place(2, 0.5, on=_nodes((2, 0)))
-    assert plan.cpus_left == 1
-    assert plan.describe() == "2 workers, 0.5 CPUs each; 1 CPU left"
-    assert place(1, 1, 1, on=_nodes((4, 1))).describe() == ("1 worker, 1 CPU each, 1 GPU each; 3 CPUs left")
+    two = plan(2, 0.5, on=_nodes((2, 0)))
+    assert two.cpus_left == 1
+    assert two.describe() == "2 workers, 0.5 CPUs each; 1 CPU left"
+    assert plan(1, 1, 1, on=_nodes((4, 1))).describe() == ("1 worker, 1 CPU each, 1 GPU each; 3 CPUs left")
 
 
 @pytest.mark.parametrize(
-    ("plan", "have", "sentence"),
+    ("wish", "have", "sentence"),
     [
         ((4, 1, 1), _nodes((8, 0)), "wants 4 workers with 1 CPU and 1 GPU each; the cluster has 0 GPUs: "),
         ((3, 1, 0), _nodes((2, 0)), "wants 3 workers with 1 CPU each; the cluster has 2 CPUs: take fewer"),
@@ -33,22 +33,20 @@ def test_a_plan_that_fits_says_what_is_left() -> None:
         ((2, 1, 1), _nodes((1, 2), (8, 0)), "cannot hold them side by side"),
     ],
 )
-def test_a_plan_that_can_never_be_placed_is_refused(
-    plan: tuple[int, float, float], have: Resources, sentence: str
-) -> None:
+def test_a_plan_that_never_fits_is_refused(wish: tuple[int, float, float], have: Resources, sentence: str) -> None:
     with pytest.raises(SentrayError, match=sentence):
-        place(*plan, on=have)
+        plan(*wish, on=have)
 
 
 def test_thirds_of_a_cpu_add_up() -> None:
-    assert place(3, 1 / 3, on=_nodes((1, 0))).workers == 3
+    assert plan(3, 1 / 3, on=_nodes((1, 0))).workers == 3
 
 
 def test_a_cluster_that_grows_may_hold_what_is_not_there_yet() -> None:
-    starting = _nodes((0, 0), most=(192, 4))
-    assert place(4, 1, 1, on=starting).cpus_left == 188
+    starting = _nodes((0, 0), maximum=(192, 4))
+    assert plan(4, 1, 1, on=starting).cpus_left == 188
     with pytest.raises(SentrayError, match="has 4 GPUs"):
-        place(5, 1, 1, on=starting)
+        plan(5, 1, 1, on=starting)
 
 
 def test_the_local_cluster_has_what_was_asked_for(ray_session: None) -> None:

@@ -84,7 +84,6 @@ def test_a_value_that_cannot_be_used_is_named(given: dict[str, str], sentence: s
             {"embedding": "v.txt", "freeze": True, "embedding_learning_rate": "0.1"},
             "--embedding-learning-rate needs --fine-tune",
         ),
-        ({"nccl": True}, "--nccl needs --gpu"),
         ({"buckets": "50"}, "--buckets needs --encoder hash"),
         ({"encoder": "hash", "embedding": "v.txt"}, "--embedding needs --encoder vocabulary"),
         ({"encoder": "hash", "min_count": "3"}, "--min-count needs --encoder vocabulary"),

@@ -25,16 +25,14 @@ TRAIN = ("train", "synthetic:400", "--out", "/shared/model")
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that looks like one, which this process works in."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that this process works in, and that would be sent."""
     # Ray reads this when it is imported, and later tests start a cluster.
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "jobs").mkdir()
-    for verb in ("train", "score"):
-        (tmp_path / "jobs" / f"{verb}.py").write_text("import sentray\n")
+    (tmp_path / "notes.txt").write_text("about reviews\n")
     (tmp_path / ".rayignore").write_text("*.parquet\n")
     return tmp_path
 
@@ -78,7 +76,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
         (("--", "train", "c", "--epoch", "3"), 2, "the job train: No such option: --epoch"),
         (("--", "train", "c"), 2, "the job train: --out must be given"),
         (("train", "c", "--out", "/o", "--epochs", "0"), 2, "the job train: --epochs is '0': input should be greater"),
-        (("check", "synthetic:50"), 1, "has no jobs/check.py: run this in a checkout of sentray"),
+        (("--install", *TRAIN), 1, "has no jobs/runtime_env.yaml: run this in a checkout of sentray, from which"),
         (("train", "c", "--out", "model"), 1, "--out model lies in the folder that the job runs in, a copy"),
         (("score", "/b", "in.parquet", "--out", "/o"), 1, "INPUT in.parquet is a path of this machine that does not"),
         (("score", "/b", "*.parquet", "--out", "/o"), 1, "INPUT *.parquet is a path of this machine that does not"),
@@ -96,20 +94,20 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
     ],
 )
 def test_what_cannot_work_is_not_sent(
-    words: tuple[str, ...], status: int, sentence: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], status: int, sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("in.parquet", "glove.parquet"):
-        (checkout / name).write_bytes(b"")
-    (checkout / "runs").mkdir()
-    (checkout / "runs" / "t.json").write_text('{"corpus": "synthetic:50", "out": "/o"}')
-    (checkout / ".gitignore").write_text("runs/\n")
+        (folder / name).write_bytes(b"")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "t.json").write_text('{"corpus": "synthetic:50", "out": "/o"}')
+    (folder / ".gitignore").write_text("runs/\n")
     found = _refused(capsys, *words)
     assert found[0] == status
     assert sentence in found[1]
 
 
-def test_what_is_called_as_a_folder_is_no_path(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (checkout / "reviews").mkdir()
+def test_what_is_called_as_a_folder_is_no_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "reviews").mkdir()
     words = ("--address", "http://127.0.0.1:1", *TRAIN, "--cleaning", "reviews", "--text-column", "reviews")
     assert "no job server answers" in _refused(capsys, *words)[1]
 
@@ -129,20 +127,20 @@ def test_every_setting_that_may_be_a_path_is_known() -> None:
 
 
 def test_a_large_folder_is_refused_before_the_job_server_is_asked(
-    checkout: Path, server: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+    folder: Path, server: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (checkout / "reviews.txt").write_bytes(bytes(3_000_000))
-    (checkout / "vectors.txt").write_bytes(bytes(1_500_000))
-    (checkout / "left-out.parquet").write_bytes(bytes(9_000_000))
+    (folder / "reviews.txt").write_bytes(bytes(3_000_000))
+    (folder / "vectors.txt").write_bytes(bytes(1_500_000))
+    (folder / "left-out.parquet").write_bytes(bytes(9_000_000))
     words = ("--address", server.address, "--upload-limit", "4", *TRAIN)
     assert _refused(capsys, *words) == (
         1,
         "the job would take 4.5 MB of this folder along, more than --upload-limit 4 allows; most of it is reviews.txt "
-        "(3.0 MB), vectors.txt (1.5 MB), jobs/score.py (0.0 MB): name in .rayignore what the job does not need, or "
+        "(3.0 MB), vectors.txt (1.5 MB), notes.txt (0.0 MB): name in .rayignore what the job does not need, or "
         "allow more",
     )
     assert server.asked == []
-    (checkout / ".gitignore").write_text("reviews.txt\n")
+    (folder / ".gitignore").write_text("reviews.txt\n")
     assert "no job server answers" in _refused(capsys, *words)[1]
     assert server.asked == ["/api/version"]
 
@@ -150,7 +148,7 @@ def test_a_large_folder_is_refused_before_the_job_server_is_asked(
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_server_that_refuses_this_client_is_named(
     status: int,
-    checkout: Path,
+    folder: Path,
     server: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -170,7 +168,7 @@ def test_a_server_that_refuses_this_client_is_named(
 def test_nobody_at_the_address_is_one_sentence(
     variable: str | None,
     address: str,
-    checkout: Path,
+    folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -181,16 +179,17 @@ def test_nobody_at_the_address_is_one_sentence(
     assert sentence.startswith(f"no job server answers at {address} (")
 
 
-def test_what_is_installed_is_made_anew_when_its_needs_change(checkout: Path) -> None:
+def test_what_is_installed_is_made_anew_when_its_needs_change(folder: Path) -> None:
     from ray.runtime_env import RuntimeEnv
 
+    (folder / "jobs").mkdir()
     for name in ("jobs/runtime_env.yaml", "pyproject.toml"):
-        shutil.copy(ROOT / name, checkout / name)
+        shutil.copy(ROOT / name, folder / name)
     plain = yaml.safe_load((ROOT / "jobs" / "runtime_env.yaml").read_text())
     first = submit._installing()
     assert first["pip"]["packages"][1:] == plain["pip"]["packages"] == ["${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"]
     assert submit._installing() == first
-    with (checkout / "pyproject.toml").open("a") as file:
+    with (folder / "pyproject.toml").open("a") as file:
         file.write("# more\n")
     changed = submit._installing()
     assert RuntimeEnv(**changed).pip_uri() != RuntimeEnv(**first).pip_uri() != RuntimeEnv(**plain).pip_uri()
@@ -229,7 +228,7 @@ def test_the_log_is_followed_line_by_line(capsys: pytest.CaptureFixture[str]) ->
         (("STOPPED", None), 1, "the job name was stopped; to go on with it, give the same command again"),
     ],
 )
-@pytest.mark.usefixtures("checkout")
+@pytest.mark.usefixtures("folder")
 def test_ends_as_the_job_ends(
     end: tuple[str, int | None], status: int | None, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +258,7 @@ class Leaving(Jobs):
 
 @pytest.fixture
 def left(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[BaseException], tuple[Any, int, list[str]]]:
     """Submits a job whose log cannot be followed to its end; gives the job, the exit status and what is told."""
 
@@ -277,10 +276,10 @@ def left(
     return leave
 
 
-def test_an_interrupt_leaves_the_job_running(checkout: Path, left: Any) -> None:
+def test_an_interrupt_leaves_the_job_running(folder: Path, left: Any) -> None:
     job, status, told = left(KeyboardInterrupt())
-    assert job["entrypoint"] == "python jobs/train.py synthetic:400 --out /shared/model --epochs 3"
-    assert job["runtime_env"] == {"working_dir": str(checkout)}
+    assert job["entrypoint"] == "python -m sentray train synthetic:400 --out /shared/model --epochs 3"
+    assert job["runtime_env"] == {"working_dir": str(folder)}
     there = f"{job['submission_id']} --address http://head:8265"
     assert status == 130
     assert told == [

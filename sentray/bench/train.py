@@ -14,7 +14,6 @@ from sentray.bench import processes
 from sentray.bench.settings import BenchTrainSettings
 from sentray.config import TrainSettings
 from sentray.console import Console
-from sentray.training.fitting import fit
 from sentray.training.prepare import prepare
 from sentray.training.training_set import TrainingSet
 
@@ -111,6 +110,8 @@ class _Bench:
         return Measured(processes.run("the tutorial's script", tutorial_script, *arguments), self.rows)
 
     def sentray(self, workers: int, cpus: int, batch: int) -> Measured:
+        from sentray.training.trainer import fit
+
         self.runs += 1
         settings = self.train_settings(workers=workers, cpus_per_worker=cpus, batch_size=batch)
         started = time.time()

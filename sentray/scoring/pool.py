@@ -333,7 +333,7 @@ def place(wish: int | None, items: int, cpus: float = WORKER_CPUS, gpus: float =
     """
     have = cluster.resources()
     most = int(have.max_gpus / gpus) if gpus else int(have.max_cpus / cpus)
-    return cluster.place(max(1, min(wish or most, items)), cpus, gpus, on=have).workers
+    return cluster.plan(max(1, min(wish or most, items)), cpus, gpus, on=have).workers
 
 
 def describe(workers: int, cpus: float = WORKER_CPUS, gpus: float = 0) -> str:

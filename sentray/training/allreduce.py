@@ -1,8 +1,8 @@
-"""Sums and messages between the training workers, over TCP connections from each to each.
+"""Sums and messages between the training workers: `AllReduce`, over TCP connections from each to each.
 
-TensorFlow's own collectives on CPUs go through gRPC and took longer than the training step itself (design,
-decision 6). Here every worker adds up one part of the buffer for all and hands the sum round, so that a worker
-sends and receives twice the buffer whatever their number, and every worker gets the same bits.
+TensorFlow's own collectives go through gRPC on CPUs, which took longer than the training step itself, and open a port
+that asks nobody for a token. Here every worker adds up one part of the buffer for all and sends them the sum, so that a
+worker sends and receives twice the buffer whatever their number, and every worker gets the same bits.
 """
 
 import secrets
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 TIMEOUT_SECONDS = 600.0
-"""How long the workers wait until all have met.
+"""How long the workers wait until all are connected.
 
-Later they wait without an end, as the first may store a checkpoint for long: one that dies closes its connection, which
-is noticed at once, and a lost machine is missed by the system below and by Ray.
+Later they wait without a limit, as the first may store a checkpoint for long: one that dies closes its connection,
+which is noticed at once, and a lost machine is noticed by TCP's keep-alive and by Ray.
 """
 _GREETING_SECONDS = 5.0
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 8}
@@ -54,7 +54,7 @@ def listen(host: str) -> socket.socket:
     return socket.create_server((host, 0), backlog=1024)
 
 
-class Exchange:
+class AllReduce:
     """Connects a worker to all others; every method must be called by all workers in the same order.
 
     Args:
@@ -73,7 +73,7 @@ class Exchange:
         self._sockets: dict[int, socket.socket] = {}
         # Kept between calls: fresh memory of this size would cost a page fault every 4 kB.
         self._totals: dict[str, Floats] = {}
-        self._sender = ThreadPoolExecutor(max(self.world - 1, 1), thread_name_prefix="exchange")
+        self._sender = ThreadPoolExecutor(max(self.world - 1, 1), thread_name_prefix="allreduce")
         if listener is not None:
             with listener:
                 self._connect(peers, listener)
@@ -102,7 +102,7 @@ class Exchange:
             part = values[parts[rank]] if rank == self.rank else received
             mine[:] = part if rank == 0 else mine + part
         _wait(sent)
-        self._hand_round(total, parts)
+        self._all_gather(total, parts)
         return total
 
     def sum_rows(self, rows: Any, words: Words, all_words: Words) -> Any:
@@ -141,7 +141,7 @@ class Exchange:
             self._receive_into(rank, their_rows)
             mine[np.searchsorted(my_words, their_words)] += their_rows
         _wait(sent)
-        self._hand_round(total, parts)
+        self._all_gather(total, parts)
         return total
 
     def gather(self, message: bytes) -> list[bytes]:
@@ -158,7 +158,7 @@ class Exchange:
             connection.close()
 
     def _connect(self, peers: Peers, listener: socket.socket) -> None:
-        # The higher rank calls the lower one, so that each pair has one connection.
+        # The higher rank connects to the lower one, so that each pair has one connection.
         listener.settimeout(TIMEOUT_SECONDS)
         for peer in range(self.rank):
             connection = socket.create_connection(peers.addresses[peer], timeout=TIMEOUT_SECONDS)
@@ -184,7 +184,7 @@ class Exchange:
         self._sockets[peer] = connection
 
     def _parts(self, size: int) -> list[slice]:
-        """Which part of `size` items each worker adds up."""
+        """The part of `size` items that each worker adds up."""
         limits = np.linspace(0, size, self.world + 1).astype(np.int64).tolist()
         return [slice(start, stop) for start, stop in pairwise(limits)]
 
@@ -194,8 +194,8 @@ class Exchange:
             self._totals[name] = np.empty(size, np.float32)
         return self._totals[name][:size]
 
-    def _hand_round(self, total: Floats, parts: list[slice]) -> None:
-        """Give this worker's part of the total to all others, and get theirs."""
+    def _all_gather(self, total: Floats, parts: list[slice]) -> None:
+        """Send this worker's part of the total to all others, and receive theirs."""
         sent = [self._send(peer, total[parts[self.rank]]) for peer in self._sockets]
         for peer in self._sockets:
             self._receive_into(peer, total[parts[peer]])
@@ -219,7 +219,7 @@ class Exchange:
 
 
 def _greeting(connection: socket.socket) -> bytes:
-    """What a caller says at first; zeros for one that leaves or says nothing, who may be anybody."""
+    """What a caller sends first; zeros for one that leaves or sends nothing: anybody may call."""
     greeting = bytearray(TOKEN_BYTES + _HEADER.size)
     connection.settimeout(_GREETING_SECONDS)
     try:

@@ -1,28 +1,62 @@
-"""A Keras network as it is trained: packed reviews in, gradients out.
+"""A Keras model as it is trained: `Network` computes steps by the model's own layers, packed reviews in, gradients out.
 
-Three things make a step cheap, and none changes its result (design, decisions 3 and 5). The convolution is applied
-to the distinct words of a batch and the products are gathered, since a word occurs in a batch many times over. Of
-the padding behind a review one pooled cell is computed, and the dense layer's weights for the rest are summed.
-And Adam passes over the weights once, over an embedding's row when its word is there (`adam`). It is Adam as published:
-Keras's own differs for embeddings, where it squares each of a word's gradients in a batch instead of their sum.
+It is slow and general, and what is new is tried here first; `fast_network` computes the same numbers sooner for the
+shapes it knows. Adam passes over the weights once, over an embedding's row when its word is there (`adam`). It is Adam
+as published: Keras's own differs for embeddings, where it squares each of a word's gradients in a batch instead of
+their sum.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from sentray.training.adam import Dense, Embedding, Floats, Frozen
-from sentray.training.batches import Packed, Reviews, coarse, exact
-from sentray.training.fronts import Computing, front_of
+from sentray.training.batches import Reviews, distinct_words
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Reviews laid one after the other.
+
+    Attributes:
+        ids: int32 [positions], the index of each word in `words`.
+        words: int32 [distinct words], ascending vocabulary ids; id 0, the padding, is always among them.
+        cells: int32 [reviews, columns], what of the positions each review has; see the method that packed them.
+    """
+
+    ids: NDArray[np.int32]
+    words: NDArray[np.int32]
+    cells: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, positions: NDArray[np.int32], cells: NDArray[np.int32], vocabulary_rows: int) -> "Packed":
+        """Packed reviews from the vocabulary ids at all positions, for an embedding of so many rows."""
+        words = distinct_words([positions], vocabulary_rows)
+        index = np.empty(vocabulary_rows, np.int32)
+        index[words] = np.arange(len(words), dtype=np.int32)
+        return cls(index[positions], words, cells)
+
+
+def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
+    """Lay reviews out padded to the network's length.
+
+    Returns:
+        `ids` are int32 [reviews * length]; `cells` int32 [reviews, 0].
+    """
+    padded = np.zeros((len(reviews), length), np.int32)
+    for row, review in zip(padded, reviews, strict=True):
+        row[: len(review)] = review
+    return Packed.of(padded.ravel(), np.empty((len(reviews), 0), np.int32), vocabulary_rows)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step tells of its rows.
+    """What a step says of its rows.
 
     Attributes:
         loss: Sum of the rows' weighted cross-entropies.
@@ -48,23 +82,25 @@ class Gradients:
     dense: Any
 
 
-class TrainingNetwork:
-    """Trains a network of an embedding, a front that `fronts` knows, and dense layers.
+class Network:
+    """Trains a Keras model with one embedding, by the model's own layers.
 
     The weights are kept here while they are trained, in float32; `keras_model` puts them back into the model.
 
     Args:
-        model: Keras model; `sentray.models` builds it. Its embedding is trained where the layer says so.
+        model: Keras model from word ids, int32 [reviews, length], to the probability of the second class or of each.
+            Its embedding is trained where the layer says so. Where a mean over the padding is taken
+            (GlobalAveragePooling1D without a mask), the padding's vector becomes 0 and stays so.
         learning_rate: Adam's step size.
         embedding_learning_rate: That of the word vectors; the same where not given.
-        precision: Numbers that matrices are multiplied in: `float32` or `bf16` (bfloat16, as wide as float32 with 8
-            bits of precision). Loss, sums over positions and gradients are float32 with both.
-        jit: Whether XLA compiles the step: anew for each combination of sizes, so batches are padded to few sizes.
         device: Where the step runs, such as `/GPU:0`; where TensorFlow likes if None.
 
     Raises:
-        ValueError: The model has another shape.
+        ValueError: The model has no embedding or several; or, at the first step, layers with state that is not trained.
     """
+
+    from_logits = False
+    """Whether `_outputs` gives logits, and not probabilities."""
 
     def __init__(
         self,
@@ -72,19 +108,18 @@ class TrainingNetwork:
         learning_rate: float,
         embedding_learning_rate: float | None = None,
         *,
-        precision: str = "float32",
-        jit: bool = False,
         device: str | None = None,
     ) -> None:
-        multiply = bfloat16_product if precision == "bf16" else tf.matmul
-        self._computing, self._device = Computing(multiply, coarse if jit else exact), device
-        self._front = front_of(model.layers, self._computing)
-        embedding, *layers = model.layers
-        self._model = model
-        self._activations = [layer.activation for layer in layers[self._front.layers :]]
-        self._variables = [variable for layer in layers for variable in layer.trainable_variables]
-        table, *others = [variable.numpy().copy() for variable in (*embedding.weights, *self._variables)]
-        if self._front.zero_padding:
+        kinds = [type(layer).__name__ for layer in model.layers]
+        if kinds.count("Embedding") != 1:
+            raise ValueError(f"cannot train a network of the layers {kinds}: it needs one Embedding")
+        self._model, self._device = model, device
+        self._keras_embedding = embedding = model.layers[kinds.index("Embedding")]
+        self._length: int = model.inputs[0].shape[1]
+        self._zero_padding = "GlobalAveragePooling1D" in kinds and not embedding.mask_zero
+        self._variables = [variable for variable in model.trainable_variables if variable is not embedding.weights[0]]
+        table, *others = [variable.numpy().copy() for variable in (embedding.weights[0], *self._variables)]
+        if self._zero_padding:
             table[0] = 0
         self.frozen = not embedding.trainable
         rate = embedding_learning_rate or learning_rate
@@ -95,11 +130,11 @@ class TrainingNetwork:
         matrix, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
         signature = [vectors, floats, ints, matrix, ints, floats, scalar]
-        self._gradient_graph = tf.function(self._gradient, input_signature=signature, jit_compile=jit or None)
+        self._gradient_graph = tf.function(self._gradient, input_signature=signature)
 
     def pack(self, reviews: Reviews) -> Packed:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
-        return self._front.pack(reviews, len(self.embedding.weights))
+        return pack_padded(reviews, self._length, len(self.embedding.weights))
 
     def gradients(
         self, packed: Packed, labels: NDArray[np.int32], weights: Floats, batch_rows: int
@@ -112,19 +147,14 @@ class TrainingNetwork:
             weights: float32 [reviews], weights of their losses.
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
-        # What is padding has no weight in the loss, and so no gradient.
-        reviews, words = len(packed.cells), len(packed.words)
+        if not len(labels):
+            nothing = np.zeros_like(self.embedding.rows(packed.words[:0]))
+            return StepResult(0.0, 0), Gradients(packed.words[:0], nothing, np.zeros_like(self.dense.weights))
+        vectors, flat = self.embedding.rows(packed.words), self.dense.weights
         with tf.device(self._device):
             loss, correct, rows, dense = self._gradient_graph(
-                _filled_up(self.embedding.rows(packed.words), self._computing.size(words)),
-                self.dense.weights,
-                packed.ids,
-                packed.cells,
-                _filled_up(labels, reviews),
-                _filled_up(weights, reviews),
-                np.float32(batch_rows),
+                vectors, flat, packed.ids, packed.cells, labels, weights, np.float32(batch_rows)
             )
-            rows = rows if len(rows) <= words else rows[:words]
         return StepResult(float(loss), int(correct)), Gradients(packed.words[: len(rows)], rows, dense)
 
     def apply(self, gradients: Gradients) -> bool:
@@ -142,11 +172,10 @@ class TrainingNetwork:
     def keras_model(self) -> Any:
         """The Keras model with the weights as of now."""
         self.embedding.settle()
+        self._keras_embedding.set_weights([self.embedding.weights])
         others = np.split(self.dense.weights, np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1])
-        shaped = [weights.reshape(shape) for weights, shape in zip(others, self._shapes, strict=True)]
-        self._model.layers[0].set_weights([self.embedding.weights])
-        for variable, weights in zip(self._variables, shaped, strict=True):
-            variable.assign(weights)
+        for variable, weights, shape in zip(self._variables, others, self._shapes, strict=True):
+            variable.assign(weights.reshape(shape))
         return self._model
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -167,38 +196,39 @@ class TrainingNetwork:
     ) -> tuple[Any, Any, Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch([vectors, flat])
-            logits = self._logits(vectors, flat, ids, cells)
-            if logits.shape[1] == 1:
-                targets = tf.cast(labels, tf.float32)[:, None]
-                losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)[:, 0]
-                classes = tf.cast(logits[:, 0] > 0, tf.int32)
+            parts = tf.split(flat, [int(np.prod(shape)) for shape in self._shapes])
+            shaped = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+            outputs = self._outputs(vectors, shaped, ids, cells)
+            if outputs.shape[1] == 1:
+                losses = keras.losses.binary_crossentropy(labels[:, None], outputs, self.from_logits)
+                classes = tf.cast(outputs[:, 0] > (0 if self.from_logits else 0.5), tf.int32)
             else:
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-                classes = tf.argmax(logits, 1, tf.int32)
+                losses = keras.losses.sparse_categorical_crossentropy(labels, outputs, self.from_logits)
+                classes = tf.argmax(outputs, 1, tf.int32)
             loss = tf.reduce_sum(losses * weights)
             mean = loss / batch_rows
         rows, dense = tape.gradient(mean, [vectors, flat])
         rows = vectors[:0] if self.frozen else tf.convert_to_tensor(rows)
         return loss, tf.math.count_nonzero((classes == labels) & (weights > 0)), rows, dense
 
-    def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
-        parts = tf.split(flat, [int(np.prod(shape)) for shape in self._shapes])
-        weights = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
-        values = self._front.sums(vectors, ids, cells, weights)
-        for activation, kernel, bias in zip(self._activations, weights[::2], weights[1::2], strict=False):
-            values = self._computing.multiply(activation(values), kernel) + bias
-        return values
+    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:
+        """The network's outputs for each review, float32 [reviews, classes or 1].
 
-
-def bfloat16_product(a: Any, b: Any, **transposed: bool) -> Any:
-    """`tf.matmul` of two float32 matrices computed in bfloat16, as are its gradients; the result is float32 again."""
-    return tf.cast(tf.matmul(tf.cast(a, tf.bfloat16), tf.cast(b, tf.bfloat16), **transposed), tf.float32)
-
-
-def _filled_up(values: NDArray[Any], size: int) -> NDArray[Any]:
-    """The values with zeros behind them, `size` in all."""
-    if len(values) == size:
-        return values
-    filled = np.zeros((size, *values.shape[1:]), values.dtype)
-    filled[: len(values)] = values
-    return filled
+        Args:
+            vectors: float32 [distinct words, dimensions], of the words of a `Packed`.
+            weights: Of the layers behind the embedding, in their order.
+            ids: its ids.
+            cells: its cells.
+        """
+        if self._zero_padding:
+            vectors = tf.concat([tf.zeros_like(vectors[:1]), vectors[1:]], 0)
+        # The embedding as if the batch's words were the first of the vocabulary; the padding is so anyway.
+        rows, words = len(self.embedding.weights), tf.shape(vectors)[0]
+        table = tf.ensure_shape(tf.pad(vectors, [[0, rows - words], [0, 0]]), (rows, vectors.shape[1]))
+        given = [(self._keras_embedding.weights[0], table), *zip(self._variables, weights, strict=True)]
+        with keras.StatelessScope(given) as scope:
+            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=True)
+        others = [variable for variable in self._model.non_trainable_variables if variable is not given[0][0]]
+        if changed := [variable.path for variable in others if scope.get_current_value(variable) is not None]:
+            raise ValueError(f"cannot train a network whose layers keep state of their own: {', '.join(changed)}")
+        return outputs

@@ -1,12 +1,45 @@
-"""How far training is: the workers and Ray Train's controller report to an actor, the driver shows it."""
+"""How far training is: a `Reporter` in a worker sends it to an actor, whose `Progress` the driver shows."""
 
 import threading
+import time
 from typing import Any
 
 from sentray.console import Console, duration
 from sentray.telemetry import TrainingTelemetry
 
 POLL_SECONDS = 0.5
+
+
+class Reporter:
+    """Sends the driver how far training is.
+
+    Args:
+        board: Handle of the `Progress` actor; None sends nothing, as all workers but the first do.
+    """
+
+    def __init__(self, board: Any) -> None:
+        self._board, self._last = board, time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Have a line printed."""
+        if self._board:
+            self._board.say.remote(line)
+
+    def expect(self, what: str) -> None:
+        """Have it known what training waits for; see `Console.expect`."""
+        if self._board:
+            self._board.expect.remote(what)
+
+    def progress(self, report: dict[str, Any]) -> None:
+        """Have a step's report shown, unless the last one was a moment ago."""
+        if self._board and time.monotonic() - self._last > POLL_SECONDS:
+            self._last = time.monotonic()
+            self._board.update.remote(report)
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Have an epoch's record counted."""
+        if self._board:
+            self._board.finish.remote(record)
 
 
 class _Board:
@@ -85,8 +118,8 @@ class Progress:
                 self._console.say(line)
             for record in epochs:
                 self._telemetry.epoch(record)
-                told = {name: record[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
-                self._console.event(f"epoch {record['epoch']} finished", **told)
+                fields = {name: record[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
+                self._console.event(f"epoch {record['epoch']} finished", **fields)
             if latest:
                 self._telemetry.step(latest)
                 self._console.progress(progress_line(latest))

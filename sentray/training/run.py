@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
@@ -17,17 +17,20 @@ from sentray.errors import SentrayError
 from sentray.lease import Lease, require_held
 from sentray.storage import Folder, behind
 from sentray.training import training_set
-from sentray.training.fitting import Fitted, NothingToKeepError, fit
+from sentray.training.checkpoint import NothingToKeepError
 from sentray.training.prepare import prepare
+
+if TYPE_CHECKING:
+    from sentray.training.trainer import Fitted
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
 
 RESUMABLE = {
-    *("address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "nccl", "max_failures", "max_restarts"),
-    *("jit", "stall_timeout", "log_format", "verbose", "shard_size", "out"),
+    *("address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "max_failures", "max_restarts"),
+    *("stall_timeout", "log_format", "verbose", "shard_size", "out"),
 }
-"""Settings that a resumed run may change: they do not change what is learnt. A place may have several names."""
+"""Settings that a resumed run may change: they do not change what is learnt, and a folder may have several names."""
 
 
 def work_folder(out: str) -> str:
@@ -52,24 +55,23 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         The metrics, as in `metrics.json`.
 
     Raises:
-        SentrayError: The corpus cannot be used, the plan cannot be placed, or `out` is taken.
+        SentrayError: The corpus cannot be used, the cluster is too small for the plan, or `out` is taken.
     """
-    architecture = models.architecture(settings.model)
-    work = work_folder(settings.out)
-    place, prepared = Folder(work), behind(work, f"/{DATASET}")
+    models.architecture(settings.model)
+    work = Folder(work_folder(settings.out))
     if (metrics := _finished(settings, console)) is not None:
-        place.delete("")
+        work.delete("")
         return metrics
     with cluster.connect(settings.address, verbose=settings.verbose):
-        placement = cluster.place(settings.workers.least, settings.cpus_per_worker, int(settings.gpu))
-        if place.local:
-            cluster.require_shared(Path(place.path("")).parent, f"--out {settings.out}")
-        with Lease(place, LEASE) as lease:
+        plan = cluster.plan(settings.workers.min, settings.cpus_per_worker, int(settings.gpu))
+        if work.local:
+            cluster.require_shared(Path(work.path("")).parent, f"--out {settings.out}")
+        with Lease(work, LEASE) as lease:
             try:
                 metrics = _finished(settings, console)
                 if metrics is None:
-                    console.say(_plan(settings, placement))
-                    metrics = _train(settings, architecture, place, prepared, lease, console)
+                    console.say(_describe(settings, plan))
+                    metrics = _train(settings, work, lease, console)
             except NothingToKeepError:
                 lease.discard()
                 raise
@@ -81,44 +83,57 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     """The metrics of the bundle that this very command left, None where it has still to be made.
 
     Raises:
-        SentrayError: Something else lies at its place.
+        SentrayError: Something else lies there.
     """
     bundle.check_free(settings.out)
     if Folder(settings.out).read(bundle.MANIFEST) is None:
         return None
     found = bundle.load(settings.out)
-    if {name: value for name, value in found.settings.items() if name not in RESUMABLE} != _claim(settings):
+    if any(found.settings.get(name) != value for name, value in _claim(settings).items()):
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
     console.say(f"{settings.out} is finished: it holds the bundle of this command already; nothing to do")
     return dict(found.metrics)
 
 
-def _train(
-    settings: TrainSettings,
-    architecture: models.Architecture,
-    place: Folder,
-    prepared: str,
-    lease: Lease,
-    console: Console,
-) -> dict[str, Any]:
+def _claim(settings: TrainSettings) -> dict[str, Any]:
+    """What a run that goes on in a work folder must have in common with the one that began there."""
+    return settings.model_dump(mode="json", exclude=RESUMABLE)
+
+
+def _describe(settings: TrainSettings, plan: cluster.Plan) -> str:
+    # Reading ends before training starts, so both may take the same CPUs.
+    reading = plan.cpus_left + plan.workers * plan.cpus_each
+    workers, batch = settings.workers, settings.batch_size
+    if workers.fixed:
+        then = f"{plan.describe()}; batches of {batch}, {-(-batch // workers.max)} a worker"
+    else:
+        each = count(plan.cpus_each, "CPU") + (", 1 GPU" if settings.gpu else "")
+        then = (
+            f"{workers.min} to {workers.max} workers, {each} each, as many as there is room for; batches of {batch} "
+            "whatever their number, so that the losses compare"
+        )
+    return f"plan: read with {count(reading, 'CPU')}, then train with {then}"
+
+
+def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console) -> dict[str, Any]:
+    """Prepare, fit, measure on the test rows and publish; the metrics."""
+    # What Ray reads when it is imported is set when it is connected.
+    from sentray.training.trainer import fit
+
+    prepared = behind(work.out, f"/{DATASET}")
     if training_set.exists(prepared):
-        _require_same(place, settings)
+        _require_same(work, settings)
         console.say("the corpus is prepared already: going on with it")
     else:
-        _prepare(settings, architecture, place, prepared, console)
-    fitted = fit(settings, prepared, place.out, console, partial(require_held, place, LEASE, lease.owner))
-    return _finish(settings, prepared, fitted, lease, console)
-
-
-def _finish(settings: TrainSettings, prepared: str, fitted: Fitted, lease: Lease, console: Console) -> dict[str, Any]:
-    """Measure what was trained on the test rows and publish it; the metrics."""
+        _prepare(settings, work, prepared, console)
+    fitted = fit(settings, prepared, work.out, console, partial(require_held, work, LEASE, lease.owner))
     metrics = _metrics(training_set.Facts.read(prepared), fitted)
     if metrics["test_rows"]:
         metrics |= _test(settings, fitted.bundle, console)
     else:
         console.say("no test rows: the bundle's accuracy is not measured")
-    with Folder(prepared).open_file(QUARANTINE_FILE) as aside:
-        quarantined = aside.readall()
+    with Folder(prepared).open_file(QUARANTINE_FILE) as stored:
+        quarantined = stored.readall()
     records = {
         SETTINGS_FILE: settings_text(settings).encode(),
         METRICS_FILE: _json(metrics),
@@ -130,70 +145,48 @@ def _finish(settings: TrainSettings, prepared: str, fitted: Fitted, lease: Lease
     return metrics
 
 
-def _plan(settings: TrainSettings, placement: cluster.Placement) -> str:
-    # Reading ends before training starts, so both may take the same CPUs.
-    reading = placement.cpus_left + placement.workers * placement.cpus_each
-    workers, batch = settings.workers, settings.batch_size
-    if workers.fixed:
-        then = f"{placement.describe()}; batches of {batch}, {-(-batch // workers.most)} a worker"
-    else:
-        each = count(placement.cpus_each, "CPU") + (", 1 GPU" if settings.gpu else "")
-        then = (
-            f"{workers.least} to {workers.most} workers, {each} each, as many as there is room for; batches of {batch} "
-            "whatever their number, so that the losses compare"
-        )
-    return f"plan: read with {count(reading, 'CPU')}, then train with {then}"
+def _require_same(work: Folder, settings: TrainSettings) -> None:
+    before = work.read_json(CLAIM, "remove the folder to start anew") or {}
+    for key, value in _claim(settings).items():
+        if before.get(key) != value:
+            raise SentrayError(
+                f"{work.out} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
+                f"{value}; use that setting to go on, or remove the folder to start anew"
+            )
 
 
-def _claim(settings: TrainSettings) -> dict[str, Any]:
-    """What a run that goes on in a work folder must have in common with the one that began there."""
-    return settings.model_dump(mode="json", exclude=RESUMABLE)
-
-
-def _prepare(
-    settings: TrainSettings, architecture: models.Architecture, place: Folder, prepared: str, console: Console
-) -> None:
-    # Before the corpus is read, so that a place that cannot be written is found at once.
-    place.write_json(CLAIM, _claim(settings))
+def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Console) -> None:
+    # Before the corpus is read, so that a folder that cannot be written is found at once.
+    work.write_json(CLAIM, _claim(settings))
     console.expect("a block of reviews to be read")
-    with _staging(place) as folder:
+    with _staging(work) as folder:
         try:
-            prepare(settings, architecture, folder, console)
+            prepare(settings, models.architecture(settings.model), folder, console)
         except SentrayError as error:
             # The rows set aside stay to be looked at; the ids may be gigabytes.
-            aside = folder / QUARANTINE_FILE
-            rows = aside.read_bytes() if aside.exists() else None
-            if rows is None:
+            stored = folder / QUARANTINE_FILE
+            quarantined = stored.read_bytes() if stored.exists() else None
+            if quarantined is None:
                 raise NothingToKeepError(str(error)) from error
-            place.delete(DATASET)
-            place.write(f"{DATASET}/{QUARANTINE_FILE}", rows)
+            work.delete(DATASET)
+            work.write(f"{DATASET}/{QUARANTINE_FILE}", quarantined)
             raise
-        if not place.local:
+        if not work.local:
             console.expect("the training set to be stored")
             training_set.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
 
 
 @contextlib.contextmanager
-def _staging(place: Folder) -> Iterator[Path]:
-    """A local folder to make the training set in: its own, or a temporary one to be copied from."""
-    if place.local:
-        yield Path(place.path(DATASET))
+def _staging(work: Folder) -> Iterator[Path]:
+    """A local folder to make the training set in: the work folder's own, or a temporary one to be copied from."""
+    if work.local:
+        yield Path(work.path(DATASET))
         return
     with tempfile.TemporaryDirectory(prefix="sentray-train-") as folder:
         yield Path(folder) / DATASET
 
 
-def _require_same(place: Folder, settings: TrainSettings) -> None:
-    before = place.read_json(CLAIM, "remove the folder to start anew") or {}
-    for key, value in _claim(settings).items():
-        if before.get(key) != value:
-            raise SentrayError(
-                f"{place.out} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
-                f"{value}; use that setting to go on, or remove the folder to start anew"
-            )
-
-
-def _metrics(facts: training_set.Facts, fitted: Fitted) -> dict[str, Any]:
+def _metrics(facts: training_set.Facts, fitted: "Fitted") -> dict[str, Any]:
     state = fitted.state
     rows, last = sum(facts.label_rows), state.history[-1]
     if any(record["rows_seen"] != rows for record in state.history):

@@ -1,184 +1,193 @@
-"""One worker's part of training: the steps of an epoch, the exchange of gradients, the comparison of replicas."""
+"""Training on a prepared training set with Ray Train, as the driver sees it: `fit`. Imported once Ray is connected."""
 
-import hashlib
-import resource
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import contextlib
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
 
-from sentray import models
+from sentray import bundle, cluster
+from sentray.bundle import Bundle
 from sentray.config import TrainSettings
-from sentray.training import batches
-from sentray.training.allreduce import Exchange
-from sentray.training.training_set import TrainingSet
+from sentray.console import Console, count
+from sentray.errors import SentrayError
+from sentray.storage import Folder, first_line, locate
+from sentray.training import worker
+from sentray.training.allreduce import AllReduce, Peers, listen
+from sentray.training.checkpoint import BUNDLE_FOLDER, NothingToKeepError, State, read_state
+from sentray.training.progress import Progress
+from sentray.training.worker import Check, Job, Refusal
 
-if TYPE_CHECKING:
-    from sentray.training.network import Gradients, StepResult
-
-
-Check = Callable[[], None]
+RUN_NAME = "train"
+_RESERVATION = "reservation.txt"
+_RESIZE_SECONDS = 300.0
+"""How often a range of workers may grow: each time the work since the last checkpoint is done again."""
+_START_SECONDS = "10"
+"""How long Ray Train waits for a range of workers to be scheduled: after a loss it counts the lost ones too."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every worker is told.
+class Fitted:
+    """What the workers leave: the state they ended in, and the bundle without its metrics."""
 
-    Attributes:
-        settings: Of the run.
-        dataset: Folder of the training set.
-        progress: Handle of the `Progress` actor, or None.
-        require_held: Raises when the work folder is no longer the run's; None where nobody else may want it.
-    """
-
-    settings: TrainSettings
-    dataset: str
-    progress: Any = None
-    require_held: Check | None = None
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of a worker."""
-        return max(int(self.settings.cpus_per_worker), 1)
+    state: State
+    bundle: Bundle
 
 
-class Trainer:
-    """Trains one network on one worker's part of every batch.
+def fit(
+    settings: TrainSettings, prepared: str, work: str, console: Console, require_held: Check | None = None
+) -> Fitted:
+    """Train on a prepared training set with Ray Train, going on from a checkpoint in `work` if there is one.
 
     Args:
-        job: What to do.
-        dataset: The training reviews.
-        exchange: The connection to the other workers.
-        seed: Fixes first weights and order.
+        settings: Of the run.
+        prepared: Folder of the training set, which every node sees; an absolute path or a URI.
+        work: Folder for checkpoints, likewise.
+        console: Where to say what happens.
+        require_held: Raises when `work` is no longer the run's; None where nobody else may want it.
+
+    Raises:
+        NothingToKeepError: No seed made the network learn.
+        SentrayError: TensorFlow does not see a worker's GPU, workers were lost too often, or `work` is another run's.
+    """
+    workers = settings.workers
+    wanted = count(workers.max, "worker") if workers.fixed else f"{workers.min} to {workers.max} workers"
+    awaited = f"{wanted} wanted, not all started"
+    console.expect(awaited)
+    progress = Progress.start(console)
+    trainer = _trainer(Job(settings, prepared, progress.actor, require_held), work, awaited)
+    _withdraw_reservation(Folder(work))
+    Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
+    # Ray Train's handler of Ctrl-C would outlive the training that it ends.
+    try:
+        with progress, cluster.keep_handler(signal.SIGINT):
+            result = trainer.fit()
+    except WorkerGroupError as error:
+        raise cluster.user_error(error) or SentrayError(
+            f"training workers were lost or failed more than --max-failures {settings.max_failures} times (at last "
+            f"{describe_failure(error.worker_failures)}); the same command goes on from the last epoch"
+        ) from error
+    console.expect("")
+    ray.kill(progress.actor)
+    if isinstance(result.return_value, Refusal):
+        ended = NothingToKeepError if result.return_value.lasting else SentrayError
+        raise ended(result.return_value.sentence)
+    with result.checkpoint.as_directory() as folder:
+        return Fitted(read_state(result.checkpoint), bundle.load(Path(folder) / BUNDLE_FOLDER))
+
+
+def _trainer(job: Job, work: str, awaited: str) -> Any:
+    """Ray Train's trainer for what `fit` is given."""
+    # A worker's report waits until Ray Train's controller looks next, by default every 2 s.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    settings = job.settings
+    workers = settings.workers
+    if not workers.fixed:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_SECONDS)
+    filesystem, path = locate(work)
+    return DataParallelTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        backend_config=AllReduceConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=workers.max if workers.fixed else (workers.min, workers.max),
+            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
+            use_gpu=settings.gpu,
+            resources_per_worker={"CPU": settings.cpus_per_worker} | ({"GPU": 1} if settings.gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=RUN_NAME,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[Failures(job.progress, awaited)],
+        ),
+    )
+
+
+def _withdraw_reservation(work: Folder) -> None:
+    """Free what a killed run reserved: Ray keeps it for three minutes, where a range of workers then finds no room."""
+    requester = work.read(_RESERVATION)
+    # Only Ray Train's own controller withdraws it, and that is gone; there is no public way.
+    with contextlib.suppress(ValueError, AttributeError, ray.exceptions.RayError):
+        if requester is not None:
+            coordinator = ray.get_actor("AutoscalingCoordinator", "AutoscalingCoordinator")
+            ray.get(coordinator.cancel_request.remote(requester.decode()), timeout=10)
+
+
+class Failures(UserCallback):
+    """Says in Ray Train's controller that workers were lost or failed, and that others are awaited in their stead.
+
+    Args:
+        board: Handle of the `Progress` actor.
+        awaited: What the run waits for until training goes on.
     """
 
-    def __init__(self, job: Job, dataset: TrainingSet, exchange: Exchange, seed: int) -> None:
-        import keras
+    def __init__(self, board: Any, awaited: str) -> None:
+        self._board, self._awaited = board, awaited
 
-        from sentray.training.network import TrainingNetwork
-
-        keras.utils.set_random_seed(seed)
-        settings, facts = job.settings, dataset.facts
-        self._rows = dataset.vocabulary.size
-        vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
-        model = models.architecture(facts.spec.architecture).build(
-            self._rows, facts.spec.max_length, len(facts.spec.labels), vectors, settings.freeze
-        )
-        self.network = TrainingNetwork(
-            model,
-            settings.learning_rate,
-            settings.embedding_learning_rate,
-            precision=settings.precision,
-            jit=settings.jit,
-            device="/GPU:0" if settings.gpu else None,
-        )
-        self._batch_size, self._dataset, self._exchange, self._seed = settings.batch_size, dataset, exchange, seed
-        self._lengths = np.minimum(dataset.lengths, facts.spec.max_length)
-        counts = np.array(facts.label_rows, np.float64)
-        even = len(dataset) / (len(counts) * np.maximum(counts, 1))
-        self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
-        self._clock = Clock()
-
-    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
-        """Train one epoch, the `number`-th from 0.
-
-        Yields:
-            A report after each step on this worker's rows so far; then, as the last, the epoch's record over all
-            workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`, `started_at` (Unix time),
-            `seconds`, of them `first_step_seconds` and by part of a step `parts`, `peak_rss_mb`, and `dead`:
-            whether the loss is no number, or no unit of some layer reacted to any row in the epoch's second half.
-        """
-        started_at, started, self._clock = time.time(), time.perf_counter(), Clock()
-        first_step = 0.0
-        exchange, batch_size = self._exchange, self._batch_size
-        steps = batches.epoch_batches(len(self._dataset), batch_size, self._seed, number)
-        sums = np.zeros(3)
-        alive = False
-        for step, batch in enumerate(steps):
-            mine = batches.share(batch, self._lengths[batch], exchange.rank, exchange.world)
-            result, reacts = self._step(batch, mine)
-            first_step = first_step or time.perf_counter() - started
-            sums += (result.loss, result.correct, len(mine))
-            alive |= reacts and step >= len(steps) // 2
-            seen = max(sums[2], 1)
-            yield {
-                "epoch": number + 1,
-                "step": step + 1,
-                "steps": len(steps),
-                "loss": sums[0] / seen,
-                "accuracy": sums[1] / seen,
-                "rows": (step + 1) * batch_size,
-                "seconds": time.perf_counter() - started,
-            }
-        loss, correct, rows = np.sum([np.frombuffer(part) for part in exchange.gather(sums.tobytes())], axis=0)
-        yield {
-            "epoch": number + 1,
-            "loss": float(loss / rows),
-            "accuracy": float(correct / rows),
-            "rows_seen": int(rows),
-            "steps": len(steps),
-            "started_at": started_at,
-            "seconds": time.perf_counter() - started,
-            "first_step_seconds": first_step,
-            "parts": self._clock.seconds,
-            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            # A network that has learnt every row by heart gets no gradient either.
-            "dead": not np.isfinite(loss) or (not alive and bool(correct < rows)),
-        }
-
-    def check_replicas(self) -> str:
-        """SHA-256 of the weights, the same on every worker.
-
-        Raises:
-            RuntimeError: The workers' weights differ.
-        """
-        # What is frozen is no part of the state.
-        digest = hashlib.sha256(self.network.embedding.weights.data if self.network.frozen else b"")
-        for name, values in sorted(self.network.state().items()):
-            digest.update(name.encode())
-            digest.update(values.data)
-        if len(set(self._exchange.gather(digest.digest()))) > 1:
-            raise RuntimeError("the training workers' weights differ")
-        return digest.hexdigest()
-
-    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["StepResult", bool]:
-        dataset, clock = self._dataset, self._clock
-        with clock.part("data"):
-            packed = self.network.pack([dataset.review(row) for row in mine])
-            labels = dataset.targets[mine]
-        with clock.part("network"):
-            weights = self._class_weights[labels]
-            result, gradients = self.network.gradients(packed, labels, weights, len(batch))
-        if self._exchange.world > 1:
-            with clock.part("exchange"):
-                gradients = self._sum(gradients, batch)
-        with clock.part("optimizer"):
-            reacts = self.network.apply(gradients)
-        return result, reacts
-
-    def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
-        """The global batch's gradients, from every worker's part of them."""
-        dense = self._exchange.sum(gradients.dense)
-        if self.network.frozen:
-            return replace(gradients, dense=dense)
-        # Every worker works out the batch's words by itself: nothing has to be agreed on first.
-        words = batches.distinct_words([self._dataset.review(row) for row in batch], self._rows)
-        rows = self._exchange.sum_rows(gradients.rows, gradients.words, words)
-        return replace(gradients, words=words, rows=rows, dense=dense)
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Ray Train's hook."""
+        self._board.say.remote(describe_failure(worker_exceptions))
+        self._board.expect.remote(self._awaited)
 
 
-class Clock:
-    """Adds up the seconds spent in the parts of a step."""
+def describe_failure(worker_exceptions: dict[int, Exception]) -> str:
+    """What befell the workers, from what Ray Train knows of each by its rank."""
+    # The others fail as well, since they miss the lost one.
+    causes = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
+    lost = sum(isinstance(cause, ray.exceptions.RayActorError) for cause in causes)
+    failed = f"a training worker failed: {type(causes[0]).__name__}: {first_line(causes[0])}"
+    return f"{count(lost, 'training worker')} lost" if lost else failed
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("data", "network", "exchange", "optimizer"), 0.0)
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Count the block's time as this part's."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - started
+def _train_worker(config: dict[str, Any]) -> Refusal | None:
+    allreduce = connect()
+    try:
+        return worker.run(config["job"], allreduce)
+    finally:
+        allreduce.close()
+
+
+_meeting: dict[str, Any] = {}
+"""This worker process's open port and, once known, all workers' addresses."""
+
+
+def connect() -> AllReduce:
+    """This worker's connection to the others; called once by each worker's training function, before all else."""
+    rank = ray.train.get_context().get_world_rank()
+    return AllReduce(rank, _meeting.pop("peers"), _meeting.pop("listener"))
+
+
+class AllReduceConfig(BackendConfig):
+    """Has each worker of a Ray Train run open a port, and all learn all addresses before training starts."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """Ray Train's hook."""
+        return _AllReduceBackend
+
+
+class _AllReduceBackend(Backend):
+    def on_start(self, worker_group: Any, backend_config: AllReduceConfig) -> None:
+        worker_group.execute(_meet, Peers.meet(worker_group.execute(_open)))
+
+
+def _open() -> tuple[str, int]:
+    host = ray.util.get_node_ip_address()
+    listener: socket.socket = listen(host)
+    _meeting["listener"] = listener
+    return host, listener.getsockname()[1]
+
+
+def _meet(peers: Peers) -> None:
+    _meeting["peers"] = peers

@@ -1,45 +1,56 @@
-"""What each training worker does under Ray Train: epochs, new starts, checkpoints, and the bundle at the end."""
+"""What a Ray Train worker does: `run` trains a `Replica`, stores a checkpoint each epoch and the bundle at the end."""
 
-import json
-import shutil
+import hashlib
+import resource
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentray import bundle, models
+from sentray import models
 from sentray.config import TrainSettings
 from sentray.console import count
 from sentray.errors import SentrayError
-from sentray.training.allreduce import Exchange
-from sentray.training.trainer import Job, Trainer
+from sentray.training import batches, checkpoint
+from sentray.training.allreduce import AllReduce
+from sentray.training.checkpoint import State
+from sentray.training.progress import Reporter
 from sentray.training.training_set import TrainingSet
 
-REPORT_SECONDS = 0.5
-"""Least time between two progress reports to the driver."""
+if TYPE_CHECKING:
+    from sentray.training.network import Gradients, StepResult
 
-STATE_FILE, WEIGHTS_FILE, BUNDLE_FOLDER = "state.json", "weights.npz", "bundle"
 _STEP = "a step of training"
 
 
+Check = Callable[[], None]
+
+
 @dataclass(frozen=True)
-class State:
-    """How far a run is; part of every checkpoint.
+class Job:
+    """What every worker gets.
 
     Attributes:
-        epoch: Epochs done with the present seed.
-        seed: The present seed.
-        restarts: Dead starts so far.
-        history: One record an epoch done with the present seed; see `Trainer.epoch`.
+        settings: Of the run.
+        dataset: Folder of the training set.
+        progress: Handle of the `Progress` actor, or None.
+        require_held: Raises when the work folder is no longer the run's; None where nobody else may want it.
     """
 
-    epoch: int
-    seed: int
-    restarts: int = 0
-    history: tuple[dict[str, Any], ...] = ()
+    settings: TrainSettings
+    dataset: str
+    progress: Any = None
+    require_held: Check | None = None
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a worker."""
+        return max(int(self.settings.cpus_per_worker), 1)
 
 
 @dataclass(frozen=True)
@@ -55,80 +66,43 @@ class Refusal:
     lasting: bool = False
 
 
-class Reporter:
-    """Tells the driver how far training is; only the first worker speaks.
-
-    Args:
-        job: What the workers were told.
-        rank: This worker's number.
-    """
-
-    def __init__(self, job: Job, rank: int) -> None:
-        self._board = job.progress if rank == 0 else None
-        self._epochs = job.settings.epochs
-        self._last = time.monotonic()
-
-    def say(self, line: str) -> None:
-        """Have a line printed."""
-        if self._board:
-            self._board.say.remote(line)
-
-    def expect(self, what: str) -> None:
-        """Have it known what training waits for; see `Console.expect`."""
-        if self._board:
-            self._board.expect.remote(what)
-
-    def progress(self, report: dict[str, Any]) -> None:
-        """Have a step's report shown, unless the last one was a moment ago."""
-        if self._board and time.monotonic() - self._last > REPORT_SECONDS:
-            self._last = time.monotonic()
-            self._board.update.remote(report | {"epochs": self._epochs})
-
-    def finish(self, record: dict[str, Any]) -> None:
-        """Have an epoch's record counted."""
-        if self._board:
-            self._board.finish.remote(record)
-
-
-def run(job: Job, exchange: Exchange) -> Refusal | None:
+def run(job: Job, allreduce: AllReduce) -> Refusal | None:
     """Train under Ray Train: from its latest checkpoint, one new checkpoint an epoch, the bundle in the last.
 
     Returns:
         Why there is no bundle, on every worker; None where there is one.
     """
-    reporter = Reporter(job, exchange.rank)
-    asked = str(job.settings.workers)
-    reporter.say(
-        f"training with {count(exchange.world, 'worker')}" + (f" of {asked}" if asked != str(exchange.world) else "")
-    )
+    reporter, settings = Reporter(job.progress if allreduce.rank == 0 else None), job.settings
+    wanted = "" if str(settings.workers) == str(allreduce.world) else f" of {settings.workers}"
+    reporter.say(f"training with {count(allreduce.world, 'worker')}{wanted}")
     reporter.expect("the workers to load the training set")
-    dataset = _load(job, exchange)
+    dataset = _load(job, allreduce)
     if isinstance(dataset, Refusal):
         return dataset
-    state, trainer = _start(job, dataset, exchange, reporter)
+    state, replica = _start(job, dataset, allreduce, reporter)
     reporter.expect(_STEP)
-    trainer.check_replicas()
-    while state.epoch < job.settings.epochs:
-        record = _train_epoch(trainer, state.epoch, reporter)
+    replica.check_replicas()
+    while state.epoch < settings.epochs:
+        record = _train_epoch(replica, state.epoch, settings.epochs, reporter)
         if record.pop("dead"):
-            if state.restarts >= job.settings.max_restarts:
-                return Refusal(_no_start(job.settings), lasting=True)
+            if state.restarts >= settings.max_restarts:
+                return Refusal(_no_start(settings), lasting=True)
             state = _next_seed(state, reporter)
-            trainer = Trainer(job, dataset, exchange, state.seed)
+            replica = Replica(job, dataset, allreduce, state.seed)
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
-        trainer.check_replicas()
-        if refusal := _refusal(exchange, _lost_lease(job) if exchange.rank == 0 else ""):
+        replica.check_replicas()
+        if refusal := _refusal(allreduce, _lost_lease(job) if allreduce.rank == 0 else ""):
             return refusal
         reporter.expect(f"the checkpoint after epoch {state.epoch} to be stored")
-        _report(state, trainer, exchange)
+        _report(state, replica, allreduce)
         reporter.expect(_STEP)
     reporter.expect("the bundle to be stored")
-    _report(state, trainer, exchange, finished=(job, dataset))
+    _report(state, replica, allreduce, finished=(settings, dataset))
     return None
 
 
-def _load(job: Job, exchange: Exchange) -> TrainingSet | Refusal:
+def _load(job: Job, allreduce: AllReduce) -> TrainingSet | Refusal:
     """The training set; or, where a worker does not get it or its GPU, what that worker says, on all of them."""
     dataset, mistake = None, ""
     try:
@@ -136,7 +110,7 @@ def _load(job: Job, exchange: Exchange) -> TrainingSet | Refusal:
         dataset = TrainingSet.load(job.dataset)
     except SentrayError as error:
         mistake = str(error)
-    refusal = _refusal(exchange, mistake)
+    refusal = _refusal(allreduce, mistake)
     if refusal is None:
         assert dataset is not None
         return dataset
@@ -153,47 +127,29 @@ def _lost_lease(job: Job) -> str:
     return ""
 
 
-def _refusal(exchange: Exchange, mistake: str) -> Refusal | None:
+def _refusal(allreduce: AllReduce, mistake: str) -> Refusal | None:
     """What the first worker that cannot go on says, on all of them."""
-    mistakes = [told.decode() for told in exchange.gather(mistake.encode()) if told]
+    mistakes = [each.decode() for each in allreduce.gather(mistake.encode()) if each]
     return Refusal(mistakes[0]) if mistakes else None
 
 
-def _start(job: Job, dataset: TrainingSet, exchange: Exchange, reporter: Reporter) -> tuple[State, Trainer]:
+def _start(job: Job, dataset: TrainingSet, allreduce: AllReduce, reporter: Reporter) -> tuple[State, "Replica"]:
     import ray.train
 
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        state = State(0, job.settings.seed)
-        return state, Trainer(job, dataset, exchange, state.seed)
-    state = read_state(checkpoint)
-    trainer = Trainer(job, dataset, exchange, state.seed)
-    # Without a name, so that a process that is killed leaves nothing.
-    with tempfile.TemporaryFile() as copy, _open(checkpoint, WEIGHTS_FILE) as stored:
-        shutil.copyfileobj(stored, copy)
-        copy.seek(0)
-        with np.load(copy) as weights:
-            trainer.network.restore(weights)
-    reporter.say(f"going on after epoch {state.epoch} of {job.settings.epochs}")
-    return state, trainer
+    stored = ray.train.get_checkpoint()
+    state = State(0, job.settings.seed) if stored is None else checkpoint.read_state(stored)
+    replica = Replica(job, dataset, allreduce, state.seed)
+    if stored is not None:
+        checkpoint.restore(stored, replica.network)
+        reporter.say(f"going on after epoch {state.epoch} of {job.settings.epochs}")
+    return state, replica
 
 
-def read_state(checkpoint: Any) -> State:
-    """The state in a checkpoint of Ray Train."""
-    with _open(checkpoint, STATE_FILE) as stored:
-        values = json.loads(stored.readall())
-    return State(**values | {"history": tuple(values["history"])})
-
-
-def _open(checkpoint: Any, name: str) -> Any:
-    return checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{name}")
-
-
-def _train_epoch(trainer: Trainer, number: int, reporter: Reporter) -> dict[str, Any]:
+def _train_epoch(replica: "Replica", number: int, epochs: int, reporter: Reporter) -> dict[str, Any]:
     report: dict[str, Any] = {}
-    for report in trainer.epoch(number):
+    for report in replica.epoch(number):
         if "step" in report:
-            reporter.progress(report)
+            reporter.progress(report | {"epochs": epochs})
     reporter.finish(report)
     return report
 
@@ -214,29 +170,167 @@ def _next_seed(state: State, reporter: Reporter) -> State:
 
 
 def _report(
-    state: State, trainer: Trainer, exchange: Exchange, finished: tuple[Job, TrainingSet] | None = None
+    state: State,
+    replica: "Replica",
+    allreduce: AllReduce,
+    finished: tuple[TrainSettings, TrainingSet] | None = None,
 ) -> None:
     import ray.train
 
     metrics = {"epoch": state.epoch, "restarts": state.restarts}
-    if exchange.rank != 0:
+    if allreduce.rank != 0:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        weights: dict[str, Any] = trainer.network.state()
-        np.savez(folder / WEIGHTS_FILE, **weights)
-        (folder / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        checkpoint.write(Path(scratch), state, replica.network)
         if finished:
-            _write_bundle(folder / BUNDLE_FOLDER, trainer.network.keras_model(), *finished)
+            checkpoint.write_bundle(Path(scratch), replica.network.keras_model(), *finished)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(scratch))
 
 
-def _write_bundle(folder: Path, model: Any, job: Job, dataset: TrainingSet) -> None:
-    from sentray.inference.folding import fold_if_possible
-    from sentray.inference.scorer import golden_texts
+class Replica:
+    """One worker's copy of the network, trained on its part of every batch; all copies stay equal.
 
-    files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model)}
-    settings = job.settings.model_dump(mode="json")
-    made = bundle.make(dataset.facts.spec, dataset.vocabulary, files, settings=settings)
-    bundle.publish(bundle.update(made, golden=golden_texts(made, dataset.vocabulary.samples())), str(folder))
+    Args:
+        job: What to do.
+        dataset: The training reviews.
+        allreduce: The connection to the other workers.
+        seed: Fixes first weights and order.
+    """
+
+    def __init__(self, job: Job, dataset: TrainingSet, allreduce: AllReduce, seed: int) -> None:
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        settings, facts = job.settings, dataset.facts
+        self._rows = dataset.vocabulary.size
+        vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
+        model = models.architecture(facts.spec.architecture).build(
+            self._rows, facts.spec.max_length, len(facts.spec.labels), vectors, settings.freeze
+        )
+        self.network = network_for(model, settings)
+        self._batch_size, self._dataset, self._allreduce, self._seed = settings.batch_size, dataset, allreduce, seed
+        self._lengths = np.minimum(dataset.lengths, facts.spec.max_length)
+        counts = np.array(facts.label_rows, np.float64)
+        even = len(dataset) / (len(counts) * np.maximum(counts, 1))
+        self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
+        self._clock = Clock()
+
+    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
+        """Train one epoch, the `number`-th from 0.
+
+        Yields:
+            A report after each step on this worker's rows so far; then, as the last, the epoch's record over all
+            workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`, `started_at` (Unix time),
+            `seconds`, of them `first_step_seconds` and by part of a step `parts`, `peak_rss_mb`, and `dead`:
+            whether the loss is no number, or no unit of some layer reacted to any row in the epoch's second half.
+        """
+        started_at, started, self._clock = time.time(), time.perf_counter(), Clock()
+        first_step = 0.0
+        allreduce, batch_size = self._allreduce, self._batch_size
+        steps = batches.epoch_batches(len(self._dataset), batch_size, self._seed, number)
+        sums = np.zeros(3)
+        alive = False
+        for step, batch in enumerate(steps):
+            mine = batches.share(batch, self._lengths[batch], allreduce.rank, allreduce.world)
+            result, reacts = self._step(batch, mine)
+            first_step = first_step or time.perf_counter() - started
+            sums += (result.loss, result.correct, len(mine))
+            alive |= reacts and step >= len(steps) // 2
+            seen = max(sums[2], 1)
+            yield {
+                "epoch": number + 1,
+                "step": step + 1,
+                "steps": len(steps),
+                "loss": sums[0] / seen,
+                "accuracy": sums[1] / seen,
+                "rows": (step + 1) * batch_size,
+                "seconds": time.perf_counter() - started,
+            }
+        loss, correct, rows = np.sum([np.frombuffer(part) for part in allreduce.gather(sums.tobytes())], axis=0)
+        yield {
+            "epoch": number + 1,
+            "loss": float(loss / rows),
+            "accuracy": float(correct / rows),
+            "rows_seen": int(rows),
+            "steps": len(steps),
+            "started_at": started_at,
+            "seconds": time.perf_counter() - started,
+            "first_step_seconds": first_step,
+            "parts": self._clock.seconds,
+            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            # A network that has learnt every row by heart gets no gradient either.
+            "dead": not np.isfinite(loss) or (not alive and bool(correct < rows)),
+        }
+
+    def check_replicas(self) -> str:
+        """SHA-256 of the weights, the same on every worker.
+
+        Raises:
+            RuntimeError: The workers' weights differ.
+        """
+        # What is frozen is no part of the state.
+        digest = hashlib.sha256(self.network.embedding.weights.data if self.network.frozen else b"")
+        for name, values in sorted(self.network.state().items()):
+            digest.update(name.encode())
+            digest.update(values.data)
+        if len(set(self._allreduce.gather(digest.digest()))) > 1:
+            raise RuntimeError("the training workers' weights differ")
+        return digest.hexdigest()
+
+    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["StepResult", bool]:
+        dataset, clock = self._dataset, self._clock
+        with clock.part("data"):
+            packed = self.network.pack([dataset.review(row) for row in mine])
+            labels = dataset.targets[mine]
+        with clock.part("network"):
+            weights = self._class_weights[labels]
+            result, gradients = self.network.gradients(packed, labels, weights, len(batch))
+        if self._allreduce.world > 1:
+            with clock.part("allreduce"):
+                gradients = self._sum(gradients, batch)
+        with clock.part("optimizer"):
+            reacts = self.network.apply(gradients)
+        return result, reacts
+
+    def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
+        """The global batch's gradients, from every worker's part of them."""
+        dense = self._allreduce.sum(gradients.dense)
+        if self.network.frozen:
+            return replace(gradients, dense=dense)
+        # Every worker works out the batch's words by itself: nothing has to be agreed on first.
+        words = batches.distinct_words([self._dataset.review(row) for row in batch], self._rows)
+        rows = self._allreduce.sum_rows(gradients.rows, gradients.words, words)
+        return replace(gradients, words=words, rows=rows, dense=dense)
+
+
+def network_for(model: Any, settings: TrainSettings) -> Any:
+    """What trains a Keras model: a `FastNetwork` where it knows the shape, else a `Network`.
+
+    Raises:
+        ValueError: The network cannot be trained, or not with these settings.
+    """
+    from sentray.training import fast_network
+    from sentray.training.network import Network
+
+    rates = (settings.learning_rate, settings.embedding_learning_rate)
+    device = "/GPU:0" if settings.gpu else None
+    if fast_network.knows(model):
+        return fast_network.FastNetwork(model, *rates, precision=settings.precision, device=device)
+    if settings.precision != "float32":
+        raise ValueError(f"--precision {settings.precision} is of the networks that fast_network knows")
+    return Network(model, *rates, device=device)
+
+
+class Clock:
+    """Adds up the seconds spent in the parts of a step."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("data", "network", "allreduce", "optimizer"), 0.0)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the block's time as this part's."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - started

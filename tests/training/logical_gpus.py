@@ -16,7 +16,6 @@ from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
-from sentray.training import backend, fitting
 from sentray.training.worker import Refusal
 
 
@@ -37,28 +36,26 @@ def placement(folder: Path) -> list[dict[str, Any]]:
     """What each worker of a training run with a GPU each sees."""
     import ray
 
+    from sentray.training import trainer
+
     def look(_: dict[str, Any]) -> Refusal:
         context = ray.get_runtime_context()
-        exchange = backend.connect(1)
+        allreduce = trainer.connect()
         seen = {
             "visible": os.environ["CUDA_VISIBLE_DEVICES"],
             "given": context.get_accelerator_ids()["GPU"],
             "node": context.get_node_id(),
         }
-        parts = exchange.gather(json.dumps(seen).encode())
-        exchange.close()
+        parts = allreduce.gather(json.dumps(seen).encode())
+        allreduce.close()
         return Refusal(json.dumps([json.loads(part) for part in parts]))
 
-    fitting._train_worker = look
-    # The workers are placed as ever, but need not see their GPUs.
-    config, backend.ExchangeConfig = backend.ExchangeConfig, lambda hint: config()
+    trainer._train_worker = look
     settings = TrainSettings(corpus="unused", out="unused", gpu=True, workers=2, cpus_per_worker=0.5)
     try:
-        fitting.fit(settings, "unused", str(folder / "placement"), Console())
+        trainer.fit(settings, "unused", str(folder / "placement"), Console())
     except SentrayError as looked:
         return json.loads(str(looked))
-    finally:
-        backend.ExchangeConfig = config
     return []
 
 

@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 
 from sentray.training import allreduce
-from sentray.training.allreduce import Exchange, Peers, listen
+from sentray.training.allreduce import AllReduce, Peers, listen
 
 T = TypeVar("T")
 
 
-def on_all(world: int, work: Callable[[Exchange], T]) -> list[T]:
-    """What each of `world` connected workers, a thread each, makes of its exchange."""
+def on_all(world: int, work: Callable[[AllReduce], T]) -> list[T]:
+    """What each of `world` connected workers, a thread each, makes of its allreduce."""
     listeners = [listen("127.0.0.1") for _ in range(world)]
     peers = Peers.meet([listener.getsockname() for listener in listeners])
 
     def run(rank: int) -> T:
-        exchange = Exchange(rank, peers, listeners[rank])
+        allreduce = AllReduce(rank, peers, listeners[rank])
         try:
-            return work(exchange)
+            return work(allreduce)
         finally:
-            exchange.close()
+            allreduce.close()
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(run, range(world)))
@@ -32,7 +32,7 @@ def on_all(world: int, work: Callable[[Exchange], T]) -> list[T]:
 @pytest.mark.parametrize("size", [0, 1, 7, 1_000_003])
 def test_sum_is_right_and_the_same_bits_everywhere(world: int, size: int) -> None:
     values = [np.random.default_rng(rank).normal(size=size).astype(np.float32) for rank in range(world)]
-    sums = on_all(world, lambda exchange: exchange.sum(values[exchange.rank]).tobytes())
+    sums = on_all(world, lambda allreduce: allreduce.sum(values[allreduce.rank]).tobytes())
     assert len(set(sums)) == 1
     in_order = values[0].copy()
     for other in values[1:]:
@@ -48,7 +48,7 @@ def test_rows_are_summed_by_word(world: int, size: int) -> None:
     words = [all_words[generator.random(size) < 0.5] for _ in range(world)] if world > 1 else [all_words]
     rows = [generator.normal(size=(len(part), 6)).astype(np.float32) for part in words]
     sums = on_all(
-        world, lambda exchange: exchange.sum_rows(rows[exchange.rank], words[exchange.rank], all_words).tobytes()
+        world, lambda allreduce: allreduce.sum_rows(rows[allreduce.rank], words[allreduce.rank], all_words).tobytes()
     )
     assert len(set(sums)) == 1
     in_order = np.zeros((size, 6), np.float32)
@@ -59,16 +59,16 @@ def test_rows_are_summed_by_word(world: int, size: int) -> None:
 
 def test_gather_gives_messages_by_rank() -> None:
     messages = [b"", b"one", b"2" * 100_000]
-    assert on_all(3, lambda exchange: exchange.gather(messages[exchange.rank])) == [messages] * 3
+    assert on_all(3, lambda allreduce: allreduce.gather(messages[allreduce.rank])) == [messages] * 3
 
 
 def test_a_worker_that_goes_away_is_noticed() -> None:
-    def work(exchange: Exchange) -> str:
-        if exchange.rank == 1:
+    def work(allreduce: AllReduce) -> str:
+        if allreduce.rank == 1:
             return "left"
         try:
             while True:
-                exchange.sum(np.ones(1000, np.float32))
+                allreduce.sum(np.ones(1000, np.float32))
         except ConnectionError:
             return "noticed"
 
@@ -85,9 +85,9 @@ def test_a_stranger_without_the_secret_is_sent_away(says: bytes | None, monkeypa
         stranger.sendall(says)
         stranger.shutdown(socket.SHUT_WR)
     with ThreadPoolExecutor(2) as pool:
-        exchanges = list(pool.map(lambda rank: Exchange(rank, peers, listeners[rank]), range(2)))
-        sums = list(pool.map(lambda one: one.sum(np.ones(4, np.float32)).tolist(), exchanges))
+        workers = list(pool.map(lambda rank: AllReduce(rank, peers, listeners[rank]), range(2)))
+        sums = list(pool.map(lambda one: one.sum(np.ones(4, np.float32)).tolist(), workers))
     stranger.close()
-    for each in exchanges:
+    for each in workers:
         each.close()
     assert sums == [[2.0] * 4] * 2

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.training.batches import Window, distinct_words, epoch_batches, pack_bags, pack_padded, pack_windows, share
+from sentray.training.batches import distinct_words, epoch_batches, share
 
 
 @settings(deadline=None)
@@ -36,35 +36,6 @@ def test_workers_get_equal_shares_of_rows_and_words() -> None:
     assert max(words) < 1.05 * min(words)
 
 
-@settings(deadline=None)
-@given(
-    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=6),
-    kernel=st.integers(1, 9),
-    pool=st.integers(1, 4),
-)
-def test_packed_cells_hold_the_same_windows_as_padded_reviews(lengths: list[int], kernel: int, pool: int) -> None:
-    length = 40 + kernel + pool
-    window = Window(kernel, pool, (length - kernel + 1) // pool)
-    generator = np.random.default_rng(sum(lengths))
-    reviews = [generator.integers(1, 50, size).astype(np.int32) for size in lengths]
-    packed = pack_windows(reviews, window, 50)
-    flat = packed.words[packed.ids]
-    for review, cells in zip(reviews, packed.cells, strict=True):
-        padded = np.zeros(length, np.int32)
-        padded[: len(review)] = review
-        every_cell = [*cells, *[0] * (window.cells - len(cells))]
-        for number, cell in enumerate(every_cell):
-            for output in range(pool):
-                wanted = padded[number * pool + output :][:kernel]
-                assert flat[cell * pool + output :][:kernel].tolist() == wanted.tolist()
-
-
-def test_packing_no_review_keeps_the_shapes() -> None:
-    packed = pack_windows([], Window(8, 2, 100), 50)
-    assert packed.cells.shape == (0, 1)
-    assert packed.words.tolist() == [0]
-
-
 @pytest.mark.parametrize("world", [1, 3])
 def test_distinct_words_hold_each_workers_words(world: int) -> None:
     reviews = [np.array([5, 9], np.int32), np.array([9, 2], np.int32), np.array([], np.int32)]
@@ -72,16 +43,3 @@ def test_distinct_words_hold_each_workers_words(world: int) -> None:
     assert everyone.tolist() == [0, 2, 5, 9]
     for rank in range(world):
         assert set(distinct_words(reviews[rank::world], 20)) <= set(everyone)
-
-
-def test_padded_reviews_have_the_networks_length() -> None:
-    packed = pack_padded([np.array([3, 1], np.int32), np.empty(0, np.int32)], 3, 50)
-    assert packed.words[packed.ids].tolist() == [3, 1, 0, 0, 0, 0]
-    assert packed.cells.shape == (2, 0)
-
-
-def test_bags_hold_no_padding() -> None:
-    packed = pack_bags([np.array([3, 1], np.int32), np.empty(0, np.int32), np.array([3], np.int32)], 50)
-    assert packed.words[packed.ids].tolist() == [3, 1, 3]
-    assert packed.cells.tolist() == [[2], [0], [1]]
-    assert pack_bags([], 50).cells.shape == (0, 1)

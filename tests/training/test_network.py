@@ -1,6 +1,5 @@
-"""The training network against Keras's own gradients and optimizer, over the same weights."""
+"""Both training networks against Keras's own gradients and optimizer, over the same weights."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,11 @@ from sentray import models
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
+from sentray.training.fast_network import FastNetwork  # noqa: E402
+from sentray.training.network import Gradients, Network  # noqa: E402
+
 ROWS, LENGTH = 300, 60
+BOTH = pytest.mark.parametrize("kind", [Network, FastNetwork])
 
 
 def reviews(lengths: list[int]) -> list[np.ndarray]:
@@ -42,9 +45,8 @@ def vectors(zero_padding: bool) -> np.ndarray:
 @pytest.mark.parametrize("freeze", [False, True])
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
-def test_steps_equal_those_of_keras(name: str, classes: int, freeze: bool) -> None:
-    from sentray.training.network import TrainingNetwork
-
+@BOTH
+def test_steps_equal_those_of_keras(kind: Any, name: str, classes: int, freeze: bool) -> None:
     keras.utils.set_random_seed(1)
     average = name.startswith("embedding-average")
     build = models.architecture(name).build
@@ -52,7 +54,7 @@ def test_steps_equal_those_of_keras(name: str, classes: int, freeze: bool) -> No
     theirs.set_weights(ours.get_weights())
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(theirs.trainable_variables)
-    network = TrainingNetwork(ours, 0.01)
+    network = kind(ours, 0.01)
     parts = reviews([0, 1, 2, 7, 8, 9, 31, LENGTH - 1, LENGTH])
     labels = np.arange(len(parts), dtype=np.int32) % classes
     weights = np.linspace(0.5, 2, len(parts)).astype(np.float32)
@@ -78,12 +80,11 @@ def test_steps_equal_those_of_keras(name: str, classes: int, freeze: bool) -> No
     assert np.array_equal(network.keras_model().get_weights()[0], vectors(average)) == freeze
 
 
-def test_word_vectors_have_a_step_size_of_their_own() -> None:
-    from sentray.training.network import TrainingNetwork
-
+@BOTH
+def test_word_vectors_have_a_step_size_of_their_own(kind: Any) -> None:
     def step(rate: float | None) -> list[np.ndarray]:
         keras.utils.set_random_seed(1)
-        network = TrainingNetwork(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2), 0.01, rate)
+        network = kind(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2), 0.01, rate)
         before = network.keras_model().get_weights()
         packed = network.pack(reviews([9, 31]))
         network.apply(network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)[1])
@@ -97,12 +98,11 @@ def test_word_vectors_have_a_step_size_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("freeze", [False, True])
-def test_training_goes_on_from_a_state(freeze: bool) -> None:
-    from sentray.training.network import TrainingNetwork
-
+@BOTH
+def test_training_goes_on_from_a_state(kind: Any, freeze: bool) -> None:
     def network() -> Any:
         keras.utils.set_random_seed(1)
-        return TrainingNetwork(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2, freeze=freeze), 0.01)
+        return kind(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2, freeze=freeze), 0.01)
 
     def step(network: Any) -> None:
         packed = network.pack(reviews([9, 31]))
@@ -121,10 +121,9 @@ def test_training_goes_on_from_a_state(freeze: bool) -> None:
 
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
-def test_parts_of_a_batch_add_up_to_its_gradient(name: str) -> None:
-    from sentray.training.network import Gradients, TrainingNetwork
-
-    network = TrainingNetwork(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
+@BOTH
+def test_parts_of_a_batch_add_up_to_its_gradient(kind: Any, name: str) -> None:
+    network = kind(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
     parts = reviews([5, 40, 22, 13])
     labels = np.array([0, 1, 1, 0], np.int32)
 
@@ -141,10 +140,9 @@ def test_parts_of_a_batch_add_up_to_its_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
-def test_no_review_gives_no_gradient(name: str) -> None:
-    from sentray.training.network import TrainingNetwork
-
-    network = TrainingNetwork(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
+@BOTH
+def test_no_review_gives_no_gradient(kind: Any, name: str) -> None:
+    network = kind(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
     packed = network.pack([])
     result, gradients = network.gradients(packed, np.empty(0, np.int32), np.empty(0, np.float32), 8)
     assert (result.loss, result.correct) == (0.0, 0)
@@ -152,105 +150,48 @@ def test_no_review_gives_no_gradient(name: str) -> None:
     assert not np.any(gradients.dense)
 
 
-def test_dead_units_are_noticed() -> None:
-    from sentray.training.network import TrainingNetwork
-
+@BOTH
+def test_dead_units_are_noticed(kind: Any) -> None:
     model = models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2)
     model.layers[4].bias.assign(np.full(10, -1e6, np.float32))
-    network = TrainingNetwork(model, 0.001)
+    network = kind(model, 0.001)
     packed = network.pack(reviews([5, 40]))
     _, gradients = network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)
     assert not network.apply(gradients)
 
 
-def test_another_shape_is_refused() -> None:
-    from sentray.training.network import TrainingNetwork
-
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    with pytest.raises(ValueError, match="Dense"):
-        TrainingNetwork(model, 0.001)
+def layers_of_other_kinds() -> list[Any]:
+    recurrent = keras.layers.Bidirectional(keras.layers.LSTM(6, activation="tanh"))
+    return [keras.layers.Embedding(ROWS, 12, mask_zero=True), recurrent, keras.layers.Dense(3, activation="softmax")]
 
 
-def step_of(name: str, rows: int = 9, **how: Any) -> tuple[Any, Any]:
-    """Result and gradients of one batch by a new network, the same for every way to compute."""
-    from sentray.training.network import TrainingNetwork
-
+def test_the_general_network_trains_any_layers_of_keras() -> None:
     keras.utils.set_random_seed(1)
-    average = name.startswith("embedding-average")
-    network = TrainingNetwork(models.architecture(name).build(ROWS, LENGTH, 3, vectors(average)), 0.01, **how)
-    parts = reviews([0, 1, 2, 7, 8, 9, 31, LENGTH - 1, LENGTH, 5, 17, 44])[:rows]
-    labels = np.arange(rows, dtype=np.int32) % 3
-    return network.gradients(network.pack(parts), labels, np.linspace(0.5, 2, rows).astype(np.float32), rows)
-
-
-def away(found: Any, wanted: Any) -> float:
-    """Length of the difference, as a share of what is wanted."""
-    return float(np.linalg.norm(np.asarray(found) - np.asarray(wanted)) / np.linalg.norm(wanted))
-
-
-@pytest.mark.parametrize("rows", [9, 12], ids=["padded to 12", "not padded"])
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
-def test_a_compiled_step_is_the_same_step(name: str, rows: int) -> None:
-    (plain, wanted), (compiled, found) = step_of(name, rows), step_of(name, rows, jit=True)
-    assert compiled.loss == pytest.approx(plain.loss, rel=1e-6)
-    assert compiled.correct == plain.correct
-    np.testing.assert_array_equal(found.words, wanted.words)
-    np.testing.assert_allclose(found.rows, wanted.rows, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(found.dense, wanted.dense, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
-def test_bfloat16_is_near_float32(name: str) -> None:
-    (plain, wanted), (coarse, found) = step_of(name), step_of(name, precision="bf16")
-    assert coarse.loss == pytest.approx(plain.loss, rel=0.01)
-    # bfloat16 has 8 bits of precision: a product is off by up to 0.4 %, and where two positions are as near as that,
-    # the other one wins the pooling and gets the gradient.
-    for mine, other in ((found.rows, wanted.rows), (found.dense, wanted.dense)):
-        assert np.asarray(mine).dtype == np.float32
-        assert 1e-5 < away(mine, other) < 0.05
-
-
-@pytest.mark.parametrize(("jit", "least", "most"), [(False, 25, 32), (True, 1, 6)])
-def test_a_compiled_epoch_has_few_shapes(jit: bool, least: int, most: int) -> None:
-    from sentray.training import batches
-    from sentray.training.network import TrainingNetwork
-
-    network = TrainingNetwork(models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2), 0.01, jit=jit)
-    compiled = network._gradient_graph.get_concrete_function().function_def.attr["_XlaMustCompile"].b
-    assert compiled == jit
-    # XLA compiles once for each combination of shapes.
-    shapes = set()
-
-    def noting(*inputs: Any) -> Any:
-        shapes.add(tuple(np.shape(value) for value in inputs))
-        return 0.0, 0, inputs[0], inputs[1]
-
-    network._gradient_graph = noting
-    parts = reviews(np.random.default_rng(3).integers(0, LENGTH, 500).tolist())
-    for batch in batches.epoch_batches(len(parts), 16, 0, 0):
-        packed, rows = network.pack([parts[row] for row in batch]), len(batch)
-        network.gradients(packed, np.zeros(rows, np.int32), np.ones(rows, np.float32), 16)
-    assert least <= len(shapes) <= most
-
-
-@pytest.mark.parametrize("how", [{"precision": "bf16"}, {"precision": "bf16", "jit": True}])
-def test_every_way_to_compute_learns_and_leaves_a_plain_model(tmp_path: Path, how: dict[str, Any]) -> None:
-    from sentray.training.network import TrainingNetwork
-
-    keras.utils.set_random_seed(1)
-    network = TrainingNetwork(models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2), 0.01, **how)
-    generator = np.random.default_rng(4)
-    labels = np.arange(16, dtype=np.int32) % 2
-    parts = [(generator.integers(1, ROWS // 2, 20) + label * ROWS // 2).astype(np.int32) for label in labels]
-    losses = []
-    for _ in range(20):
-        result, gradients = network.gradients(network.pack(parts), labels, np.ones(16, np.float32), 16)
+    ours, theirs = (keras.Sequential([keras.Input((LENGTH,)), *layers_of_other_kinds()]) for _ in range(2))
+    theirs.set_weights(ours.get_weights())
+    network, parts, labels = Network(ours, 0.01), reviews([3, 9, 31, LENGTH]), np.array([0, 1, 2, 0], np.int32)
+    optimizer = keras.optimizers.Adam(0.01)
+    for _ in range(3):
+        result, gradients = network.gradients(network.pack(parts), labels, np.ones(4, np.float32), 4)
         network.apply(gradients)
-        losses.append(result.loss)
-    assert losses[-1] < 0.3 * losses[0]
-    network.keras_model().save(tmp_path / "model.keras")
-    saved = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert {layer.compute_dtype for layer in saved.layers} == {"float32"}
-    assert {weights.dtype for weights in saved.get_weights()} == {np.dtype(np.float32)}
-    predicted = saved.predict(padded(parts), verbose=0)[:, 0] > 0.5
-    np.testing.assert_array_equal(predicted, labels == 1)
+        with tf.GradientTape() as tape:
+            wanted = tf.reduce_mean(cross_entropy(labels, theirs(padded(parts)), 3))
+        dense = tape.gradient(wanted, [variable.value for variable in theirs.trainable_variables])
+        optimizer.apply([tf.convert_to_tensor(part) for part in dense], theirs.trainable_variables)
+        assert result.loss / 4 == pytest.approx(float(wanted), abs=1e-5)
+    for mine, keras_own in zip(network.keras_model().get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, keras_own, atol=2e-5)
+
+
+def test_a_network_without_embedding_is_refused() -> None:
+    with pytest.raises(ValueError, match="it needs one Embedding"):
+        Network(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]), 0.001)
+
+
+@pytest.mark.parametrize("name", ["BatchNormalization", "Dropout"])
+def test_state_that_would_be_lost_is_refused(name: str) -> None:
+    layer = keras.layers.Dropout(0.5) if name == "Dropout" else keras.layers.BatchNormalization()
+    layers = [keras.layers.Embedding(ROWS, 2), layer, keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
+    network = Network(keras.Sequential([keras.Input((LENGTH,)), *layers]), 0.001)
+    with pytest.raises(ValueError, match="keep state of their own: "):
+        network.gradients(network.pack(reviews([9])), np.zeros(1, np.int32), np.ones(1, np.float32), 1)

@@ -53,7 +53,7 @@ def test_lost_workers_are_counted_and_others_named() -> None:
     from ray.exceptions import RayActorError
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-    from sentray.training.failures import Failures
+    from sentray.training.trainer import Failures
 
     told: list[Any] = []
     board = SimpleNamespace(say=SimpleNamespace(remote=told.append), expect=SimpleNamespace(remote=told.append))

@@ -53,9 +53,10 @@ def train_workers() -> list[int]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_two_workers_follow_one(tmp_path: Path) -> None:
-    one = train(settings(tmp_path / "one"), Console())
+def test_two_workers_follow_one(tmp_path: Path, in_process: Any) -> None:
     two = train(settings(tmp_path / "two", workers=2), Console())
+    in_process()
+    one = train(settings(tmp_path / "one"), Console())
     assert one["rows_seen_per_epoch"] == two["rows_seen_per_epoch"] == one["train_rows"]
     losses = [[epoch["loss"] for epoch in history(tmp_path / name)] for name in ("one", "two")]
     assert abs(losses[0][0] - losses[1][0]) < 1e-4
@@ -73,7 +74,8 @@ def test_two_workers_follow_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path) -> None:
+def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path, in_process: Any) -> None:
+    in_process()
     texts = ["awful dreadful mess"] * 60 + ["plain average film"] * 30 + ["great lovely joy"] * 10
     labels = ["bad"] * 60 + ["fair"] * 30 + ["good"] * 10
     # A missing text, and a label that occurs in the test rows only.
@@ -126,7 +128,7 @@ def killer(console: Any) -> Iterator[Any]:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_lost_worker_costs_no_epoch(tmp_path: Path, killer: Any) -> None:
-    metrics = train(settings(tmp_path / "model", workers=2, epochs=25), killer)
+    metrics = train(settings(tmp_path / "model", workers=2, epochs=25, test_fraction=0), killer)
     assert any(line.startswith("going on after epoch") for line in killer.lines)
     assert [epoch["epoch"] for epoch in history(tmp_path / "model")] == list(range(1, 26))
     assert metrics["rows_seen_per_epoch"] == metrics["train_rows"]
@@ -152,7 +154,8 @@ def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_whose_place_was_taken_over_leaves_it(tmp_path: Path, console: Any) -> None:
+def test_a_run_whose_place_was_taken_over_leaves_it(tmp_path: Path, console: Any, in_process: Any) -> None:
+    in_process()
     place = Folder(work_folder(str(tmp_path / "model")))
 
     def progress(line: str, share: float | None = None, *, moved: bool = True) -> None:
@@ -161,14 +164,15 @@ def test_a_run_whose_place_was_taken_over_leaves_it(tmp_path: Path, console: Any
 
     console.progress = progress
     with pytest.raises(SentrayError, match=r"model\.work is no longer this run's: another one took over"):
-        train(settings(tmp_path / "model", workers=2, epochs=25), console)
+        train(settings(tmp_path / "model", epochs=1000), console)
     assert Path(place.path("dataset")).exists()
     assert Path(place.path(LEASE)).exists()
     assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_dead_starts_end_in_one_sentence(tmp_path: Path, console: Any) -> None:
+def test_dead_starts_end_in_one_sentence(tmp_path: Path, console: Any, in_process: Any) -> None:
+    in_process()
     asked = settings(tmp_path / "model", learning_rate=1000.0, max_restarts=1)
     with pytest.raises(SentrayError, match="did not start to learn with 2 seeds from 1 on"):
         train(asked, console)
@@ -187,7 +191,7 @@ def test_dead_starts_end_in_one_sentence(tmp_path: Path, console: Any) -> None:
     ],
 )
 def test_the_plan_says_how_many_train(tmp_path: Path, workers: int | str, line: str) -> None:
-    plan = run._plan(settings(tmp_path, workers=workers), cluster.Placement(2, 1.0, 0.0, 1.0))
+    plan = run._describe(settings(tmp_path, workers=workers), cluster.Plan(2, 1.0, 0.0, 1.0))
     assert plan == f"plan: read with 3 CPUs, then train with {line}"
 
 
@@ -214,14 +218,15 @@ def test_a_refused_corpus_leaves_only_the_rows_set_aside(
 @pytest.mark.parametrize(
     ("model", "values"),
     [
-        ("embedding-mlp", {"encoder": "hash", "buckets": 500, "workers": 2}),
-        ("pretrained-cnn", {"freeze": True, "workers": 2}),
+        ("embedding-mlp", {"encoder": "hash", "buckets": 500}),
+        ("pretrained-cnn", {"freeze": True}),
         ("embedding-average", {"center": True, "embedding_learning_rate": 0.01, "epochs": 3}),
     ],
 )
 def test_the_tutorials_systems_train_score_and_tell(
-    tmp_path: Path, console: Any, model: str, values: dict[str, Any]
+    tmp_path: Path, console: Any, in_process: Any, model: str, values: dict[str, Any]
 ) -> None:
+    in_process()
     if "encoder" not in values:
         vectors = tmp_path / "vectors.txt"
         embed(EmbedSettings(corpus="synthetic:700", out=str(vectors), dimensions=12, epochs=1), console)

@@ -19,9 +19,9 @@ from sentray.config import TrainSettings
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import worker
-from sentray.training.allreduce import Exchange, Peers, listen
-from sentray.training.trainer import Job, Trainer
+from sentray.training.allreduce import AllReduce, Peers, listen
 from sentray.training.training_set import IDS_FILE, Facts, TrainingSet, write
+from sentray.training.worker import Job, Replica
 
 ALONE = Peers.meet([("127.0.0.1", 0)])
 
@@ -48,8 +48,8 @@ def job(dataset_folder: Path, progress: Any = None, **values: Any) -> Job:
 
 
 def test_an_epoch_reports_all_rows_and_learns(dataset: TrainingSet, tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path), dataset, Exchange(0, ALONE), seed=3)
-    records = [list(trainer.epoch(number))[-1] for number in range(8)]
+    replica = Replica(job(tmp_path), dataset, AllReduce(0, ALONE), seed=3)
+    records = [list(replica.epoch(number))[-1] for number in range(8)]
     assert {record["rows_seen"] for record in records} == {50}
     assert {record["steps"] for record in records} == {7}
     assert records[-1]["loss"] < 0.5 * records[0]["loss"]
@@ -91,7 +91,7 @@ def test_a_dead_start_goes_on_with_the_next_seed(
     monkeypatch.setattr(worker, "_report", lambda state, *_, **__: states.append(state))
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
     board = Board()
-    assert worker.run(job(tmp_path, progress=board), Exchange(0, ALONE)) is None
+    assert worker.run(job(tmp_path, progress=board), AllReduce(0, ALONE)) is None
     assert board.said == [
         "training with 1 worker",
         "seed 3 made a dead start (no unit of a layer reacts, or the loss is no number): again with seed 4",
@@ -107,7 +107,7 @@ def test_no_start_at_all_is_a_refusal_that_lasts(
 ) -> None:
     monkeypatch.setattr(worker, "_report", lambda *_, **__: None)
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
-    refusal = worker.run(job(tmp_path, learning_rate=1e38, max_restarts=1), Exchange(0, ALONE))
+    refusal = worker.run(job(tmp_path, learning_rate=1e38, max_restarts=1), AllReduce(0, ALONE))
     assert refusal is not None
     assert refusal.lasting
     assert refusal.sentence.startswith("the network did not start to learn with 2 seeds from 3 on")
@@ -115,13 +115,13 @@ def test_no_start_at_all_is_a_refusal_that_lasts(
 
 def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: TrainingSet, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
-    with pair() as (pool, exchanges):
+    with pair() as (pool, workers):
         boards = [Board(), Board()]
         jobs = [
             job(folder, progress=board, workers="1:3")
             for folder, board in zip((tmp_path, elsewhere), boards, strict=True)
         ]
-        refusals = list(pool.map(worker.run, jobs, exchanges))
+        refusals = list(pool.map(worker.run, jobs, workers))
     assert refusals[0] == refusals[1]
     assert refusals[0] is not None
     assert not refusals[0].lasting
@@ -132,57 +132,57 @@ def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: Trai
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_a_loss_that_is_no_number_is_a_dead_start(dataset: TrainingSet, tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, learning_rate=1e38), dataset, Exchange(0, ALONE), seed=3)
-    records = [list(trainer.epoch(number))[-1] for number in range(2)]
+    replica = Replica(job(tmp_path, learning_rate=1e38), dataset, AllReduce(0, ALONE), seed=3)
+    records = [list(replica.epoch(number))[-1] for number in range(2)]
     assert not np.isfinite(records[-1]["loss"])
     assert records[-1]["dead"]
 
 
 def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, class_weight="balanced"), dataset, Exchange(0, ALONE), seed=3)
-    per_class = trainer._class_weights * np.array(dataset.facts.label_rows)
+    replica = Replica(job(tmp_path, class_weight="balanced"), dataset, AllReduce(0, ALONE), seed=3)
+    per_class = replica._class_weights * np.array(dataset.facts.label_rows)
     np.testing.assert_allclose(per_class, 25.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("seeds", [(3, 3), (3, 4)])
 def test_replicas_are_compared_to_the_last_bit(dataset: TrainingSet, tmp_path: Path, seeds: tuple[int, int]) -> None:
-    with pair() as (pool, exchanges):
-        trainers = [
-            Trainer(job(tmp_path), dataset, exchange, seed) for exchange, seed in zip(exchanges, seeds, strict=True)
+    with pair() as (pool, workers):
+        replicas = [
+            Replica(job(tmp_path), dataset, allreduce, seed) for allreduce, seed in zip(workers, seeds, strict=True)
         ]
         if seeds[0] == seeds[1]:
-            list(pool.map(lambda trainer: list(trainer.epoch(0)), trainers))
-            assert len(set(pool.map(Trainer.check_replicas, trainers))) == 1
+            list(pool.map(lambda replica: list(replica.epoch(0)), replicas))
+            assert len(set(pool.map(Replica.check_replicas, replicas))) == 1
         else:
-            assert_unlike(pool, trainers)
+            assert_unlike(pool, replicas)
 
 
 def test_replicas_with_other_frozen_vectors_are_noticed(dataset: TrainingSet, tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(21, 4)).astype(np.float32)
     other = vectors.copy()
     other[7, 2] = np.nextafter(other[7, 2], np.float32(9))
-    with pair() as (pool, exchanges):
+    with pair() as (pool, workers):
         frozen = job(tmp_path, embedding="unused", freeze=True)
-        same = [Trainer(frozen, replace(dataset, vectors=vectors), exchange, 3) for exchange in exchanges]
-        list(pool.map(lambda trainer: list(trainer.epoch(0)), same))
-        assert len(set(pool.map(Trainer.check_replicas, same))) == 1
-        given = zip((vectors, other), exchanges, strict=True)
-        assert_unlike(pool, [Trainer(frozen, replace(dataset, vectors=mine), exchange, 3) for mine, exchange in given])
+        same = [Replica(frozen, replace(dataset, vectors=vectors), allreduce, 3) for allreduce in workers]
+        list(pool.map(lambda replica: list(replica.epoch(0)), same))
+        assert len(set(pool.map(Replica.check_replicas, same))) == 1
+        given = zip((vectors, other), workers, strict=True)
+        assert_unlike(pool, [Replica(frozen, replace(dataset, vectors=mine), one, 3) for mine, one in given])
 
 
 @contextmanager
-def pair() -> Iterator[tuple[ThreadPoolExecutor, list[Exchange]]]:
-    """Two connected exchanges, and a thread for each."""
+def pair() -> Iterator[tuple[ThreadPoolExecutor, list[AllReduce]]]:
+    """Two connected workers, and a thread for each."""
     listeners = [listen("127.0.0.1") for _ in range(2)]
     peers = Peers.meet([listener.getsockname() for listener in listeners])
     with ThreadPoolExecutor(2) as pool:
-        exchanges = list(pool.map(lambda rank: Exchange(rank, peers, listeners[rank]), range(2)))
-        yield pool, exchanges
-    for exchange in exchanges:
-        exchange.close()
+        workers = list(pool.map(lambda rank: AllReduce(rank, peers, listeners[rank]), range(2)))
+        yield pool, workers
+    for allreduce in workers:
+        allreduce.close()
 
 
-def assert_unlike(pool: ThreadPoolExecutor, trainers: list[Trainer]) -> None:
-    for outcome in [pool.submit(trainer.check_replicas) for trainer in trainers]:
+def assert_unlike(pool: ThreadPoolExecutor, replicas: list[Replica]) -> None:
+    for outcome in [pool.submit(replica.check_replicas) for replica in replicas]:
         with pytest.raises(RuntimeError, match="weights differ"):
             outcome.result()

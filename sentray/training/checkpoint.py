@@ -1,0 +1,77 @@
+"""What training stores: `State` and weights in a checkpoint of Ray Train each epoch, the bundle in the last."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sentray import bundle, models
+from sentray.config import TrainSettings
+from sentray.errors import SentrayError
+from sentray.training.training_set import TrainingSet
+
+STATE_FILE, WEIGHTS_FILE, BUNDLE_FOLDER = "state.json", "weights.npz", "bundle"
+
+
+class NothingToKeepError(SentrayError):
+    """The same command would end so again: what was kept to go on with is of no use."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is; part of every checkpoint.
+
+    Attributes:
+        epoch: Epochs done with the present seed.
+        seed: The present seed.
+        restarts: Dead starts so far.
+        history: One record an epoch done with the present seed; see `Replica.epoch`.
+    """
+
+    epoch: int
+    seed: int
+    restarts: int = 0
+    history: tuple[dict[str, Any], ...] = ()
+
+
+def write(folder: Path, state: State, network: Any) -> None:
+    """Write what a run goes on with: the state, and all that training changes in a `Network`."""
+    weights: dict[str, Any] = network.state()
+    np.savez(folder / WEIGHTS_FILE, **weights)
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+
+
+def read_state(checkpoint: Any) -> State:
+    """The state in a checkpoint of Ray Train."""
+    with _open(checkpoint, STATE_FILE) as stored:
+        values = json.loads(stored.readall())
+    return State(**values | {"history": tuple(values["history"])})
+
+
+def restore(checkpoint: Any, network: Any) -> None:
+    """Bring a `Network` to what a checkpoint of Ray Train holds."""
+    # Without a name, so that a process that is killed leaves nothing.
+    with tempfile.TemporaryFile() as copy, _open(checkpoint, WEIGHTS_FILE) as stored:
+        shutil.copyfileobj(stored, copy)
+        copy.seek(0)
+        with np.load(copy) as weights:
+            network.restore(weights)
+
+
+def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: TrainingSet) -> None:
+    """Write the bundle of a trained Keras model, without metrics, as `BUNDLE_FOLDER` in a folder."""
+    from sentray.inference.folding import fold_if_possible
+    from sentray.inference.scorer import golden_texts
+
+    files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model)}
+    made = bundle.make(dataset.facts.spec, dataset.vocabulary, files, settings=settings.model_dump(mode="json"))
+    golden = golden_texts(made, dataset.vocabulary.samples())
+    bundle.publish(bundle.update(made, golden=golden), str(folder / BUNDLE_FOLDER))
+
+
+def _open(checkpoint: Any, name: str) -> Any:
+    return checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{name}")
