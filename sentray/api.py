@@ -261,11 +261,9 @@ def run(verb: Verb, settings: Settings, console: Console) -> Any:
     try:
         with _watched(settings, console):
             result = getattr(importlib.import_module(module), name)(settings, console)
-    except SentrayError:
-        raise
     except Exception as error:
         mistake = cluster.user_error(error)
-        if mistake is None:
+        if mistake is None or mistake is error:
             raise
         raise mistake from error
     if file := getattr(settings, "json_file", None):
@@ -337,7 +335,7 @@ def _written(verb: str, key: str, value: Any, out: Any) -> Iterator[Any]:
         if not memory.is_table(value):
             raise options.UsageError(
                 f"{key} is a {type(value).__name__}: give a path or URI, a table with __arrow_c_stream__ (pyarrow, "
-                "pandas, Polars, DuckDB) or a Ray Dataset"
+                "pandas, Polars, DuckDB) or a Ray Dataset (of Hugging Face's: dataset.with_format('arrow')[:])"
             )
         work = None
         if verb in ("train", "score") and out is not None:
@@ -399,6 +397,8 @@ def _texts(texts: Any) -> "pa.ChunkedArray":
     """
     import pyarrow as pa
 
+    from sentray.corpus.memory import decoded
+
     if isinstance(texts, str):
         raise SentrayError("one text was given where a list of texts is expected: write [text]")
     try:
@@ -406,9 +406,9 @@ def _texts(texts: Any) -> "pa.ChunkedArray":
             column = pa.chunked_array(texts)
         else:
             column = pa.chunked_array([pa.array(texts, from_pandas=True)])
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_null(column.type) or not len(column):
+        column = decoded(column)
+        # A column of nulls alone may have any type.
+        if column.null_count == len(column):
             return pa.chunked_array([pa.nulls(len(column), pa.large_string())])
         kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
         if any(is_kind(column.type) for is_kind in kinds):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -60,6 +61,16 @@ def stored(table: Any, work: str | None = None) -> Iterator[str]:
         raise
 
 
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column with its values written out, where it is dictionary-encoded."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    kind = column.type.value_type
+    # Arrow cannot take from the views that Polars has in its dictionaries.
+    kind = pa.large_string() if pa.types.is_string_view(kind) else kind
+    return pa.chunked_array([chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks], kind)
+
+
 def _written(table: Any, folder: Path) -> Path:
     """Write a table, and name the file by its digest."""
     schema, batches = _stream(table)
@@ -68,7 +79,7 @@ def _written(table: Any, folder: Path) -> Path:
     try:
         # Without Arrow's own schema, texts with offsets of 32 and of 64 bits and views make the same file.
         with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
-            for group in _groups(schema, batches):
+            for group in _groups(batches):
                 writer.write_table(group)
                 rows += group.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -84,31 +95,29 @@ def _written(table: Any, folder: Path) -> Path:
 
 
 def _stream(table: Any) -> tuple[pa.Schema, Iterator[pa.Table]]:
-    """A table's schema and its rows, piece by piece."""
+    """A table's schema and its rows, piece by piece, without metadata and dictionaries."""
     if hasattr(table, "__arrow_c_stream__"):
         reader = pa.RecordBatchReader.from_stream(table)
-        return reader.schema.remove_metadata(), (pa.Table.from_batches([batch]) for batch in reader)
-    # Otherwise the same dataset would give its rows in another order each time.
-    table.context.execution_options.preserve_order = True
-    pieces: Iterator[pa.Table] = iter(table.iter_batches(batch_size=None, batch_format="pyarrow"))
-    first = next(pieces, None)
-    if first is None:
-        return pa.schema([]), iter(())
-    return first.schema.remove_metadata(), _chain(first, pieces)
+        pieces = (pa.Table.from_batches([batch], reader.schema) for batch in reader)
+        first = reader.schema.empty_table()
+    else:
+        # Otherwise the same dataset would give its rows in another order each time.
+        table.context.execution_options.preserve_order = True
+        pieces = iter(table.iter_batches(batch_size=None, batch_format="pyarrow"))
+        first = next(pieces, pa.table({}))
+    schema = _plain(first).schema
+    return schema, (_plain(piece).cast(schema) for piece in itertools.chain([first], pieces))
 
 
-def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    for piece in rest:
-        yield piece.cast(first.schema) if piece.schema != first.schema else piece
+def _plain(piece: pa.Table) -> pa.Table:
+    return pa.table({name: decoded(piece[name]) for name in piece.column_names})
 
 
-def _groups(schema: pa.Schema, pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _groups(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """The same rows in tables of `GROUP_ROWS`; the last may have fewer."""
     held: list[pa.Table] = []
     rows = 0
     for piece in pieces:
-        piece = piece.replace_schema_metadata(None)
         while rows + piece.num_rows >= GROUP_ROWS:
             wanted = GROUP_ROWS - rows
             yield pa.concat_tables([*held, piece.slice(0, wanted)]).combine_chunks()
