@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from ray.data import Dataset
 
-    from sentray.bundle import Bundle
     from sentray.corpus.check import Report
     from sentray.embeddings.vectors import Vectors
     from sentray.inference.predict import Prediction
@@ -62,7 +61,6 @@ class Model:
 
     Attributes:
         path: Folder or URI, as given.
-        spec: What the bundle says of itself: architecture, cleaning rules, labels, length, metrics, versions.
 
     Raises:
         SentrayError: The bundle cannot be read, is damaged, or does not give its golden texts' scores here.
@@ -73,19 +71,23 @@ class Model:
         from sentray.inference.scorer import Scorer
 
         self.path = os.fspath(bundle)
-        self.spec: Bundle = bundles.load(self.path)
         self._engine = engine
-        self._scorer = Scorer(self.spec, engine)
+        self._scorer = Scorer(bundles.load(self.path), engine)
 
     @property
     def labels(self) -> list[str]:
         """The labels, in the order of `predict_proba`'s columns."""
-        return list(self.spec.labels)
+        return list(self._scorer.bundle.labels)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the bundle's content, 64 hexadecimal digits."""
-        return self.spec.digest
+        return self._scorer.bundle.digest
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What training measured, as in `metrics.json`: rows, accuracy, and what the test rows gave."""
+        return self._scorer.bundle.metrics
 
     def predict(self, texts: Any) -> "NDArray[np.str_]":
         """The most probable label of each text.
@@ -132,7 +134,7 @@ class Model:
         return Model, (self.path, self._engine)
 
     def __repr__(self) -> str:
-        return f"sentray.load({self.path!r})  # {self.spec.architecture}, labels {', '.join(self.labels)}"
+        return f"sentray.load({self.path!r})  # {', '.join(self.labels)}"
 
 
 def load(bundle: Source | Model, engine: str = "auto") -> Model:
@@ -240,7 +242,11 @@ VERBS = {
 """Every verb of the command line, in the order of its help."""
 JOBS = {name: verb.settings for name, verb in VERBS.items() if name != "submit" and " " not in name}
 """The settings of each verb that can be sent to a cluster as a job; `jobs/` has a file for each."""
-_READ = Verb(ReadSettings, "sentray.api:_reviews", "A `ray.data.Dataset`; a row that is no review stops its reading.")
+_READ = Verb(
+    ReadSettings,
+    "sentray.api:_reviews",
+    "A `ray.data.Dataset` of strings, lazily read. Rows that cannot be used are left out; `check` counts them.",
+)
 
 
 def run(verb: Verb, settings: Settings, console: Console) -> Any:
@@ -302,10 +308,13 @@ def _function(name: str, verb: Verb) -> Callable[..., Any]:
         if twice := by_option.keys() & given:
             raise TypeError(f"{name}() got multiple values for argument {min(twice)!r}")
         values = options.by_field(verb.settings, by_option | given, f"sentray.{name}")
+        paths = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
+        tables = {key: paths.pop(key) for key in TABLES if not isinstance(paths.get(key), str | None)}
+        names = dict.fromkeys(tables, "a table in memory")
+        settings = options.resolve(verb.settings, paths | names, None if config is None else os.fspath(config))
         with contextlib.ExitStack() as stack:
-            for key, value in values.items():
-                values[key] = stack.enter_context(_written(name, key, value, values.get("out")))
-            settings = options.resolve(verb.settings, values, None if config is None else os.fspath(config))
+            files = {key: stack.enter_context(_stored(table, key, settings)) for key, table in tables.items()}
+            settings = settings.model_copy(update=files)
             console = (Console if progress else _Silent)(
                 as_json=getattr(settings, "log_format", "text") == "json", verb=name
             )
@@ -324,28 +333,20 @@ def _function(name: str, verb: Verb) -> Callable[..., Any]:
     return call
 
 
-@contextlib.contextmanager
-def _written(verb: str, key: str, value: Any, out: Any) -> Iterator[Any]:
-    """A value as the settings take it: a path as text, a table in memory as a Parquet file."""
-    if isinstance(value, os.PathLike):
-        yield os.fspath(value)
-    elif key in TABLES and not isinstance(value, str):
-        from sentray.corpus import memory
+def _stored(table: Any, key: str, settings: Settings) -> contextlib.AbstractContextManager[str]:
+    """A table in memory as a Parquet file: beside what it becomes where that may be resumed, else a temporary one."""
+    from sentray.corpus import memory
 
-        if not memory.is_table(value):
-            raise options.UsageError(
-                f"{key} is a {type(value).__name__}: give a path or URI, a table with __arrow_c_stream__ (pyarrow, "
-                "pandas, Polars, DuckDB) or a Ray Dataset (of Hugging Face's: dataset.with_format('arrow')[:])"
-            )
-        work = None
-        if verb in ("train", "score") and out is not None:
-            from sentray.training.run import work_folder
+    if not memory.is_table(table):
+        raise options.UsageError(
+            f"{key} is a {type(table).__name__}: give a path or URI, a table with __arrow_c_stream__ (pyarrow, pandas, "
+            "Polars, DuckDB) or a Ray Dataset (of Hugging Face's: dataset.with_format('arrow')[:])"
+        )
+    if not isinstance(settings, TrainSettings | ScoreSettings) or getattr(settings, "dry_run", False):
+        return memory.stored(table)
+    from sentray.training.run import work_folder
 
-            work = work_folder(os.fspath(out))
-        with memory.stored(value, work) as file:
-            yield file
-    else:
-        yield value
+    return memory.stored(table, work_folder(settings.out))
 
 
 def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "list[Prediction]":
