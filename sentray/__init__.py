@@ -1,3 +1,77 @@
-"""Train sentiment models on review text and score millions of reviews, on a laptop or a Ray cluster."""
+"""Train sentiment models on review text and score millions of reviews, on a laptop or a Ray cluster.
+
+    model = sentray.train("reviews.csv", out="models/stars", text_column="review", label_column="stars")
+    model.predict(["not bad at all"])
+
+Each verb of the command line is a function here, with the same options. They are imported when they are first used.
+"""
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentray.api import (
+        Model,
+        Predictor,
+        check,
+        embed,
+        evaluate,
+        load,
+        predict,
+        quickstart,
+        read_reviews,
+        reproduce,
+        score,
+        submit,
+        train,
+        verify,
+        vocab,
+        words,
+    )
+    from sentray.errors import SentrayError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Model",
+    "Predictor",
+    "SentrayError",
+    "check",
+    "embed",
+    "evaluate",
+    "load",
+    "predict",
+    "quickstart",
+    "read_reviews",
+    "reproduce",
+    "score",
+    "submit",
+    "train",
+    "verify",
+    "vocab",
+    "words",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'sentray' has no attribute {name!r}")
+    from sentray import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Door(ModuleType):
+    """The package, in which a function stays what it is when the module of the same name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in __all__ or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Door

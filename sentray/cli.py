@@ -1,7 +1,6 @@
-"""The command line: each verb parses its settings, calls the room that does the work, prints the result."""
+"""The command line: each verb parses its settings, does the work as the Python API does, and prints the result."""
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -12,192 +11,94 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sentray import __version__, cluster, options, watchdog
-from sentray.bench.settings import BenchScoreSettings, BenchTrainSettings, BenchVectorsSettings, ReproduceSettings
-from sentray.config import (
-    CheckSettings,
-    ClusterSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    PredictSettings,
-    QuickstartSettings,
-    ScoreSettings,
-    Settings,
-    TrainSettings,
-    VerifySettings,
-    VocabSettings,
-    WordsSettings,
-)
+from sentray import __version__, api, options
+from sentray.api import VERBS, Verb
+from sentray.config import Settings
 from sentray.console import Console, printable
 from sentray.errors import SentrayError
-from sentray.submit import SubmitSettings
-
-S = TypeVar("S", bound=Settings)
 
 USER_ERROR, UNEXPECTED_ERROR, INTERRUPTED, STOPPED = SentrayError.status, 3, 130, 143
 
 RESUMABLE = ("train", "score", "reproduce")
 """Verbs that go on where they were when the same command is given again."""
 
-JOBS: dict[str, type[Settings]] = {}
-"""The settings of each verb that `jobs/` has a file for."""
 
-
-def train(settings: TrainSettings, console: Console) -> None:
-    """Train and say where the bundle is."""
-    from sentray import tables
-    from sentray.training.run import train
-
-    metrics = train(settings, console)
+def _show_training(metrics: dict[str, Any], settings: Any, console: Console) -> None:
     if metrics["test_rows"]:
-        tables.metrics(console, metrics["test"])
+        _show_metrics(metrics["test"], settings, console)
     console.say(f"the bundle is in {settings.out}")
 
 
-def evaluate(settings: EvaluateSettings, console: Console) -> None:
-    """Evaluate, print the metrics and write them where asked."""
-    from sentray import evaluation, tables
+def _show_metrics(metrics: dict[str, Any], settings: Any, console: Console) -> None:
+    from sentray import tables
 
-    metrics = evaluation.evaluate(settings, console)
     tables.metrics(console, metrics)
-    _write_json(settings.json_file, metrics, settings)
 
 
-def score(settings: ScoreSettings, console: Console) -> None:
-    """Score into Parquet."""
-    from sentray.scoring.job import score
-
-    score(settings, console)
+def _show_predictions(predictions: Any, settings: Any, console: Console) -> None:
+    for prediction in predictions:
+        console.say(str(prediction))
 
 
-def verify(settings: VerifySettings, console: Console) -> None:
-    """Check a scoring job's files against its plan and its ledger."""
-    from sentray.scoring.verify import verify
-
-    verify(settings, console)
-
-
-def predict(settings: PredictSettings, console: Console) -> None:
-    """Print a label and its probability for the text, or for each line of the standard input."""
-    from sentray.inference.predict import predict
-
-    with open(0, "rb", closefd=False) as stdin:
-        for prediction in predict(settings.bundle, settings.text, stdin, settings.engine):
-            console.say(str(prediction))
-
-
-def check(settings: CheckSettings, console: Console) -> None:
-    """Print a report on a corpus and write it where asked."""
-    from sentray.corpus.check import check
-
-    report = check(settings, console)
+def _show_report(report: Any, settings: Any, console: Console) -> None:
     for line in report.lines():
         console.say(line)
-    _write_json(settings.json_file, report.to_dict(), settings)
 
 
-def vocab(settings: VocabSettings, console: Console) -> None:
-    """Write the vocabulary of a corpus's training reviews."""
-    from sentray.corpus.vocab import write_vocabulary
-
-    write_vocabulary(settings, console)
-
-
-def embed(settings: EmbedSettings, console: Console) -> None:
-    """Learn word vectors and write them."""
-    from sentray.embeddings.learn import embed
-
-    embed(settings, console)
-
-
-def words(settings: WordsSettings, console: Console) -> None:
-    """Export a bundle's word vectors, or print the words nearest to a word."""
-    from sentray.words import words
-
-    words(settings, console)
-
-
-def reproduce(settings: ReproduceSettings, console: Console) -> None:
-    """Make the tutorials' systems again, and write table and picture."""
-    from sentray.reproduce.run import reproduce
-
-    reproduce(settings, console)
-
-
-def quickstart(settings: QuickstartSettings, console: Console) -> None:
-    """Show the whole way on a small corpus."""
-    from sentray.quickstart import quickstart
-
-    quickstart(settings, console)
-
-
-def submit(settings: SubmitSettings, console: Console) -> None:
-    """Run a verb as a job on a cluster."""
-    from sentray.submit import submit
-
-    submit(settings, JOBS, console)
-
-
-def bench_train(settings: BenchTrainSettings, console: Console) -> None:
-    """Print how fast training is, and write the figures where asked."""
-    from sentray.bench.train import bench_train
-
-    figures = bench_train(settings, console)
-    _write_json(settings.json_file, figures, settings)
-
-
-def bench_score(settings: BenchScoreSettings, console: Console) -> None:
-    """Print how fast scoring is, and write the figures where asked."""
-    from sentray.bench.score import bench_score
-
-    figures = bench_score(settings, console)
-    _write_json(settings.json_file, figures, settings)
-
-
-def bench_vectors(settings: BenchVectorsSettings, console: Console) -> None:
-    """Print how fast word vectors are read, and write the figures where asked."""
-    from sentray.bench.vectors import bench_vectors
-
-    figures = bench_vectors(settings, console)
-    _write_json(settings.json_file, figures, settings)
+SHOWN: dict[str, Callable[[Any, Any, Console], None]] = {
+    "train": _show_training,
+    "evaluate": _show_metrics,
+    "predict": _show_predictions,
+    "check": _show_report,
+}
+"""How a verb's result is printed, where the verb does not say it while it works."""
 
 
 app = typer.Typer(
     name="sentray",
     help="Train sentiment models on review text and score reviews, on a laptop or a Ray cluster.",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
 bench = typer.Typer(help="Measure the speed of this machine, beside a named baseline.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
-def _offer(
-    model: type[S],
-    work: Callable[[S, Console], None],
-    needs_arguments: bool = True,
-    under: typer.Typer = app,
-    name: str | None = None,
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sentray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")] = (
+        False
+    ),
 ) -> None:
-    invoke = options.command(model, lambda settings: _run(work.__name__, work, settings))
-    if under is app and model is not SubmitSettings:
-        JOBS[work.__name__] = model
-    under.command(name or work.__name__, no_args_is_help=needs_arguments, context_settings=options.context(model))(
-        invoke
-    )
+    pass
 
 
-def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
+def _offer(name: str, verb: Verb) -> None:
+    invoke = options.command(verb.settings, lambda settings: _run(name, verb, settings))
+    group, _, plain = name.rpartition(" ")
+    (bench if group else app).command(
+        plain,
+        cls=options.Command,
+        # Where nothing has to be given, no words mean the defaults.
+        no_args_is_help=any(field.is_required() for field in verb.settings.model_fields.values()),
+        context_settings=options.context(verb.settings),
+    )(invoke)
+
+
+def _run(name: str, verb: Verb, settings: Settings) -> None:
     """Do a verb's work with a quiet console, and turn what goes wrong into one line and an exit status."""
-    console = Console(as_json=getattr(settings, "log_format", "text") == "json", verb=verb.replace("_", "-"))
+    console = Console(as_json=getattr(settings, "log_format", "text") == "json", verb=name.replace(" ", "-"))
     verbose = getattr(settings, "verbose", False)
     with contextlib.ExitStack() as stack:
         stopped = stack.enter_context(_stoppable())
@@ -207,17 +108,22 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
             console.error(f"{error.filename} cannot be made or written ({error.strerror}); choose another --out")
             raise SystemExit(USER_ERROR) from None
         try:
-            with console.quiet(log, verbose), _watched(settings, console):
-                work(settings, console)
+            with console.quiet(log, verbose):
+                result = api.run(verb, settings, console)
+                if show := SHOWN.get(name):
+                    show(result, settings, console)
         # Ray Train answers Ctrl-C by ending the process; no verb of ours does.
         except (KeyboardInterrupt, SystemExit):
-            again = "; the same command goes on from here" if verb in RESUMABLE else ""
+            again = "; the same command goes on from here" if name in RESUMABLE else ""
             console.error(f"{'stopped' if stopped.is_set() else 'interrupted'}{again}")
             raise SystemExit(STOPPED if stopped.is_set() else INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our output left, as `head` does; what Python would still flush has nowhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(USER_ERROR) from None
+        except SentrayError as mistake:
+            console.error(str(mistake))
+            raise SystemExit(mistake.status) from None
         except Exception as error:
             _report(error, console, log, verbose)
 
@@ -242,18 +148,7 @@ def _stoppable() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watched(settings: Settings, console: Console) -> contextlib.AbstractContextManager[None]:
-    """Watch over a verb that works on a cluster, and leave the others alone."""
-    if isinstance(settings, ClusterSettings):
-        return watchdog.watch(console, settings.stall_timeout)
-    return contextlib.nullcontext()
-
-
 def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoReturn:
-    mistake = cluster.user_error(error)
-    if mistake is not None:
-        console.error(str(mistake))
-        raise SystemExit(mistake.status)
     told = printable("".join(traceback.format_exception(error)))
     with log.open("a", encoding="utf-8") as stream:
         stream.write(told)
@@ -285,30 +180,8 @@ def _log_file(console: Console, out: str | None) -> Iterator[Path]:
     os.unlink(name)
 
 
-def _write_json(file: str | None, content: dict[str, Any], settings: Settings) -> None:
-    if file is not None:
-        from sentray.config import write_settings_beside
-        from sentray.storage import write_text
-
-        write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        write_settings_beside(file, settings)
-
-
-_offer(TrainSettings, train)
-_offer(EvaluateSettings, evaluate)
-_offer(ScoreSettings, score)
-_offer(VerifySettings, verify)
-_offer(PredictSettings, predict)
-_offer(CheckSettings, check)
-_offer(VocabSettings, vocab)
-_offer(EmbedSettings, embed)
-_offer(WordsSettings, words)
-_offer(ReproduceSettings, reproduce, needs_arguments=False)
-_offer(QuickstartSettings, quickstart, needs_arguments=False)
-_offer(SubmitSettings, submit)
-_offer(BenchTrainSettings, bench_train, needs_arguments=False, under=bench, name="train")
-_offer(BenchScoreSettings, bench_score, needs_arguments=False, under=bench, name="score")
-_offer(BenchVectorsSettings, bench_vectors, needs_arguments=False, under=bench, name="vectors")
+for _name, _verb in VERBS.items():
+    _offer(_name, _verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
 
 # Ray reads this when it is imported: "0" makes a local cluster use the loopback address on Linux too.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+show_workers: ContextVar[bool] = ContextVar("show_workers", default=True)
+"""Whether what Ray's processes print comes to this one, whose output a command line may send into a log."""
 
 _LISTENER_SECONDS = 10
 _NO_NODE_HERE = "No node info found"
@@ -149,7 +153,7 @@ def keep_handler(number: signal.Signals) -> Iterator[None]:
 def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, str], verbose: bool) -> None:
     arguments: dict[str, Any] = {
         "logging_level": logging.INFO if verbose else logging.ERROR,
-        "log_to_driver": True,
+        "log_to_driver": verbose or show_workers.get(),
     }
     if address is None:
         ray.init("local", num_cpus=cpus, include_dashboard=False, **arguments)

@@ -19,12 +19,12 @@ class Settings(BaseModel):
 
     unused: ClassVar[frozenset[str]] = frozenset()
     """Inherited fields without meaning for this verb: they keep their defaults and are not offered."""
+    panel: ClassVar[str] = "Options"
+    """Heading in the help for the fields that a class itself declares."""
 
 
 EngineName = Literal["auto", "folded", "keras"]
-ENGINE_HELP = (
-    "what computes the scores: the folded network, the same in 16 bits (moves a score by less than 0.001), Keras"
-)
+ENGINE_HELP = "what computes the scores: the folded network without TensorFlow, or Keras"
 
 
 ARGUMENT: dict[str, Any] = {"argument": True}
@@ -38,6 +38,8 @@ def argument(description: str) -> Any:
 
 class CorpusSettings(Settings):
     """Which reviews to read and what their columns are called."""
+
+    panel = "Corpus"
 
     text_column: str = Field(default="text", description="column that holds the review")
     label_column: str = Field(default="label", description="column that holds the label")
@@ -55,6 +57,8 @@ class CorpusSettings(Settings):
 
 class TextSettings(Settings):
     """How a review becomes words."""
+
+    panel = "Text"
 
     cleaning: Literal["tutorial", "reviews"] = Field(default="tutorial", description="preset of cleaning rules")
     stop_words: str | None = Field(
@@ -78,7 +82,9 @@ class TextSettings(Settings):
 
 
 class ClusterSettings(Settings):
-    """Where the work runs."""
+    """Where the work runs and what it logs."""
+
+    panel = "Cluster and log"
 
     address: str | None = Field(
         default=None,
@@ -96,32 +102,22 @@ class ClusterSettings(Settings):
 class PoolSettings(ClusterSettings):
     """How many processes share the work."""
 
+    panel = "Cluster and log"
+
     workers: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="processes that work at the same time; one for each CPU where not given"
     )
 
 
-class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
-    """Learn a model from a labelled corpus and write it as a bundle."""
+class NetworkSettings(Settings):
+    """What is trained: the network, how words get their ids, and the word vectors it starts from."""
 
-    corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
-    out: str = Field(description="folder or URL for the bundle; a run that was stopped goes on there")
+    panel = "Network"
+
     model: str = Field(
         default="tutorial-cnn",
         description="network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
     )
-    workers: WorkerRange = Field(
-        default=WorkerRange(min=1, max=1),
-        description="data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
-    )
-    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
-    gpu: bool = Field(default=False, description="give each training process one GPU")
-    precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="numbers to multiply with; bf16 is faster on GPUs, weights stay in float32"
-    )
-    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
-    batch_size: Annotated[int, Field(ge=1)] = Field(default=32, description="reviews a step, all workers together")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="step size of Adam")
     max_length: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="words of a review that are used; the longest training review where not given",
@@ -152,6 +148,27 @@ class TrainSettings(CorpusSettings, TextSettings, ClusterSettings):
     dimensions: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="numbers of a word's vector; as in --embedding, or as the model has it"
     )
+
+
+class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettings):
+    """Learn a model from a labelled corpus and write it as a bundle."""
+
+    panel = "Training"
+
+    corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
+    out: str = Field(description="folder or URL for the bundle; a run that was stopped goes on there")
+    workers: WorkerRange = Field(
+        default=WorkerRange(min=1, max=1),
+        description="data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
+    )
+    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
+    gpu: bool = Field(default=False, description="give each training process one GPU")
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="numbers to multiply with; bf16 is faster on GPUs, weights stay in float32"
+    )
+    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
+    batch_size: Annotated[int, Field(ge=1)] = Field(default=32, description="reviews a step, all workers together")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="step size of Adam")
     class_weight: Literal["none", "balanced"] = Field(
         default="none", description="weigh every review alike, or every class alike"
     )
@@ -304,6 +321,12 @@ class WordsSettings(Settings):
                 f"{self.action} needs --out and no WORD, as in `sentray words BUNDLE {self.action} --out words`"
             )
         return self
+
+
+class ReadSettings(CorpusSettings):
+    """Read reviews as a Ray Dataset of id, text, label and split, for pipelines of your own."""
+
+    uri: str = argument("reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
 
 
 class QuickstartSettings(PoolSettings):

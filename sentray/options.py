@@ -1,4 +1,4 @@
-"""One mechanism for every verb: a settings model becomes a command's options, and options become settings."""
+"""One mechanism for every verb: a settings model becomes a command or a function, and options become settings."""
 
 import difflib
 import inspect
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
 
 from sentray.config import Settings
 from sentray.errors import SentrayError
@@ -32,6 +33,24 @@ class UsageError(SentrayError):
     status = 2
 
 
+CONFIG_HELP = "TOML file, or the settings.json of an earlier run, that may set any option; flags win"
+
+
+class Command(TyperCommand):
+    """A command whose help lists its options in panels: under the headings of the settings that they come from."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write one list for each heading, in the order of the options."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                heading = getattr(parameter, "rich_help_panel", None) or Settings.panel
+                panels.setdefault(heading, []).append(record)
+        for heading, records in panels.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 def command(model: type[S], run: Callable[[S], None]) -> Callable[..., None]:
     """A function that Typer can offer as a command: an option for each field of `model`, then `run`.
 
@@ -41,11 +60,10 @@ def command(model: type[S], run: Callable[[S], None]) -> Callable[..., None]:
     def invoke(config: str | None, **given: Any) -> None:
         run(resolve(model, {name: value for name, value in given.items() if value not in (None, [])}, config))
 
-    config_help = "TOML file, or the settings.json of an earlier run, that may set any option; flags win"
     fields = _offered_fields(model)
     annotations: dict[str, Any] = {name: _parameter(model, name, field) for name, field in fields.items()}
     annotations["config"] = Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help=config_help, show_default=False)
+        str | None, typer.Option("--config", metavar="FILE", help=CONFIG_HELP, show_default=False)
     ]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in annotations.items()]
@@ -55,10 +73,35 @@ def command(model: type[S], run: Callable[[S], None]) -> Callable[..., None]:
     return invoke
 
 
+def signature(model: type[Settings]) -> inspect.Signature:
+    """How Python calls a verb: what the command line takes by position in its order, each option by its name."""
+    fields = _offered_fields(model)
+    parameters = [
+        inspect.Parameter(
+            name if _is_argument(field) else field.alias or name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD if _is_argument(field) else inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.is_required() else field.default,
+            annotation=_plain(field.annotation) if field.default is not None else _plain(field.annotation) | None,
+        )
+        for name, field in sorted(fields.items(), key=lambda item: not _is_argument(item[1]))
+    ]
+    for name, kind, default in (("config", str | None, None), ("progress", bool, False)):
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, keyword, default=default, annotation=kind))
+    return inspect.Signature(parameters)
+
+
+def describe(model: type[Settings]) -> str:
+    """What each keyword of `signature` means, one a line in the form of a docstring's `Args`."""
+    described = {field.alias or name: field.description for name, field in _offered_fields(model).items()}
+    described |= {"config": CONFIG_HELP.replace("flags", "keywords"), "progress": "show progress and results"}
+    return "\n".join(f"    {name}: {described[name]}." for name in signature(model).parameters)
+
+
 def context(model: type[Settings]) -> dict[str, Any]:
     """How Click reads a command's words: behind the first of a list that ends them, none is an option any more."""
     ends_in_list = any(_is_argument(field) and _is_list(field) for field in model.model_fields.values())
-    return {"allow_interspersed_args": not ends_in_list}
+    return {"allow_interspersed_args": not ends_in_list, "max_content_width": 120}
 
 
 def parse(model: type[S], words: Sequence[str]) -> S:
@@ -128,6 +171,15 @@ def _read(model: type[Settings], config: str) -> dict[str, Any]:
         raise UsageError(f"the config file {config} is not valid: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"the config file {config} is not valid: it holds no keys")
+    return by_field(model, values, f"the config file {config}")
+
+
+def by_field(model: type[Settings], values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Values by the name of their field, from values by the name of their option, with `-` or `_`.
+
+    Raises:
+        UsageError: There is no such option; the sentence says what sets it, and names the nearest that there is.
+    """
     fields = {
         known.replace("-", "_"): name
         for name, field in _offered_fields(model).items()
@@ -137,7 +189,7 @@ def _read(model: type[Settings], config: str) -> dict[str, Any]:
     if unknown:
         near = difflib.get_close_matches(unknown[0].replace("-", "_"), fields, n=1, cutoff=0.5)
         cure = f"did you mean {near[0]!r}?" if near else f"it may set {', '.join(sorted(fields))}"
-        raise UsageError(f"the config file {config} sets {unknown[0]!r}, which is no option here; {cure}")
+        raise UsageError(f"{source} sets {unknown[0]!r}, which is no option here; {cure}")
     return {fields[key.replace("-", "_")]: value for key, value in values.items()}
 
 
@@ -162,7 +214,9 @@ def _sentence(model: type[Settings], error: ValidationError, from_file: Collecti
 def _parameter(model: type[Settings], name: str, field: FieldInfo) -> Any:
     """The annotation from which Typer makes the option or argument of a field."""
     if _is_argument(field):
-        argument = typer.Argument(metavar=name.upper(), help=field.description, show_default=False)
+        argument = typer.Argument(
+            metavar=name.upper(), help=field.description, show_default=False, rich_help_panel="Arguments"
+        )
         return Annotated[(list[str] if _is_list(field) else str) | None, argument]
     kind = _plain(field.annotation)
     option = option_name(model, name)
@@ -177,6 +231,8 @@ def _parameter(model: type[Settings], name: str, field: FieldInfo) -> Any:
             metavar=None if kind is bool else _metavar(kind),
             help=f"{field.description}{_default(field)}",
             show_default=False,
+            rich_help_panel=_panel(model, name),
+            autocompletion=lambda: list(get_args(kind)) if get_origin(kind) is Literal else [],
         ),
     ]
 
@@ -215,6 +271,12 @@ def _offered_fields(model: type[Settings]) -> dict[str, FieldInfo]:
     names = dict.fromkeys(name for parent in model.__mro__ for name in inspect.get_annotations(parent))
     offered = model.model_fields.keys() - model.unused
     return {name: model.model_fields[name] for name in names if name in offered}
+
+
+def _panel(model: type[Settings], name: str) -> str:
+    """The heading of the class that declares a field."""
+    declares = next(parent for parent in model.__mro__ if name in inspect.get_annotations(parent))
+    return str(vars(declares).get("panel", Settings.panel))
 
 
 def _is_argument(field: FieldInfo) -> bool:

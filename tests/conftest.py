@@ -137,6 +137,20 @@ def make_reviews() -> MakeReviews:
     return make
 
 
+@pytest.fixture(scope="session")
+def stars(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that knows a good film from a bad one: labels neg and pos, trained by the Python API."""
+    import pyarrow as pa
+
+    import sentray
+
+    words = {"pos": "a great and moving film", "neg": "an awful and boring film"}
+    rows = [{"text": f"{words[label]} {number}", "label": label} for number in range(200) for label in words]
+    out = tmp_path_factory.mktemp("stars") / "bundle"
+    sentray.train(pa.Table.from_pylist(rows), out=str(out), cleaning="reviews", epochs=4)
+    return out
+
+
 class Raylets:
     """A Ray cluster of three raylets with a CPU each, and more or fewer of them later.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sentray.scoring.job
-from sentray import cli
+from sentray import __version__, api
 from sentray.cli import app, main
 from sentray.config import (
     CheckSettings,
@@ -60,6 +60,46 @@ def score_does(monkeypatch: pytest.MonkeyPatch) -> Any:
     return replace
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _status("--version") == 0
+    assert capsys.readouterr().out == f"sentray {__version__}\n"
+
+
+def test_help_has_a_panel_for_each_class_of_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _status("train", "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    panels = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert panels == ["Arguments:", "Training:", "Network:", "Corpus:", "Text:", "Cluster and log:", "Options:"]
+
+    def panel(option: str) -> str:
+        at = next(number for number, line in enumerate(lines) if line.startswith(f"  {option} "))
+        return [line for line in lines[:at] if line in panels][-1]
+
+    found = {option: panel(option) for option in ("--epochs", "--model", "--text-column", "--cleaning", "--address")}
+    assert list(found.values()) == ["Training:", "Network:", "Corpus:", "Text:", "Cluster and log:"]
+
+
+def test_the_shell_completes_verbs_options_and_values(tmp_path: Path) -> None:
+    def completed(words: str) -> str:
+        asked = {"_SENTRAY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        command = [sys.executable, "-m", "sentray"]
+        return subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True).stdout
+
+    assert completed("sentray ev") == "evaluate\n"
+    assert completed("sentray train --emb").split() == ["--embedding", "--embedding-learning-rate"]
+    assert completed("sentray train --cleaning ").split() == ["tutorial", "reviews"]
+
+    home = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
+    shown = subprocess.run(
+        ["bash", "-c", '"$0" -m sentray --show-completion; "$0" -m sentray --install-completion', sys.executable],
+        env=home,
+        capture_output=True,
+        text=True,
+    )
+    assert "_SENTRAY_COMPLETE=complete_bash" in shown.stdout
+    assert [*tmp_path.rglob("sentray.sh")], shown.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_every_option_with_its_default(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _status(verb, "--help") == 0
@@ -95,8 +135,8 @@ def test_each_verb_has_a_job_without_logic(verb: str) -> None:
     source = (JOBS / f"{verb}.py").read_text()
     assert f'main(["{verb}", *sys.argv[1:]])' in source
     assert len(ast.parse(source).body) == 4
-    assert {job.stem for job in JOBS.glob("*.py")} == set(cli.JOBS)
-    assert {*cli.JOBS, "submit"} == {command.name for command in app.registered_commands}
+    assert {job.stem for job in JOBS.glob("*.py")} == set(api.JOBS)
+    assert {*api.JOBS, "submit"} == {command.name for command in app.registered_commands}
 
 
 def test_a_job_runs_its_verb() -> None:

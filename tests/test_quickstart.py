@@ -5,18 +5,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sentray import nltk_data, quickstart
+from sentray import nltk_data
 from sentray.config import QuickstartSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
+from sentray.quickstart import EMBEDDED, REAL, _choose, quickstart
 
 
-@pytest.mark.parametrize(("found", "corpus"), [(Path("here"), quickstart.REAL), (None, quickstart.EMBEDDED)])
+@pytest.mark.parametrize(("found", "corpus"), [(Path("here"), REAL), (None, EMBEDDED)])
 def test_real_reviews_are_taken_where_they_can_be_had(
     found: Path | None, corpus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(nltk_data, "find", lambda resource: found)
-    assert quickstart._choose(Console()) == corpus
+    assert _choose(Console()) == corpus
     line = capsys.readouterr().out
     assert line.startswith(f"corpus: {corpus}")
     assert ("nltk.downloader movie_reviews" in line) == (found is None)
@@ -25,7 +26,7 @@ def test_real_reviews_are_taken_where_they_can_be_had(
 
 def test_a_uri_is_no_folder() -> None:
     with pytest.raises(SentrayError, match=r"^--out s3://bucket/x is no folder; name a folder"):
-        quickstart.quickstart(QuickstartSettings(out="s3://bucket/x"), Console())
+        quickstart(QuickstartSettings(out="s3://bucket/x"), Console())
 
 
 def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
@@ -33,7 +34,7 @@ def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
 ) -> None:
     out = tmp_path / "quickstart"
     settings = QuickstartSettings(out=str(out), corpus="synthetic:600?seed=3", epochs=2, workers=1)
-    quickstart.quickstart(settings, Console())
+    quickstart(settings, Console())
     shown = capsys.readouterr().out
     assert "test accuracy" in shown
     assert "scored neg  scored pos" in shown
@@ -44,7 +45,7 @@ def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
     assert scores.num_rows == 600
     assert (out / "bundle" / "model.keras").exists()
 
-    quickstart.quickstart(settings, Console())
+    quickstart(settings, Console())
     again = capsys.readouterr().out
     assert "is there already" in again
     assert "nothing to do" in again

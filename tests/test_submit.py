@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import re
 import shutil
 import threading
@@ -15,11 +16,12 @@ import pytest
 import yaml
 from aiohttp import ClientError
 
-from sentray import submit
 from sentray.cli import main
 from sentray.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
+# `sentray.submit` is the function.
+submit: Any = importlib.import_module("sentray.submit")
 MORE = "; `ray job logs name` and `ray job status name` tell more"
 TRAIN = ("train", "synthetic:400", "--out", "/shared/model")
 
@@ -113,11 +115,11 @@ def test_what_is_called_as_a_folder_is_no_path(folder: Path, capsys: pytest.Capt
 
 
 def test_every_setting_that_may_be_a_path_is_known() -> None:
-    from sentray import cli
+    from sentray import api
 
     texts = {
         name
-        for model in cli.JOBS.values()
+        for model in api.JOBS.values()
         for name, field in model.model_fields.items()
         if re.search(r"\bstr\b", str(field.annotation)) and "Literal" not in str(field.annotation)
     }

@@ -1,0 +1,448 @@
+"""The Python API: `load`, `Model`, `Predictor`, and each verb of the command line as a function."""
+
+import contextlib
+import importlib
+import inspect
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sentray import cluster, options, watchdog
+from sentray.bench.settings import BenchScoreSettings, BenchTrainSettings, BenchVectorsSettings, ReproduceSettings
+from sentray.config import (
+    CheckSettings,
+    ClusterSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    PredictSettings,
+    QuickstartSettings,
+    ReadSettings,
+    ScoreSettings,
+    Settings,
+    TrainSettings,
+    VerifySettings,
+    VocabSettings,
+    WordsSettings,
+    write_settings_beside,
+)
+from sentray.console import Console
+from sentray.errors import SentrayError
+from sentray.submit import SubmitSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from ray.data import Dataset
+
+    from sentray.corpus.check import Report
+    from sentray.embeddings.vectors import Vectors
+    from sentray.inference.predict import Prediction
+    from sentray.inference.scorer import Scores
+
+Source: TypeAlias = str | os.PathLike[str]
+"""A path or a URI."""
+TABLES = ("corpus", "input")
+"""Settings that may be a table in memory instead of a path or URI."""
+
+
+class Model:
+    """A trained model: a bundle, loaded and ready to score.
+
+    Where the bundle has the folded network, neither TensorFlow nor Ray is imported. Threads may share a model, and a
+    process may fork with one. It travels to other processes as the path of its bundle.
+
+    Args:
+        bundle: Folder or URI (`s3://…`) of the bundle.
+        engine: What computes the scores: `auto`, `folded` or `keras`.
+
+    Attributes:
+        path: Folder or URI, as given.
+
+    Raises:
+        SentrayError: The bundle cannot be read, is damaged, or does not give its golden texts' scores here.
+    """
+
+    def __init__(self, bundle: "Source | Model", engine: str = "auto") -> None:
+        from sentray import bundle as bundles
+        from sentray.inference.scorer import Scorer
+
+        self.path = os.fspath(bundle)
+        self._engine = engine
+        self._scorer = Scorer(bundles.load(self.path), engine)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, in the order of `predict_proba`'s columns."""
+        return list(self._scorer.bundle.labels)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bundle's content, 64 hexadecimal digits."""
+        return self._scorer.bundle.digest
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What training measured, as in `metrics.json`: rows, accuracy, and what the test rows gave."""
+        return self._scorer.bundle.metrics
+
+    def predict(self, texts: Any) -> "NDArray[np.str_]":
+        """The most probable label of each text.
+
+        Args:
+            texts: A list or tuple, a NumPy or Arrow array, a pandas or Polars series, or any other column of texts.
+
+        Returns:
+            The labels, an array [texts] of strings.
+
+        Raises:
+            SentrayError: These are no texts, or one of them is null or blank.
+        """
+        import numpy as np
+
+        labels: NDArray[np.str_] = np.array(self.labels)[self._score(texts).classes]
+        return labels
+
+    def predict_proba(self, texts: Any) -> "NDArray[np.float32]":
+        """The probability of each label for each text, float32 [texts, labels], in the order of `labels`.
+
+        Args:
+            texts: As for `predict`.
+
+        Raises:
+            SentrayError: These are no texts, or one of them is null or blank.
+        """
+        return self._score(texts).probabilities
+
+    def _score(self, texts: Any) -> "Scores":
+        column = _texts(texts)
+        if (bad := _first_blank(column)) is not None:
+            what = "null" if column[bad].as_py() is None else "blank"
+            raise SentrayError(
+                f"text {bad} (of {len(column):,}, counted from 0) is {what}, so that it has no label: leave such texts "
+                "out, or use sentray.score, which sets them aside with a reason"
+            )
+        return self._scorer.score(column)
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __reduce__(self) -> tuple[type["Model"], tuple[str, str]]:
+        return Model, (self.path, self._engine)
+
+    def __repr__(self) -> str:
+        return f"sentray.load({self.path!r})  # {', '.join(self.labels)}"
+
+
+def load(bundle: Source | Model, engine: str = "auto") -> Model:
+    """Load a trained model; see `Model` for arguments and errors."""
+    return Model(bundle, engine)
+
+
+class Predictor:
+    """Scores batches within a pipeline of yours on Ray Data.
+
+        dataset.map_batches(
+            sentray.Predictor, fn_constructor_kwargs={"model": "models/stars"}, batch_format="pyarrow", concurrency=4
+        )
+
+    Each batch gets the columns `label` and `score`, the probability of that label; both are null where the text is
+    null or blank. This is the way without exactly-once: no ledger, no quarantine, no resume. Where each row has to be
+    accounted for, use `sentray.score`.
+
+    Args:
+        model: Folder or URI of the bundle, which each node must see, or a loaded `Model`.
+        text_column: Column of the texts.
+        keep: Columns of the batch to give on; all where not given.
+        engine: What computes the scores: `auto`, `folded` or `keras`.
+
+    Raises:
+        SentrayError: The bundle cannot be used.
+    """
+
+    def __init__(
+        self, model: Source | Model, text_column: str = "text", keep: Sequence[str] | None = None, engine: str = "auto"
+    ) -> None:
+        self._model = Model(model, engine)
+        self._text_column, self._keep = text_column, keep
+
+    def __call__(self, batch: Any) -> Any:
+        """Score a batch.
+
+        Args:
+            batch: A `pyarrow.Table`, a pandas frame, or a dict of NumPy arrays (Ray's `batch_format="numpy"`).
+
+        Returns:
+            A batch of the same kind with the columns kept, and `label` and `score`.
+
+        Raises:
+            SentrayError: A column is not there, holds no texts, or is called as one that is added.
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        names = list(getattr(batch, "column_names", batch))
+        keep = names if self._keep is None else list(self._keep)
+        for name in (self._text_column, *keep):
+            if name not in names:
+                raise SentrayError(f"the batch has no column {name!r}: it has {', '.join(names)}")
+        if taken := {"label", "score"}.intersection(keep):
+            raise SentrayError(
+                f"the batch has a column {min(taken)!r} already, which Predictor adds: rename it before "
+                "(dataset.rename_columns), or name with keep= the columns to give on"
+            )
+        texts = _texts(batch[self._text_column])
+        blank = _blank(texts).to_numpy()
+        scores = self._model._scorer.score(texts)
+        label = pa.array(np.array(self._model.labels)[scores.classes], pa.string(), mask=blank)
+        score = pa.array(scores.best, pa.float32(), mask=blank)
+        if isinstance(batch, pa.Table):
+            return batch.select(keep).append_column("label", label).append_column("score", score)
+        added = {"label": label.to_numpy(zero_copy_only=False), "score": score.to_numpy(zero_copy_only=False)}
+        if isinstance(batch, Mapping):
+            return {name: batch[name] for name in keep} | added
+        return batch[keep].assign(**added)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line: its settings, and what does the work.
+
+    Attributes:
+        settings: What may be set, and what it means.
+        work: `module:function` of settings and console; imported when it is first used.
+        gives: What the Python function returns, for its docstring.
+    """
+
+    settings: type[Settings]
+    work: str
+    gives: str = "Nothing."
+
+
+VERBS = {
+    "train": Verb(TrainSettings, "sentray.training.run:train", "The trained `Model`."),
+    "evaluate": Verb(EvaluateSettings, "sentray.evaluation:evaluate", "The metrics by name, as in `metrics.json`."),
+    "score": Verb(ScoreSettings, "sentray.scoring.job:score", "The summary, as in `OUT/summary.json`."),
+    "verify": Verb(VerifySettings, "sentray.scoring.verify:verify", "Nothing where all is well."),
+    "predict": Verb(PredictSettings, "sentray.api:_predictions"),
+    "check": Verb(CheckSettings, "sentray.corpus.check:check", "A report; `to_dict()` has it as JSON values."),
+    "vocab": Verb(VocabSettings, "sentray.corpus.vocab:write_vocabulary", "The vocabulary that was written."),
+    "embed": Verb(EmbedSettings, "sentray.embeddings.learn:embed", "The word vectors that were written."),
+    "words": Verb(WordsSettings, "sentray.words:words", "The bundle's word vectors, or the words near a word."),
+    "reproduce": Verb(ReproduceSettings, "sentray.reproduce.run:reproduce", "The rows of the table."),
+    "quickstart": Verb(QuickstartSettings, "sentray.quickstart:quickstart"),
+    "submit": Verb(SubmitSettings, "sentray.api:_submitted"),
+    "bench train": Verb(BenchTrainSettings, "sentray.bench.train:bench_train"),
+    "bench score": Verb(BenchScoreSettings, "sentray.bench.score:bench_score"),
+    "bench vectors": Verb(BenchVectorsSettings, "sentray.bench.vectors:bench_vectors"),
+}
+"""Every verb of the command line, in the order of its help."""
+JOBS = {name: verb.settings for name, verb in VERBS.items() if name != "submit" and " " not in name}
+"""The settings of each verb that can be sent to a cluster as a job; `jobs/` has a file for each."""
+_READ = Verb(
+    ReadSettings,
+    "sentray.api:_reviews",
+    "A `ray.data.Dataset` of strings, lazily read. Rows that cannot be used are left out; `check` counts them.",
+)
+
+
+def run(verb: Verb, settings: Settings, console: Console) -> Any:
+    """Do a verb's work, as both the command line and the Python functions do.
+
+    Args:
+        verb: What to do.
+        settings: Of the verb's class.
+        console: Where to say what happens.
+
+    Returns:
+        What the work gives; it is also written as JSON where `settings.json_file` says so.
+
+    Raises:
+        SentrayError: A mistake of the user or of the input, however Ray wrapped it on its way here.
+    """
+    module, _, name = verb.work.partition(":")
+    try:
+        with _watched(settings, console):
+            result = getattr(importlib.import_module(module), name)(settings, console)
+    except Exception as error:
+        mistake = cluster.user_error(error)
+        if mistake is None or mistake is error:
+            raise
+        raise mistake from error
+    if file := getattr(settings, "json_file", None):
+        from sentray.storage import write_text
+
+        content = result.to_dict() if hasattr(result, "to_dict") else result
+        write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_settings_beside(file, settings)
+    return result
+
+
+def _watched(settings: Settings, console: Console) -> contextlib.AbstractContextManager[None]:
+    """Watch over work on a cluster that runs in the main thread, the only one that can be interrupted."""
+    if isinstance(settings, ClusterSettings) and threading.current_thread() is threading.main_thread():
+        return watchdog.watch(console, settings.stall_timeout)
+    return contextlib.nullcontext()
+
+
+class _Silent(Console):
+    """A console that shows nothing, and still knows when the work last moved."""
+
+    @staticmethod
+    def _put(stream: Any, text: str) -> None:
+        pass
+
+
+def _function(name: str, verb: Verb) -> Callable[..., Any]:
+    """A verb as a function, with the signature and the docstring that its settings make."""
+    signature = options.signature(verb.settings)
+    takes = [each for each in signature.parameters.values() if each.kind == each.POSITIONAL_OR_KEYWORD]
+
+    def call(*arguments: Any, config: Source | None = None, progress: bool = False, **given: Any) -> Any:
+        if len(arguments) > len(takes):
+            raise TypeError(f"{name}() takes {len(takes)} positional arguments, but {len(arguments)} were given")
+        by_option = {each.name: value for each, value in zip(takes, arguments, strict=False)}
+        if twice := by_option.keys() & given:
+            raise TypeError(f"{name}() got multiple values for argument {min(twice)!r}")
+        values = options.by_field(verb.settings, by_option | given, f"sentray.{name}")
+        paths = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
+        tables = {key: paths.pop(key) for key in TABLES if not isinstance(paths.get(key), str | None)}
+        names = dict.fromkeys(tables, "a table in memory")
+        settings = options.resolve(verb.settings, paths | names, None if config is None else os.fspath(config))
+        with contextlib.ExitStack() as stack:
+            files = {key: stack.enter_context(_stored(table, key, settings)) for key, table in tables.items()}
+            settings = settings.model_copy(update=files)
+            console = (Console if progress else _Silent)(
+                as_json=getattr(settings, "log_format", "text") == "json", verb=name
+            )
+            # No output is redirected into a log, as the command line does: it belongs to the process that calls.
+            shown = cluster.show_workers.set(False)
+            stack.callback(cluster.show_workers.reset, shown)
+            result = run(verb, settings, console)
+        return load(settings.out) if isinstance(settings, TrainSettings) else result
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = (
+        f"{inspect.getdoc(verb.settings)}\n\nArgs:\n{options.describe(verb.settings)}\n\nReturns:\n    {verb.gives}\n\n"
+        "Raises:\n    SentrayError: What cannot be used, where, and the cure.\n"
+    )
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def _stored(table: Any, key: str, settings: Settings) -> contextlib.AbstractContextManager[str]:
+    """A table in memory as a Parquet file: beside what it becomes where that may be resumed, else a temporary one."""
+    from sentray.corpus import memory
+
+    if not memory.is_table(table):
+        raise options.UsageError(
+            f"{key} is a {type(table).__name__}: give a path or URI, a table with __arrow_c_stream__ (pyarrow, pandas, "
+            "Polars, DuckDB) or a Ray Dataset (of Hugging Face's: dataset.with_format('arrow')[:])"
+        )
+    if not isinstance(settings, TrainSettings | ScoreSettings) or getattr(settings, "dry_run", False):
+        return memory.stored(table)
+    from sentray.training.run import work_folder
+
+    return memory.stored(table, work_folder(settings.out))
+
+
+def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "list[Prediction]":
+    """Label and probability of each text, as `sentray predict` prints them.
+
+    Args:
+        bundle: Folder or URI of the bundle, or a loaded `Model`, which is faster where this is called again and again.
+        texts: One text, or a column of them as for `Model.predict`.
+        engine: What computes the scores: `auto`, `folded` or `keras`.
+
+    Returns:
+        For each text its `label` and `score`, the probability of that label.
+
+    Raises:
+        SentrayError: The bundle cannot be used, or a text is null or blank.
+    """
+    from sentray.inference.predict import Prediction
+
+    model = bundle if isinstance(bundle, Model) and engine in ("auto", bundle._engine) else Model(bundle, engine)
+    scores = model._score([texts] if isinstance(texts, str) else texts)
+    best = zip(scores.classes.tolist(), scores.best.tolist(), strict=True)
+    return [Prediction(model.labels[label], score) for label, score in best]
+
+
+def _predictions(settings: PredictSettings, console: Console) -> "Iterator[Prediction]":
+    """What `sentray predict` prints: of its text, or of each line of the standard input as it comes."""
+    from sentray.inference.predict import predict
+
+    with open(0, "rb", closefd=False) as stdin:
+        yield from predict(settings.bundle, settings.text, stdin, settings.engine)
+
+
+def _submitted(settings: SubmitSettings, console: Console) -> None:
+    from sentray.submit import submit
+
+    submit(settings, JOBS, console)
+
+
+def _reviews(settings: ReadSettings, console: Console) -> Any:
+    reader: Any = importlib.import_module("sentray.corpus.dataset")
+    return reader.read_reviews(settings.uri, settings)
+
+
+def _texts(texts: Any) -> "pa.ChunkedArray":
+    """A column of texts in whatever form as `large_string`.
+
+    Raises:
+        SentrayError: It is one.
+    """
+    import pyarrow as pa
+
+    from sentray.corpus.memory import decoded
+
+    if isinstance(texts, str):
+        raise SentrayError("one text was given where a list of texts is expected: write [text]")
+    try:
+        if hasattr(texts, "__arrow_c_stream__"):
+            column = pa.chunked_array(texts)
+        else:
+            column = pa.chunked_array([pa.array(texts, from_pandas=True)])
+        column = decoded(column)
+        # A column of nulls alone may have any type.
+        if column.null_count == len(column):
+            return pa.chunked_array([pa.nulls(len(column), pa.large_string())])
+        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        if any(is_kind(column.type) for is_kind in kinds):
+            return column.cast(pa.large_string())
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise SentrayError(f"these are no texts ({reason}): give a list or a column of strings") from error
+    raise SentrayError(f"these are no texts but {column.type}: give a list or a column of strings")
+
+
+def _blank(texts: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Which texts are null or nothing but white space."""
+    import pyarrow.compute as pc
+
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
+
+
+def _first_blank(texts: "pa.ChunkedArray") -> int | None:
+    import pyarrow.compute as pc
+
+    first = pc.index(_blank(texts), True).as_py()
+    return None if first < 0 else first
+
+
+train: Callable[..., Model] = _function("train", VERBS["train"])
+evaluate: Callable[..., dict[str, Any]] = _function("evaluate", VERBS["evaluate"])
+score: Callable[..., dict[str, Any]] = _function("score", VERBS["score"])
+verify: Callable[..., None] = _function("verify", VERBS["verify"])
+check: Callable[..., "Report"] = _function("check", VERBS["check"])
+vocab: Callable[..., Any] = _function("vocab", VERBS["vocab"])
+embed: Callable[..., "Vectors"] = _function("embed", VERBS["embed"])
+words: Callable[..., Any] = _function("words", VERBS["words"])
+reproduce: Callable[..., Any] = _function("reproduce", VERBS["reproduce"])
+quickstart: Callable[..., None] = _function("quickstart", VERBS["quickstart"])
+submit: Callable[..., None] = _function("submit", VERBS["submit"])
+read_reviews: Callable[..., "Dataset"] = _function("read_reviews", _READ)

@@ -1,0 +1,128 @@
+"""A table in memory becomes a Parquet file that its content names, from whatever library it comes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sentray.corpus.memory import GROUP_ROWS, is_table, stored
+from sentray.errors import SentrayError
+
+ROWS = GROUP_ROWS + 100
+COLUMNS = {"text": ["good", None, "naïve"] * (ROWS // 3), "stars": list(range(ROWS // 3 * 3))}
+TABLE = pa.table(COLUMNS)
+
+
+def name_of(table: Any) -> str:
+    with stored(table) as file:
+        return Path(file).name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pd.DataFrame(COLUMNS),
+        lambda: pl.DataFrame(COLUMNS),
+        lambda: duckdb.from_arrow(TABLE),
+        lambda: pa.concat_tables([TABLE.slice(0, 7), TABLE.slice(7, 20_000), TABLE.slice(20_007)]),
+        lambda: TABLE.cast(pa.schema({"text": pa.large_string(), "stars": pa.int64()})),
+        lambda: TABLE.set_column(0, "text", TABLE["text"].dictionary_encode()),
+        lambda: pl.DataFrame(COLUMNS).cast({"text": pl.Categorical}),
+        lambda: TABLE.to_reader(max_chunksize=1_000),
+        lambda: TABLE.replace_schema_metadata({"made": "elsewhere"}),
+    ],
+    ids=[
+        "pandas",
+        "Polars",
+        "DuckDB",
+        "other pieces",
+        "large strings",
+        "a dictionary",
+        "Categorical",
+        "a reader",
+        "metadata",
+    ],
+)
+def test_the_same_rows_give_the_same_file(make: Callable[[], Any]) -> None:
+    table = make()
+    assert is_table(table)
+    assert name_of(table) == name_of(TABLE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TABLE.slice(1),
+        TABLE.rename_columns(["text", "star"]),
+        TABLE.cast(pa.schema({"text": pa.string(), "stars": pa.int32()})),
+        TABLE.set_column(1, "stars", pa.array([*range(TABLE.num_rows - 1), 0])),
+    ],
+    ids=["a row less", "a name", "a type", "a value"],
+)
+def test_other_rows_give_another_file(other: pa.Table) -> None:
+    assert name_of(other) != name_of(TABLE)
+
+
+def test_a_ray_dataset_in_its_order(ray_session: None) -> None:
+    import ray
+
+    dataset = ray.data.from_arrow([TABLE.slice(0, 5_000), TABLE.slice(5_000)]).map_batches(
+        lambda batch: batch, batch_format="pyarrow", batch_size=1_000
+    )
+    assert is_table(dataset)
+    with stored(dataset) as file:
+        assert pq.read_table(file).equals(TABLE)
+        assert Path(file).name == name_of(TABLE)
+
+
+def test_the_file_holds_the_rows_and_a_temporary_one_goes() -> None:
+    with stored(TABLE) as file:
+        assert pq.read_table(file).equals(TABLE)
+        assert pq.ParquetFile(file).metadata.num_row_groups == 2
+    assert not Path(file).parent.exists()
+
+
+def test_in_a_work_folder_it_is_written_once_and_stays(tmp_path: Path) -> None:
+    work = tmp_path / "out.work"
+    with stored(TABLE, str(work)) as file:
+        assert Path(file).parent == work
+    before = Path(file).stat()
+    with stored(pl.DataFrame(COLUMNS), str(work)) as again:
+        assert again == file
+    after = Path(file).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert [*work.iterdir()] == [Path(file)]
+
+
+def _refused(table: pa.Table, work: Path) -> None:
+    with stored(table, str(work)) as file:
+        assert Path(file).exists()
+        raise SentrayError("other data")
+
+
+def test_a_refused_table_leaves_nothing_beside_that_of_another_run(tmp_path: Path) -> None:
+    with stored(TABLE, str(tmp_path)) as file:
+        pass
+    # Its own stays, since the same call goes on with it.
+    for table in (TABLE.slice(1), TABLE):
+        with pytest.raises(SentrayError, match="other data"):
+            _refused(table, tmp_path)
+        assert [*tmp_path.iterdir()] == [Path(file)]
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (TABLE.slice(0, 0), "the table in memory has no row: give one that has some"),
+        (pa.table({"bad": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), "the table in memory cannot be"),
+    ],
+)
+def test_what_cannot_be_stored_is_one_sentence(table: pa.Table, sentence: str) -> None:
+    with pytest.raises(SentrayError, match=f"^{sentence}"), stored(table):
+        pass
