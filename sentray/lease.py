@@ -35,7 +35,6 @@ SETTLE_SECONDS = 1.0
 _CURE = "delete it when no run works there"
 _CURE_AT_WORK = "it tells whether the folder is still this run's: run the same command again to go on"
 
-
 _Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 
 
@@ -135,6 +134,7 @@ class Lease:
             if holder.space != self._me.space:
                 # It may live, with a clock that is wrong: then it renews the lease meanwhile.
                 time.sleep(HEARTBEAT_SECONDS * 1.5)
+        self._me = replace(self._me, heartbeat=time.time())
         done = self._replace(holder, self._me)
         if not self._folder.local and self._store is None:
             time.sleep(SETTLE_SECONDS)
