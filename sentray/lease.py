@@ -208,7 +208,7 @@ class Lease:
         )
 
     def _read(self, cure: str = _CURE) -> Holder | None:
-        values = self._folder.read_json(self._name, cure)
+        values = _read_json(self._folder, self._name, cure)
         try:
             return None if values is None else TypeAdapter(Holder).validate_python(values)
         except ValidationError as error:
@@ -334,13 +334,20 @@ def require_held(folder: Folder, name: str, owner: str) -> None:
         SentrayError: When another run took the lease over, this one has ended, or the lease cannot be read, also not a
             little later.
     """
-    for pause in (*folder.pauses, None):
-        try:
-            values = folder.read_json(name, _CURE_AT_WORK)
-            break
-        except SentrayError:
-            if pause is None:
-                raise
-            time.sleep(pause)
+    values = _read_json(folder, name, _CURE_AT_WORK)
     if values is None or values.get("owner") != owner:
         raise SentrayError(f"{folder.out} is no longer this run's: another one took over, or it has ended")
+
+
+def _read_json(folder: Folder, name: str, cure: str) -> dict[str, Any] | None:
+    """As `Folder.read_json`, also where a store is busy, or replaces the file between telling its size and its bytes.
+
+    Raises:
+        SentrayError: When it cannot be read a little later either.
+    """
+    for pause in folder.pauses:
+        try:
+            return folder.read_json(name, cure)
+        except SentrayError:
+            time.sleep(pause)
+    return folder.read_json(name, cure)

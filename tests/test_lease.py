@@ -67,9 +67,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         put = obstore.put
         # It takes what is put whatever the condition.
         monkeypatch.setattr(obstore, "put", lambda store, key, content, mode: put(store, key, content))
-    found = Folder(s3_uri(address, path))
-    found.pauses = ()
-    return found
+    return Folder(s3_uri(address, path))
 
 
 @pytest.fixture
@@ -86,8 +84,14 @@ def leave(folder: Folder, **changes: Any) -> Holder:
 
 
 def owner(folder: Folder) -> str | None:
-    values = folder.read_json(NAME)
+    values = lease._read_json(folder, NAME, "")
     return None if values is None else values["owner"]
+
+
+def heartbeat(folder: Folder) -> float:
+    values = lease._read_json(folder, NAME, "")
+    assert values is not None
+    return float(values["heartbeat"])
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
@@ -124,8 +128,8 @@ def test_the_second_run_is_refused_until_the_first_ends(folder: Folder) -> None:
         ) as error:
             Lease(folder, NAME).__enter__()
         assert "\n" not in str(error.value)
-        beat = folder.read_json(NAME)["heartbeat"]
-        wait_for(lambda: folder.read_json(NAME)["heartbeat"] > beat)
+        beat = heartbeat(folder)
+        wait_for(lambda: heartbeat(folder) > beat)
         assert owner(folder) == held.owner
     assert folder.sizes("") == {}
     with Lease(folder, NAME):
