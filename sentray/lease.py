@@ -1,33 +1,41 @@
-"""One run at a time in a folder: a small file says who works there, and is renewed as long as it does.
+"""`Lease`: one run at a time in a folder. A small file says who works there, and is renewed as long as it does.
 
-A lease is stale when it was not renewed for half a minute, and at once when its process was on this machine and is
-no more. On a local file system, taking and renewing it happen under a lock of the folder, so that two runs cannot take
-it together. An object store has no such lock: there a run writes its name, waits, and reads again who is there.
+A lease is stale when it was not renewed for half a minute, and at once when its process could be seen from here and is
+gone. It changes hands by comparing and replacing: a run writes its name only where the file still says what that run
+read. On a local file system that happens under a lock of the folder, on S3 by a conditional put. A store that has none
+cannot do it in one step: there a run writes its name, waits, and reads again who is there.
 """
 
 import contextlib
 import fcntl
+import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from sentray.errors import SentrayError
-from sentray.storage import Folder
+from sentray.storage import Folder, first_line, locate
 
-_CURE = "delete it when no run works there"
-_CURE_AT_WORK = "it tells whether the folder is still this run's: run the same command again to go on"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
-"""How long a run on an object store waits before it reads who came last."""
-_MAX_PROCESS, _MAX_TIME = 1 << 31, 1e11
+"""How long a run waits, where a store has no conditional puts, before it reads who came last."""
+_CURE = "delete it when no run works there"
+_CURE_AT_WORK = "it tells whether the folder is still this run's: run the same command again to go on"
+
+_Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -36,122 +44,57 @@ class Holder:
 
     Attributes:
         owner: An id made for the run.
-        host: Name of its machine or container.
-        namespace: That of its process number, which means nothing in another; empty where the system has none.
-        boot: The machine's id from one start to the next; empty where the system has none.
+        host: Name of its machine or container, for people.
         pid: Its process.
         heartbeat: When the lease was last renewed.
         started: When the run began.
+        space: Where its process number means something: a start of a machine and a namespace of its processes. An
+            older sentray's lease has none: only time shows whether such a run lives.
     """
 
     owner: str
     host: str
-    namespace: str
-    boot: str
-    pid: int
-    heartbeat: float
-    started: float
+    pid: Annotated[int, Field(gt=0, lt=1 << 31)]
+    heartbeat: _Seconds
+    started: _Seconds
+    space: str = ""
 
     @classmethod
     def me(cls) -> Self:
         """This process."""
-        namespace = boot = ""
+        space = socket.gethostname()
         with contextlib.suppress(OSError):
-            namespace = os.readlink("/proc/self/ns/pid")
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            space = f"{boot} {os.readlink('/proc/self/ns/pid')}"
         now = time.time()
-        return cls(uuid.uuid4().hex, socket.gethostname(), namespace, boot, os.getpid(), now, now)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """The holder that a lease names.
-
-        Raises:
-            ValueError: When the values name none.
-        """
-        try:
-            kinds = {"pid": int, "heartbeat": float, "started": float}
-            holder = cls(**{field.name: kinds.get(field.name, str)(values[field.name]) for field in fields(cls)})
-        except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"it is no lease ({error})") from error
-        # What is not a number would never be late.
-        times = all(0 <= seconds < _MAX_TIME for seconds in (holder.heartbeat, holder.started))
-        if not (times and 0 < holder.pid < _MAX_PROCESS):
-            raise ValueError("it names a process or a time that cannot be")
-        return holder
+        return cls(uuid.uuid4().hex, socket.gethostname(), os.getpid(), now, now, space)
 
     @property
     def is_dead(self) -> bool:
-        """Whether its process was on this machine and is no more."""
-        here = Holder.me()
-        if (self.host, self.namespace) != (here.host, here.namespace):
+        """Whether its process could be seen from here and is gone."""
+        if self.space != Holder.me().space:
             return False
-        if self.boot != here.boot:
-            # Either this machine was started anew since, or it is another one of the same name.
-            return self.heartbeat < time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
             pass
-        return _is_ended(self.pid)
+        try:
+            # A process that is over may wait for its parent to notice, in a container for ever.
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (OSError, IndexError):
+            return False
 
     @property
     def is_late(self) -> bool:
         """Whether it was not renewed for long, or comes from a clock that differs from ours."""
         return abs(time.time() - self.heartbeat) > STALE_SECONDS
 
-    def shares_processes(self, other: "Holder") -> bool:
-        """Whether the two can see each other's process."""
-        return (self.host, self.namespace, self.boot) == (other.host, other.namespace, other.boot)
-
     def describe(self) -> str:
         """Who it is and since when, for a sentence."""
         seconds = max(0, round(time.time() - self.started))
         return f"process {self.pid} on {self.host}, started {seconds // 60} min {seconds % 60} s ago"
-
-
-def _is_ended(process: int) -> bool:
-    """Whether a process is over and only waits for its parent to notice, which in a container may take for ever."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False
-
-
-@dataclass(frozen=True)
-class Fence:
-    """By what the processes of a run know whether its lease is still its own, also when they cannot reach the run.
-
-    Attributes:
-        folder: What the run writes.
-        name: Of the lease's file in it.
-        owner: Id of the run.
-    """
-
-    folder: Folder
-    name: str
-    owner: str
-
-    def broken(self) -> str:
-        """Why nothing may be written in the folder any more; empty where it may.
-
-        Raises:
-            SentrayError: When the lease cannot be read, also not a little later.
-        """
-        values = self._read()
-        if values is not None and values.get("owner") == self.owner:
-            return ""
-        return f"{self.folder.out} is no longer this run's: another one took over, or it has ended"
-
-    def _read(self) -> dict[str, Any] | None:
-        for pause in self.folder.pauses:
-            try:
-                return self.folder.read_json(self.name)
-            except SentrayError:
-                time.sleep(pause)
-        return self.folder.read_json(self.name, _CURE_AT_WORK)
 
 
 class Lease:
@@ -165,11 +108,17 @@ class Lease:
     def __init__(self, folder: Folder, name: str) -> None:
         self._folder, self._name = folder, name
         self._me = Holder.me()
+        self._store: _Conditional | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
         self._mutex = threading.Lock()
         self._taken_by: Holder | None = None
         self._renewed = time.monotonic()
+
+    @property
+    def owner(self) -> str:
+        """The run's id, by which its other processes ask with `require_held`."""
+        return self._me.owner
 
     def __enter__(self) -> Self:
         """Take the lease.
@@ -177,15 +126,23 @@ class Lease:
         Raises:
             SentrayError: When another run holds it, or the folder cannot be written.
         """
-        self._require_free(self._read())
-        with self._lock():
-            # Another run may have taken it while this one looked whether the last holder is alive.
-            self._require_free(self._read(), patient=False)
-            self._write(self._me)
-        if not self._folder.local:
-            time.sleep(SETTLE_SECONDS)
-            if (holder := self._read()) and holder.owner != self._me.owner:
+        holder = self._read()
+        self._store = _Conditional.connect(self._folder, self._name)
+        if holder is not None and not holder.is_dead:
+            if not holder.is_late:
                 raise self._refusal(holder)
+            if holder.space != self._me.space:
+                # It may live, with a clock that is wrong: then it renews the lease meanwhile.
+                time.sleep(HEARTBEAT_SECONDS * 1.5)
+        self._me = replace(self._me, heartbeat=time.time())
+        done = self._replace(holder, self._me)
+        if not self._folder.local and self._store is None:
+            time.sleep(SETTLE_SECONDS)
+            done = False
+        # A put that seemed to fail may have been done.
+        if not done and ((holder := self._read()) is None or holder.owner != self.owner):
+            raise self._refusal(holder)
+        self._renewed = time.monotonic()
         self._thread.start()
         return self
 
@@ -195,11 +152,9 @@ class Lease:
         self._stop()
         # A folder that cannot be written any more must not hide why the run ended.
         with contextlib.suppress(SentrayError):
-            # A folder that is gone already is not made again, as the lock would.
-            if self._read() is not None:
-                with self._lock():
-                    if (holder := self._read()) and holder.owner == self._me.owner:
-                        self._folder.delete(self._name)
+            # Renewed once more, so that nobody takes it over before it is deleted.
+            if self._read() is not None and self._renew():
+                self._folder.delete(self._name)
 
     def discard(self) -> None:
         """Remove the folder with all it holds while nothing renews the lease in it.
@@ -213,25 +168,6 @@ class Lease:
     def _stop(self) -> None:
         self._end.set()
         self._thread.join()
-
-    @property
-    def owner(self) -> str:
-        """The run's id."""
-        return self._me.owner
-
-    @property
-    def fence(self) -> Fence:
-        """What travels to the run's workers."""
-        return Fence(self._folder, self._name, self._me.owner)
-
-    def renew_fence(self) -> None:
-        """Hold the lease under another id from now on: processes that have an earlier `fence` may not write any more.
-
-        Raises:
-            SentrayError: When another run took the lease over, or the folder cannot be written.
-        """
-        self._renew(uuid.uuid4().hex)
-        self.check()
 
     def check(self) -> None:
         """Make sure that this run still holds the lease.
@@ -253,58 +189,55 @@ class Lease:
             with contextlib.suppress(SentrayError):
                 self._renew()
 
-    def _renew(self, owner: str = "") -> None:
-        with self._lock():
-            holder = self._read(_CURE_AT_WORK)
-            if holder and holder.owner != self._me.owner:
-                self._taken_by = holder
-            else:
-                me = replace(self._me, owner=owner or self._me.owner)
-                self._write(me)
-                self._me, self._renewed = me, time.monotonic()
+    def _renew(self) -> bool:
+        """Renew the lease, unless it is another's; whether it is still ours."""
+        with self._mutex:
+            holder, me = self._read(_CURE_AT_WORK), replace(self._me, heartbeat=time.time())
+            if holder is None or holder.owner == self.owner:
+                if self._replace(holder, me):
+                    self._me, self._renewed = me, time.monotonic()
+                    return True
+                holder = self._read(_CURE_AT_WORK)
+            self._taken_by = holder if holder and holder.owner != self.owner else self._taken_by
+            return False
 
-    def _require_free(self, holder: Holder | None, patient: bool = True) -> None:
-        """Refuse when a living run holds the lease; of one on another machine time shows whether it lives."""
-        if holder is None or holder.is_dead:
-            return
-        if patient and holder.is_late and not holder.shares_processes(self._me):
-            time.sleep(HEARTBEAT_SECONDS * 1.5)
-            now = self._read()
-            if now and now != holder:
-                raise self._refusal(now)
-        if not holder.is_late:
-            raise self._refusal(holder)
-
-    def _refusal(self, holder: Holder) -> SentrayError:
+    def _refusal(self, holder: Holder | None) -> SentrayError:
+        who = f"another run ({holder.describe()})" if holder else "another run"
         return SentrayError(
-            f"{self._folder.out} is being written by another run ({holder.describe()}); let it finish, stop it, or "
-            "choose another --out"
+            f"{self._folder.out} is being written by {who}; let it finish, stop it, or choose another --out"
         )
 
     def _read(self, cure: str = _CURE) -> Holder | None:
-        values = self._folder.read_json(self._name, cure)
-        if values is None:
-            return None
+        values = _read_json(self._folder, self._name, cure)
         try:
-            return Holder.from_json(values)
-        except ValueError as error:
-            raise self._folder.damaged(self._name, error, cure) from error
+            return None if values is None else TypeAdapter(Holder).validate_python(values)
+        except ValidationError as error:
+            reason = ValueError(f"it is no lease: {error.errors()[0]['msg']}")
+            raise self._folder.damaged(self._name, reason, cure) from error
 
-    def _write(self, holder: Holder) -> None:
-        self._folder.write_json(self._name, asdict(holder) | {"heartbeat": time.time()})
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Keep other threads and processes out; where a file system knows no locks, the heartbeat must do."""
-        with self._mutex, self._locked_folder() if self._folder.local else contextlib.nullcontext():
-            yield
+    def _replace(self, old: Holder | None, new: Holder) -> bool:
+        """Write a holder where the file still names another, None for no file; whether it did."""
+        if self._store is not None:
+            try:
+                return self._store.replace(json.dumps(asdict(new), indent=1).encode(), lambda: self._read() == old)
+            except OSError as error:
+                raise SentrayError(
+                    f"{self._folder.out}/{self._name} cannot be written ({first_line(error)}); check the permissions, "
+                    "then run the same command again to go on"
+                ) from error
+        with self._locked_folder() if self._folder.local else contextlib.nullcontext():
+            if self._read() != old:
+                return False
+            self._folder.write_json(self._name, asdict(new))
+            return True
 
     @contextlib.contextmanager
     def _locked_folder(self) -> Iterator[None]:
+        """Keep other threads and processes out; where a file system knows no locks, the heartbeat must do."""
         try:
             folder = os.path.dirname(self._folder.path(self._name))
             os.makedirs(folder, exist_ok=True)
-            place = os.open(folder, os.O_RDONLY)
+            descriptor = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise SentrayError(
                 f"{self._folder.out} cannot be written ({error.strerror}); check the permissions, or choose "
@@ -312,17 +245,109 @@ class Lease:
             ) from error
         try:
             with contextlib.suppress(OSError):
-                fcntl.flock(place, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(place)
+            os.close(descriptor)
+
+
+class _Conditional:
+    """The lease's file on an S3 store, written only where nobody else writes it meanwhile."""
+
+    def __init__(self, store: Any, key: str) -> None:
+        self._store, self._key = store, key
+
+    @classmethod
+    def connect(cls, folder: Folder, name: str) -> Self | None:
+        """A folder's file, None where the store has no conditional puts or lets nobody in by these credentials.
+
+        pyarrow has no conditional puts. Address and keys are those of its file system, or of the same environment.
+        """
+        file_system, _ = locate(folder.out)
+        if file_system.type_name != "s3":
+            return None
+        import obstore
+        from obstore.exceptions import BaseError, PreconditionError
+
+        given = file_system.__reduce__()[1][0]
+        bucket, _, key = folder.path(name).partition("/")
+        options = {
+            "access_key_id": given["access_key"],
+            "secret_access_key": given["secret_key"],
+            "session_token": given["session_token"],
+            "region": given["region"],
+            "skip_signature": given["anonymous"],
+        }
+        if endpoint := given["endpoint_override"]:
+            options["endpoint"] = endpoint if "://" in endpoint else f"{given['scheme']}://{endpoint}"
+        probe = f"{key}.{uuid.uuid4().hex}"
+        try:
+            store = obstore.store.S3Store(
+                bucket,
+                client_options={"allow_http": True, "timeout": timedelta(seconds=10)},
+                retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=10)},
+                **{name: value for name, value in options.items() if value},
+            )
+            # A store that does not know conditions writes this.
+            obstore.put(store, probe, b"", mode={"e_tag": '"none"'})
+            obstore.delete(store, probe)
+        except (PreconditionError, FileNotFoundError):
+            return cls(store, key)
+        except BaseError:
+            pass
+        return None
+
+    def replace(self, content: bytes, unchanged: Callable[[], bool]) -> bool:
+        """Write the file where nobody else did since `unchanged` was asked and said yes; whether that was so.
+
+        Raises:
+            OSError: When the store refuses for another reason.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+        try:
+            try:
+                version: Any = {"e_tag": obstore.head(self._store, self._key)["e_tag"]}
+            except FileNotFoundError:
+                version = "create"
+            if not unchanged():
+                return False
+            obstore.put(self._store, self._key, content, mode=version)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except (BaseError, FileNotFoundError) as error:
+            found = re.search("<Message>(.*?)</Message>", str(error))
+            raise OSError(found[1] if found else first_line(error)) from error
+        return True
 
 
 def require_held(folder: Folder, name: str, owner: str) -> None:
-    """Make sure that a run still holds its lease; for its processes that cannot reach the run.
+    """Make sure that a run still holds its lease, also in a process that cannot reach the run.
+
+    Args:
+        folder: What the run writes.
+        name: Of the lease's file in it.
+        owner: The run's id, `Lease.owner`.
 
     Raises:
-        SentrayError: When it does not, or the lease cannot be read, also not a little later.
+        SentrayError: When another run took the lease over, this one has ended, or the lease cannot be read, also not a
+            little later.
     """
-    if why := Fence(folder, name, owner).broken():
-        raise SentrayError(why)
+    values = _read_json(folder, name, _CURE_AT_WORK)
+    if values is None or values.get("owner") != owner:
+        raise SentrayError(f"{folder.out} is no longer this run's: another one took over, or it has ended")
+
+
+def _read_json(folder: Folder, name: str, cure: str) -> dict[str, Any] | None:
+    """As `Folder.read_json`, also where a store is busy, or replaces the file between telling its size and its bytes.
+
+    Raises:
+        SentrayError: When it cannot be read a little later either.
+    """
+    for pause in folder.pauses:
+        try:
+            return folder.read_json(name, cure)
+        except SentrayError:
+            time.sleep(pause)
+    return folder.read_json(name, cure)

@@ -224,10 +224,10 @@ class Folder:
 
     def __init__(self, out: str) -> None:
         self.out = out.rstrip("/")
-        self.file_system, root = locate(out)
+        self._filesystem, root = locate(out)
         self._root = root.rstrip("/")
-        self.local = isinstance(self.file_system, fs.LocalFileSystem)
-        self.pauses = read_pauses(self.file_system)
+        self.local = isinstance(self._filesystem, fs.LocalFileSystem)
+        self.pauses = read_pauses(self._filesystem)
 
     def path(self, name: str) -> str:
         """The path of a name in the folder, as its file system takes it."""
@@ -242,9 +242,9 @@ class Folder:
             FileNotFoundError: When it is not there.
             OSError: When it cannot be read, or is something that only looks like a file.
         """
-        if _is_special(self.file_system, self.path(name)):
+        if _is_special(self._filesystem, self.path(name)):
             raise OSError(f"{name} is no regular file")
-        return self.file_system.open_input_file(self.path(name))
+        return self._filesystem.open_input_file(self.path(name))
 
     def read(self, name: str, cure: str = _CURE) -> bytes | None:
         """The content of a file, None where there is none.
@@ -253,7 +253,7 @@ class Folder:
             SentrayError: When it cannot be read; it ends with the cure.
         """
         try:
-            return read_whole(self.file_system, self.path(name), _MAX_BYTES)
+            return read_whole(self._filesystem, self.path(name), _MAX_BYTES)
         except FileNotFoundError:
             return None
         except (OSError, UnsoundError) as error:
@@ -300,7 +300,7 @@ class Folder:
     def _infos(self, folder: str, recursive: bool = False) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         try:
-            return list(self.file_system.get_file_info(selector))
+            return list(self._filesystem.get_file_info(selector))
         except OSError as error:
             raise SentrayError(f"{self.out} cannot be read ({first_line(error)}); {_CURE}") from error
 
@@ -344,7 +344,7 @@ class Folder:
             yield output
             spool.flush()
             content = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) if output.bytes else b""
-        with self.file_system.open_output_stream(self.path(name)) as stream:
+        with self._filesystem.open_output_stream(self.path(name)) as stream:
             stream.write(content)
 
     def write(self, name: str, content: pa.Buffer | bytes) -> None:
@@ -367,11 +367,11 @@ class Folder:
             SentrayError: When the file system refuses.
         """
         try:
-            kind = self.file_system.get_file_info(self.path(name)).type
+            kind = self._filesystem.get_file_info(self.path(name)).type
             if kind == fs.FileType.Directory:
-                self.file_system.delete_dir(self.path(name))
+                self._filesystem.delete_dir(self.path(name))
             elif kind != fs.FileType.NotFound:
-                self.file_system.delete_file(self.path(name))
+                self._filesystem.delete_file(self.path(name))
         except FileNotFoundError:
             pass
         except OSError as error:

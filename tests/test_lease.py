@@ -1,7 +1,6 @@
-"""One run at a time: the second is refused, a dead one's place is taken, a run that lost its place stops."""
+"""One run at a time: the second is refused, a dead one's lease is taken over, a run that lost its lease stops."""
 
-import contextlib
-import json
+import logging
 import os
 import signal
 import socket
@@ -9,18 +8,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import obstore
+import pyarrow.fs as pafs
 import pytest
 
 from sentray import lease
 from sentray.errors import SentrayError
-from sentray.lease import Holder
-from sentray.scoring.ledger import LEASE, Ledger, Record
+from sentray.lease import Holder, Lease, require_held
 from sentray.storage import Folder
+
+NAME = "_sentray/lease.json"
 
 
 @pytest.fixture(autouse=True)
@@ -29,158 +31,220 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.1)
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(str(tmp_path / "out"))
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """Address of a real S3 server (moto's) on loopback, with one bucket."""
+    pytest.importorskip("moto.server")
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    made, _ = pafs.FileSystem.from_uri(s3_uri(address, "bucket") + "&allow_bucket_creation=true")
+    made.create_dir("bucket")
+    yield address
+    server.shutdown()
+
+
+def s3_uri(address: str, path: str) -> str:
+    return f"s3://user:secret@{path}?endpoint_override={address.replace(':', '%3A')}&scheme=http&region=us-east-1"
+
+
+@pytest.fixture(params=["local", "s3", "s3 by the environment", "a store without conditional puts"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """What a run writes."""
+    if request.param == "local":
+        return Folder(str(tmp_path / "out"))
+    address, path = request.getfixturevalue("s3"), f"bucket/{tmp_path.name}"
+    if request.param == "s3 by the environment":
+        values = {"ENDPOINT_URL": f"http://{address}", "ACCESS_KEY_ID": "user", "SECRET_ACCESS_KEY": "secret"}
+        for name, value in values.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        return Folder(f"s3://{path}")
+    if request.param != "s3":
+        put = obstore.put
+        # It takes what is put whatever the condition.
+        monkeypatch.setattr(obstore, "put", lambda store, key, content, mode: put(store, key, content))
+    return Folder(s3_uri(address, path))
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "out" / LEASE
+def local(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path / "out"))
 
 
-def leave(file: Path, **changes: Any) -> Holder:
+def leave(folder: Folder, **changes: Any) -> Holder:
     """A lease as a run leaves it that was killed or is not from here."""
-    holder = replace(Holder.me(), owner="other", host="elsewhere", pid=1, started=time.time() - 90)
-    holder = replace(holder, **changes)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(holder)))
-    return holder
+    values = asdict(Holder.me()) | {"owner": "other", "host": "elsewhere", "space": "", "pid": 1}
+    values |= {"started": time.time() - 90} | changes
+    folder.write_json(NAME, values)
+    return lease.TypeAdapter(Holder).validate_python(values)
 
 
-@contextlib.contextmanager
-def renewed(file: Path, seconds: float, **who: str) -> Iterator[None]:
-    """A lease that seems stale, and is renewed so many seconds later by a clock that is as wrong."""
-    leave(file, heartbeat=time.time() - 1000, **who)
-    beat = threading.Timer(seconds, lambda: leave(file, heartbeat=time.time() - 999, **who))
-    beat.start()
-    yield
-    beat.join()
+def owner(folder: Folder) -> str | None:
+    values = lease._read_json(folder, NAME, "")
+    return None if values is None else values["owner"]
 
 
-def test_the_second_run_is_refused_until_the_first_ends(ledger: Ledger, file: Path) -> None:
-    with ledger.lease() as held:
+def heartbeat(folder: Folder) -> float:
+    values = lease._read_json(folder, NAME, "")
+    assert values is not None
+    return float(values["heartbeat"])
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def during_a_pause(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> list[float]:
+    """Have something happen while a run waits, in place of the waiting; gives the pauses."""
+    pauses: list[float] = []
+
+    class Clock:
+        time, monotonic = staticmethod(time.time), staticmethod(time.monotonic)
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            act()
+
+    monkeypatch.setattr(lease, "time", Clock)
+    return pauses
+
+
+# --- Taking, renewing and giving back
+
+
+def test_the_second_run_is_refused_until_the_first_ends(folder: Folder) -> None:
+    with Lease(folder, NAME) as held:
         held.check()
         with pytest.raises(
-            SentrayError, match=rf"another run \(process {os.getpid()} on .*started 0 min 0 s ago"
+            SentrayError, match=rf"another run \(process {os.getpid()} on .*started 0 min \d s ago\)"
         ) as error:
-            ledger.lease().__enter__()
+            Lease(folder, NAME).__enter__()
         assert "\n" not in str(error.value)
-        beat = json.loads(file.read_text())["heartbeat"]
-        time.sleep(0.3)
-        assert json.loads(file.read_text())["heartbeat"] > beat
-        assert [path.name for path in file.parent.glob("[!.]*")] == ["lease.json"]
-    assert not file.exists()
-    with ledger.lease():
-        assert file.exists()
+        beat = heartbeat(folder)
+        wait_for(lambda: heartbeat(folder) > beat)
+        assert owner(folder) == held.owner
+    assert folder.sizes("") == {}
+    with Lease(folder, NAME):
+        assert owner(folder)
+
+
+def test_conditional_puts_are_used_where_the_store_has_them(folder: Folder, request: pytest.FixtureRequest) -> None:
+    with Lease(folder, NAME) as held:
+        assert (held._store is not None) == (request.node.callspec.params["folder"] in ("s3", "s3 by the environment"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, SentrayError])
-def test_it_is_given_back_however_the_run_ends(ledger: Ledger, file: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), ledger.lease():
+def test_it_is_given_back_however_the_run_ends(local: Folder, error: type[BaseException]) -> None:
+    with pytest.raises(error), Lease(local, NAME):
         raise error
-    assert not file.exists()
+    assert owner(local) is None
 
 
-def test_a_killed_run_here_is_followed_at_once(ledger: Ledger, file: Path) -> None:
-    script = "import sys, time; from sentray.scoring.ledger import Ledger; Ledger(sys.argv[1]).lease().__enter__()"
-    script += "; print('held', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", script, ledger.out], stdout=subprocess.PIPE, text=True) as other:
+def test_a_folder_that_is_discarded_is_not_made_again(folder: Folder) -> None:
+    with Lease(folder, NAME) as held:
+        folder.write("data", b"x")
+        held.discard()
+    assert folder.sizes("") == {}
+
+
+# --- Of a dead or stale run
+
+
+def test_a_killed_run_here_is_followed_at_once(local: Folder) -> None:
+    script = "import sys, time; from sentray.lease import Lease; from sentray.storage import Folder"
+    script += "; Lease(Folder(sys.argv[1]), sys.argv[2]).__enter__(); print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, local.out, NAME]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(SentrayError, match=f"process {other.pid} on"):
-            ledger.lease().__enter__()
+            Lease(local, NAME).__enter__()
         os.kill(other.pid, signal.SIGKILL)
-    with ledger.lease() as held:
+    with Lease(local, NAME) as held:
         held.check()
 
 
-def test_a_stale_lease_of_another_machine_is_taken_over(ledger: Ledger, file: Path) -> None:
-    leave(file)
-    with pytest.raises(SentrayError, match="process 1 on elsewhere, started 1 min 30 s ago"):
-        ledger.lease().__enter__()
+def test_a_stale_lease_of_another_machine_is_taken_over(folder: Folder) -> None:
+    leave(folder)
+    with pytest.raises(SentrayError, match="process 1 on elsewhere, started 1 min 3"):
+        Lease(folder, NAME).__enter__()
     for age in (100, -100):
-        leave(file, heartbeat=time.time() - age)
-        with ledger.lease() as held:
+        leave(folder, heartbeat=time.time() - age)
+        with Lease(folder, NAME) as held:
             held.check()
+            assert owner(folder) == held.owner
 
 
-def test_a_run_whose_clock_is_wrong_is_left_alone(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.2)
-    with renewed(file, 0.1), pytest.raises(SentrayError, match="on elsewhere"):
-        ledger.lease().__enter__()
+def test_a_lease_of_an_older_sentray_is_read(local: Folder) -> None:
+    values = asdict(leave(local)) | {"boot": "x", "namespace": "pid:[1]"}
+    local.write_json(NAME, {name: value for name, value in values.items() if name != "space"})
+    with pytest.raises(SentrayError, match="process 1 on elsewhere"):
+        Lease(local, NAME).__enter__()
 
 
-def test_a_run_here_that_lives_but_stood_still_is_taken_over_and_stops(ledger: Ledger, file: Path) -> None:
-    with ledger.lease() as held:
-        leave(file, host=socket.gethostname(), pid=os.getpid())
-        time.sleep(0.2)
-        with pytest.raises(SentrayError, match="was taken over by process"):
+def test_a_run_whose_clock_is_wrong_is_left_alone(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(folder, heartbeat=time.time() - 1000)
+    pauses = during_a_pause(monkeypatch, lambda: leave(folder, heartbeat=time.time() - 999))
+    with pytest.raises(SentrayError, match="on elsewhere"):
+        Lease(folder, NAME).__enter__()
+    assert pauses[0] > lease.HEARTBEAT_SECONDS
+    assert owner(folder) == "other"
+
+
+def test_a_run_here_that_stood_still_is_taken_over_and_stops(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(folder, NAME) as held:
+        # Its heartbeat stands still, too.
+        held._stop()
+        leave(folder, space=Holder.me().space, pid=os.getpid(), heartbeat=time.time() - 100)
+        with Lease(folder, NAME) as second:
             held.check()
-    # The other's lease stays.
-    assert json.loads(file.read_text())["owner"] == "other"
-    leave(file, host=socket.gethostname(), pid=os.getpid(), heartbeat=time.time() - 100)
-    with ledger.lease():
-        pass
+            monkeypatch.setattr(held, "_renewed", time.monotonic() - 100)
+            with pytest.raises(SentrayError, match=r"was taken over by process .* because this run stood still"):
+                held.check()
+            second.check()
+            held.__exit__(None, None, None)
+            # The other's lease stays.
+            assert owner(folder) == second.owner
 
 
-@pytest.mark.parametrize(
-    ("changes", "dead"),
-    [
-        ({}, True),
-        ({"pid": os.getpid()}, False),
-        ({"namespace": "pid:[1]"}, False),
-        # Either this machine was started anew or another one has its name: the time of its start tells.
-        ({"boot": "another"}, False),
-        ({"boot": "another", "heartbeat": 1e9}, True),
-        ({"boot": "another", "heartbeat": 1e9, "namespace": "pid:[1]"}, False),
-        ({"host": "elsewhere"}, False),
-    ],
-)
-def test_only_a_process_that_could_be_seen_is_dead(changes: dict[str, Any], dead: bool) -> None:
+@pytest.mark.parametrize("changes", [{}, {"space": "another"}, {"space": ""}])
+def test_only_a_process_that_could_be_seen_is_dead(local: Folder, changes: dict[str, str]) -> None:
     with subprocess.Popen(["true"]) as gone:
         pass
-    holder = replace(Holder.me(), pid=gone.pid)
-    assert holder.namespace
-    assert holder.boot
-    assert replace(holder, **changes).is_dead == dead
+    here = {"space": Holder.me().space}
+    assert leave(local, **here | {"pid": gone.pid} | changes).is_dead == (not changes)
+    assert not leave(local, **here | {"pid": os.getpid()} | changes).is_dead
 
 
-def test_a_late_run_in_another_container_is_waited_for(ledger: Ledger, file: Path) -> None:
-    who = {"host": socket.gethostname(), "namespace": "pid:[1]"}
-    with renewed(file, 0.02, **who), pytest.raises(SentrayError, match="is being written by another run"):
-        ledger.lease().__enter__()
+def test_a_process_that_nobody_waits_for_is_dead_when_it_is_over(local: Folder) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        holder = leave(local, space=Holder.me().space, pid=process.pid)
+        assert not holder.is_dead
+        process.kill()
+        # Not reaped: it stays in the list of processes.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert holder.is_dead
 
 
-def test_a_run_that_lost_its_lease_writes_no_record(ledger: Ledger, file: Path) -> None:
-    with ledger.lease() as held:
-        log = ledger.commits(held.check)
-        log.add(Record(0, (), None, {"rows": 0, "scored": 0, "quarantined": {}}))
-        leave(file)
-        time.sleep(0.2)
-        with pytest.raises(SentrayError, match="taken over"):
-            log.close()
-    assert list(file.parent.glob("ledger/*")) == []
+# --- Two at once
 
 
-def test_check_notices_without_the_heartbeat(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
-    with ledger.lease() as held:
-        leave(file)
-        held.check()
-        monkeypatch.setattr(lease, "STALE_SECONDS", 0)
-        with pytest.raises(SentrayError, match="taken over"):
-            held.check()
-
-
-def test_of_many_at_once_one_gets_it(ledger: Ledger, file: Path) -> None:
-    leave(file, heartbeat=time.time() - 100)
+def test_of_many_at_once_one_gets_it(local: Folder) -> None:
+    leave(local, heartbeat=time.time() - 100)
     got, refused, start, end = [], [], threading.Barrier(8), threading.Event()
 
     def take() -> None:
         start.wait()
         try:
-            with ledger.lease():
+            with Lease(local, NAME):
                 got.append(1)
                 end.wait()
         except SentrayError:
@@ -189,27 +253,96 @@ def test_of_many_at_once_one_gets_it(ledger: Ledger, file: Path) -> None:
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
         thread.start()
-    while len(got) + len(refused) < 8:
-        time.sleep(0.01)
+    wait_for(lambda: len(got) + len(refused) == 8)
     end.set()
     for thread in threads:
         thread.join()
     assert (len(got), len(refused)) == (1, 7)
 
 
-def test_on_an_object_store_the_last_to_write_has_it(
-    ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before", ["nothing", "a stale lease"])
+def test_a_conditional_put_comes_too_late_when_another_run_was_faster(
+    s3: str, tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "local", False)
-    file.parent.mkdir(parents=True)
-    with ledger.lease() as held:
+    """The other takes the lease between this run's last look at it and its put."""
+    folder = Folder(s3_uri(s3, f"bucket/{tmp_path.name}"))
+    if before == "a stale lease":
+        leave(folder, heartbeat=time.time() - 100)
+    put, faster = obstore.put, Lease(folder, NAME)
+
+    def late(store: Any, key: str, content: bytes, mode: Any) -> Any:
+        if key.endswith("lease.json"):
+            monkeypatch.setattr(obstore, "put", put)
+            faster.__enter__()
+        return put(store, key, content, mode=mode)
+
+    monkeypatch.setattr(obstore, "put", late)
+    with pytest.raises(SentrayError, match="is being written by another run"):
+        Lease(folder, NAME).__enter__()
+    assert owner(folder) == faster.owner
+    faster.check()
+    faster.__exit__(None, None, None)
+
+
+def test_a_put_that_was_done_and_seemed_to_fail_counts(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client tries again, and finds its own object in the way."""
+    folder = Folder(s3_uri(s3, f"bucket/{tmp_path.name}"))
+    replace = lease._Conditional.replace
+    monkeypatch.setattr(lease._Conditional, "replace", lambda *given: replace(*given) and False)
+    with Lease(folder, NAME) as held:
+        assert owner(folder) == held.owner
+        assert not held._renew()
         held.check()
-    assert not file.exists()
-    other = threading.Timer(0.05, lambda: leave(file))
-    other.start()
+
+
+def test_without_conditional_puts_the_last_to_write_has_it(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "local", False)
+    (Path(local.out) / "_sentray").mkdir(parents=True)
+    pauses = during_a_pause(monkeypatch, lambda: leave(local))
     with pytest.raises(SentrayError, match="on elsewhere"):
-        ledger.lease().__enter__()
-    assert json.loads(file.read_text())["owner"] == "other"
+        Lease(local, NAME).__enter__()
+    assert pauses == [lease.SETTLE_SECONDS]
+    assert owner(local) == "other"
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: str) -> None:
+    with pytest.raises(SentrayError, match=r"lease\.json cannot be written \(The specified bucket does not exist\)"):
+        Lease(Folder(s3_uri(s3, "nowhere/out")), NAME).__enter__()
+
+
+# --- For the run's other processes
+
+
+def test_processes_of_a_run_see_whether_it_holds_the_lease(folder: Folder) -> None:
+    with Lease(folder, NAME) as held:
+        require_held(folder, NAME, held.owner)
+        with pytest.raises(SentrayError, match="is no longer this run's: another one took over, or it has ended"):
+            require_held(folder, NAME, "another")
+    with pytest.raises(SentrayError, match="is no longer this run's"):
+        require_held(folder, NAME, held.owner)
+
+
+def test_a_busy_store_is_asked_again(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
+    usual, failures = Folder.read, iter(["reset", "throttled", "", "reset", "reset", "reset"])
+
+    def busy(self: Folder, name: str, cure: str = "") -> bytes | None:
+        if failure := next(failures, None):
+            raise self.damaged(name, OSError(failure), cure)
+        return usual(self, name, cure)
+
+    with Lease(local, NAME) as held:
+        monkeypatch.setattr(Folder, "read", busy)
+        monkeypatch.setattr(local, "pauses", (0.0, 0.0))
+        require_held(local, NAME, held.owner)
+        with pytest.raises(SentrayError, match=r"lease\.json cannot be read \(reset\).*run the same command again"):
+            require_held(local, NAME, held.owner)
+        assert next(failures, None) is None
+
+
+# --- Damaged
 
 
 @pytest.mark.parametrize(
@@ -226,69 +359,20 @@ def test_on_an_object_store_the_last_to_write_has_it(
         {"pid": 0},
     ],
 )
-def test_a_lease_that_tells_what_cannot_be_is_named(ledger: Ledger, file: Path, changes: dict[str, Any]) -> None:
-    leave(file, host=socket.gethostname(), **changes)
+def test_a_lease_with_impossible_values_is_named(local: Folder, changes: dict[str, Any]) -> None:
+    local.write_json(NAME, asdict(leave(local, host=socket.gethostname())) | changes)
     with pytest.raises(SentrayError, match=r"lease\.json cannot be read .*; delete it when no run works there$"):
-        ledger.lease().__enter__()
-
-
-def test_a_new_fence_voids_the_earlier_ones(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
-    with ledger.lease() as held:
-        before = held.fence
-        assert not before.broken()
-        held.renew_fence()
-        assert "no longer this run's" in before.broken()
-        assert not held.fence.broken()
-        # It can be renewed as before, and no one else gets in.
-        held._renew()
-        held.check()
-        with pytest.raises(SentrayError, match="being written by another run"):
-            ledger.lease().__enter__()
-        leave(file)
-        with pytest.raises(SentrayError, match="was taken over"):
-            held.renew_fence()
-    assert json.loads(file.read_text())["owner"] == "other"
-
-
-def test_a_fence_asks_a_busy_store_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 60)
-    usual, failures = Folder.read, iter(["reset", "throttled", "", "reset", "reset", "reset"])
-
-    def busy(self: Folder, name: str, cure: str = "") -> bytes | None:
-        if failure := next(failures, None):
-            raise self.damaged(name, OSError(failure), cure)
-        return usual(self, name, cure)
-
-    with ledger.lease() as held:
-        fence = held.fence
-        monkeypatch.setattr(Folder, "read", busy)
-        monkeypatch.setattr(fence.folder, "pauses", (0.0, 0.0))
-        assert not fence.broken()
-        with pytest.raises(SentrayError, match=r"lease\.json cannot be read \(reset\).*run the same command again"):
-            fence.broken()
-        assert next(failures, None) is None
+        Lease(local, NAME).__enter__()
 
 
 @pytest.mark.parametrize("content", ["", "{", "\xff", '{"owner": "x"}'])
-def test_a_damaged_lease_is_named(ledger: Ledger, file: Path, content: str) -> None:
-    file.parent.mkdir(parents=True)
-    file.write_text(content, encoding="latin-1")
+def test_a_damaged_lease_is_named(local: Folder, content: str) -> None:
+    local.write(NAME, content.encode("latin-1"))
     with pytest.raises(SentrayError, match=r"lease\.json cannot be read .*; delete it when no run works there$"):
-        ledger.lease().__enter__()
+        Lease(local, NAME).__enter__()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SentrayError, match=r"file.* cannot be"):
-        Ledger(str(tmp_path / "file" / "out")).lease().__enter__()
-
-
-def test_a_process_that_nobody_waits_for_is_dead_when_it_is_over() -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
-        holder = replace(Holder.me(), pid=process.pid)
-        assert not holder.is_dead
-        process.kill()
-        # Not reaped: it stays in the list of processes.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert holder.is_dead
+        Lease(Folder(str(tmp_path / "file" / "out")), NAME).__enter__()

@@ -121,7 +121,7 @@ def test_an_object_is_replaced_by_a_whole_one_or_not_at_all(tmp_path: Path, monk
             raise OSError("the store is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "file_system", Full())
+        patch.setattr(folder, "_filesystem", Full())
         with pytest.raises(SentrayError, match=r"b cannot be written \(the store is full"):
             folder.write("b", b"new")
     assert folder.read("b") == b"old"
