@@ -90,7 +90,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     """
     model = bundle.load(settings.bundle)
     with cluster.connect(settings.address, verbose=settings.verbose):
-        workers = settings.workers or int(cluster.resources().max_cpus)
+        workers = settings.workers or max(1, int(cluster.resources().max_cpus))
         placement = cluster.plan(workers, cpus_each=1)
         corpus = Corpus.open(settings.corpus, settings, workers=settings.workers)
         console.say(f"{corpus.describe()}; {placement.describe()}")

@@ -28,6 +28,8 @@ Tables = dict[str, pa.Table]
 """What a stage makes of a block of rows: tables, each of the same schema for every block."""
 Stage = Callable[..., Tables]
 
+MAX_READ_TASKS = 1000
+"""A task costs Ray about 10 ms; where there are more shards than this, one task reads several."""
 RETRIES = 3
 """How often a task is tried again whose process died; Ray Data's own way is to try for ever."""
 _REMOTE = {"max_retries": RETRIES}
@@ -158,15 +160,13 @@ class Corpus:
         # Ray Data lets one task read and map where both ask for the same.
         rows = self.rows(concurrency=self.workers, ray_remote_args=_REMOTE)
         rows.context.target_max_block_size = TABLE_BYTES
-        results = rows.map_batches(
-            _packing(stage, arguments), batch_format="pyarrow", concurrency=self.workers, **_REMOTE
-        )
+        work = _named(stage, lambda rows: stage(rows, **arguments))
+        results = rows.map_batches(work, batch_format="pyarrow", concurrency=self.workers, **_REMOTE)
         at_once = -(-len(self.shards) // MERGED)
         if merge is not None and at_once > 1:
             # A stage that asks for something else has tasks of its own, which get the results of several others.
-            results = results.map_batches(
-                _merging(merge), batch_format="pyarrow", batch_size=at_once, num_cpus=0.5, **_REMOTE
-            )
+            work = _named(merge, lambda results: merge(_unpacked(results)))
+            results = results.map_batches(work, batch_format="pyarrow", batch_size=at_once, num_cpus=0.5, **_REMOTE)
         yield from map(_unpacked, _run(results))
 
     def _read_rows(self) -> "Read":
@@ -181,8 +181,9 @@ class Corpus:
         if file := self.source.local_file:
             cluster.require_seen(file, f"the corpus {self.source.uri}")
         items = [(shard, self.duplicates.get(shard.index, {})) for shard in self.shards]
+        tasks = max(1, min(len(items), MAX_READ_TASKS))
         source = ShardDatasource(name, items, read, schema)
-        dataset = ray.data.read_datasource(source, override_num_blocks=source.tasks, **options)
+        dataset = ray.data.read_datasource(source, override_num_blocks=tasks, **options)
         dataset.context.execution_options.preserve_order = True
         dataset.context.raise_original_map_exception = True
         return dataset
@@ -203,28 +204,21 @@ def _read_ids(source: Source, settings: CorpusSettings, shard: Shard, _: Rows) -
 def _id_blocks(batches: Iterable[pa.Table]) -> Iterator[IdBlock]:
     for batch in batches:
         for shard, file, rows, hashes in zip(*(batch[name] for name in _IDS_SCHEMA.names), strict=True):
-            yield shard.as_py(), file.as_py(), rows.values.to_numpy().copy(), hashes.values.to_numpy().copy()
+            yield shard.as_py(), file.as_py(), rows.values.to_numpy(), hashes.values.to_numpy()
 
 
-def _packing(stage: Stage, arguments: dict[str, Any]) -> Callable[[pa.Table], pa.Table]:
-    """A stage that gives its tables as one row of lists of structures, so that Ray passes on what belongs together."""
+def _named(name: Callable[..., Tables], work: Callable[[pa.Table], Tables]) -> Callable[[pa.Table], pa.Table]:
+    """A function for Ray Data that is called as another one is, and gives its tables as one row."""
 
-    @functools.wraps(stage)
+    @functools.wraps(name)
     def packed(rows: pa.Table) -> pa.Table:
-        return _packed(stage(rows, **arguments))
-
-    return packed
-
-
-def _merging(merge: Callable[[Tables], Tables]) -> Callable[[pa.Table], pa.Table]:
-    @functools.wraps(merge)
-    def packed(results: pa.Table) -> pa.Table:
-        return _packed(merge(_unpacked(results)))
+        return _packed(work(rows))
 
     return packed
 
 
 def _packed(tables: Tables) -> pa.Table:
+    """Tables as one row, a list of structures each."""
     columns = {}
     for name, table in tables.items():
         rows = table.to_struct_array().combine_chunks()
@@ -233,7 +227,7 @@ def _packed(tables: Tables) -> pa.Table:
 
 
 def _unpacked(results: pa.Table) -> Tables:
-    """The tables of several results, those of one name one behind the other."""
+    """The tables of one row or several, those of one name one behind the other."""
     return {name: pa.Table.from_struct_array(pc.list_flatten(results[name])) for name in results.column_names}
 
 

@@ -1,4 +1,4 @@
-"""`ShardDatasource`: shards as a Ray Datasource, with a bounded number of read tasks for any number of shards."""
+"""`ShardDatasource`: shards as a Ray Datasource, whose tasks read several where there are many."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,9 +17,6 @@ Item = tuple[Shard, Rows]
 """A shard, with those of its rows whose id an earlier row has."""
 Read = Callable[[Shard, Rows], Iterator[pa.Table]]
 
-MAX_READ_TASKS = 1000
-"""A task costs Ray about 10 ms; where there are more shards than this, one task reads several."""
-
 
 class ShardDatasource(Datasource):
     """Reads shards in their order.
@@ -35,11 +32,6 @@ class ShardDatasource(Datasource):
         super().__init__()
         self._name, self._items, self._read, self._schema = name, items, read, schema
 
-    @property
-    def tasks(self) -> int:
-        """How many read tasks there are."""
-        return max(1, min(len(self._items), MAX_READ_TASKS))
-
     def get_name(self) -> str:
         """What is read."""
         return self._name
@@ -51,8 +43,8 @@ class ShardDatasource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """The tasks, each of neighbouring shards; their number does not follow `parallelism`."""
-        bounds = np.linspace(0, len(self._items), self.tasks + 1).astype(int).tolist()
+        """As many tasks as asked for, each of neighbouring shards."""
+        bounds = np.linspace(0, len(self._items), parallelism + 1).astype(int).tolist()
         return [
             ReadTask(
                 partial(_read_items, self._items[start:stop], self._read, self._schema),

@@ -30,7 +30,7 @@ def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[st
         rows = mark_unknown(rows, labels)
     good = rows.filter(pc.is_null(rows["reason"]))
     bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
-    counts = good.group_by(["split", "label"]).aggregate([([], "count_all")])
+    counts = good.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])
     return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": bad}
 
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from sentray import cluster
 from sentray.config import VocabSettings, write_settings_beside
 from sentray.console import Console
-from sentray.corpus.dataset import Corpus, Tables
+from sentray.corpus.dataset import MERGED, Corpus, Tables
 from sentray.corpus.inspect import Inspection, inspect_rows
 from sentray.errors import SentrayError
 from sentray.storage import write_text
@@ -51,27 +51,22 @@ def words_table(counts: Mapping[str, int]) -> pa.Table:
 
 
 class WordCounts:
-    """A sum of tables of `WORDS_SCHEMA`, added up now and then so that it does not outgrow the distinct words."""
+    """A sum of tables of `WORDS_SCHEMA`."""
 
     def __init__(self) -> None:
         self._tables = [WORDS_SCHEMA.empty_table()]
-        self._waiting = 0
 
     def add(self, words: pa.Table) -> None:
         """Count the words of a table too."""
         self._tables.append(words)
-        self._waiting += words.num_rows
-        if self._waiting > self._tables[0].num_rows:
-            self._sum()
+        # Few enough to hold, many enough that words are not summed again and again.
+        if len(self._tables) > MERGED:
+            self._tables = [_summed(pa.concat_tables(self._tables))]
 
     def total(self) -> Counter[str]:
         """How often each word occurs, in the order in which they were met."""
-        self._sum()
-        words, counts = (column.to_pylist() for column in self._tables[0].columns)
+        words, counts = (column.to_pylist() for column in _summed(pa.concat_tables(self._tables)).columns)
         return Counter(dict(zip(words, counts, strict=True)))
-
-    def _sum(self) -> None:
-        self._tables, self._waiting = [_summed(pa.concat_tables(self._tables))], 0
 
 
 def _summed(words: pa.Table) -> pa.Table:

@@ -47,15 +47,16 @@ def sentences(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, sentence:
     prepared = tokenizer(rules)
     line_end = f" {_LINE_END} " if sentence == "line" else " "
     kept = _Kept(prepared)
-    pieces: list[tuple[str, int]] = []
     counts: Counter[str] = Counter()
+    lines: list[str] = []
+    words: list[int] = []
     piece: list[str] = []
     total = 0
 
     def close() -> None:
-        words = len(piece) - piece.count("\n")
-        if words:
-            pieces.append((" ".join(piece), words))
+        if in_piece := len(piece) - piece.count("\n"):
+            lines.append(" ".join(piece))
+            words.append(in_piece)
             counts.update(piece)
         piece.clear()
 
@@ -69,7 +70,7 @@ def sentences(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, sentence:
     close()
     del counts["\n"]
     return {
-        "pieces": pa.table(list(map(list, zip(*pieces, strict=True))) or [[], []], schema=PIECES_SCHEMA),
+        "pieces": pa.table([lines, words], schema=PIECES_SCHEMA),
         "words": words_table(counts),
         "sentences": pa.table({"count": [total]}),
     }

@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray.config import CorpusSettings
-from sentray.corpus import datasource
 from sentray.corpus.dataset import Corpus, read_reviews
 from sentray.corpus.inspect import Inspection, inspect_rows
 from sentray.corpus.readers import ROW_SCHEMA
@@ -95,7 +94,7 @@ def test_results_of_all_blocks_come_in_order_and_functions_may_be_closures(tmp_p
 def test_tasks_read_several_shards_where_there_are_many(tmp_path, monkeypatch):
     monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
     monkeypatch.setattr("sentray.corpus.splits._MIN_WEIGHT", 1)
-    monkeypatch.setattr(datasource, "MAX_READ_TASKS", 4)
+    monkeypatch.setattr("sentray.corpus.dataset.MAX_READ_TASKS", 4)
     for number in range(11):
         (tmp_path / f"{number:02}.txt").write_text(f"review {number}")
     corpus = Corpus.open(str(tmp_path), CorpusSettings(), need_label=False)
