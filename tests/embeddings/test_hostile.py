@@ -214,6 +214,14 @@ def test_an_endless_row_takes_little_memory(monkeypatch: pytest.MonkeyPatch, hea
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000
 
 
+def test_a_line_of_millions_of_words_takes_bounded_memory(tmp_path: Path) -> None:
+    content = among_good(b"x " * 3_500_000 + b"1 2 3")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    vectors, report = read(tmp_path, content)
+    assert (len(vectors.words), report.bad) == (401, ())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000
+
+
 class _Endless(io.RawIOBase):
     def __init__(self, head: bytes, piece: bytes) -> None:
         self._head, self._piece, self.given = head, piece * (1 << 16), 0
