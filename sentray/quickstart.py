@@ -1,4 +1,4 @@
-"""`sentray quickstart`: the whole way on a small corpus, from reviews to a bundle and scored Parquet."""
+"""`sentray quickstart`: everything on a small corpus, from reviews to a bundle and scored Parquet."""
 
 import json
 import time
@@ -24,7 +24,7 @@ EXCERPT = 60
 
 
 def quickstart(settings: QuickstartSettings, console: Console) -> None:
-    """Train, evaluate and score; what an earlier quickstart in the same folder finished is kept.
+    """Train, evaluate and score; steps that an earlier quickstart in the same folder finished are not repeated.
 
     Raises:
         SentrayError: the corpus cannot be used, or the folder holds the results of another one.
@@ -78,7 +78,7 @@ def _train(settings: QuickstartSettings, corpus: str, out: Path, console: Consol
         TrainSettings(
             corpus=corpus,
             out=str(out),
-            # The tutorial's rules drop "not" with the stop words, which its own corpus forgives.
+            # The tutorial's rules drop "not" with the stop words, which does little harm on its own corpus.
             cleaning="tutorial" if corpus == REAL else "reviews",
             epochs=settings.epochs,
             seed=settings.seed,
@@ -103,7 +103,7 @@ def _show(metrics: dict[str, Any], summary: dict[str, Any], folder: Path, consol
 
 
 def _show_reviews(settings: ScoreSettings, console: Console) -> None:
-    """Three reviews that training did not see, with what the Parquet says of them."""
+    """Three reviews that training did not see, with their scores from the Parquet."""
     examples = _examples(Corpus.open(settings.input, CorpusSettings(), need_label=False))
     scores = pq.read_table(
         f"{settings.out}/scores",
@@ -111,20 +111,14 @@ def _show_reviews(settings: ScoreSettings, console: Console) -> None:
         filters=pc.field("id").isin(list(examples)),
     )
     rows = [
-        [
-            row["id"],
-            examples[row["id"]]["label"] or "",
-            row["label"],
-            row["score"],
-            examples[row["id"]]["text"],
-        ]
+        [row["id"], examples[row["id"]]["label"] or "", row["label"], row["score"], examples[row["id"]]["text"]]
         for row in scores.to_pylist()
     ]
     console.table(["review", "is", "scored", "score", "text"], rows)
 
 
 def _examples(corpus: Corpus, count: int = 3) -> dict[str, dict[str, Any]]:
-    """Label and beginning of some test reviews by id: one of each label in turn, as far as there are any."""
+    """Id, text excerpt and label of some test reviews by id: one of each label in turn, as far as there are any."""
     by_label: dict[str | None, list[dict[str, Any]]] = {}
     for shard in corpus.shards:
         for table in corpus.read(shard):

@@ -1,4 +1,4 @@
-"""`sentray words`: a bundle's word vectors, written for other tools, and the words that lie near a word."""
+"""`sentray words`: a bundle's word vectors, written for other tools, and the words whose vectors are near a word's."""
 
 import difflib
 import os
@@ -35,7 +35,7 @@ def words(settings: WordsSettings, console: Console) -> Vectors:
 
     Raises:
         SentrayError: the bundle cannot be read or has no words, it does not know the word or its vector is zero, or the
-            place for the vectors cannot be written.
+            output cannot be written.
     """
     vectors = bundle_vectors(bundles.load(settings.bundle))
     if settings.action == "neighbours":
@@ -87,13 +87,13 @@ def bundle_vectors(bundle: Bundle) -> Vectors:
     return Vectors(vocabulary.words, np.ascontiguousarray(rows[1 : len(vocabulary) + 1], np.float32))
 
 
-def nearest(vectors: Vectors, word: str, most: int) -> list[tuple[str, float]]:
+def nearest(vectors: Vectors, word: str, max_words: int) -> list[tuple[str, float]]:
     """The words whose vectors are most like a word's, and the cosines; without the word itself and vectors of zeros.
 
     Args:
         vectors: among which to look.
         word: one of them.
-        most: how many words to give at most.
+        max_words: how many words to return.
 
     Raises:
         SentrayError: the word is none of them, or its vector is zero.
@@ -103,14 +103,14 @@ def nearest(vectors: Vectors, word: str, most: int) -> list[tuple[str, float]]:
         near = near or difflib.get_close_matches(word.lower(), vectors.words[:_SPELLINGS_AMONG], n=3)
         cure = f"near spellings are {', '.join(near)}" if near else "`sentray words … export` writes those it knows"
         raise SentrayError(f"the bundle does not know the word {word!r}; {cure}")
-    place = vectors.words.index(word)
+    index = vectors.words.index(word)
     norms = np.linalg.norm(vectors.rows, axis=1)
-    if not norms[place] > 0:
+    if not norms[index] > 0:
         raise SentrayError(f"the vector of {word!r} is zero, so that no word is nearer to it than another; try another")
     others = np.flatnonzero(norms > 0)
-    others = others[others != place]
-    cosines = vectors.rows[others] @ vectors.rows[place] / (norms[others] * norms[place])
-    first = np.argsort(-cosines, kind="stable")[:most]
+    others = others[others != index]
+    cosines = vectors.rows[others] @ vectors.rows[index] / (norms[others] * norms[index])
+    first = np.argsort(-cosines, kind="stable")[:max_words]
     return [(vectors.words[others[each]], float(cosines[each])) for each in first]
 
 
@@ -125,12 +125,12 @@ def _described(vectors: Vectors) -> str:
 
 
 def _within(folder: str, name: str) -> str:
-    """A file of a folder; of a URI the query stays behind the path."""
+    """A file of a folder; the query of a URI stays after the path."""
     return behind(folder, f"/{name}") if "://" in folder else os.path.join(folder, name)
 
 
 def _write_rows(file: str, rows: Floats) -> None:
-    """Write numbers parted by tabs, each as the shortest decimal that reads back as the same."""
+    """Write numbers separated by tabs, each as the shortest decimal that reads back as the same number."""
     schema = pa.schema([(str(column), pa.float32()) for column in range(rows.shape[1])])
     options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
     with create(file) as stream, csv.CSVWriter(stream, schema, write_options=options) as table:

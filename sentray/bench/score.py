@@ -75,7 +75,7 @@ class _Bench:
         self.bundle = settings.bundle or self.train()
 
     def make(self, name: str, rows: int) -> str:
-        """Reviews to score, which lie on the disk when this returns."""
+        """Make reviews to score; they are on the disk when this returns."""
         needed, free = rows * STORED_BYTES, shutil.disk_usage(self.folder).free
         if needed > free:
             raise SentrayError(

@@ -102,8 +102,8 @@ def _require_room(folder: str, settings: BenchVectorsSettings) -> None:
 def write_file(file: Path, words: Path, settings: BenchVectorsSettings) -> None:
     """Write vectors of six decimals in word2vec's text format, and the words of them to keep, one a line.
 
-    As in a vocabulary that is ordered by frequency, the first words are short, and those to keep lie the denser the
-    nearer to the beginning.
+    As in a vocabulary that is ordered by frequency, the first words are short, and those to keep are denser towards
+    the beginning.
     """
     random = np.random.default_rng(settings.seed)
     names = list(itertools.islice(map("".join, _letters()), settings.rows))

@@ -27,7 +27,7 @@ class Coverage:
         tokens: occurrences of the vocabulary's words.
         tokens_found: of them of words with a vector.
         missing: the commonest words without a vector and their occurrences, at most 20.
-        norms: least, mean and greatest length of the vectors found.
+        norms: shortest, mean and longest length of the vectors found.
     """
 
     words: int
@@ -39,11 +39,11 @@ class Coverage:
 
     def lines(self) -> list[str]:
         """For the console."""
-        least, mean, greatest = self.norms
+        shortest, mean, longest = self.norms
         shown = [
             f"words with a vector: {self.words_found:,} of {self.words:,} ({self.words_found / self.words:.1%}), "
             f"of their occurrences {self.tokens_found / max(self.tokens, 1):.1%}",
-            f"norm of a vector: {mean:.2f} on average, {least:.2f} to {greatest:.2f}",
+            f"norm of a vector: {mean:.2f} on average, {shortest:.2f} to {longest:.2f}",
         ]
         if self.missing:
             words = ", ".join(f"{word} {number:,}" for word, number in self.missing)
@@ -57,7 +57,7 @@ class Coverage:
 
 
 def coverage(vocabulary_words: Sequence[str], counts: Mapping[str, int], vectors: Vectors) -> Coverage:
-    """Look which words have a vector.
+    """Find which words have a vector.
 
     Args:
         vocabulary_words: each once.
@@ -78,7 +78,7 @@ def coverage(vocabulary_words: Sequence[str], counts: Mapping[str, int], vectors
         words_found=int(found.sum()),
         tokens=int(occurrences.sum()),
         tokens_found=int(occurrences[found].sum()),
-        missing=tuple((vocabulary_words[place], int(occurrences[place])) for place in commonest),
+        missing=tuple((vocabulary_words[index], int(occurrences[index])) for index in commonest),
         norms=(float(norms.min()), float(norms.mean()), float(norms.max())),
     )
 
@@ -88,8 +88,8 @@ def embedding_matrix(words: Sequence[str], size: int, vectors: Vectors, oov: Oov
 
     Args:
         words: of the vocabulary; the first has id 1.
-        size: rows of the matrix; those behind the last word's, such as that of the id which unknown words share, are
-            words without a vector.
+        size: rows of the matrix; those after the last word's, such as that of the id which unknown words share, count
+            as words without a vector.
         vectors: may hold other words as well.
         oov: the vector of a word without one: `zero`; `random`, drawn from normal distributions with the mean and the
             standard deviation that the vectors found have in each dimension; `mean`, the mean of those.
@@ -102,23 +102,23 @@ def embedding_matrix(words: Sequence[str], size: int, vectors: Vectors, oov: Oov
         SentrayError: no word has a vector.
     """
     rows = _rows_of(words, vectors)
-    places = np.flatnonzero(rows >= 0)
-    found = vectors.rows[rows[places]]
+    with_vector = np.flatnonzero(rows >= 0)
+    found = vectors.rows[rows[with_vector]]
     matrix = np.zeros((size, vectors.dimensions), np.float32)
     if oov != "zero":
         exact = found.astype(np.float64)
         mean, deviation = exact.mean(axis=0), exact.std(axis=0)
         others = (size - 1, vectors.dimensions)
         matrix[1:] = np.random.default_rng(seed).normal(mean, deviation, others) if oov == "random" else mean
-    matrix[1 + places] = found
+    matrix[1 + with_vector] = found
     return matrix
 
 
 def centred(vectors: Vectors, counts: Mapping[str, int]) -> Vectors:
     """The vectors less their mean over all occurrences of their words.
 
-    Vectors share a large part that says nothing of the word (Mu and Viswanath 2018); in a mean over a review's words
-    it drowns the rest.
+    Vectors share a large part that says nothing about the word (Mu and Viswanath 2018); in a mean over a review's words
+    it outweighs the rest.
 
     Args:
         vectors: of some words.
@@ -131,8 +131,8 @@ def centred(vectors: Vectors, counts: Mapping[str, int]) -> Vectors:
 
 def _rows_of(words: Sequence[str], vectors: Vectors) -> npt.NDArray[np.int64]:
     """int64[words]: the row of each word's vector, -1 where it has none."""
-    places = dict(zip(vectors.words, range(len(vectors.words)), strict=True))
-    rows = np.array([places.get(word, -1) for word in words], np.int64)
+    row_of = dict(zip(vectors.words, range(len(vectors.words)), strict=True))
+    rows = np.array([row_of.get(word, -1) for word in words], np.int64)
     if not (rows >= 0).any():
         raise SentrayError(
             f"none of the vocabulary's {count(len(words), 'word')} has a vector: give vectors of the same "

@@ -330,7 +330,7 @@ class _Reader:
 
     def finish(self) -> Vectors:
         """The vectors, once all blocks are read."""
-        if self._form.binary and self._rest.strip(b"\n"):
+        if self._form.binary and self._rest:
             self._passed += 1
             self._count_bad(CUT, self._passed)
         elif not self._form.binary and self._rest:
@@ -371,26 +371,28 @@ class _Reader:
                 if any(map(_is_decimal, further)):
                     self._count_bad(MANY, self._passed)
                     continue
-                found = re.match(rb"[ \t]*([^ \t]+(?:[ \t]+[^ \t]+){%d})" % len(further), line)
-                assert found is not None
-                word, numbers = found[1], b" ".join(fields[-self._dimensions :])
+                last = fields[-self._dimensions :]
+                word = line.strip(b" \t")
+                end = len(word)
+                for field in reversed(last):
+                    end = word.rindex(field, 0, end)
+                word, numbers = word[:end].rstrip(b" \t"), b" ".join(last)
             self._take(word, numbers)
 
     def _scan_binary(self, content: bytes) -> int:
         """Pass over whole rows: a word, a space, float32 numbers of the low byte first; how many bytes they take."""
         taken = 0
         while True:
-            start = taken
             # The original tool writes a newline after each row, gensim does not.
-            while content.startswith(b"\n", start):
-                start += 1
-            space = content.find(b" ", start, start + _MAX_WORD + 1)
-            if space < 0 and len(content) - start > _MAX_WORD:
+            while content.startswith(b"\n", taken):
+                taken += 1
+            space = content.find(b" ", taken, taken + _MAX_WORD + 1)
+            if space < 0 and len(content) - taken > _MAX_WORD:
                 self._refuse_long()
             end = space + 1 + 4 * self._dimensions
             if space < 0 or end > len(content):
                 return taken
-            word, taken = content[start:space], end
+            word, taken = content[taken:space], end
             self._passed += 1
             if not word or b"\n" in word:
                 self._count_bad(NO_WORD, self._passed)

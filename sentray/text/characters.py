@@ -1,4 +1,4 @@
-"""What each character is for the cleaning rules, and UTF-8 and the marks of HTML read by compiled code."""
+"""What each character means to the cleaning rules, and UTF-8, tags and references of HTML read by compiled code."""
 
 import string
 import sys
@@ -27,65 +27,65 @@ for _name in (name for name in html5 if not name.endswith(";")):
 
 
 @compiled
-def character(place: int, end: int) -> Any:
-    """The character at an address and its bytes; what is no UTF-8 counts as U+FFFD, a byte each."""
-    lead = byte_at(place)
+def character(address: int, end: int) -> Any:
+    """The character at an address and its bytes; invalid UTF-8 counts as U+FFFD, a byte each."""
+    lead = byte_at(address)
     if lead < 0x80:
         return lead, 1
     size = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-    if lead < 0xC0 or lead > 0xF4 or place + size > end:
+    if lead < 0xC0 or lead > 0xF4 or address + size > end:
         return _NO_CHARACTER, 1
     code = lead & (0x7F >> size)
     for more in range(1, size):
-        code = (code << 6) | (byte_at(place + more) & 0x3F)
+        code = (code << 6) | (byte_at(address + more) & 0x3F)
     return (code, size) if code < 0x110000 else (_NO_CHARACTER, 1)
 
 
 @compiled
-def put(code: int, place: int) -> int:
-    """Write a character as UTF-8 at an address; gives the address behind it."""
+def put(code: int, address: int) -> int:
+    """Write a character as UTF-8 at an address; returns the address after it."""
     if code < 0x80:
-        set_byte(place, code)
-        return place + 1
+        set_byte(address, code)
+        return address + 1
     size = 2 if code < 0x800 else 3 if code < 0x10000 else 4
-    set_byte(place, (0xF00 >> size) | (code >> 6 * (size - 1)))
+    set_byte(address, (0xF00 >> size) | (code >> 6 * (size - 1)))
     for more in range(1, size):
-        set_byte(place + more, 0x80 | ((code >> 6 * (size - 1 - more)) & 0x3F))
-    return place + size
+        set_byte(address + more, 0x80 | ((code >> 6 * (size - 1 - more)) & 0x3F))
+    return address + size
 
 
 @compiled
-def tag_end(place: int, end: int) -> int:
-    """The address behind the tag that begins with the `<` at an address; that address where none begins."""
-    if place + 1 >= end:
-        return place
-    after = byte_at(place + 1)
+def tag_end(address: int, end: int) -> int:
+    """The address after the tag that begins with the `<` at an address; that address where no tag begins."""
+    if address + 1 >= end:
+        return address
+    after = byte_at(address + 1)
     if not (97 <= after | 0x20 <= 122 or after in (_SLASH, _EXCLAMATION)):
-        return place
-    for more in range(place + 2, end):
+        return address
+    for more in range(address + 2, end):
         byte = byte_at(more)
         if byte == _GREATER:
             return more + 1
         if byte == _LESS:
-            return place
-    return place
+            return address
+    return address
 
 
 @compiled
-def is_reference(place: int, end: int) -> Any:
+def is_reference(address: int, end: int) -> Any:
     """Whether `html.unescape` may take what follows an ampersand for a character reference."""
-    if place + 1 >= end:
+    if address + 1 >= end:
         return False
-    first, second = byte_at(place), byte_at(place + 1)
+    first, second = byte_at(address), byte_at(address + 1)
     if first == _NUMBER:
         return 48 <= second <= 57 or second | 0x20 == _HEXADECIMAL
     if first < 0x80 and (_OPEN_REFERENCES[first] >> np.uint64(second & 63)) & _U1:
         return True
     # Any other name ends with a semicolon and has none of these before it; the longest has 31 letters.
-    for more in range(place, min(end, place + 32)):
+    for more in range(address, min(end, address + 32)):
         byte = byte_at(more)
         if byte == _SEMICOLON:
-            return more > place
+            return more > address
         if byte in (9, 10, 12, 32, 35, 38, 60):
             return False
     return False

@@ -1,4 +1,4 @@
-"""From raw text to tokens: the rules as a value, and the plain Python that defines what they mean."""
+"""`CleaningRules` and `clean`: from raw text to tokens, the rules as a value and the Python that defines them."""
 
 import html
 import re
@@ -99,7 +99,7 @@ def preset(
         min_token_length: in characters.
 
     Returns:
-        The rules, and one sentence to tell the user where other stop words were taken than those asked for.
+        The rules, and one sentence for the user where other stop words were taken than those asked for.
 
     Raises:
         SentrayError: the stop words can't be loaded.
@@ -180,5 +180,5 @@ def _unescape(text: str) -> str:
     try:
         return html.unescape(text)
     except ValueError:
-        # Python reads no number of thousands of digits; eight already are beyond Unicode's last character.
+        # Python refuses to read thousands of digits; eight are already beyond Unicode's last character.
         return html.unescape(_NUMERIC_REFERENCE.sub(lambda reference: f"&#{reference[1][:8]}", text))

@@ -1,4 +1,4 @@
-"""From texts to ids, and from ids to the padded matrix that a network takes."""
+"""`Encoder`: from texts to ids; `pad`: from ids to the padded matrix that a network takes."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,7 +19,7 @@ Truncating = Literal["pre", "post"]
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """The ids of n reviews, one after the other.
+    """The ids of n reviews, review after review.
 
     Attributes:
         ids: int32[total], never 0 (padding).
@@ -66,10 +66,10 @@ class Encoder:
         return encoded
 
     def _encode(self, texts: pa.Array, rules: CleaningRules) -> Encoded:
-        """As `encode`, of one array by other rules, and with codes in place of ids where words are hashed."""
+        """As `encode`, of one array by other rules, and with codes instead of ids where words are hashed."""
         data, offsets = _buffers(texts)
         count = len(texts)
-        # A word takes a byte at least, and another parts it from the next.
+        # A word takes a byte or more, and another separates it from the next.
         ids = np.empty((len(data) + count) // 2 + 1, np.int32)
         ends = np.empty(count + 1, np.int64)
         words, known, whole = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.bool_)
@@ -92,7 +92,7 @@ class Encoder:
         return self._with_whole(encoded, texts, rows) if len(rows) else encoded
 
     def _with_whole(self, encoded: Encoded, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Encoded:
-        """Put those rows in that need rules which look at the whole text: the reference applies these."""
+        """Insert the rows that need rules which look at the whole text: the reference applies these."""
         split = tokenizer(self._rules).split
         tokens = [" ".join(split(text)) for text in texts.take(pa.array(rows)).to_pylist()]
         applied = {"strip_html": False, "lowercase": False}

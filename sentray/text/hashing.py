@@ -1,7 +1,7 @@
-"""Ids without a vocabulary: a word's id is a hash of it, so that no word has to be counted or listed before.
+"""`HashedWords`: ids without a vocabulary, a word's id being a hash of it, so that no words are counted first.
 
-The hash is part of every bundle that uses it and never changes; `word_code` defines it and `sentray.text.table` has it
-compiled. It chains the finaliser of MurmurHash3 (Austin Appleby, 2011), in which each bit depends on each other, over
+The hash is part of every bundle that uses it and never changes; `word_code` defines it, `sentray.text.table` compiles
+it. It chains the finaliser of MurmurHash3 (Austin Appleby, 2011), in which each bit depends on each other, over
 the word, eight bytes at a time.
 """
 
@@ -18,7 +18,7 @@ from sentray.text.vocabulary import Unknown, Vocabulary
 FACTOR_1, FACTOR_2 = 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53
 
 MAX_BUCKETS = 2**31 - 1
-"""As many codes as there are: with so many buckets a word's id is its code."""
+"""The number of codes: with as many buckets, a word's id is its code."""
 
 _64_BITS = 2**64 - 1
 
@@ -26,13 +26,14 @@ _64_BITS = 2**64 - 1
 def word_code(word: str) -> int:
     """The number, 1 to `MAX_BUCKETS`, that a word's bucket is computed from.
 
-    The hash starts as the number of bytes that the word has in UTF-8. Each eight of them, the first the lowest and the
-    last filled up with zeros, are joined to it by exclusive or, and the finaliser is applied. The upper 31 bits count.
+    The hash starts as the number of bytes that the word has in UTF-8. Then, for every eight bytes (little-endian, the
+    last padded with zeros), it is combined with them by exclusive or and goes through the finaliser. The upper 31 bits
+    are the code.
     """
     data = word.encode()
     number = len(data)
-    for place in range(0, len(data), 8):
-        number ^= int.from_bytes(data[place : place + 8], "little")
+    for start in range(0, len(data), 8):
+        number ^= int.from_bytes(data[start : start + 8], "little")
         for factor in (FACTOR_1, FACTOR_2):
             number = (number ^ number >> 33) * factor & _64_BITS
         number ^= number >> 33
@@ -43,7 +44,7 @@ def word_code(word: str) -> int:
 class HashedWords:
     """Every word has an id, from 1 to `buckets`; some share one. The counterpart of `Vocabulary`.
 
-    Use it where the corpus is too large to count, or its words never end. Instead: a vocabulary, which takes no word
+    Use it where the corpus is too large to count, or new words keep coming. A vocabulary, in contrast, takes no word
     for another and can be read.
 
     Attributes:
@@ -101,8 +102,8 @@ _SAMPLES = (
 class DistinctCodes:
     """How many distinct words there are, in flat memory: the smallest of their codes.
 
-    Up to `MAX` codes are all kept, and the count is exact but for words of one code, which are a pair in a corpus of
-    65,536 words. Of more, the k-th smallest tells how densely they lie (Bar-Yossef et al., "Counting Distinct Elements
+    Up to `MAX` codes are all kept, and the count is exact except for words that share a code: about one pair among
+    65,536 words. Of more, the k-th smallest shows how dense they are (Bar-Yossef et al., "Counting Distinct Elements
     in a Data Stream", 2002; without bias after Beyer et al., "On Synopses for Distinct-Value Estimation under Multiset
     Operations", 2007); the standard error is 0.4 %.
 

@@ -1,13 +1,13 @@
-"""The cleaning rules and the vocabulary compiled: from the bytes of many texts straight to word ids.
+"""`encode_rows`: the cleaning rules and the vocabulary compiled, from the bytes of many texts straight to word ids.
 
 Sixty-four bytes at a time become bit masks (see `sentray.text.simd`), so that finding the words costs no branch a
-character. A word whose bytes all stand for themselves is looked up from where it lies; only the others are cleaned
+character. A word that cleaning leaves as it is, is looked up in the text's own bytes; only the others are cleaned
 character by character. Texts that need a rule which looks beyond a character (character references, the final sigma)
-are left to the reference.
+are left to the reference, `sentray.text.cleaning`.
 
-Of the polarity corpus it reads 500 MB/s on a core, and 350 where it hashes the words. It did 70 when functions passed
-arrays instead of addresses, 430 when those were unsigned, and a tenth less without the inlining; the prototype, a loop
-over the bytes with a running hash, did 200.
+It reads 500 MB/s of the polarity corpus on a core, and 350 where it hashes the words. With arrays instead of addresses
+as arguments it read 70, with unsigned addresses 430, and without inlining a tenth less; a plain loop over the bytes
+with a running hash read 200.
 """
 
 import string
@@ -42,7 +42,7 @@ _masks = byte_masks(
 
 @inlined
 def _run(first: int, stop: int) -> np.uint64:
-    """Bits from one position to another, exclusive; the latter may lie beyond the block."""
+    """Bits from one position to another, exclusive; the latter may be beyond the block."""
     upto = _ALL if stop >= BLOCK else (_U1 << np.uint64(stop)) - _U1
     return upto & ~((_U1 << np.uint64(first)) - _U1)
 
@@ -51,7 +51,7 @@ def _run(first: int, stop: int) -> np.uint64:
 def _clean_word(start: int, end: int, rules: int, classes: int, lower: int, word: int, room: int) -> Any:
     """Clean a token character by character into `word`: its bytes, characters, and whether all are letters.
 
-    Of a token of more than `room` bytes the rest is counted and not written.
+    What a token has beyond `room` bytes is counted but not written.
     """
     target, characters, alphabetic = word, 0, True
     while start < end:
@@ -83,9 +83,9 @@ def _html(base: int, end: int, less: np.uint64, ampersand: np.uint64, forced: in
                 forced = stop
                 boundary |= _run(bit, stop - base)
     while ampersand:
-        place = base + lowest(ampersand) + 1
+        after = base + lowest(ampersand) + 1
         ampersand &= ampersand - _U1
-        if is_reference(place, end):
+        if is_reference(after, end):
             return boundary, forced, True
     return boundary, forced, False
 
@@ -116,8 +116,8 @@ def _look(block: int, base: int, end: int, rules: int, forced: int, decoded: int
 
     Args:
         block: address of the 64 bytes.
-        base: address of the same place in the text.
-        end: address behind the text.
+        base: address of the same bytes in the text.
+        end: address after the text.
         rules: as `rule_bits` gives them.
         forced: address up to which all is separators, by a tag or a character that began before.
         decoded: address up to which the characters beyond ASCII were looked at.
@@ -149,7 +149,7 @@ def _look(block: int, base: int, end: int, rules: int, forced: int, decoded: int
     if high and not needs_whole:
         more, forced, decoded, needs_whole = _beyond_ascii(base, end, high, forced, decoded, classes)
         boundary |= more
-    # What vanishes at a word's edge might as well part words; so most words stay as they are.
+    # What vanishes at a word's edge may count as a separator; so most words stay as they are.
     for _ in range(2):
         boundary |= vanishing & ((boundary << _U1) | (boundary >> _U1))
     return boundary, dirty | vanishing, forced, decoded, needs_whole
@@ -162,7 +162,7 @@ def _code(
     limit: int,
     dirty: bool,
     rules: int,
-    least: int,
+    min_length: int,
     classes: int,
     lower: int,
     slots: int,
@@ -176,15 +176,15 @@ def _code(
     size = end - start
     if dirty:
         size, characters, alphabetic = _clean_word(start, end, rules, classes, lower, word, room)
-        if characters == 0 or characters < least or (rules & _ALPHABETIC_ONLY and not alphabetic):
+        if characters == 0 or characters < min_length or (rules & _ALPHABETIC_ONLY and not alphabetic):
             return 0
         start = word
-    elif size < least:
+    elif size < min_length:
         return 0
     elif end + INLINE > limit:
-        # Behind the last text's last word nothing may be read.
-        for place in range(min(size, room)):
-            set_byte(word + place, byte_at(start + place))
+        # Nothing may be read after the last text's last word.
+        for offset in range(min(size, room)):
+            set_byte(word + offset, byte_at(start + offset))
         start = word
     code = -1 if size > longest else code_in(find_slot(start, size, slots, shift, blob))
     if rules & _HASH:
@@ -198,7 +198,7 @@ def encode_rows(
     data: Bytes,
     offsets: npt.NDArray[np.int64],
     rules: int,
-    least: int,
+    min_length: int,
     classes: Bytes,
     lower: npt.NDArray[np.int32],
     table: Any,
@@ -209,13 +209,13 @@ def encode_rows(
     known: npt.NDArray[np.int32],
     whole: npt.NDArray[np.bool_],
 ) -> None:
-    """Encode texts that lie one after the other.
+    """Encode texts that follow each other in memory.
 
     Args:
         data: uint8, UTF-8.
         offsets: int64[n + 1], where each text starts and ends in `data`.
         rules: as `rule_bits` gives them.
-        least: fewest characters of a word.
+        min_length: characters that a word must have.
         classes: uint8[0x110000], what each character is; see `characters`.
         lower: int32[0x110000], each character in lower case.
         table: the words, as `table` makes it; where other words are hashed, those to drop.
@@ -228,13 +228,13 @@ def encode_rows(
         whole: bool[n], set for texts that need rules beyond a character; they get no ids.
     """
     slot_array, shift, blob_array, longest = table
-    # Signed, since Numba makes a float of what may be a signed or an unsigned number.
+    # Signed, since Numba makes a float of a sum of signed and unsigned numbers.
     slots, blob = np.int64(slot_array.ctypes.data), np.int64(blob_array.ctypes.data)
     class_of, lower_of = np.int64(classes.ctypes.data), np.int64(lower.ctypes.data)
     edge_array = np.full(BLOCK, 32, np.uint8)
     room = longest
     if rules & _HASH and len(offsets) > 1:
-        # Three bytes are what a byte can grow to: one that is no UTF-8 becomes U+FFFD. Memory is taken when written.
+        # A byte grows to three at most: an invalid one becomes U+FFFD. Memory is taken only when written.
         room = max(longest, 3 * np.diff(offsets).max())
     word_array = np.empty(room + 4 + 2 * INLINE, np.uint8)
     edge, word = np.int64(edge_array.ctypes.data), np.int64(word_array.ctypes.data)
@@ -252,8 +252,8 @@ def encode_rows(
             block = base
             if base + BLOCK > limit:
                 block = edge
-                for place in range(BLOCK):
-                    set_byte(edge + place, byte_at(base + place) if base + place < limit else 32)
+                for offset in range(BLOCK):
+                    set_byte(edge + offset, byte_at(base + offset) if base + offset < limit else 32)
             boundary, dirty, forced, decoded, needs_whole = _look(block, base, end, rules, forced, decoded, class_of)
             token = ~boundary
             before = (token << _U1) | carry
@@ -275,7 +275,7 @@ def encode_rows(
                     limit,
                     is_dirty,
                     rules,
-                    least,
+                    min_length,
                     class_of,
                     lower_of,
                     slots,
@@ -285,7 +285,7 @@ def encode_rows(
                     word,
                     room,
                 )
-                # Without branches: whether a word is known is what no processor foresees.
+                # Without branches: no processor can predict whether a word is known.
                 row_words += code != 0
                 row_known += code > 0
                 ids[count] = code if code > 0 else unknown_id

@@ -1,8 +1,8 @@
-"""What compiled loops over bytes share: reading and writing at addresses, and 64 bytes at a time as bit masks.
+"""Helpers of compiled loops over bytes: reading and writing at addresses, and 64 bytes at a time as bit masks.
 
-With masks a loop looks at the bytes of interest only; so simdjson reads JSON (Langdale and Lemire 2019). Everything
-goes by addresses, since Numba counts an array's references with atomic operations at every call. Numba's cache on disk
-looks at the file of a compiled function alone: after a change here, delete the `*.nbi` files of a working copy.
+With masks a loop looks only at the bytes of interest, as simdjson does with JSON (Langdale and Lemire 2019). Arguments
+are addresses, since Numba counts an array's references with atomic operations at every call. Numba's cache on disk
+looks only at the file of a compiled function: after a change here, delete the `*.nbi` files of a working copy.
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ BLOCK = 64
 
 compiled = njit(cache=True, nogil=True)
 inlined = njit(cache=True, nogil=True, inline="always")
-"""For what is called for every word, where calls would take a fifth more time; its arguments must be no arrays."""
+"""For what is called for every word, where calls would take a fifth more time; arguments must not be arrays."""
 
 
 def _loader(bits: int, wanted: Any) -> Any:
-    """An intrinsic that reads a number of so many bits from an address."""
+    """An intrinsic that reads a number of that many bits from an address."""
 
     @intrinsic
     def load(_: Any, address: Any) -> Any:
@@ -52,7 +52,7 @@ def set_byte(_: Any, address: Any, value: Any) -> Any:
 
 
 def byte_masks(*sets: bytes) -> Any:
-    """Compiled code that tells which of the 64 bytes at an address are in each set: a bit a byte, a number a set."""
+    """Compiled code that finds which of the 64 bytes at an address are in each set: a bit a byte, a number a set."""
 
     @intrinsic
     def masks(_: Any, address: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Stop words: none, NLTK's list of a language, or a file; English has a list of our own to fall back on."""
+"""`load_stop_words`: none, NLTK's list of a language, a file, or our own English list where NLTK's is missing."""
 
 import importlib.resources
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Words and their codes in a hash table that compiled code looks into, which never takes a word for another."""
+"""`table`: words and their codes in a hash table for compiled code, which never takes a word for another."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from sentray.text.simd import byte_at, compiled, inlined, number_at
 Bytes = npt.NDArray[np.uint8]
 
 INLINE = 16
-"""Bytes of a word that its slot of the table holds itself; so many must be readable behind any word."""
+"""Bytes of a word that its slot of the table holds itself; as many must be readable after any word."""
 
 _MIX_1, _MIX_2, _MIX_3 = (np.uint64(prime) for prime in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
 _U0, _U1, _U29, _U32 = (np.uint64(number) for number in (0, 1, 29, 32))
@@ -24,7 +24,7 @@ _FINAL_1, _FINAL_2, _U33 = (np.uint64(number) for number in (hashing.FACTOR_1, h
 
 @inlined
 def _first(number: np.uint64, count: int) -> np.uint64:
-    """A number's first `count` bytes, all of them from 8 on and none below 1."""
+    """A number's first `count` bytes; none where `count` is below 1."""
     if count >= 8:
         return number
     return _U0 if count <= 0 else number & ((_U1 << np.uint64(8 * count)) - _U1)
@@ -32,10 +32,10 @@ def _first(number: np.uint64, count: int) -> np.uint64:
 
 @inlined
 def _key(start: int, length: int) -> Any:
-    """Two numbers that are a word of up to 16 bytes, or a word's beginning and a hash of its rest."""
+    """Two numbers: a word of up to 16 bytes itself, else its beginning and a hash of the rest."""
     head, tail = _first(number_at(start), length), _first(number_at(start + 8), length - 8)
-    for place in range(INLINE, length, 8):
-        tail = (tail ^ _first(number_at(start + place), length - place)) * _MIX_1
+    for offset in range(INLINE, length, 8):
+        tail = (tail ^ _first(number_at(start + offset), length - offset)) * _MIX_1
         tail ^= tail >> _U29
     return head, tail
 
@@ -43,8 +43,8 @@ def _key(start: int, length: int) -> Any:
 @compiled
 def _same(left: int, right: int, length: int) -> bool:
     """Whether the bytes at two addresses are the same."""
-    for place in range(length):  # noqa: SIM110
-        if byte_at(left + place) != byte_at(right + place):
+    for offset in range(length):  # noqa: SIM110
+        if byte_at(left + offset) != byte_at(right + offset):
             return False
     return True
 
@@ -55,17 +55,17 @@ def find_slot(start: int, length: int, slots: int, shift: np.uint64, blob: int) 
     head, tail = _key(start, length)
     mixed = (head * _MIX_1) ^ (tail * _MIX_2)
     mixed = (mixed ^ (mixed >> _U32)) * _MIX_3
-    place = mixed >> shift
+    index = mixed >> shift
     while True:
-        slot = slots + np.int64(place) * _SLOT_BYTES
+        slot = slots + np.int64(index) * _SLOT_BYTES
         meta = number_at(slot + 16)
         if meta == _U0:
             return slot
         equal = number_at(slot) == head and number_at(slot + 8) == tail and (meta & _LENGTH) == np.uint64(length)
-        # One hash does not make one word.
+        # Two words may have the same hash.
         if equal and (length <= INLINE or _same(start, blob + np.int64(number_at(slot + 24)), length)):
             return slot
-        place = (place + _U1) & (_ALL >> shift)
+        index = (index + _U1) & (_ALL >> shift)
 
 
 @compiled
@@ -91,8 +91,8 @@ def code_in(slot: int) -> Any:
 def hashed_code(start: int, length: int) -> Any:
     """The code of the word of so many bytes at an address, as `hashing.word_code` defines it."""
     number = np.uint64(length)
-    for place in range(0, length, 8):
-        number ^= _first(number_at(start + place), length - place)
+    for offset in range(0, length, 8):
+        number ^= _first(number_at(start + offset), length - offset)
         number = (number ^ (number >> _U33)) * _FINAL_1
         number = (number ^ (number >> _U33)) * _FINAL_2
         number ^= number >> _U33
@@ -108,8 +108,8 @@ def table(words: Sequence[str], codes: npt.NDArray[np.int64], *, sparse: bool = 
         sparse: leave most slots free, which is faster for words that are not in the table.
 
     Returns:
-        Slots (uint64, four a slot: first 8 bytes, next 8 bytes or a hash of the rest, code + 1 and length, place in the
-        blob), shift from a hash to a slot, all words' bytes, and how many bytes the longest has.
+        Slots (uint64, four a slot: first 8 bytes, next 8 bytes or a hash of the rest, code + 1 and length, offset in
+        the blob), shift from a hash to a slot, all words' bytes, and how many bytes the longest has.
     """
     encoded = [word.encode() for word in words]
     offsets = np.zeros(len(encoded) + 1, np.int64)

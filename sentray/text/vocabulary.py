@@ -1,4 +1,4 @@
-"""Words and their ids: id = position + 1, id 0 is padding."""
+"""`Vocabulary`: words and their ids; id = position + 1, id 0 is padding."""
 
 import re
 from collections import Counter
@@ -120,7 +120,7 @@ class Vocabulary:
         return len(self.words) + (2 if self.unknown == "share" else 1)
 
     def samples(self) -> list[str]:
-        """Texts that reach all of cleaning, vocabulary and network, for golden scores; made of no review."""
+        """Texts that reach all of cleaning, vocabulary and network, for golden scores; not taken from any review."""
         words = self.words
         spread = words[:: max(len(words) // 50, 1)]
         return [

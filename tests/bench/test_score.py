@@ -56,9 +56,9 @@ def test_measures_and_prints(
     assert figures["ratio_to_sklearn"] == figures["rows_per_s_per_core"] / figures["rows_per_s_sklearn"]
     assert figures["accuracy_sklearn"] == 1.0
     assert figures["memory"] == []
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for words in ("network", "2 workers on as many cores", "scikit-learn", "sentray[bench]", "a small corpus"):
-        assert words in told
+        assert words in shown
 
 
 def test_given_reviews_a_trained_model_and_the_memory_curve(

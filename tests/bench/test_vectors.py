@@ -21,9 +21,9 @@ def test_measures_each_reader_and_compares_what_they_read(capsys: pytest.Capture
         assert figures[f"seconds_{reader}"] > 0
         assert figures[f"peak_mb_{reader}"] > figures[f"mb_{reader}"] > 0
         assert figures[f"faster_{reader}"] == figures["seconds_gensim"] / figures[f"seconds_{reader}"]
-    told = capsys.readouterr().out
-    assert "1,000 rows of 5 numbers" in told
-    assert "the same vectors to the last bit" in told
+    shown = capsys.readouterr().out
+    assert "1,000 rows of 5 numbers" in shown
+    assert "the same vectors to the last bit" in shown
 
 
 def test_the_file_is_the_same_for_a_seed_and_holds_the_words(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sentray.embeddings.read import FileReport, is_number, read_vectors
 from sentray.embeddings.vectors import Vectors
 from sentray.errors import SentrayError
 
-ROWS = [f"w{place} {place}.5 1 -1".encode() for place in range(400)]
+ROWS = [f"w{index} {index}.5 1 -1".encode() for index in range(400)]
 
 
 def read(tmp_path: Path, content: bytes, wanted: list[str] | None = None) -> tuple[Vectors, FileReport]:
@@ -125,7 +125,7 @@ def test_more_than_a_hundredth_of_bad_rows_is_refused(tmp_path: Path, bad: int) 
 
 def _binary(head: bytes, rows: int = 400, dimensions: int = 3) -> bytes:
     numbers = np.random.default_rng(0).normal(size=(rows, dimensions)).astype("<f4")
-    return head + b"".join(b"w%d " % place + row.tobytes() for place, row in enumerate(numbers))
+    return head + b"".join(b"w%d " % index + row.tobytes() for index, row in enumerate(numbers))
 
 
 def test_damaged_binary_rows(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_damaged_binary_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "holds no byte"),
         (b"\n \r\n", "begins with nothing but white space"),
@@ -179,8 +179,8 @@ def test_damaged_binary_rows(tmp_path: Path) -> None:
         (b"400 3\n" + b"\x00" * 100_000, "no end of row 1"),
     ],
 )
-def test_refused_in_one_sentence(tmp_path: Path, content: bytes, told: str) -> None:
-    with pytest.raises(SentrayError, match=told) as refused:
+def test_refused_in_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(SentrayError, match=message) as refused:
         read(tmp_path, content)
     assert str(refused.value).startswith(str(tmp_path / "vectors"))
     assert "\n" not in str(refused.value)
@@ -214,6 +214,14 @@ def test_an_endless_row_takes_little_memory(monkeypatch: pytest.MonkeyPatch, hea
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000
 
 
+def test_a_line_of_millions_of_words_takes_bounded_memory(tmp_path: Path) -> None:
+    content = among_good(b"x " * 3_500_000 + b"1 2 3")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    vectors, report = read(tmp_path, content)
+    assert (len(vectors.words), report.bad) == (401, ())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000
+
+
 class _Endless(io.RawIOBase):
     def __init__(self, head: bytes, piece: bytes) -> None:
         self._head, self._piece, self.given = head, piece * (1 << 16), 0
@@ -245,8 +253,8 @@ def test_damaged_files_give_vectors_or_one_sentence(tmp_path: Path) -> None:
     for seed in range(400):
         content = bytearray(among_good(b"w 1 2 3") if seed % 2 else _binary(b"400 3\n"))
         for _ in range(drawn.randint(1, 8)):
-            place = drawn.randrange(len(content))
-            content[place : place + drawn.choice([0, 1, 7])] = drawn.randbytes(drawn.choice([0, 1, 3]))
+            index = drawn.randrange(len(content))
+            content[index : index + drawn.choice([0, 1, 7])] = drawn.randbytes(drawn.choice([0, 1, 3]))
         _any_bytes(tmp_path, bytes(content[: drawn.choice([None, drawn.randrange(len(content))])]))
 
 
@@ -255,14 +263,14 @@ def _expected(text: bytes, dimensions: int) -> tuple[dict[bytes, list[float]], C
     vectors: dict[bytes, list[float]] = {}
     bad: Counter[str] = Counter()
     lines = text.split(b"\n")
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         fields = re.findall(rb"[^ \t]+", line.removesuffix(b"\r"))
         word = re.match(rb"(?:[ \t]*[^ \t]+){%d}" % max(len(fields) - dimensions, 1), line.removesuffix(b"\r"))
         if not fields or word is None:
             continue
         try:
             if len(fields) <= dimensions:
-                raise ValueError("an end in the middle" if place == len(lines) - 1 else "too few numbers")
+                raise ValueError("an end in the middle" if index == len(lines) - 1 else "too few numbers")
             if any(is_number(field) and field != b"nan" for field in fields[1:-dimensions]):
                 raise ValueError("too many numbers")
             try:

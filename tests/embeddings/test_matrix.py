@@ -28,10 +28,10 @@ def test_counts_words_and_tokens() -> None:
 
 
 def test_names_the_commonest_words_without_a_vector_and_not_all() -> None:
-    words = [f"w{place:02}" for place in range(40)] + ["wit"]
-    counts = {word: place for place, word in enumerate(words)}
+    words = [f"w{index:02}" for index in range(40)] + ["wit"]
+    counts = {word: index for index, word in enumerate(words)}
     missing = coverage(words, counts, VECTORS).missing
-    assert missing == tuple((f"w{place}", place) for place in range(39, 39 - SHOWN_MISSING, -1))
+    assert missing == tuple((f"w{index}", index) for index in range(39, 39 - SHOWN_MISSING, -1))
 
 
 def test_a_full_coverage_names_none_and_counts_may_lack() -> None:
@@ -54,7 +54,7 @@ def test_zero_and_mean() -> None:
 
 def test_random_has_the_scale_of_the_vectors_found() -> None:
     drawn = np.random.default_rng(1).normal([5, -1, 0], [0.1, 2, 0], (500, 3)).astype(np.float32)
-    words = [f"w{place}" for place in range(20_000)]
+    words = [f"w{index}" for index in range(20_000)]
     vectors = Vectors(words[:500], drawn)
     matrix = embedding_matrix(words, 20_001, vectors, "random", seed=3)
     assert np.abs(matrix[501:].mean(axis=0) - drawn.mean(axis=0)).max() < 0.1

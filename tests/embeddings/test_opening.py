@@ -16,7 +16,7 @@ from sentray.embeddings.opening import opened
 from sentray.embeddings.read import read_vectors
 from sentray.errors import SentrayError
 
-TEXT = b"".join(b"word%d %d 0.5\n" % (place, place) for place in range(20_000))
+TEXT = b"".join(b"word%d %d 0.5\n" % (index, index) for index in range(20_000))
 
 
 def _zip(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -58,8 +58,8 @@ def test_several_streams_in_one_file_are_one(tmp_path: Path, kind: str) -> None:
 def test_a_damaged_archive_is_refused(tmp_path: Path, kind: str) -> None:
     whole, file = PACKED[kind](TEXT), tmp_path / "vectors"
     turned = bytearray(whole)
-    for place in range(len(whole) // 2, len(whole) // 2 + 8):
-        turned[place] ^= 0xFF
+    for index in range(len(whole) // 2, len(whole) // 2 + 8):
+        turned[index] ^= 0xFF
     for content in (whole[: len(whole) // 2], bytes(turned), whole[:12]):
         file.write_bytes(content)
         with pytest.raises(
@@ -115,7 +115,7 @@ def test_an_archive_of_one_file_among_folders(tmp_path: Path) -> None:
         read_vectors(str(file))
 
 
-def test_an_encrypted_archive_is_told(tmp_path: Path) -> None:
+def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
     content = bytearray(_zip({"vectors": TEXT}))
     content[6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1
@@ -124,7 +124,7 @@ def test_an_encrypted_archive_is_told(tmp_path: Path) -> None:
         read_vectors(str(tmp_path / "vectors.zip"))
 
 
-def test_compressed_twice_is_told(tmp_path: Path) -> None:
+def test_compressed_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "vectors").write_bytes(gzip.compress(lzma.compress(TEXT)))
     with pytest.raises(SentrayError, match="compressed twice"):
         read_vectors(str(tmp_path / "vectors"))
@@ -155,7 +155,7 @@ def test_a_row_that_begins_like_an_archive_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("", "is a folder: name a file"),
         ("absent.txt", "there is no file .*absent.txt: check the path"),
@@ -164,7 +164,7 @@ def test_a_row_that_begins_like_an_archive_is_text(tmp_path: Path) -> None:
         ("nosuch://bucket/vectors.txt", "cannot be opened .*pyarrow knows"),
     ],
 )
-def test_what_is_no_file_is_told(tmp_path: Path, name: str, told: str) -> None:
+def test_what_is_not_a_file_is_refused(tmp_path: Path, name: str, message: str) -> None:
     path = name if name.startswith(("/", "nosuch")) else f"{tmp_path}/{name}"
-    with pytest.raises(SentrayError, match=told), opened(path):
+    with pytest.raises(SentrayError, match=message), opened(path):
         pass

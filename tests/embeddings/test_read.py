@@ -216,7 +216,7 @@ def test_binary_rows_that_look_like_much(tmp_path: Path, packed: Callable[[Vecto
 
 
 def test_the_report_says_what_is_odd(tmp_path: Path) -> None:
-    rows = "".join(f"w{place} {place} 1\n" for place in range(300))
+    rows = "".join(f"w{index} {index} 1\n" for index in range(300))
     file = tmp_path / "vectors.txt"
     file.write_text(f"200 2\n{rows}w7 1 1\nw8 nan 1\nw9 1\n")
     _, report = read_vectors(str(file))

@@ -14,7 +14,7 @@ from sentray.errors import SentrayError
 
 
 def _vectors(*rows: list[float]) -> Vectors:
-    return Vectors([f"word{place}" for place in range(len(rows))], np.array(rows, np.float32))
+    return Vectors([f"word{index}" for index in range(len(rows))], np.array(rows, np.float32))
 
 
 def test_writes_the_shortest_decimals(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_every_bit_comes_back_also_where_float64_lies_between(tmp_path: Path) ->
     bits[:6] = [0x15AE43FD, 0, 0x80000000, 1, 0x007FFFFF, 0x7F7FFFFF]
     numbers = bits.view(np.float32)
     rows = np.where(np.isfinite(numbers), numbers, np.float32(0)).reshape(-1, 8)
-    vectors = Vectors([f"w{place}" for place in range(len(rows))], rows)
+    vectors = Vectors([f"w{index}" for index in range(len(rows))], rows)
     file = str(tmp_path / "vectors.txt")
     write_vectors(file, vectors)
     theirs, (ours, _) = KeyedVectors.load_word2vec_format(file), read_vectors(file)

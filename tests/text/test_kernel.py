@@ -111,15 +111,15 @@ def test_words_with_one_hash_stay_apart() -> None:
     rules = ALL_RULES[0]
     got = Encoder(rules, vocabulary).encode(pa.array([" ".join(words), words[3] + "x", words[3][:-1]]))
     assert got.ids.tolist() == list(range(1, 8))
-    # Even a word whose hash and length are those of another is told apart by its bytes.
-    place = next(slot for slot in range(0, len(slots), 4) if slots[slot + 2])
+    # Even a word whose hash and length are those of another is distinguished by its bytes.
+    slot = next(start for start in range(0, len(slots), 4) if slots[start + 2])
     forged = blob.copy()
-    forged[int(slots[place + 3])] ^= 1
-    data = np.frombuffer(words[int(slots[place + 2] >> np.uint64(32)) - 2].encode() + bytes(32), np.uint8)
-    length = int(slots[place + 2] & np.uint64(0xFFFFFFFF))
+    forged[int(slots[slot + 3])] ^= 1
+    data = np.frombuffer(words[int(slots[slot + 2] >> np.uint64(32)) - 2].encode() + bytes(32), np.uint8)
+    length = int(slots[slot + 2] & np.uint64(0xFFFFFFFF))
     same = table.find_slot(data.ctypes.data, length, slots.ctypes.data, shift, blob.ctypes.data)
     other = table.find_slot(data.ctypes.data, length, slots.ctypes.data, shift, forged.ctypes.data)
-    assert same == slots.ctypes.data + 8 * place
+    assert same == slots.ctypes.data + 8 * slot
     assert other != same
 
 

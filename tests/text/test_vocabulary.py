@@ -53,7 +53,7 @@ def test_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "position"),
     [
         (b"", "line 1"),
         (b"\n", "line 1"),
@@ -65,10 +65,10 @@ def test_file(tmp_path: Path) -> None:
         (b"a\n\xff\n", "byte 3"),
     ],
 )
-def test_damaged_file(tmp_path: Path, content: bytes, place: str) -> None:
+def test_damaged_file(tmp_path: Path, content: bytes, position: str) -> None:
     path = tmp_path / "v.txt"
     path.write_bytes(content)
-    with pytest.raises(SentrayError, match=f"v.txt is damaged: {place}"):
+    with pytest.raises(SentrayError, match=f"v.txt is damaged: {position}"):
         Vocabulary.load(path)
 
 
