@@ -41,6 +41,7 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
     if ignored:
         # A script's shell starts background jobs so: the user's Ctrl-C remains ignored.
         signal.signal(signal.SIGINT, dog.interrupt)
+    dog.start()
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -49,41 +50,45 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
             raise
         raise dog.verdict from None
     finally:
-        dog.stop()
+        dog.done.set()
+        dog.join()
         if ignored:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Watchdog:
+class _Watchdog(threading.Thread):
+    """Interrupts the main thread once `verdict` says why; ends when `done` is set."""
+
     def __init__(self, console: Console, timeout: float) -> None:
+        super().__init__(daemon=True, name="watchdog")
+        self.done = threading.Event()
         self.verdict: Exception | None = None
         self._console, self._timeout = console, timeout
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._done.set()
-        self._thread.join()
 
     def interrupt(self, *_: object) -> None:
         """Answer a SIGINT: by an exception where it is the watchdog's."""
         if self.verdict is not None:
             raise KeyboardInterrupt
 
-    def _watch(self) -> None:
+    def run(self) -> None:
+        """Watch, and end the run where it has to be ended."""
         try:
-            verdict = self._wait()
+            self.verdict = self._wait()
         except OSError as error:
             # Nobody reads the notice any more.
-            verdict = error
-        if verdict:
-            self._end(verdict)
+            self.verdict = error
+        if self.verdict is None:
+            return
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        if not self.done.wait(_GRACE_SECONDS):
+            with contextlib.suppress(OSError):
+                self._console.error(str(self.verdict))
+            os._exit(1)
 
     def _wait(self) -> Exception | None:
         """Watch until the work is done; what ends it before."""
         notice = NOTICE_SECONDS
-        while not self._done.wait(_LOOK_SECONDS):
+        while not self.done.wait(_LOOK_SECONDS):
             if self._console.failure:
                 return self._console.failure
             waited = time.monotonic() - self._console.moved_at
@@ -96,14 +101,6 @@ class _Watchdog:
                 self._console.note(_stall(waited, self._console), moved=False)
                 notice *= 2
         return None
-
-    def _end(self, verdict: Exception) -> None:
-        self.verdict = verdict
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        if not self._done.wait(_GRACE_SECONDS):
-            with contextlib.suppress(OSError):
-                self._console.error(str(verdict))
-            os._exit(1)
 
 
 def _stall(seconds: float, console: Console) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures shared by the whole run: one local Ray, and the real data where it can be had."""
+"""Fixtures shared by the whole run: one local Ray, three raylets, and the real data where it can be had."""
 
 import json
 import os
@@ -32,14 +32,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # First, since what divides the tests among processes reads the marks as soon as it comes to its own.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Keep what shares something in one process: the Ray session of the whole run, and a file's own fixtures."""
+    """Keep what shares something in one process: the whole run's Ray session or raylets, or a file's own fixtures."""
     for item in items:
-        group = "ray" if "ray_session" in item.fixturenames else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        shared = [fixture for fixture in ("ray_session", "raylets") if fixture in item.fixturenames]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 
 
 class Recorder(Console):
-    """A console that keeps what it is told: its lines, and what it shows of the progress with the share done."""
+    """A console that keeps its lines, and what it shows of the progress with the share done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,8 +210,8 @@ class Raylets:
         return self._holder.stdout.readline()
 
 
-@pytest.fixture(scope="module")
-def raylets_of_module() -> Iterator[Raylets]:
+@pytest.fixture(scope="session")
+def raylets_of_session() -> Iterator[Raylets]:
     raylets = Raylets()
     try:
         yield raylets
@@ -220,8 +220,8 @@ def raylets_of_module() -> Iterator[Raylets]:
 
 
 @pytest.fixture
-def raylets(raylets_of_module: Raylets) -> Iterator[Raylets]:
-    """Three raylets for each test, of a cluster that a module's tests share."""
-    yield raylets_of_module
-    while len(raylets_of_module.processes) < raylets_of_module.count:
-        raylets_of_module.add()
+def raylets(raylets_of_session: Raylets) -> Iterator[Raylets]:
+    """Three raylets for each test, of a cluster that all tests share."""
+    yield raylets_of_session
+    while len(raylets_of_session.processes) < raylets_of_session.count:
+        raylets_of_session.add()

@@ -154,13 +154,13 @@ def test_each_line_is_an_object_with_time_level_verb_and_run(capsys: pytest.Capt
     console.event("shard 3 committed", shard=3, quarantined={"empty_text": 1}, loss=float("nan"))
     console.error("wrong")
     captured = capsys.readouterr()
-    (said,), told = _objects(captured.out), _objects(captured.err)
+    (said,), errors = _objects(captured.out), _objects(captured.err)
     assert list(said) == ["time", "level", "verb", "run", "message"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", said["time"])
     assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", said["run"])
-    assert {line["run"] for line in told} == {said["run"]} == {console.run}
-    assert {line["verb"] for line in told} == {"score"}
-    assert [(line["level"], line["message"]) for line in (said, *told)] == [
+    assert {line["run"] for line in errors} == {said["run"]} == {console.run}
+    assert {line["verb"] for line in errors} == {"score"}
+    assert [(line["level"], line["message"]) for line in (said, *errors)] == [
         ("info", "committed"),
         ("warning", "shard 2: its process died"),
         ("progress", "reading"),
@@ -168,9 +168,9 @@ def test_each_line_is_an_object_with_time_level_verb_and_run(capsys: pytest.Capt
         ("info", "shard 3 committed"),
         ("error", "wrong"),
     ]
-    assert [line.get("share") for line in told] == [None, 0.5, None, None, None]
-    assert (told[0]["shard"], told[0]["reason"]) == (2, "process_died")
-    assert (told[3]["shard"], told[3]["quarantined"], told[3]["loss"]) == (3, {"empty_text": 1}, None)
+    assert [line.get("share") for line in errors] == [None, 0.5, None, None, None]
+    assert (errors[0]["shard"], errors[0]["reason"]) == (2, "process_died")
+    assert (errors[3]["shard"], errors[3]["quarantined"], errors[3]["loss"]) == (3, {"empty_text": 1}, None)
 
 
 def test_each_start_has_an_id_of_its_own() -> None:

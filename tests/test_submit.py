@@ -262,7 +262,7 @@ class Leaving(Jobs):
 def left(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[BaseException], tuple[Any, int, list[str]]]:
-    """Submits a job whose log cannot be followed to its end; gives the job, the exit status and what is told."""
+    """Submits a job whose log cannot be followed to its end; gives the job, the exit status, standard error."""
 
     def leave(error: BaseException) -> tuple[Any, int, list[str]]:
         jobs = Leaving(error)
@@ -271,20 +271,20 @@ def left(
             main(["submit", "--address", "http://head:8265", *TRAIN, "--epochs", "3"])
         shown = capsys.readouterr()
         assert shown.out == "started\n"
-        sent, *told = shown.err.splitlines()
+        sent, *errors = shown.err.splitlines()
         assert sent == f"job {jobs.sent['submission_id']}: 0.0 MB of files sent to http://head:8265"
-        return jobs.sent, int(ended.value.code or 0), told
+        return jobs.sent, int(ended.value.code or 0), errors
 
     return leave
 
 
 def test_an_interrupt_leaves_the_job_running(folder: Path, left: Any) -> None:
-    job, status, told = left(KeyboardInterrupt())
+    job, status, errors = left(KeyboardInterrupt())
     assert job["entrypoint"] == "python -m sentray train synthetic:400 --out /shared/model --epochs 3"
     assert job["runtime_env"] == {"working_dir": str(folder)}
     there = f"{job['submission_id']} --address http://head:8265"
     assert status == 130
-    assert told == [
+    assert errors == [
         f"the job goes on: `ray job logs --follow {there}` shows it, `ray job stop {there}` ends it",
         "sentray: interrupted",
     ]
@@ -292,9 +292,9 @@ def test_an_interrupt_leaves_the_job_running(folder: Path, left: Any) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("gone.\nfor good"), ConnectionError("gone"), ClientError("gone")])
 def test_a_lost_connection_is_no_traceback(error: Exception, left: Any) -> None:
-    job, status, told = left(error)
+    job, status, errors = left(error)
     assert status == 1
-    assert told == [
+    assert errors == [
         "sentray: the connection to http://head:8265 was lost (gone), of which the job knows nothing: see how it does "
         f"by `ray job logs --follow {job['submission_id']} --address http://head:8265`"
     ]

@@ -48,7 +48,7 @@ def test_shows_rows_labels_scores_and_speed(shown: Any) -> None:
         "",
         "probability of pos  rows",
         f"0.00 to 0.05         330  {'#' * 20}",
-        *(f"{place / 20:.2f} to {(place + 1) / 20:.2f}           0" for place in range(1, 19)),
+        *(f"{index / 20:.2f} to {(index + 1) / 20:.2f}           0" for index in range(1, 19)),
         f"0.95 to 1.00         660  {'#' * 40}",
         "",
         "words known: 90.0%, of the training reviews' 96.0%",

@@ -22,11 +22,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stall_is_told_ever_more_rarely_and_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stall_is_noticed_ever_more_rarely_and_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     console.expect("2 workers wanted, 1 started")
-    told = r"nothing has moved for \d+ s: 2 workers wanted, 1 started.*--stall-timeout"
-    with pytest.raises(StalledError, match=told), watch(console, 2):
+    sentence = r"nothing has moved for \d+ s: 2 workers wanted, 1 started.*--stall-timeout"
+    with pytest.raises(StalledError, match=sentence), watch(console, 2):
         time.sleep(60)
     lines = capsys.readouterr().err.splitlines()
     # After 0.4, 0.8 and 1.6 s.
@@ -104,7 +104,7 @@ def test_an_interrupt_of_the_user_stays_one() -> None:
 
 
 @pytest.mark.usefixtures("ray_session", "quick")
-def test_what_the_cluster_has_free_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stall_says_what_the_cluster_has_free(capsys: pytest.CaptureFixture[str]) -> None:
     import ray
 
     class Holder:

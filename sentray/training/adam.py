@@ -1,4 +1,4 @@
-"""Adam over arrays in memory, the embedding brought up to date row by row as rows are needed.
+"""Adam over arrays in memory: `Dense` weights, and an `Embedding` whose rows are brought up to date as they are needed.
 
 Adam moves every row at every step, by its momentum, whether the batch holds the word or not. Done at once for
 25,767 words by TensorFlow's fused operation that took 8 to 14 ms a step, most of it waiting for memory, and two workers
@@ -26,11 +26,11 @@ def rate(learning_rate: float, step: int) -> np.float32:
     return np.float32(learning_rate * np.sqrt(1 - BETA_2**step) / (1 - BETA_1**step))
 
 
-class _Weights:
-    """Weights and their moments.
+class Dense:
+    """Weights float32 [n] and their moments, all of which get a gradient at every step.
 
     Args:
-        weights: float32, first values; taken over, not copied.
+        weights: First values; taken over, not copied.
         learning_rate: Adam's step size.
     """
 
@@ -43,31 +43,34 @@ class _Weights:
         """The weights and both moments by name."""
         return {"weights": self.weights, "first": self.first, "second": self.second}
 
-    def _set(self, weights: Floats, first: Floats, second: Floats) -> None:
-        for target, source in ((self.weights, weights), (self.first, first), (self.second, second)):
-            target[:] = source
-
-
-class Dense(_Weights):
-    """Weights float32 [n], all of which get a gradient at every step."""
-
     def apply(self, gradient: Floats, step: int) -> None:
         """Take step number `step` (from 1) with a gradient float32 [n]."""
         _move(self.weights, self.first, self.second, gradient, rate(self._learning_rate, step))
 
     def restore(self, weights: Floats, first: Floats, second: Floats) -> None:
         """Go back to earlier values."""
-        self._set(weights, first, second)
+        self.weights[:], self.first[:], self.second[:] = weights, first, second
 
 
-class Embedding(_Weights):
-    """Word vectors float32 [words, dimensions], some of which get a gradient at a step."""
+class Embedding:
+    """Word vectors float32 [words, dimensions] and their moments; some words get a gradient at a step.
 
-    def __init__(self, weights: Floats, learning_rate: float) -> None:
-        super().__init__(weights, learning_rate)
-        self.step = 0
-        self._updated = np.zeros(len(weights), np.int64)
-        self._rates = np.zeros(1, np.float32)
+    Args:
+        weights: First values; taken over, not copied.
+        learning_rate: Adam's step size; None leaves the vectors as they are.
+
+    Attributes:
+        step: Steps done.
+        frozen: Whether the vectors stay as they are.
+    """
+
+    def __init__(self, weights: Floats, learning_rate: float | None) -> None:
+        self.weights, self.step, self.frozen = weights, 0, learning_rate is None
+        self._learning_rate = learning_rate or 0.0
+        if not self.frozen:
+            self.first, self.second = np.zeros_like(weights), np.zeros_like(weights)
+            self._updated = np.zeros(len(weights), np.int64)
+            self._rates = np.zeros(1, np.float32)
 
     def rows(self, words: NDArray[np.int32]) -> Floats:
         """Vectors of these words as of now; float32 [len(words), dimensions], a copy."""
@@ -83,6 +86,8 @@ class Embedding(_Weights):
         """
         self._catch_up(words)
         self.step += 1
+        if self.frozen:
+            return
         if self.step == len(self._rates):
             steps = range(self.step, 2 * self.step)
             self._rates = np.append(self._rates, [rate(self._learning_rate, step) for step in steps])
@@ -93,43 +98,23 @@ class Embedding(_Weights):
         """Bring every row up to date."""
         self._catch_up(np.arange(len(self.weights), dtype=np.int32))
 
-    def restore(self, step: int, weights: Floats, first: Floats, second: Floats) -> None:
-        """Go back to a settled state."""
-        self._set(weights, first, second)
+    def arrays(self) -> dict[str, Floats]:
+        """The weights and both moments by name; nothing where they are frozen, since whoever goes on has them."""
+        return {} if self.frozen else {"weights": self.weights, "first": self.first, "second": self.second}
+
+    def restore(self, step: int, *arrays: Floats) -> None:
+        """Go back to a settled state: the step, and the values of `arrays` in their order."""
         self.step = step
+        if self.frozen:
+            return
+        self.weights[:], self.first[:], self.second[:] = arrays
         # Words that never occurred have no moments yet.
-        self._updated[:] = np.where(first.any(axis=1) | second.any(axis=1), step, 0)
+        self._updated[:] = np.where(self.first.any(axis=1) | self.second.any(axis=1), step, 0)
         self._rates = np.array([0, *(rate(self._learning_rate, done + 1) for done in range(step))], np.float32)
 
     def _catch_up(self, words: NDArray[np.int32]) -> None:
-        _catch_up(self.weights, self.first, self.second, words, self._updated, self._rates, self.step)
-
-
-class Frozen:
-    """Word vectors float32 [words, dimensions] that stay as they are."""
-
-    def __init__(self, weights: Floats) -> None:
-        self.weights = weights
-        self.step = 0
-
-    def rows(self, words: NDArray[np.int32]) -> Floats:
-        """Vectors of these words; float32 [len(words), dimensions], a copy."""
-        return self.weights[words]
-
-    def apply(self, *_: object) -> None:
-        """Take a step in which nothing changes."""
-        self.step += 1
-
-    def settle(self) -> None:
-        """Do nothing: every row is up to date."""
-
-    def arrays(self) -> dict[str, Floats]:
-        """Nothing: whoever goes on has the vectors."""
-        return {}
-
-    def restore(self, step: int) -> None:
-        """Go back to an earlier step."""
-        self.step = step
+        if not self.frozen:
+            _catch_up(self.weights, self.first, self.second, words, self._updated, self._rates, self.step)
 
 
 _compile = njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")

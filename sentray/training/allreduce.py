@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -38,15 +38,10 @@ _HEADER = struct.Struct("<q")
 
 @dataclass(frozen=True)
 class Peers:
-    """Where the workers listen, by rank, and the secret by which they know each other."""
+    """Where the workers listen, by rank, and the secret by which they know each other: a new one where not given."""
 
-    addresses: tuple[tuple[str, int], ...]
-    token: bytes
-
-    @classmethod
-    def meet(cls, addresses: Sequence[tuple[str, int]]) -> "Peers":
-        """Peers at these addresses, with a new secret."""
-        return cls(tuple(addresses), secrets.token_bytes(TOKEN_BYTES))
+    addresses: Sequence[tuple[str, int]]
+    token: bytes = field(default_factory=lambda: secrets.token_bytes(TOKEN_BYTES))
 
 
 def listen(host: str) -> socket.socket:

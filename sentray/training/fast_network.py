@@ -10,7 +10,6 @@ and the first dense layer) and dense layers.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
@@ -113,40 +112,44 @@ class InputLayers(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a convolution ("valid", stride 1) and the pooling of its output, both along the words.
-
-    Attributes:
-        kernel: Words a convolution window spans.
-        pool: Convolution outputs a pooled cell joins.
-        cells: Pooled cells the network has for a review at full length.
-    """
-
-    kernel: int
-    pool: int
-    cells: int
-
-
 class Windows(InputLayers):
     """Conv1D, MaxPooling1D, Flatten."""
 
     layers = ("Conv1D", "MaxPooling1D", "Flatten")
 
     def __init__(self, multiply: Product, convolution: Any, pooling: Any, flatten: Any) -> None:
-        self._multiply = multiply
+        self._multiply, self._activation = multiply, convolution.activation
         self._filters: int = convolution.filters
-        self._activation = convolution.activation
-        cells = flatten.output.shape[1] // self._filters
-        self.window = Window(convolution.kernel_size[0], pooling.pool_size[0], cells)
+        self.kernel, self.pool = convolution.kernel_size[0], pooling.pool_size[0]
+        self.max_cells = flatten.output.shape[1] // self._filters
 
     def pack(self, reviews: Reviews, vocabulary_rows: int) -> Packed:
-        """See `pack_windows`."""
-        return pack_windows(reviews, self.window, vocabulary_rows)
+        """Lay reviews out, each followed by just enough padding to end its last own window.
+
+        Pooled cell `c` covers the convolution outputs `c * pool` to `c * pool + pool - 1`. Cell 0 lies in padding, and
+        every cell behind a review's own cells equals it: the network's output for a long padding costs nothing.
+
+        Returns:
+            `cells` are int32 [reviews, largest number of own cells], the pooled cells of each review; 0 behind its own.
+        """
+        kernel, pool = self.kernel, self.pool
+        own = -(-_lengths(reviews) // pool)
+        sizes = -(-(own * pool + kernel - 1) // pool) * pool
+        first = -(-(pool + kernel - 1) // pool) * pool
+        ends = first + np.cumsum(sizes)
+        starts = ends - sizes
+        positions = np.zeros(int(ends[-1]) if len(reviews) else first, np.int32)
+        for start, review in zip(starts.tolist(), reviews, strict=True):
+            positions[start : start + len(review)] = review
+        own = np.minimum(own, self.max_cells)
+        # At least one column, so that a batch of empty reviews keeps its shape.
+        column = np.arange(max(int(own.max(initial=0)), 1))
+        cells = np.where(column < own[:, None], starts[:, None] // pool + column, 0)
+        return Packed.of(positions, cells.astype(np.int32), vocabulary_rows)
 
     def sums(self, vectors: Any, ids: Any, cells: Any, weights: list[Any]) -> Any:
         """See `InputLayers`."""
-        pool, filters = self.window.pool, self._filters
+        pool, filters = self.pool, self._filters
         kernel, bias, dense, dense_bias = (weights.pop(0) for _ in range(4))
         outputs = self._activation(self._products(vectors, kernel, ids) + bias)
         pooled = tf.reduce_max(tf.reshape(outputs, (-1, pool, filters)), 1)
@@ -160,7 +163,7 @@ class Windows(InputLayers):
         """The convolution's sums for every position from which its pooled cell is whole."""
         offsets, dimensions, filters = kernel.shape
         outputs = tf.shape(ids)[0] - offsets + 1
-        outputs -= outputs % self.window.pool
+        outputs -= outputs % self.pool
         words_at = [ids[offset : offset + outputs] for offset in range(offsets)]
         multiply = self._multiply
 
@@ -179,36 +182,6 @@ class Windows(InputLayers):
             return sums, gradient
 
         return products(vectors, kernel)
-
-
-def pack_windows(reviews: Reviews, window: Window, vocabulary_rows: int) -> Packed:
-    """Lay reviews out for a convolution, each followed by just enough padding to end its last own window.
-
-    Pooled cell `c` covers the convolution outputs `c * pool` to `c * pool + pool - 1`. Cell 0 lies in padding, and
-    every cell behind a review's own cells equals it: the network's output for a long padding costs nothing.
-
-    Args:
-        reviews: int32 [words] each, vocabulary ids, cut to the network's length.
-        window: The network's geometry.
-        vocabulary_rows: Rows of the embedding.
-
-    Returns:
-        `cells` are int32 [reviews, largest number of own cells], the pooled cells of each review; 0 behind its own.
-    """
-    kernel, pool = window.kernel, window.pool
-    own = -(-_lengths(reviews) // pool)
-    sizes = -(-(own * pool + kernel - 1) // pool) * pool
-    first = -(-(pool + kernel - 1) // pool) * pool
-    ends = first + np.cumsum(sizes)
-    starts = ends - sizes
-    positions = np.zeros(int(ends[-1]) if len(reviews) else first, np.int32)
-    for start, review in zip(starts.tolist(), reviews, strict=True):
-        positions[start : start + len(review)] = review
-    own = np.minimum(own, window.cells)
-    # At least one column, so that a batch of empty reviews keeps its shape.
-    column = np.arange(max(int(own.max(initial=0)), 1))
-    cells = np.where(column < own[:, None], starts[:, None] // pool + column, 0)
-    return Packed.of(positions, cells.astype(np.int32), vocabulary_rows)
 
 
 class Average(InputLayers):

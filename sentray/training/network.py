@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from sentray.training.adam import Dense, Embedding, Floats, Frozen
+from sentray.training.adam import Dense, Embedding, Floats
 from sentray.training.batches import Reviews, distinct_words
 
 
@@ -121,9 +121,8 @@ class Network:
         table, *others = [variable.numpy().copy() for variable in (embedding.weights[0], *self._variables)]
         if self._zero_padding:
             table[0] = 0
-        self.frozen = not embedding.trainable
         rate = embedding_learning_rate or learning_rate
-        self.embedding: Embedding | Frozen = Frozen(table) if self.frozen else Embedding(table, rate)
+        self.embedding = Embedding(table, rate if embedding.trainable else None)
         self.dense = Dense(np.concatenate([weights.ravel() for weights in others]), learning_rate)
         self._shapes = [weights.shape for weights in others]
         ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
@@ -148,8 +147,8 @@ class Network:
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
         if not len(labels):
-            nothing = np.zeros_like(self.embedding.rows(packed.words[:0]))
-            return StepResult(0.0, 0), Gradients(packed.words[:0], nothing, np.zeros_like(self.dense.weights))
+            words = packed.words[:0]
+            return StepResult(0.0, 0), Gradients(words, self.embedding.rows(words), np.zeros_like(self.dense.weights))
         vectors, flat = self.embedding.rows(packed.words), self.dense.weights
         with tf.device(self._device):
             loss, correct, rows, dense = self._gradient_graph(
@@ -208,7 +207,7 @@ class Network:
             loss = tf.reduce_sum(losses * weights)
             mean = loss / batch_rows
         rows, dense = tape.gradient(mean, [vectors, flat])
-        rows = vectors[:0] if self.frozen else tf.convert_to_tensor(rows)
+        rows = vectors[:0] if self.embedding.frozen else tf.convert_to_tensor(rows)
         return loss, tf.math.count_nonzero((classes == labels) & (weights > 0)), rows, dense
 
     def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:

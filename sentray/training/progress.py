@@ -1,77 +1,56 @@
-"""How far training is: a `Reporter` in a worker sends it to an actor, whose `Progress` the driver shows."""
+"""How far training is: workers send it to an actor by a `Reporter`, and the driver's `Progress` shows it."""
 
 import threading
 import time
-from typing import Any
+from typing import Any, Literal
 
 from sentray.console import Console, duration
 from sentray.telemetry import TrainingTelemetry
 
 POLL_SECONDS = 0.5
-
-
-class Reporter:
-    """Sends the driver how far training is.
-
-    Args:
-        board: Handle of the `Progress` actor; None sends nothing, as all workers but the first do.
-    """
-
-    def __init__(self, board: Any) -> None:
-        self._board, self._last = board, time.monotonic()
-
-    def say(self, line: str) -> None:
-        """Have a line printed."""
-        if self._board:
-            self._board.say.remote(line)
-
-    def expect(self, what: str) -> None:
-        """Have it known what training waits for; see `Console.expect`."""
-        if self._board:
-            self._board.expect.remote(what)
-
-    def progress(self, report: dict[str, Any]) -> None:
-        """Have a step's report shown, unless the last one was a moment ago."""
-        if self._board and time.monotonic() - self._last > POLL_SECONDS:
-            self._last = time.monotonic()
-            self._board.update.remote(report)
-
-    def finish(self, record: dict[str, Any]) -> None:
-        """Have an epoch's record counted."""
-        if self._board:
-            self._board.finish.remote(record)
+Kind = Literal["line", "expected", "step", "epoch"]
+"""Of a message: a line to print, what the run waits for (`Console.expect`), a step's report or an epoch's record."""
 
 
 class _Board:
-    """Actor that keeps what is reported until the driver asks for it."""
+    """Actor that keeps messages until the driver asks for them."""
 
     def __init__(self) -> None:
-        self.latest: dict[str, Any] | None = None
-        self.lines: list[str] = []
-        self.expected: str | None = None
-        self.epochs: list[dict[str, Any]] = []
+        self.messages: list[tuple[Kind, Any]] = []
 
-    def update(self, report: dict[str, Any]) -> None:
-        self.latest = report
+    def put(self, kind: Kind, content: Any) -> None:
+        self.messages.append((kind, content))
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
+    def take(self) -> list[tuple[Kind, Any]]:
+        messages, self.messages = self.messages, []
+        return messages
 
-    def expect(self, what: str) -> None:
-        self.expected = what
 
-    def finish(self, record: dict[str, Any]) -> None:
-        self.epochs.append(record)
+class Reporter:
+    """Sends messages to the driver; steps only now and then.
 
-    def take(self) -> tuple[list[str], list[dict[str, Any]], dict[str, Any] | None, str | None]:
-        lines, self.lines = self.lines, []
-        epochs, self.epochs = self.epochs, []
-        latest, self.latest = self.latest, None
-        return lines, epochs, latest, self.expected
+    Args:
+        board: Handle of the actor; None sends nothing, as all workers but the first do.
+    """
+
+    def __init__(self, board: Any) -> None:
+        self._board, self._stepped = board, time.monotonic()
+
+    def send(self, kind: Kind, content: Any) -> None:
+        """Send a message without waiting for it to arrive."""
+        if self._board is None or (kind == "step" and time.monotonic() - self._stepped < POLL_SECONDS):
+            return
+        if kind == "step":
+            self._stepped = time.monotonic()
+        self._board.put.remote(kind, content)
 
 
 class Progress:
-    """Shows on the console what the workers report to an actor, while the block runs."""
+    """Shows on the console what was sent to the actor, while the block runs.
+
+    Attributes:
+        actor: Its handle.
+    """
 
     def __init__(self, actor: Any, console: Console) -> None:
         self.actor = actor
@@ -100,31 +79,30 @@ class Progress:
             raise self._console.failure
 
     def _follow(self) -> None:
+        import ray
+
         try:
-            self._show()
+            finished = False
+            while not finished:
+                finished = self._done.wait(POLL_SECONDS)
+                for kind, content in ray.get(self.actor.take.remote()):
+                    self._show(kind, content)
         except Exception as error:
             # Nobody would see the run go on, not even the watchdog.
             self._console.failure = error
 
-    def _show(self) -> None:
-        import ray
-
-        while True:
-            finished = self._done.wait(POLL_SECONDS)
-            lines, epochs, latest, expected = ray.get(self.actor.take.remote())
-            if expected:
-                self._console.expect(expected)
-            for line in lines:
-                self._console.say(line)
-            for record in epochs:
-                self._telemetry.epoch(record)
-                fields = {name: record[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
-                self._console.event(f"epoch {record['epoch']} finished", **fields)
-            if latest:
-                self._telemetry.step(latest)
-                self._console.progress(progress_line(latest))
-            if finished:
-                return
+    def _show(self, kind: Kind, content: Any) -> None:
+        if kind == "line":
+            self._console.say(content)
+        elif kind == "expected":
+            self._console.expect(content)
+        elif kind == "step":
+            self._telemetry.step(content)
+            self._console.progress(progress_line(content))
+        else:
+            self._telemetry.epoch(content)
+            fields = {name: content[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
+            self._console.event(f"epoch {content['epoch']} finished", **fields)
 
 
 def progress_line(report: dict[str, Any]) -> str:

@@ -137,8 +137,8 @@ class Failures(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Ray Train's hook."""
-        self._board.say.remote(describe_failure(worker_exceptions))
-        self._board.expect.remote(self._awaited)
+        self._board.put.remote("line", describe_failure(worker_exceptions))
+        self._board.put.remote("expected", self._awaited)
 
 
 def describe_failure(worker_exceptions: dict[int, Exception]) -> str:
@@ -179,7 +179,7 @@ class AllReduceConfig(BackendConfig):
 
 class _AllReduceBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: AllReduceConfig) -> None:
-        worker_group.execute(_meet, Peers.meet(worker_group.execute(_open)))
+        worker_group.execute(_meet, Peers(worker_group.execute(_open)))
 
 
 def _open() -> tuple[str, int]:

@@ -74,16 +74,16 @@ def run(job: Job, allreduce: AllReduce) -> Refusal | None:
     """
     reporter, settings = Reporter(job.progress if allreduce.rank == 0 else None), job.settings
     wanted = "" if str(settings.workers) == str(allreduce.world) else f" of {settings.workers}"
-    reporter.say(f"training with {count(allreduce.world, 'worker')}{wanted}")
-    reporter.expect("the workers to load the training set")
+    reporter.send("line", f"training with {count(allreduce.world, 'worker')}{wanted}")
+    reporter.send("expected", "the workers to load the training set")
     dataset = _load(job, allreduce)
     if isinstance(dataset, Refusal):
         return dataset
     state, replica = _start(job, dataset, allreduce, reporter)
-    reporter.expect(_STEP)
+    reporter.send("expected", _STEP)
     replica.check_replicas()
     while state.epoch < settings.epochs:
-        record = _train_epoch(replica, state.epoch, settings.epochs, reporter)
+        record = _train_epoch(replica, state.epoch, reporter)
         if record.pop("dead"):
             if state.restarts >= settings.max_restarts:
                 return Refusal(_no_start(settings), lasting=True)
@@ -94,10 +94,10 @@ def run(job: Job, allreduce: AllReduce) -> Refusal | None:
         replica.check_replicas()
         if refusal := _refusal(allreduce, _lost_lease(job) if allreduce.rank == 0 else ""):
             return refusal
-        reporter.expect(f"the checkpoint after epoch {state.epoch} to be stored")
+        reporter.send("expected", f"the checkpoint after epoch {state.epoch} to be stored")
         _report(state, replica, allreduce)
-        reporter.expect(_STEP)
-    reporter.expect("the bundle to be stored")
+        reporter.send("expected", _STEP)
+    reporter.send("expected", "the bundle to be stored")
     _report(state, replica, allreduce, finished=(settings, dataset))
     return None
 
@@ -141,16 +141,16 @@ def _start(job: Job, dataset: TrainingSet, allreduce: AllReduce, reporter: Repor
     replica = Replica(job, dataset, allreduce, state.seed)
     if stored is not None:
         checkpoint.restore(stored, replica.network)
-        reporter.say(f"going on after epoch {state.epoch} of {job.settings.epochs}")
+        reporter.send("line", f"going on after epoch {state.epoch} of {job.settings.epochs}")
     return state, replica
 
 
-def _train_epoch(replica: "Replica", number: int, epochs: int, reporter: Reporter) -> dict[str, Any]:
+def _train_epoch(replica: "Replica", number: int, reporter: Reporter) -> dict[str, Any]:
     report: dict[str, Any] = {}
     for report in replica.epoch(number):
         if "step" in report:
-            reporter.progress(report | {"epochs": epochs})
-    reporter.finish(report)
+            reporter.send("step", report)
+    reporter.send("epoch", report)
     return report
 
 
@@ -165,7 +165,7 @@ def _no_start(settings: TrainSettings) -> str:
 def _next_seed(state: State, reporter: Reporter) -> State:
     seed = state.seed + 1
     why = "no unit of a layer reacts, or the loss is no number"
-    reporter.say(f"seed {state.seed} made a dead start ({why}): again with seed {seed}")
+    reporter.send("line", f"seed {state.seed} made a dead start ({why}): again with seed {seed}")
     return State(0, seed, state.restarts + 1)
 
 
@@ -209,7 +209,8 @@ class Replica:
             self._rows, facts.spec.max_length, len(facts.spec.labels), vectors, settings.freeze
         )
         self.network = network_for(model, settings)
-        self._batch_size, self._dataset, self._allreduce, self._seed = settings.batch_size, dataset, allreduce, seed
+        self._dataset, self._allreduce, self._seed = dataset, allreduce, seed
+        self._batch_size, self._epochs = settings.batch_size, settings.epochs
         self._lengths = np.minimum(dataset.lengths, facts.spec.max_length)
         counts = np.array(facts.label_rows, np.float64)
         even = len(dataset) / (len(counts) * np.maximum(counts, 1))
@@ -240,6 +241,7 @@ class Replica:
             seen = max(sums[2], 1)
             yield {
                 "epoch": number + 1,
+                "epochs": self._epochs,
                 "step": step + 1,
                 "steps": len(steps),
                 "loss": sums[0] / seen,
@@ -270,7 +272,7 @@ class Replica:
             RuntimeError: The workers' weights differ.
         """
         # What is frozen is no part of the state.
-        digest = hashlib.sha256(self.network.embedding.weights.data if self.network.frozen else b"")
+        digest = hashlib.sha256(self.network.embedding.weights.data if self.network.embedding.frozen else b"")
         for name, values in sorted(self.network.state().items()):
             digest.update(name.encode())
             digest.update(values.data)
@@ -296,7 +298,7 @@ class Replica:
     def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
         """The global batch's gradients, from every worker's part of them."""
         dense = self._allreduce.sum(gradients.dense)
-        if self.network.frozen:
+        if self.network.embedding.frozen:
             return replace(gradients, dense=dense)
         # Every worker works out the batch's words by itself: nothing has to be agreed on first.
         words = batches.distinct_words([self._dataset.review(row) for row in batch], self._rows)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 def on_all(world: int, work: Callable[[AllReduce], T]) -> list[T]:
     """What each of `world` connected workers, a thread each, makes of its allreduce."""
     listeners = [listen("127.0.0.1") for _ in range(world)]
-    peers = Peers.meet([listener.getsockname() for listener in listeners])
+    peers = Peers([listener.getsockname() for listener in listeners])
 
     def run(rank: int) -> T:
         allreduce = AllReduce(rank, peers, listeners[rank])
@@ -76,18 +76,18 @@ def test_a_worker_that_goes_away_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("says", [b"x" * 40, b"", b"x", None], ids=["wrong", "leaves", "half", "silent"])
-def test_a_stranger_without_the_secret_is_sent_away(says: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_without_the_token_is_refused(says: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allreduce, "_GREETING_SECONDS", 0.2)
     listeners = [listen("127.0.0.1") for _ in range(2)]
-    peers = Peers.meet([listener.getsockname() for listener in listeners])
-    stranger = socket.create_connection(peers.addresses[0])
+    peers = Peers([listener.getsockname() for listener in listeners])
+    caller = socket.create_connection(peers.addresses[0])
     if says is not None:
-        stranger.sendall(says)
-        stranger.shutdown(socket.SHUT_WR)
+        caller.sendall(says)
+        caller.shutdown(socket.SHUT_WR)
     with ThreadPoolExecutor(2) as pool:
         workers = list(pool.map(lambda rank: AllReduce(rank, peers, listeners[rank]), range(2)))
         sums = list(pool.map(lambda one: one.sum(np.ones(4, np.float32)).tolist(), workers))
-    stranger.close()
+    caller.close()
     for each in workers:
         each.close()
     assert sums == [[2.0] * 4] * 2

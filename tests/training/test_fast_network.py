@@ -1,6 +1,7 @@
 """The fast network: which shapes it knows, how it lays reviews out, and that it equals the general one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray import models
-from sentray.training.fast_network import Average, FastNetwork, Window, knows, pack_windows
+from sentray.training.fast_network import Average, FastNetwork, Windows, knows
 from sentray.training.network import Network, pack_padded
 
 ROWS, LENGTH = 300, 60
@@ -95,6 +96,11 @@ def test_another_shape_is_not_known_and_refused(layers: list[Any]) -> None:
         FastNetwork(model, 0.01)
 
 
+def windows(kernel: int, pool: int, cells: int) -> Windows:
+    convolution = LAYERS.Conv1D(1, kernel)
+    return Windows(np.matmul, convolution, LAYERS.MaxPooling1D(pool), SimpleNamespace(output=np.empty((1, cells))))
+
+
 @settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=6),
@@ -103,15 +109,15 @@ def test_another_shape_is_not_known_and_refused(layers: list[Any]) -> None:
 )
 def test_packed_cells_hold_the_same_windows_as_padded_reviews(lengths: list[int], kernel: int, pool: int) -> None:
     length = 40 + kernel + pool
-    window = Window(kernel, pool, (length - kernel + 1) // pool)
+    layers = windows(kernel, pool, (length - kernel + 1) // pool)
     generator = np.random.default_rng(sum(lengths))
     reviews = [generator.integers(1, 50, size).astype(np.int32) for size in lengths]
-    packed = pack_windows(reviews, window, 50)
+    packed = layers.pack(reviews, 50)
     flat = packed.words[packed.ids]
     for review, cells in zip(reviews, packed.cells, strict=True):
         padded = np.zeros(length, np.int32)
         padded[: len(review)] = review
-        every_cell = [*cells, *[0] * (window.cells - len(cells))]
+        every_cell = [*cells, *[0] * (layers.max_cells - len(cells))]
         for number, cell in enumerate(every_cell):
             for output in range(pool):
                 wanted = padded[number * pool + output :][:kernel]
@@ -119,7 +125,7 @@ def test_packed_cells_hold_the_same_windows_as_padded_reviews(lengths: list[int]
 
 
 def test_packing_no_review_keeps_the_shapes() -> None:
-    packed = pack_windows([], Window(8, 2, 100), 50)
+    packed = windows(8, 2, 100).pack([], 50)
     assert packed.cells.shape == (0, 1)
     assert packed.words.tolist() == [0]
 

@@ -1,4 +1,4 @@
-"""Workers with GPUs, as Ray places them where it is told of two; TensorFlow sees none of them here."""
+"""Workers with GPUs, as Ray places them where it is said to have two; TensorFlow sees none of them here."""
 
 import json
 import subprocess
@@ -44,10 +44,10 @@ def test_more_workers_than_gpus_are_refused(found: dict[str, Any]) -> None:
 def test_a_gpu_that_tensorflow_does_not_see_is_refused(found: dict[str, Any], verb: str) -> None:
     ended = found[verb]
     assert ended["code"] == 1
-    told = ended["complained"][-1]
-    assert told.startswith("sentray: the worker on ")
-    assert told.endswith(UNSEEN)
-    assert "was given GPU " in told
+    sentence = ended["complained"][-1]
+    assert sentence.startswith("sentray: the worker on ")
+    assert sentence.endswith(UNSEEN)
+    assert "was given GPU " in sentence
 
 
 def test_the_prepared_corpus_stays_for_a_run_without_gpus(found: dict[str, Any]) -> None:

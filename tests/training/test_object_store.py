@@ -47,12 +47,12 @@ class Store:
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
         self._server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.place = f"endpoint_override=127.0.0.1%3A{self._server.server_port}&scheme=http&region=us-east-1"
+        self.query = f"endpoint_override=127.0.0.1%3A{self._server.server_port}&scheme=http&region=us-east-1"
         self.filesystem, _ = pafs.FileSystem.from_uri(f"{self.uri('bucket')}&allow_bucket_creation=true")
         self.filesystem.create_dir("bucket")
 
     def uri(self, path: str) -> str:
-        return f"s3://user:secret@{path}?{self.place}"
+        return f"s3://user:secret@{path}?{self.query}"
 
     def names(self, folder: str) -> set[str]:
         selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
@@ -138,7 +138,7 @@ def _losses(history: list[dict[str, Any]]) -> list[float]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_places_that_cannot_be_used_are_refused_before_the_corpus_is_read(store: Store, tmp_path: Path) -> None:
+def test_an_out_that_cannot_be_used_is_refused_before_the_corpus_is_read(store: Store, tmp_path: Path) -> None:
     with store.filesystem.open_output_stream("bucket/thesis/chapter1.tex") as stream:
         stream.write(b"much work")
     dead = "endpoint_override=127.0.0.1%3A9&scheme=http&region=us-east-1"

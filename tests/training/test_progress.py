@@ -1,4 +1,4 @@
-"""What the driver is told while workers train, and when they are lost."""
+"""What the driver is said while workers train, and when they are lost."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +15,14 @@ def test_a_report_is_one_line_with_the_time_left() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_what_is_told_is_shown_and_what_is_awaited_is_known(console: Any) -> None:
+def test_what_is_sent_is_shown_and_what_is_awaited_is_known(console: Any) -> None:
     import ray
 
     progress = Progress.start(console)
     with progress:
-        progress.actor.say.remote("training with 2 workers")
-        progress.actor.expect.remote("a step of training")
-        ray.get(progress.actor.update.remote(REPORT))
+        progress.actor.put.remote("line", "training with 2 workers")
+        progress.actor.put.remote("expected", "a step of training")
+        ray.get(progress.actor.put.remote("step", REPORT))
     assert console.lines == ["training with 2 workers"]
     assert console.shown == [(progress_line(REPORT), None)]
     assert console.expected == "a step of training"
@@ -44,7 +44,7 @@ def test_a_line_that_nobody_reads_ends_the_run(console: Any) -> None:
     console.say = left
     progress = Progress.start(console)
     with pytest.raises(BrokenPipeError, match="training with 2 workers"), progress:
-        ray.get(progress.actor.say.remote("training with 2 workers"))
+        ray.get(progress.actor.put.remote("line", "training with 2 workers"))
     assert isinstance(console.failure, BrokenPipeError)
     ray.kill(progress.actor)
 
@@ -55,12 +55,12 @@ def test_lost_workers_are_counted_and_others_named() -> None:
 
     from sentray.training.trainer import Failures
 
-    told: list[Any] = []
-    board = SimpleNamespace(say=SimpleNamespace(remote=told.append), expect=SimpleNamespace(remote=told.append))
+    said: list[Any] = []
+    board = SimpleNamespace(put=SimpleNamespace(remote=lambda kind, content: said.append(content)))
     failures = Failures(board, "2 workers wanted, not all started")
     lost = WorkerHealthCheckFailedError("it does not answer", RayActorError())
     failures.after_exception(None, {0: ConnectionError("another training worker went away"), 1: lost})
-    assert told == ["1 training worker lost", "2 workers wanted, not all started"]
-    told.clear()
+    assert said == ["1 training worker lost", "2 workers wanted, not all started"]
+    said.clear()
     failures.after_exception(None, {0: RuntimeError("the weights differ.\nMore of it")})
-    assert told[0] == "a training worker failed: RuntimeError: the weights differ"
+    assert said[0] == "a training worker failed: RuntimeError: the weights differ"

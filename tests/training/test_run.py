@@ -136,11 +136,11 @@ def test_a_lost_worker_costs_no_epoch(tmp_path: Path, killer: Any) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_too_many_lost_workers_end_in_one_sentence(tmp_path: Path, killer: Any) -> None:
-    told = (
+    sentence = (
         r"lost or failed more than --max-failures 0 times \(at last 1 training worker lost\); the same command goes on "
         "from the last epoch"
     )
-    with pytest.raises(SentrayError, match=told):
+    with pytest.raises(SentrayError, match=sentence):
         train(settings(tmp_path / "model", workers=2, epochs=25, max_failures=0), killer)
     assert Path(work_folder(str(tmp_path / "model")), "dataset").exists()
 
@@ -154,19 +154,19 @@ def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_run_whose_place_was_taken_over_leaves_it(tmp_path: Path, console: Any, in_process: Any) -> None:
+def test_a_run_whose_folder_was_taken_over_leaves_it(tmp_path: Path, console: Any, in_process: Any) -> None:
     in_process()
-    place = Folder(work_folder(str(tmp_path / "model")))
+    work = Folder(work_folder(str(tmp_path / "model")))
 
     def progress(line: str, share: float | None = None, *, moved: bool = True) -> None:
         if line.startswith("epoch "):
-            place.write_json(LEASE, asdict(Holder.me()))
+            work.write_json(LEASE, asdict(Holder.me()))
 
     console.progress = progress
     with pytest.raises(SentrayError, match=r"model\.work is no longer this run's: another one took over"):
         train(settings(tmp_path / "model", epochs=1000), console)
-    assert Path(place.path("dataset")).exists()
-    assert Path(place.path(LEASE)).exists()
+    assert Path(work.path("dataset")).exists()
+    assert Path(work.path(LEASE)).exists()
     assert not (tmp_path / "model").exists()
 
 
@@ -223,7 +223,7 @@ def test_a_refused_corpus_leaves_only_the_rows_set_aside(
         ("embedding-average", {"center": True, "embedding_learning_rate": 0.01, "epochs": 3}),
     ],
 )
-def test_the_tutorials_systems_train_score_and_tell(
+def test_the_tutorials_systems_train_and_score(
     tmp_path: Path, console: Any, in_process: Any, model: str, values: dict[str, Any]
 ) -> None:
     in_process()

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sentray.training.run import work_folder
 
 SECONDS = 240
@@ -137,13 +139,13 @@ def test_a_run_survives_a_full_object_store_a_killed_driver_and_a_lost_machine(r
     assert json.loads((out / "settings.json").read_text())["workers"] == "1:3"
 
 
+@pytest.mark.slow
 def test_a_fixed_number_of_workers_waits_for_another_machine(raylets, tmp_path: Path) -> None:
     out = tmp_path / "model"
     with train(raylets, out, "--workers", 3) as run:
         wait_for_a_checkpoint(run, out)
         raylets.kill()
         run.until("1 training worker lost")
-        time.sleep(3)
         raylets.add()
         run.until("training with 3 workers")
         run.until("going on after epoch")
@@ -154,11 +156,11 @@ def test_a_fixed_number_of_workers_waits_for_another_machine(raylets, tmp_path: 
 def test_what_the_nodes_do_not_see_is_refused(raylets, tmp_path: Path) -> None:
     here, out = tmp_path / "here", tmp_path / "model"
     here.mkdir()
-    for given, wanted, told in (
+    for given, wanted, named in (
         ("synthetic:300", here / "model", f"--out {here}/model"),
         (here / "in.csv", out, f"the corpus {here}/in.csv"),
     ):
         done = raylets.alone(here, "train", given, "--out", wanted)
         assert done.returncode == 1
-        assert f"sentray: {told} is of this machine, and 2 nodes of the cluster (127.0.0.1) cannot see" in done.stderr
+        assert f"sentray: {named} is of this machine, and 2 nodes of the cluster (127.0.0.1) cannot see" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"here", "model.log"}

@@ -1,7 +1,7 @@
 """One worker's epochs, restarts and replica check, without Ray."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +23,7 @@ from sentray.training.allreduce import AllReduce, Peers, listen
 from sentray.training.training_set import IDS_FILE, Facts, TrainingSet, write
 from sentray.training.worker import Job, Replica
 
-ALONE = Peers.meet([("127.0.0.1", 0)])
+ALONE = Peers([("127.0.0.1", 0)])
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def dataset(tmp_path: Path) -> TrainingSet:
     counts = tuple(np.bincount(targets, minlength=2).tolist())
     spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
     facts = Facts(spec, counts, 12, 20, 1.0, 0, 0)
-    vocabulary = Vocabulary([chr(ord("a") + place) for place in range(20)])
+    vocabulary = Vocabulary([chr(ord("a") + index) for index in range(20)])
     write(tmp_path, facts, vocabulary, np.arange(51) * 12, targets)
     return TrainingSet.load(str(tmp_path))
 
@@ -58,19 +58,11 @@ def test_an_epoch_reports_all_rows_and_learns(dataset: TrainingSet, tmp_path: Pa
 
 
 class Board:
-    """Takes what the first worker tells, as the actor does."""
+    """Takes what the first worker sends, as the actor does."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
-        self.expected: list[str] = []
-        keep: dict[str, Callable[[Any], object]] = {
-            "say": self.said.append,
-            "expect": self.expected.append,
-            "update": lambda report: None,
-            "finish": lambda record: None,
-        }
-        for name, take in keep.items():
-            setattr(self, name, SimpleNamespace(remote=take))
+        self.lines: list[str] = []
+        self.put = SimpleNamespace(remote=lambda kind, content: kind == "line" and self.lines.append(content))
 
 
 def test_a_dead_start_goes_on_with_the_next_seed(
@@ -92,7 +84,7 @@ def test_a_dead_start_goes_on_with_the_next_seed(
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
     board = Board()
     assert worker.run(job(tmp_path, progress=board), AllReduce(0, ALONE)) is None
-    assert board.said == [
+    assert board.lines == [
         "training with 1 worker",
         "seed 3 made a dead start (no unit of a layer reacts, or the loss is no number): again with seed 4",
     ]
@@ -126,8 +118,8 @@ def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: Trai
     assert refusals[0] is not None
     assert not refusals[0].lasting
     assert f"the training set in {elsewhere} cannot be read on {socket.gethostname()} (" in refusals[0].sentence
-    assert boards[0].said == ["training with 2 workers of 1:3"]
-    assert boards[1].said == []
+    assert boards[0].lines == ["training with 2 workers of 1:3"]
+    assert boards[1].lines == []
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
@@ -174,7 +166,7 @@ def test_replicas_with_other_frozen_vectors_are_noticed(dataset: TrainingSet, tm
 def pair() -> Iterator[tuple[ThreadPoolExecutor, list[AllReduce]]]:
     """Two connected workers, and a thread for each."""
     listeners = [listen("127.0.0.1") for _ in range(2)]
-    peers = Peers.meet([listener.getsockname() for listener in listeners])
+    peers = Peers([listener.getsockname() for listener in listeners])
     with ThreadPoolExecutor(2) as pool:
         workers = list(pool.map(lambda rank: AllReduce(rank, peers, listeners[rank]), range(2)))
         yield pool, workers
