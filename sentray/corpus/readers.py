@@ -1,4 +1,4 @@
-"""From a shard to checked rows, whatever the format."""
+"""From a shard to checked rows, whatever the format: `read_shard`, `read_schema`, `read_ids`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -6,12 +6,12 @@ from typing import Literal
 import pyarrow as pa
 
 from sentray.config import CorpusSettings
+from sentray.corpus.csv import read_csv
+from sentray.corpus.jsonl import read_jsonl
 from sentray.corpus.limits import require_few_rows
-from sentray.corpus.lines import read_csv, read_jsonl
 from sentray.corpus.parquet import parquet_columns, read_parquet
 from sentray.corpus.rows import (
     ROW_SCHEMA,
-    TABLE_ROWS,
     Block,
     Broken,
     Columns,
@@ -22,7 +22,6 @@ from sentray.corpus.rows import (
     blank_to_null,
     decode,
     finish,
-    hash64,
 )
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Piece, Shard
@@ -30,16 +29,7 @@ from sentray.corpus.text_files import read_reviews, read_synthetic
 from sentray.errors import SentrayError
 from sentray.storage import reading
 
-__all__ = [
-    "ROW_SCHEMA",
-    "TABLE_ROWS",
-    "WITH_COLUMNS",
-    "OnUnreadable",
-    "hash64",
-    "read_ids",
-    "read_schema",
-    "read_shard",
-]
+__all__ = ["ROW_SCHEMA", "WITH_COLUMNS", "OnUnreadable", "read_ids", "read_schema", "read_shard"]
 
 OnUnreadable = Literal["raise", "quarantine"]
 
