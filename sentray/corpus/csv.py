@@ -2,7 +2,7 @@
 
 A record is what Python's `csv.reader(strict=True)` makes of lines that end at LF, CR or CRLF. Compiled code takes
 records apart as long as all quotes stand where they belong; where one does not, Python reads some records. (Arrow's
-parser takes text behind a closing quote for a part of the field, needs to be given whole records, and is slower.)
+parser takes text behind a closing quote for a part of the field, and is slower on long records.)
 """
 
 import csv
@@ -39,7 +39,6 @@ _HEADER = 1 << 16
 _SLOW = 1 << 14
 _LF, _CR = b"\n\r"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)?")
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 _0, _1, _ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -129,14 +128,14 @@ class Window:
             self.final = not read
 
     def pass_line(self) -> None:
-        """Pass over the rest of a line."""
-        while (end := _LINE_END.search(self.rest)) is None and not self.final:
+        """Pass over the rest of a line; the second byte of CRLF may be left, as a blank line."""
+        while not (ends := np.flatnonzero(np.isin(self.data[self.at : self.size], (_LF, _CR)))).size and not self.final:
             self.at = self.size
             self.read()
-        self.at = self.size if end is None else self.at + end.end()
+        self.at = self.at + int(ends[0]) + 1 if ends.size else self.size
 
 
-def split(window: Window, dialect: Dialect, width: int, wanted: Numbers) -> Iterator[Records]:
+def split(window: Window, dialect: Dialect, width: int, wanted: Sequence[int]) -> Iterator[Records]:
     """Take CSV apart into records, at most `TABLE_ROWS` at a time; blank lines are none.
 
     A record ends at the latest with the line in which it becomes longer than a row may be: so a quote that is never
@@ -146,42 +145,35 @@ def split(window: Window, dialect: Dialect, width: int, wanted: Numbers) -> Iter
         window: on the file, behind its header.
         dialect: of the file.
         width: how many fields a good record has; 0 is any number.
-        wanted: for each field which of `Records.fields` it becomes, or -1.
+        wanted: which of them to give.
 
     Raises:
         Exception: the stream's, after all records before the damage.
     """
+    order = np.full(width, -1)
+    order[wanted] = range(len(wanted))
     quote = -1 if dialect.quote is None else ord(dialect.quote)
-    number = int(wanted.max(initial=-1)) + 1
     while window.at < window.size or not window.final:
-        starts, ends, counts = np.empty((3, TABLE_ROWS), np.int64)
-        bounds = np.empty((TABLE_ROWS, number, 3), np.int64)
+        data, begin, size = window.data, window.at, window.size
+        spans, fields = np.empty((TABLE_ROWS, 3), np.int64), np.empty((TABLE_ROWS, len(wanted), 3), np.int64)
         found, at, in_order = _split(
-            window.data,
-            window.at,
-            window.size,
-            window.final,
-            ord(dialect.delimiter),
-            quote,
-            wanted,
-            starts,
-            ends,
-            counts,
-            bounds,
+            data, begin, size, window.final, ord(dialect.delimiter), quote, order, spans, fields
         )
-        long = np.flatnonzero(ends[:found] - starts[:found] > limits.MAX_ROW_BYTES)
+        spans, fields = spans[:found], fields[:found]
+        long = np.flatnonzero(spans[:, 1] - spans[:, 0] > limits.MAX_ROW_BYTES)
         if len(long):
-            found, in_order = int(long[0]), False
-            at = int(ends[found - 1]) if found else window.at
-        if found:
+            spans, fields, in_order = spans[: long[0]], fields[: long[0]], False
+            at = int(spans[-1, 1]) if len(spans) else begin
+        if len(spans):
             window.at = at
-            good = counts[:found] == width if width else np.ones(found, bool)
-            fields = [_gathered(window.data, bounds[:found][good, field], quote) for field in range(number)]
-            others = np.flatnonzero(~good).tolist()
-            content = memoryview(window.data)  # type: ignore[arg-type]
-            broken = [_read(content[starts[n] : ends[n]], True, dialect, 1)[0][0].broken(n, dialect) for n in others]
-            yield Records(ends[:found] + window.offset, np.flatnonzero(good), fields, broken)
-        elif in_order and not window.final and window.size - window.at <= limits.MAX_ROW_BYTES:
+            fits = (spans[:, 2] == width) | (width == 0)
+            values = [_gathered(data, fields[fits, field], quote) for field in range(len(wanted))]
+            broken = [
+                _read(data[slice(*spans[n, :2])].tobytes(), True, dialect, 1)[0][0].broken(n, dialect)
+                for n in np.flatnonzero(~fits).tolist()
+            ]
+            yield Records(spans[:, 1] + window.offset, np.flatnonzero(fits), values, broken)
+        elif in_order and not window.final and size - begin <= limits.MAX_ROW_BYTES:
             window.read()
         elif (read := _by_python(window, dialect, TABLE_ROWS))[0]:
             yield _sorted(*read, dialect, width, wanted)
@@ -208,35 +200,14 @@ def _special(_: Any, address: Any, delimiter: Any, quote: Any) -> Any:
 
 @compiled
 def _split(
-    data: Any,
-    begin: Any,
-    size: int,
-    final: bool,
-    delimiter: int,
-    quote: int,
-    wanted: Any,
-    starts: Any,
-    ends: Any,
-    counts: Any,
-    bounds: Any,
+    data: Any, begin: Any, size: int, final: bool, delimiter: int, quote: int, order: Any, spans: Any, fields: Any
 ) -> Any:
-    """Find records from `begin` on that end before `size`, up to the first quote that is not in order.
+    """Find records from `begin` on that end before `size` (the file's end if `final`), up to a quote out of order.
 
     In order is a quote at the beginning of a field, the next one after that, which closes the field, and one right
     behind a closing one, which opens the field again, since the two stand for one; behind a closed field comes its end.
-
-    Args:
-        data: 64 bytes longer than `size`.
-        begin: first byte of a record.
-        size: end of the bytes.
-        final: whether the file ends there.
-        delimiter: between fields.
-        quote: around them, or -1.
-        wanted: for each field which of `bounds` it becomes, or -1.
-        starts: receives the first byte of each record.
-        ends: receives the end of each, behind its line end.
-        counts: receives how many fields each has.
-        bounds: receives the first byte of each wanted field, its end, and whether quotes are doubled in it.
+    For each record `spans` receives its start, its end and its number of fields; `fields` receives the start and the
+    end of each field for which `order` has an index, and whether quotes are doubled in it. A `quote` of -1 is none.
 
     Returns:
         How many records were found, where the first byte behind them is, and whether all quotes so far are in order.
@@ -279,20 +250,20 @@ def _split(
                     return found, record, True
                 behind += behind < size and data[behind] == _LF
             if at > record or byte == delimiter:
-                if column < len(wanted) and wanted[column] >= 0:
-                    field = wanted[column]
-                    bounds[found, field, 0] = first + quoted
-                    bounds[found, field, 1] = close if quoted else at
-                    bounds[found, field, 2] = doubled
+                if column < len(order) and order[column] >= 0:
+                    field = order[column]
+                    fields[found, field, 0] = first + quoted
+                    fields[found, field, 1] = close if quoted else at
+                    fields[found, field, 2] = doubled
                 column += 1
             first, quoted, doubled = behind, False, False
             if byte == delimiter:
                 continue
             if column:
-                starts[found], ends[found], counts[found] = record, behind, column
+                spans[found, 0], spans[found, 1], spans[found, 2] = record, behind, column
                 found += 1
             record, column = behind, 0
-            if found == len(starts):
+            if found == len(spans):
                 return found, record, True
     return found, record, True
 
@@ -305,14 +276,14 @@ def _gather(data: Any, bounds: Any, quote: int, content: Any) -> Any:
     for row in range(len(bounds)):
         start, stop = bounds[row, 0], bounds[row, 1]
         if bounds[row, 2]:
-            place = start
-            while place < stop:
-                bits = _special(data.ctypes.data + place, quote, quote)
+            at = start
+            while at < stop:
+                bits = _special(data.ctypes.data + at, quote, quote)
                 # Up to such a byte and with it; where it is a quote, its double is passed over.
-                taken = min(stop - place, lowest(bits) + 1 if bits != _0 else BLOCK)
-                content[to : to + taken] = data[place : place + taken]
+                taken = min(stop - at, lowest(bits) + 1 if bits != _0 else BLOCK)
+                content[to : to + taken] = data[at : at + taken]
                 to += taken
-                place += taken + (data[place + taken - 1] == quote)
+                at += taken + (data[at + taken - 1] == quote)
         else:
             content[to : to + stop - start] = data[start:stop]
             to += stop - start
@@ -335,19 +306,16 @@ class Record(NamedTuple):
     reason: Reason = Reason.INVALID_RECORD
 
     def broken(self, row: int, dialect: Dialect) -> Broken:
-        """What is told of it where it is no row of its file."""
+        """The row as one to set aside."""
         return Broken(row, self.text if self.fields is None else dialect.delimiter.join(self.fields), self.reason)
 
 
-def _sorted(read: list[Record], ends: list[int], dialect: Dialect, width: int, wanted: Numbers) -> Records:
+def _sorted(read: list[Record], ends: list[int], dialect: Dialect, width: int, wanted: Sequence[int]) -> Records:
     """Records that Python has read, as the compiled code gives its own."""
-    rows = [(n, record.fields) for n, record in enumerate(read) if record.fields]
-    rows = [(n, row) for n, row in rows if len(row) == (width or len(row))]
-    good = [n for n, _ in rows]
-    columns = [int(np.flatnonzero(wanted == field)[0]) for field in range(int(wanted.max(initial=-1)) + 1)]
-    fields = [strings([row[column] for _, row in rows]) for column in columns]
-    broken = [read[n].broken(n, dialect) for n in np.delete(np.arange(len(read)), good).tolist()]
-    return Records(np.array(ends), np.array(good, np.int64), fields, broken)
+    good = {n: row for n, (row, *_) in enumerate(read) if row and len(row) == (width or len(row))}
+    values = [strings([row[column] for row in good.values()]) for column in wanted]
+    broken = [record.broken(n, dialect) for n, record in enumerate(read) if n not in good]
+    return Records(np.array(ends), np.array(list(good), np.int64), values, broken)
 
 
 def _by_python(window: Window, dialect: Dialect, limit: int) -> tuple[list[Record], list[int]]:
@@ -358,7 +326,7 @@ def _by_python(window: Window, dialect: Dialect, limit: int) -> tuple[list[Recor
     size = _SLOW
     while window.at < window.size or not window.final:
         rest = window.rest
-        read, ends, taken = _read(rest[:size], window.final and size >= len(rest), dialect, limit)
+        read, ends, taken = _read(rest[:size].tobytes(), window.final and size >= len(rest), dialect, limit)
         offset = window.offset + window.at
         window.at += taken
         if read:
@@ -377,7 +345,7 @@ def _by_python(window: Window, dialect: Dialect, limit: int) -> tuple[list[Recor
     return [], []
 
 
-def _read(content: memoryview, final: bool, dialect: Dialect, limit: int) -> tuple[list[Record], list[int], int]:
+def _read(content: bytes, final: bool, dialect: Dialect, limit: int) -> tuple[list[Record], list[int], int]:
     """Records as Python reads them, `limit` at most, where each ends, and the end of the last record or blank line.
 
     Args:
@@ -409,7 +377,7 @@ def _read(content: memoryview, final: bool, dialect: Dialect, limit: int) -> tup
         if end == start or (wants_more and not final):
             break
         if end - start > limits.MAX_ROW_BYTES:
-            record = Record(None, limits.beginning(content[start:end].tobytes()), Reason.TOO_LARGE)
+            record = Record(None, limits.beginning(content[start:end]), Reason.TOO_LARGE)
         if record.fields != []:
             read.append(record)
             ends.append(end)
@@ -417,7 +385,7 @@ def _read(content: memoryview, final: bool, dialect: Dialect, limit: int) -> tup
     return read, ends, start
 
 
-def _whole_lines(content: memoryview, final: bool) -> Iterator[bytes]:
+def _whole_lines(content: bytes, final: bool) -> Iterator[bytes]:
     """The lines with their ends, but for a last one that may go on."""
     for found in _LINE.finditer(content):
         # A CR may be half of a line's end.
@@ -450,9 +418,8 @@ def read_csv(source: Source, piece: Piece, columns: Columns, dialect: Dialect = 
         return
     if piece.start:
         window = Window(open_stream(source.filesystem, piece.path, piece.start, piece.stop), _CHUNK)
-    wanted = np.array([chosen.index(name) if name in chosen else -1 for name in names])
     row = piece.row + 1
-    for some in split(window, dialect, len(names), wanted):
+    for some in split(window, dialect, len(names), [names.index(name) for name in chosen]):
         values = dict(zip(chosen, some.fields, strict=True))
         block = columns.block(piece.name, some.good + row, values, all_text=True)
         block.broken = [broken._replace(row=broken.row + row) for broken in some.broken]
@@ -484,14 +451,14 @@ def find_records(
         dialect: of the file.
 
     Returns:
-        The places, rising and each once (the last may be the file's end), and how many rows the file has, None where
-        it has no proper header; the header is no row.
+        These, rising and each once (the last may be the file's end), and how many rows the file has, None where it has
+        no proper header; the header is not a row.
     """
     window, header = _open(stream, dialect)
     if header is None or header.fields is None:
         return [], None
     header_end = np.array([window.offset + window.at])
-    found = (records.ends for records in split(window, dialect, 0, np.zeros(0, np.int64)))
+    found = (records.ends for records in split(window, dialect, 0, ()))
     starts: dict[int, Start] = {}
     rows, target = -1, 0
     for ends in chain([header_end], found):

@@ -28,7 +28,7 @@ from sentray.corpus.splits import Piece
 from sentray.errors import SentrayError
 
 Line = bytes | Broken
-"""A line as it is in the file, or what is told of one that is too long."""
+"""A line as it is in the file, or what stands for one that is too long."""
 Start = tuple[int, int, int]
 """First byte of a line, how many lines are before it, and how many of these are not blank."""
 
@@ -48,7 +48,7 @@ def read_jsonl(source: Source, piece: Piece, columns: Columns) -> Iterator[Block
         SentrayError: the first records have no key that the run needs, or the file is one JSON array.
     """
     lines = _lines(_open(source, piece.path, piece.start, piece.stop), piece.row)
-    # Which columns a file has is read from its first records, also by who reads only a part of it.
+    # Which columns a file has is read from its first records, also for a later part of it.
     head = list(_first(lines if piece.stop is None else _lines(_open(source, piece.path), 0)))
     parsed = (_parse(line) for _, line in head if isinstance(line, bytes))
     keys = dict.fromkeys(key for record in parsed if isinstance(record, dict) for key in record)
@@ -81,7 +81,7 @@ def read_jsonl(source: Source, piece: Piece, columns: Columns) -> Iterator[Block
     size = 0
 
     def block() -> Block:
-        arrays = {name: strings([row[place] for row in found]) for place, name in enumerate(names)}
+        arrays = {name: strings([row[index] for row in found]) for index, name in enumerate(names)}
         made = columns.block(piece.name, np.array(rows, np.int64), arrays, all_text=True)
         made.broken = broken
         return made
@@ -122,7 +122,7 @@ def _open(source: Source, path: str, start: int = 0, stop: int | None = None) ->
 
 
 def _lines(stream: io.BufferedReader, before: int) -> Iterator[tuple[int, Line]]:
-    """Number and bytes of each line that is not blank, or what is told of one that is too long."""
+    """Number and bytes of each line that is not blank, or what stands for one that is too long."""
     longest = limits.MAX_ROW_BYTES
     for number in itertools.count(before + 1):
         line = stream.readline(longest + 1)
@@ -159,7 +159,7 @@ def _parse(line: bytes) -> dict[str, Any] | str:
 
 
 def _parse_by_python(line: bytes) -> dict[str, Any] | str:
-    """The same as Python has it, who also knows NaN, lone surrogates, byte order marks and numbers of any size."""
+    """The same by the standard library, which also reads NaN, lone surrogates and numbers of any size."""
     text = _text(line)
     try:
         record = _decode_json(text)
@@ -205,7 +205,7 @@ def find_lines(stream: pa.NativeFile, targets: Sequence[int]) -> tuple[list[Star
         targets: rising byte positions above 0.
 
     Returns:
-        The places, rising and each once (the last may be the file's end), and how many lines are not blank.
+        These, rising and each once (the last may be the file's end), and how many lines are not blank.
     """
     starts: dict[int, Start] = {}
     offset = lines = rows = target = 0

@@ -212,12 +212,7 @@ class Columns:
 
 
 _STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_BYTES = (
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_binary_view,
-    pa.types.is_fixed_size_binary,
-)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 
 
 def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tuple[pa.Array, Mask]:
@@ -347,10 +342,13 @@ def blank_to_null(array: pa.Array) -> pa.Array:
 def finish(block: Block, columns: Columns) -> pa.Table:
     """Check a block's rows and bring them to `ROW_SCHEMA` (and the kept columns), in the file's order."""
     count = len(block.rows)
-    text, bad_text = decode(block.text, columns.name("text"), block.file)
-    ids, bad_id = decode(_position_ids(block) if block.id is None else block.id, columns.name("id"), block.file)
-    label, bad_label = _optional(block.label, count, columns.name("label"), block.file)
-    split, bad_split = _optional(block.split, count, columns.name("split"), block.file)
+    positions = pc.binary_join_element_wise(block.file, pa.array(block.rows).cast(pa.string()), ":")
+    given = (positions if block.id is None else block.id, block.text, block.label, block.split)
+    decoded = [
+        decode(pa.nulls(count) if array is None else array, columns.name(role), block.file)
+        for role, array in zip(ROLES, given, strict=True)
+    ]
+    ids, text, label, split = (array for array, _ in decoded)
     ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
     split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
     unlabelled = as_mask(pc.is_null(label)) & ~as_mask(pc.equal(split, "unsup").fill_null(False))
@@ -360,7 +358,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
             Reason.TOO_LARGE: no_rows(count) if block.too_large is None else block.too_large,
             Reason.NULL_TEXT: as_mask(pc.is_null(text)),
             Reason.EMPTY_TEXT: is_blank(text),
-            Reason.INVALID_UTF8: bad_text | bad_id | bad_label | bad_split,
+            Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
             Reason.MISSING_ID: as_mask(pc.is_null(ids)),
             Reason.MISSING_LABEL: unlabelled if columns.need_label else no_rows(count),
         },
@@ -375,14 +373,6 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     kept = {name: decode(array, name, block.file, typed=True)[0] for name, array in block.kept.items()}
     table = pa.table([*arrays, *kept.values()], names=[*ROW_SCHEMA.names, *kept])
     return _with_broken(table, block) if block.broken else table
-
-
-def _optional(array: pa.Array | None, count: int, name: str, file: object) -> tuple[pa.Array, Mask]:
-    return (pa.nulls(count, pa.large_string()), no_rows(count)) if array is None else decode(array, name, file)
-
-
-def _position_ids(block: Block) -> pa.Array:
-    return pc.binary_join_element_wise(block.file, pa.array(block.rows).cast(pa.string()), ":")
 
 
 def _first_reason(count: int, faults: dict[Reason, Mask]) -> pa.Array:
@@ -407,13 +397,12 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
 
 
 def _with_broken(table: pa.Table, block: Block) -> pa.Table:
-    """Put the rows that are no records where they belong in the file's order."""
+    """Put the rows that are not records where they belong in the file's order."""
     rows, texts, reasons = zip(*block.broken, strict=True)
+    excerpts = [sound(text[: 2 * EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS] for text in texts]
     broken = pa.table(
         {
-            "text": pa.array(
-                [sound(text[: 2 * EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS] for text in texts], pa.large_string()
-            ),
+            "text": pa.array(excerpts, pa.large_string()),
             "file": pa.repeat(block.file, len(rows)),
             "row": pa.array(rows, pa.int64()),
             "reason": pa.array(map(str, reasons), pa.string()),

@@ -2,7 +2,6 @@ import csv
 import gzip
 import io
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -275,7 +274,7 @@ def test_other_dialects_are_read_as_python_reads_them(dialect, parts, chunk):
             break
         expected += [record] if record else []
     content = "".join(parts).encode()
-    found = list(split(Window(io.BytesIO(content), chunk), dialect, 2, np.array([0, 1])))
+    found = list(split(Window(io.BytesIO(content), chunk), dialect, 2, [0, 1]))
     assert sum(len(some.ends) for some in found) == len(expected)
     texts = [text for some in found for text in zip(*(field.to_pylist() for field in some.fields), strict=True)]
     fine = [record for record in expected if record is not None and len(record) == 2]
