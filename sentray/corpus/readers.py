@@ -1,17 +1,16 @@
-"""From a shard to checked rows, whatever the format."""
+"""From a shard to checked rows, whatever the format: `read_shard`, `read_schema`, `read_ids`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import pyarrow as pa
 
 from sentray.config import CorpusSettings
+from sentray.corpus.jsonl import read_jsonl
 from sentray.corpus.limits import require_few_rows
-from sentray.corpus.lines import read_csv, read_jsonl
 from sentray.corpus.parquet import parquet_columns, read_parquet
 from sentray.corpus.rows import (
     ROW_SCHEMA,
-    TABLE_ROWS,
     Block,
     Broken,
     Columns,
@@ -22,28 +21,18 @@ from sentray.corpus.rows import (
     blank_to_null,
     decode,
     finish,
-    hash64,
 )
-from sentray.corpus.source import Source
+from sentray.corpus.source import Format, Source
 from sentray.corpus.splits import Piece, Shard
 from sentray.corpus.text_files import read_reviews, read_synthetic
 from sentray.errors import SentrayError
 from sentray.storage import reading
 
-__all__ = [
-    "ROW_SCHEMA",
-    "TABLE_ROWS",
-    "WITH_COLUMNS",
-    "OnUnreadable",
-    "hash64",
-    "read_ids",
-    "read_schema",
-    "read_shard",
-]
+__all__ = ["ROW_SCHEMA", "WITH_COLUMNS", "OnUnreadable", "read_ids", "read_schema", "read_shard"]
 
 OnUnreadable = Literal["raise", "quarantine"]
 
-_READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet, "synthetic": read_synthetic}
+Reader = Callable[[Source, Piece, Columns], Iterator[Block]]
 WITH_COLUMNS = ("csv", "jsonl", "parquet")
 """Formats whose files have columns, so that a column may give the ids."""
 
@@ -147,9 +136,19 @@ def read_ids(
 
 def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns) -> Iterator[Block]:
     """What a piece holds; only what goes wrong in reading it is the file's fault."""
-    rows = 0
+    read, rows = _reader(shard.format), 0
     with reading(piece.path):
-        for block in _READERS[shard.format](source, piece, columns):
+        for block in read(source, piece, columns):
             rows += len(block.rows) + len(block.broken)
             require_few_rows(piece.path, rows, shard.bytes)
             yield block
+
+
+def _reader(format: Format) -> Reader:
+    if format == "csv":
+        # Numba takes its time to load.
+        from sentray.corpus.csv import read_csv
+
+        return read_csv
+    readers: dict[Format, Reader] = {"jsonl": read_jsonl, "parquet": read_parquet, "synthetic": read_synthetic}
+    return readers[format]

@@ -1,4 +1,4 @@
-"""What every reader gives: rows of one schema, checked, and the reasons for which one is set aside."""
+"""What every reader gives: rows of one schema (`ROW_SCHEMA`), checked (`finish`), with a `Reason` where one is bad."""
 
 import difflib
 import math
@@ -18,163 +18,10 @@ from sentray.config import CorpusSettings
 from sentray.corpus.limits import EXCERPT_CHARACTERS, MAX_NAME
 from sentray.errors import SentrayError
 
-
-class Reason(StrEnum):
-    """Why a row was set aside. Values are written to `quarantine.parquet` and are stable.
-
-    Members come in the order in which a row with several faults gets its reason.
-    """
-
-    TOO_LARGE = "too_large"
-    """The row is longer than one that is read; see `sentray.corpus.rows`."""
-    NULL_TEXT = "null_text"
-    EMPTY_TEXT = "empty_text"
-    INVALID_UTF8 = "invalid_utf8"
-    INVALID_RECORD = "invalid_record"
-    MISSING_ID = "missing_id"
-    DUPLICATE_ID = "duplicate_id"
-    MISSING_LABEL = "missing_label"
-    UNKNOWN_LABEL = "unknown_label"
-    CRASH = "crash"
-    """The process that scored the row died of it, each time."""
-    UNREADABLE_FILE = "unreadable_file"
-    """The file cannot be read from this row on; the text says why."""
-
-
-QUARANTINE_FILE = "quarantine.parquet"
-
-
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("row", pa.int64()),
-        pa.field("id", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("text", pa.large_string()),
-    ]
-)
-"""`file` as in the row's id, `row` counted from 1 within the file, `text` the first 200 characters."""
-
-
 Mask = npt.NDArray[np.bool_]
-
-
-def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tuple[pa.Array, Mask]:
-    """Any scalar column as large strings, and which values are no UTF-8 (these are decoded with replacement).
-
-    Args:
-        array: of strings, bytes, numbers, dates or booleans, dictionary-encoded or not.
-        name: of the column, for the message.
-        file: where it was read, for the message.
-        typed: give a column that is neither strings nor bytes back as it is.
-
-    Raises:
-        SentrayError: the column holds lists or structures, or where these may be, such with text that is no UTF-8.
-    """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if isinstance(array, pa.ExtensionArray) and not typed:
-        array = _uuid_texts(array.storage) if isinstance(array.type, pa.UuidType) else array.storage
-    kind = array.type
-    if pa.types.is_null(kind) and not typed:
-        return pa.nulls(len(array), pa.large_string()), no_rows(len(array))
-    stringy = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    if stringy or (not typed and _is_bytes(kind)):
-        return _decode_bytes(array.cast(pa.large_binary()))
-    if typed:
-        try:
-            array.validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise SentrayError(f"column {name!r} of {file} holds invalid values in its {kind}: leave it out") from error
-        return array, no_rows(len(array))
-    if pa.types.is_floating(kind):
-        # pandas writes whole numbers with a gap as floats: NaN is none, and 1.0 is 1 (as the cast has it).
-        array = pc.if_else(pc.is_nan(array), None, array)
-    try:
-        return array.cast(pa.large_string()), no_rows(len(array))
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise no_text(name, file, kind) from error
-
-
-def no_text(name: str, file: object, kind: pa.DataType) -> SentrayError:
-    """The sentence for a column of lists or structures where there should be text."""
-    return SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column")
-
-
-def _uuid_texts(values: pa.Array) -> pa.Array:
-    """UUIDs as they are usually written, from their 16 bytes."""
-    texts = [None if value is None else str(UUID(bytes=value)) for value in values.to_pylist()]
-    return pa.array(texts, pa.large_string())
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    tests = (
-        pa.types.is_binary,
-        pa.types.is_large_binary,
-        pa.types.is_binary_view,
-        pa.types.is_fixed_size_binary,
-    )
-    return any(test(kind) for test in tests)
-
-
-def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
-    try:
-        return array.cast(pa.large_string()), no_rows(len(array))
-    except pa.ArrowInvalid:
-        pass
-    values: list[str | None] = []
-    invalid = no_rows(len(array))
-    for index, value in enumerate(array.to_pylist()):
-        try:
-            values.append(None if value is None else value.decode())
-        except UnicodeDecodeError:
-            invalid[index] = True
-            values.append(value.decode(errors="replace"))
-    return pa.array(values, pa.large_string()), invalid
-
-
-def no_rows(count: int) -> Mask:
-    """The mask that chooses none of so many rows."""
-    return np.zeros(count, dtype=bool)
-
-
-def as_mask(array: pa.Array) -> Mask:
-    """A boolean column as a mask."""
-    mask: Mask = array.to_numpy(zero_copy_only=False).astype(bool, copy=False)
-    return mask
-
-
-def is_blank(array: pa.Array) -> Mask:
-    """Which strings hold nothing but white space."""
-    # Few texts begin with white space, and only those are looked at to their end.
-    blank = _trimmed_empty(pc.utf8_slice_codeunits(array, 0, 1))
-    if blank.any():
-        blank[blank] = _trimmed_empty(array.filter(pa.array(blank)))
-    return blank
-
-
-def _trimmed_empty(array: pa.Array) -> Mask:
-    return as_mask(pc.equal(pc.binary_length(pc.utf8_ltrim_whitespace(array)), 0).fill_null(False))
-
-
-def blank_to_null(array: pa.Array) -> pa.Array:
-    """Strings without those that hold nothing but white space."""
-    blank = is_blank(array)
-    return pc.if_else(blank, None, array) if blank.any() else array
-
-
-def sound(text: str) -> str:
-    """A text with replacement characters where undecodable bytes were kept as surrogates."""
-    return as_read(text).decode(errors="replace")
-
-
-def as_read(text: str) -> bytes:
-    """The bytes of a text: undecodable ones as they were, or the lone surrogate that JSON escaped."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-
+Rows = npt.NDArray[np.int64]
+"""Positions within a file, from 1."""
+Hashes = npt.NDArray[np.uint64]
 
 ROW_SCHEMA = pa.schema(
     [
@@ -192,20 +39,51 @@ file, `reason` is null for a good row and a `Reason` for a bad one, whose text i
 
 ROLES = ("id", "text", "label", "split")
 TABLE_ROWS = 4096
-"""Most rows of a table that a reader gives."""
+"""Rows of a table that a reader gives, at most."""
 TABLE_BYTES = 16_000_000
-"""About the most bytes of text of a table that a reader gives, but for a single longer review."""
+"""Bytes of text of a table that a reader gives, about at most, but for a single longer review."""
 
 _COMPARED = 1000
-"""Among so many of a file's columns the one is looked for that a wrong name may mean."""
+"""Columns of a file among which the one is looked for that a wrong name may mean."""
 
-Rows = npt.NDArray[np.int64]
-"""Positions within a file, from 1."""
-Hashes = npt.NDArray[np.uint64]
+
+class Reason(StrEnum):
+    """Why a row was set aside. Values are written to `quarantine.parquet` and are stable.
+
+    Members come in the order in which a row with several faults gets its reason.
+    """
+
+    TOO_LARGE = "too_large"
+    """The row is longer than one that is read; see `sentray.corpus.limits`."""
+    NULL_TEXT = "null_text"
+    EMPTY_TEXT = "empty_text"
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_RECORD = "invalid_record"
+    MISSING_ID = "missing_id"
+    DUPLICATE_ID = "duplicate_id"
+    MISSING_LABEL = "missing_label"
+    UNKNOWN_LABEL = "unknown_label"
+    CRASH = "crash"
+    """The process that scored the row died of it, each time."""
+    UNREADABLE_FILE = "unreadable_file"
+    """The file cannot be read from this row on; the text says why."""
+
+
+QUARANTINE_FILE = "quarantine.parquet"
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("id", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("text", pa.large_string()),
+    ]
+)
+"""`file` as in the row's id, `row` counted from 1 within the file, `text` the first 200 characters."""
 
 
 class Broken(NamedTuple):
-    """A row that is no record.
+    """A row that is not a record.
 
     Attributes:
         row: its position within the file.
@@ -230,7 +108,7 @@ class Block:
         label: the labels, where there are any.
         split: the splits, where there are any.
         kept: further columns, by name.
-        broken: rows that are no record.
+        broken: rows that are not records.
         too_large: which of the others hold a value longer than a row may be, of which only the beginning is here.
     """
 
@@ -246,7 +124,7 @@ class Block:
 
 
 def alone(file: str, broken: Broken, kept: dict[str, pa.Array]) -> Block:
-    """A block of nothing but a row that is no record.
+    """A block of nothing but a row that is not a record.
 
     Args:
         file: the file's name.
@@ -309,10 +187,19 @@ class Columns:
         """The further kept columns without a value."""
         return {name: pa.nulls(0, kind) for name in self.keep if name not in ROW_SCHEMA.names}
 
-    def block(self, file: str, rows: Rows, columns: dict[str, pa.Array]) -> Block:
-        """Give each column that was read its role."""
+    def block(self, file: str, rows: Rows, columns: dict[str, pa.Array], all_text: bool = False) -> Block:
+        """Give each column that was read its role.
+
+        Args:
+            file: the file's name.
+            rows: positions within the file.
+            columns: what was read, by name.
+            all_text: whether the format knows nothing but text, so that kept columns are strings too.
+        """
         id, text, label, split = (columns.get(self.name(role)) for role in ROLES)
         kept = {name: columns[name] for name in self.keep if name not in ROW_SCHEMA.names}
+        if all_text:
+            kept = {name: decode(array, name, file)[0] for name, array in kept.items()}
         text = pa.nulls(len(rows), pa.large_string()) if text is None else text
         return Block(file, rows, text, id, label, split, kept)
 
@@ -324,13 +211,144 @@ class Columns:
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
 
 
+_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+
+
+def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tuple[pa.Array, Mask]:
+    """Any scalar column as large strings, and which values are invalid UTF-8 (decoded with replacement).
+
+    Args:
+        array: of strings, bytes, numbers, dates or booleans, dictionary-encoded or not.
+        name: of the column, for the message.
+        file: where it was read, for the message.
+        typed: give a column that is neither strings nor bytes back as it is.
+
+    Raises:
+        SentrayError: the column holds lists or structures, or a column of another type than text holds invalid values.
+    """
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if isinstance(array, pa.ExtensionArray) and not typed:
+        array = _uuid_texts(array.storage) if isinstance(array.type, pa.UuidType) else array.storage
+    kind = array.type
+    if pa.types.is_null(kind) and not typed:
+        return pa.nulls(len(array), pa.large_string()), no_rows(len(array))
+    if any(test(kind) for test in (_STRINGS if typed else _STRINGS + _BYTES)):
+        return _decode_bytes(array.cast(pa.large_binary()))
+    if typed:
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise SentrayError(f"column {name!r} of {file} holds invalid values in its {kind}: leave it out") from error
+        return array, no_rows(len(array))
+    if pa.types.is_floating(kind):
+        # pandas writes whole numbers with a gap as floats: NaN is none, and 1.0 is 1 (as the cast has it).
+        array = pc.if_else(pc.is_nan(array), None, array)
+    try:
+        return array.cast(pa.large_string()), no_rows(len(array))
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise no_text(name, file, kind) from error
+
+
+def no_text(name: str, file: object, kind: pa.DataType) -> SentrayError:
+    """The sentence for a column of lists or structures where there should be text."""
+    return SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column")
+
+
+def _uuid_texts(values: pa.Array) -> pa.Array:
+    """UUIDs as they are usually written, from their 16 bytes."""
+    texts = [None if value is None else str(UUID(bytes=value)) for value in values.to_pylist()]
+    return pa.array(texts, pa.large_string())
+
+
+def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
+    try:
+        return array.cast(pa.large_string()), no_rows(len(array))
+    except pa.ArrowInvalid:
+        pass
+    values: list[str | None] = []
+    invalid = no_rows(len(array))
+    for index, value in enumerate(array.to_pylist()):
+        try:
+            values.append(None if value is None else value.decode())
+        except UnicodeDecodeError:
+            invalid[index] = True
+            values.append(value.decode(errors="replace"))
+    return pa.array(values, pa.large_string()), invalid
+
+
+def strings(values: Sequence[str | None]) -> pa.Array:
+    """Texts that Python decoded, as an array: of strings, or of bytes where one of them holds surrogates."""
+    try:
+        return pa.array(values, pa.large_string())
+    except UnicodeEncodeError:
+        return pa.array([None if value is None else as_read(value) for value in values], pa.large_binary())
+
+
+def as_read(text: str) -> bytes:
+    """The bytes of a text: undecodable ones as they were, or the lone surrogate that JSON escaped."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def sound(text: str) -> str:
+    """A text with replacement characters where undecodable bytes were kept as surrogates."""
+    return as_read(text).decode(errors="replace")
+
+
+def refuse_utf16(path: str, head: bytes | memoryview) -> None:
+    """Refuse a file that begins with the byte order mark of UTF-16.
+
+    Raises:
+        SentrayError: it does.
+    """
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise SentrayError(f"{path} is UTF-16: save it as UTF-8")
+
+
+def no_rows(count: int) -> Mask:
+    """The mask that chooses none of so many rows."""
+    return np.zeros(count, dtype=bool)
+
+
+def as_mask(array: pa.Array) -> Mask:
+    """A boolean column as a mask."""
+    mask: Mask = array.to_numpy(zero_copy_only=False).astype(bool, copy=False)
+    return mask
+
+
+def is_blank(array: pa.Array) -> Mask:
+    """Which strings hold nothing but white space."""
+    # Few texts begin with white space, and only those are looked at to their end.
+    blank = _trimmed_empty(pc.utf8_slice_codeunits(array, 0, 1))
+    if blank.any():
+        blank[blank] = _trimmed_empty(array.filter(pa.array(blank)))
+    return blank
+
+
+def _trimmed_empty(array: pa.Array) -> Mask:
+    return as_mask(pc.equal(pc.binary_length(pc.utf8_ltrim_whitespace(array)), 0).fill_null(False))
+
+
+def blank_to_null(array: pa.Array) -> pa.Array:
+    """Strings without those that hold nothing but white space."""
+    blank = is_blank(array)
+    return pc.if_else(blank, None, array) if blank.any() else array
+
+
 def finish(block: Block, columns: Columns) -> pa.Table:
     """Check a block's rows and bring them to `ROW_SCHEMA` (and the kept columns), in the file's order."""
     count = len(block.rows)
-    text, bad_text = decode(block.text, columns.name("text"), block.file)
-    ids, bad_id = decode(_position_ids(block) if block.id is None else block.id, columns.name("id"), block.file)
-    label, bad_label = _optional(block.label, count, columns.name("label"), block.file)
-    split, bad_split = _optional(block.split, count, columns.name("split"), block.file)
+    positions = pc.binary_join_element_wise(block.file, pa.array(block.rows).cast(pa.string()), ":")
+    given = (positions if block.id is None else block.id, block.text, block.label, block.split)
+    decoded = [
+        decode(pa.nulls(count) if array is None else array, columns.name(role), block.file)
+        for role, array in zip(ROLES, given, strict=True)
+    ]
+    ids, text, label, split = (array for array, _ in decoded)
     ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
     split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
     unlabelled = as_mask(pc.is_null(label)) & ~as_mask(pc.equal(split, "unsup").fill_null(False))
@@ -340,7 +358,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
             Reason.TOO_LARGE: no_rows(count) if block.too_large is None else block.too_large,
             Reason.NULL_TEXT: as_mask(pc.is_null(text)),
             Reason.EMPTY_TEXT: is_blank(text),
-            Reason.INVALID_UTF8: bad_text | bad_id | bad_label | bad_split,
+            Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
             Reason.MISSING_ID: as_mask(pc.is_null(ids)),
             Reason.MISSING_LABEL: unlabelled if columns.need_label else no_rows(count),
         },
@@ -355,29 +373,6 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     kept = {name: decode(array, name, block.file, typed=True)[0] for name, array in block.kept.items()}
     table = pa.table([*arrays, *kept.values()], names=[*ROW_SCHEMA.names, *kept])
     return _with_broken(table, block) if block.broken else table
-
-
-def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
-    """Give rows a reason to be set aside, unless they have one that comes before it in `Reason`."""
-    later = pa.array([str(other) for other in list(Reason)[list(Reason).index(reason) :]])
-    open_to = pc.or_(pc.is_null(table["reason"]), pc.is_in(table["reason"], later))
-    chosen = pc.and_(pa.array(mask), open_to)
-    if not pc.any(chosen).as_py():
-        return table
-    reasons = pc.if_else(chosen, str(reason), table["reason"])
-    texts = pc.if_else(chosen, pc.utf8_slice_codeunits(table["text"], 0, EXCERPT_CHARACTERS), table["text"])
-    for name, column in (("reason", reasons), ("text", texts)):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(place), column)
-    return table
-
-
-def _optional(array: pa.Array | None, count: int, name: str, file: object) -> tuple[pa.Array, Mask]:
-    return (pa.nulls(count, pa.large_string()), no_rows(count)) if array is None else decode(array, name, file)
-
-
-def _position_ids(block: Block) -> pa.Array:
-    return pc.binary_join_element_wise(block.file, pa.array(block.rows).cast(pa.string()), ":")
 
 
 def _first_reason(count: int, faults: dict[Reason, Mask]) -> pa.Array:
@@ -401,23 +396,13 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
-def hash64(text: str) -> int:
-    """A 64-bit hash of a text, the same everywhere and always."""
-    return int.from_bytes(_digest(text.encode()), "big")
-
-
-def _digest(text: bytes) -> bytes:
-    return blake2b(text, digest_size=8).digest()
-
-
 def _with_broken(table: pa.Table, block: Block) -> pa.Table:
-    """Put the rows that are no record back into their places."""
+    """Put the rows that are not records where they belong in the file's order."""
     rows, texts, reasons = zip(*block.broken, strict=True)
+    excerpts = [sound(text[: 2 * EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS] for text in texts]
     broken = pa.table(
         {
-            "text": pa.array(
-                [sound(text[: 2 * EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS] for text in texts], pa.large_string()
-            ),
+            "text": pa.array(excerpts, pa.large_string()),
             "file": pa.repeat(block.file, len(rows)),
             "row": pa.array(rows, pa.int64()),
             "reason": pa.array(map(str, reasons), pa.string()),
@@ -425,3 +410,27 @@ def _with_broken(table: pa.Table, block: Block) -> pa.Table:
     )
     both = pa.concat_tables([table, broken], promote_options="default")
     return both.take(pc.sort_indices(both["row"])).combine_chunks()
+
+
+def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
+    """Give rows a reason to be set aside, unless they have one that comes before it in `Reason`."""
+    later = pa.array([str(other) for other in list(Reason)[list(Reason).index(reason) :]])
+    open_to = pc.or_(pc.is_null(table["reason"]), pc.is_in(table["reason"], later))
+    chosen = pc.and_(pa.array(mask), open_to)
+    if not pc.any(chosen).as_py():
+        return table
+    reasons = pc.if_else(chosen, str(reason), table["reason"])
+    texts = pc.if_else(chosen, pc.utf8_slice_codeunits(table["text"], 0, EXCERPT_CHARACTERS), table["text"])
+    for name, column in (("reason", reasons), ("text", texts)):
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(index), column)
+    return table
+
+
+def hash64(text: str) -> int:
+    """A 64-bit hash of a text, the same everywhere and always."""
+    return int.from_bytes(_digest(text.encode()), "big")
+
+
+def _digest(text: bytes) -> bytes:
+    return blake2b(text, digest_size=8).digest()

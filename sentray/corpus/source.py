@@ -4,9 +4,9 @@ import os
 import posixpath
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Literal
 
@@ -31,8 +31,6 @@ _SUFFIXES: dict[str, Format] = {
 _READABLE = ".csv, .jsonl, .ndjson and .json (each also .gz), .parquet, and folders of .txt"
 _SPLIT_FOLDERS = ("train", "test", "valid", "validation", "val", "dev")
 _UNLABELLED_FOLDER = "unsup"
-_MAX_LINKS = 100
-"""Links to one folder: links to folders with links make a few into any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +194,7 @@ def _list_files(uri: str, filesystem: fs.FileSystem, path: str) -> tuple[str, li
             )
         found = [(found.path, found) for found in _listed(filesystem, folder)]
     except UnicodeError as error:
-        raise SentrayError(f"{uri} holds a file whose name is no UTF-8: rename it, or name the others") from error
+        raise SentrayError(f"{uri} holds a file whose name is not UTF-8: rename it, or name the others") from error
     except OSError as error:
         raise SentrayError(
             f"{uri} cannot be listed ({first_line(error)}): check the address and your rights"
@@ -212,28 +210,24 @@ def _list_files(uri: str, filesystem: fs.FileSystem, path: str) -> tuple[str, li
 
 
 def _listed(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
-    """All that lies in a folder at any depth; links to folders are followed, but not in circles."""
+    """All that lies in a folder at any depth. Links to folders are followed, but each folder is read once."""
     if not isinstance(filesystem, fs.LocalFileSystem):
         return list(filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)))
     found: list[fs.FileInfo] = []
-    folders, linked = [(folder, os.path.realpath(folder))], Counter[str]()
-    while folders:
-        path, real = folders.pop()
+    seen: set[str] = set()
+    folders, links = [folder], list[str]()
+    while folders or links:
+        # Links come last, so that a folder keeps its own name where that is under the root too.
+        path = folders.pop() if folders else heappop(links)
+        if (real := os.path.realpath(path)) in seen:
+            continue
+        seen.add(real)
         for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
             found.append(info)
-            if info.type != fs.FileType.Directory:
-                continue
-            inside = f"{real}/{info.base_name}"
-            if os.path.islink(info.path):
-                inside = os.path.realpath(info.path)
-                linked[inside] += 1
-                if f"{real}/".startswith(f"{inside}/"):
-                    continue
-            if linked[inside] > _MAX_LINKS:
-                raise SentrayError(
-                    f"{info.path} is one of more than {_MAX_LINKS} links to the same folder: remove all but one"
-                )
-            folders.append((info.path, inside))
+            if info.type == fs.FileType.Directory and os.path.islink(info.path):
+                heappush(links, info.path)
+            elif info.type == fs.FileType.Directory:
+                folders.append(info.path)
     return found
 
 
@@ -282,13 +276,13 @@ def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceF
         files: all .txt files.
         optional: whether there are files of another format, beside which a .txt in no class folder is a note.
     """
-    placed = [replace(file, label=label, split=split) for file in files for label, split in [_place(file.name)]]
-    if optional or any(file.label for file in placed):
-        return [file for file in placed if file.label or file.split == _UNLABELLED_FOLDER]
-    return placed
+    reviews = [replace(file, label=label, split=split) for file in files for label, split in [_folders(file.name)]]
+    if optional or any(file.label for file in reviews):
+        return [file for file in reviews if file.label or file.split == _UNLABELLED_FOLDER]
+    return reviews
 
 
-def _place(name: str) -> tuple[str | None, str | None]:
+def _folders(name: str) -> tuple[str | None, str | None]:
     """Label and split by the folders of a name, such as `train/pos/1.txt`."""
     *folders, _ = name.split("/")
     label = folders[-1] if folders else None

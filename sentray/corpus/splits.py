@@ -106,8 +106,7 @@ def _row_groups(source: Source, file: SourceFile, _: int) -> list[Cut]:
 
 def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
     """Byte ranges of whole records; none of what is compressed or is one record."""
-    # Numba takes its time to load, which only large files are worth.
-    from sentray.corpus.scan import find_records
+    from sentray.corpus import csv, jsonl
 
     if file.name.lower().endswith(".gz"):
         return []
@@ -115,7 +114,8 @@ def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
     count = -(-file.size // size)
     targets = [file.size * part // count for part in range(1, count)]
     stream = open_stream(source.filesystem, file.path, 0, file.size)
-    places, rows = find_records(stream, source.format, targets)
+    found = csv.find_records(stream, targets) if source.format == "csv" else jsonl.find_lines(stream, targets)
+    places, rows = found
     places = [place for place in places if place[0] < file.size]
     if not places:
         return []

@@ -5,9 +5,12 @@ import io
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
 from sentray.corpus import rows as records
+from sentray.corpus.csv import Dialect, Window, split
 from sentray.corpus.duplicates import hash_texts
 from sentray.corpus.readers import ROW_SCHEMA, read_ids, read_shard
 from sentray.corpus.source import resolve
@@ -214,7 +217,7 @@ def test_a_quote_that_is_never_closed_costs_one_row(write, read, monkeypatch):
 def test_tables_are_bounded_in_rows_and_bytes(write, read, monkeypatch):
     path = write("a.csv", "text\n" + "word\n" * 10_000)
     assert [len(chunk) for chunk in read(path)["text"].chunks] == [4096, 4096, 1808]
-    monkeypatch.setattr("sentray.corpus.lines._CHUNK", 4_000)
+    monkeypatch.setattr("sentray.corpus.csv._CHUNK", 4_000)
     assert max(len(chunk) for chunk in read(path)["text"].chunks) == 800
 
 
@@ -250,3 +253,29 @@ def test_ids_are_read_alone(write):
         [1, 4],
         hash_texts(pa.array(["x", "y"], pa.large_string())).tolist(),
     )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([Dialect(";"), Dialect("\t", None), Dialect("|", "'")]),
+    st.lists(st.sampled_from([";", "\t", "|", '"', "'", "''", "\n", "\r\n", "\r", "a", "word " * 20]), max_size=40),
+    st.sampled_from([4, 100, 1 << 20]),
+)
+def test_other_dialects_are_read_as_python_reads_them(dialect, parts, chunk):
+    lines = iter(io.StringIO("".join(parts), newline=""))
+    expected: list[list[str] | None] = []
+    while True:
+        try:
+            record = next(dialect.reader(lines), None)
+        except csv.Error:
+            expected.append(None)
+            continue
+        if record is None:
+            break
+        expected += [record] if record else []
+    content = "".join(parts).encode()
+    found = list(split(Window(io.BytesIO(content), chunk), dialect, 2, [0, 1]))
+    assert sum(len(some.ends) for some in found) == len(expected)
+    texts = [text for some in found for text in zip(*(field.to_pylist() for field in some.fields), strict=True)]
+    fine = [record for record in expected if record is not None and len(record) == 2]
+    assert [list(map(bytes.decode, text)) if isinstance(text[0], bytes) else list(text) for text in texts] == fine

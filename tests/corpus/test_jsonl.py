@@ -102,6 +102,31 @@ def test_a_gap_that_python_wrote_as_nan_is_null(write, read):
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ("9223372036854775807", "9223372036854775807"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("-9223372036854775809", "-9223372036854775809"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+        ("9" * 400, "9" * 400),
+        ("1e22", "10000000000000000000000"),
+        ("1E400", "Infinity"),
+        ("-0", "0"),
+        ("0.1", "0.1"),
+        ("2.50", "2.5"),
+        ("false", "false"),
+        (' "\\ud83d\\ude00"\t', "😀"),
+    ],
+)
+def test_values_are_those_of_the_standard_library(write, read, value, label):
+    path = write("a.jsonl", f'\ufeff{{"text": "x", "label": {value}, "more": {{"a": [{value}]}}}}\n')
+    for table in (read(path, keep=["more"]), read(write("b.jsonl", path.read_text("utf-8-sig")), keep=["more"])):
+        assert table.select(["label", "more"]).to_pylist() == [
+            {"label": label, "more": json.dumps({"a": [json.loads(value)]}, ensure_ascii=False)}
+        ]
+
+
 def test_kept_columns_are_strings(write, read):
     content = lines({"text": "x", "stars": 5, "tags": ["é"]}, {"text": "x", "stars": "b"}, {"text": "", "tags": None})
     table = read(write("a.jsonl", content), keep=["stars", "tags"])

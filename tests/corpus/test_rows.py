@@ -2,7 +2,7 @@ import sys
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
@@ -14,6 +14,7 @@ def finished(**columns: pa.Array) -> pa.Table:
     return finish(Block("f", np.arange(1, count + 1), **columns), Columns(CorpusSettings(), need_label=True))
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=8), max_size=8), st.integers(0, 8))
 def test_bytes_are_text_where_python_says_so(values, start):
     texts, invalid = decode(pa.array(values, pa.binary())[start:], "text", "f")

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
-from sentray.corpus import limits, lines, scan, splits
+from sentray.corpus import csv as csv_reader
+from sentray.corpus import jsonl, limits, splits
 from sentray.corpus.readers import read_shard
 from sentray.corpus.rows import as_read
 from sentray.corpus.source import Source, resolve
@@ -68,8 +69,8 @@ def check(tmp_path, monkeypatch):
     monkeypatch.setattr(splits, "_MIN_SHARDS", 1)
 
     def check(content: bytes, name: str, size: int, chunk: int = 1 << 20, longest: int = 1 << 24) -> list[Shard]:
-        monkeypatch.setattr(scan, "_CHUNK", chunk)
-        monkeypatch.setattr(lines, "_CHUNK", chunk)
+        monkeypatch.setattr(jsonl, "_SCANNED", chunk)
+        monkeypatch.setattr(csv_reader, "_CHUNK", chunk)
         monkeypatch.setattr(limits, "MAX_ROW_BYTES", longest)
         path = tmp_path / name
         path.write_bytes(content)
