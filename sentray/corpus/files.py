@@ -1,15 +1,19 @@
 """Opening the files of a corpus, decompressed where their name says so, within bounds."""
 
 import io
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
 from sentray.corpus.limits import require_little_inflation
 from sentray.errors import SentrayError
+from sentray.storage import read_pauses
 
 _READ_AHEAD = 4 << 20
+T = TypeVar("T")
 
 
 class _Inflated(io.RawIOBase):
@@ -53,8 +57,10 @@ def open_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
     """A file to read anywhere in.
 
     Raises:
-        SentrayError: it holds no byte.
+        SentrayError: it holds no byte, or is a pipe or device.
     """
+    if isinstance(filesystem, fs.LocalFileSystem) and filesystem.get_file_info(path).type == fs.FileType.Unknown:
+        raise SentrayError(f"{path} is no regular file: replace it or leave it out")
     file = filesystem.open_input_file(path)
     require_bytes(path, file.size())
     return file
@@ -68,3 +74,14 @@ def require_bytes(path: str, size: int) -> None:
     """
     if size == 0:
         raise SentrayError(f"{path} holds no byte: it seems the rest of a broken copy; replace it or leave it out")
+
+
+def try_again(filesystem: fs.FileSystem, read: Callable[[], T]) -> T | None:
+    """What a function reads; None where a file cannot be read, also not later, as an object store may be busy."""
+    for pause in (*read_pauses(filesystem), None):
+        try:
+            return read()
+        except SentrayError:
+            if pause is not None:
+                time.sleep(pause)
+    return None

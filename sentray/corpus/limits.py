@@ -20,16 +20,6 @@ are held for all of them, 16 bytes each."""
 MAX_INFLATION, FREE_INFLATION = 200, 1 << 30
 """Bytes that a compressed file may become for each that is stored, and what any may become. Text becomes 3 to 10."""
 
-MAX_FOOTER_BYTES = 1 << 28
-"""What Arrow may take for a footer of Parquet: about 250,000 columns of row groups."""
-
-MAX_PAGE_BYTES = 1 << 28
-"""The pages of Parquet that are held at once, one and a dictionary for each column that is read, and all of those of
-lists. Most writers make pages of a megabyte, DuckDB of a hundred."""
-
-MAX_BATCH_BYTES = 1 << 26
-"""What some rows of Parquet that are read together may take, where they are of less than the longest length."""
-
 MAX_NAME = 100
 """Characters of a name from a file that a message shows."""
 

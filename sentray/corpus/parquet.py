@@ -1,8 +1,13 @@
-"""Parquet: row groups in batches of bounded size."""
+"""Parquet: the rows of a file (`read_parquet`), its row groups for a plan, and tables of sentray's own.
 
-import io
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+Whoever wrote a file may have meant harm: what its footer and its pages ask for is bounded by the process that reads
+it; see `sandbox`.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,197 +15,160 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from sentray.corpus import limits
-from sentray.corpus.files import open_file
-from sentray.corpus.footers import FIXED_BYTES, Footer, RowGroup, read_footer
+from sentray.corpus import limits, sandbox
+from sentray.corpus.files import open_file, try_again
 from sentray.corpus.limits import EXCERPT_CHARACTERS
-from sentray.corpus.pages import ColumnPages, look_at_pages, rows_at_once
 from sentray.corpus.rows import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Columns, Mask, as_mask, no_rows, no_text
 from sentray.corpus.source import Source
-from sentray.corpus.splits import Piece
 from sentray.errors import SentrayError
+from sentray.storage import reading
 
-_MAX_COPIED = 1 << 36
-"""Bytes of dictionaries to copy for a row group: each batch of rows comes with all of them."""
-_MAX_DICTIONARY = 1 << 26
-"""Bytes of a dictionary that may hold a value which is too large; Arrow takes some five times as much to read it."""
+if TYPE_CHECKING:
+    from sentray.corpus.splits import Piece
 
-Values = tuple[dict[str, pa.Array], Mask]
-"""Columns of some rows, and which rows hold a value that is too large, of which the beginning is left."""
+_ROWS_AT_ONCE = (TABLE_ROWS, 64, 1)
+"""Rows to read together, and fewer where those take too much memory: a value may be stored once for many rows."""
+_READ_BYTES = 4 << 20
+"""What is read at once of a column, whose row group may be larger than memory."""
+_FOOTERS, _THREADS = 1000, 16
+"""Footers that are read by one call of the sandbox, and how many of them at once."""
 
 
-def read_parquet(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
+class RowGroups(NamedTuple):
+    """The row groups of a file.
+
+    Attributes:
+        rows: how many each has.
+        bytes: what the values of each take, decompressed.
+    """
+
+    rows: list[int]
+    bytes: list[int]
+
+
+def read_parquet(source: Source, piece: "Piece", columns: Columns) -> Iterator[Block]:
     """The rows of a Parquet file's row groups `piece.start` to `piece.stop`.
 
     Raises:
-        SentrayError: the file lacks a column, has fewer row groups than were planned, or would become too large.
+        SentrayError: the file lacks a column, has fewer row groups than were planned, is damaged, or takes too much
+            memory.
+        MemoryError: memory is scarce, and not for this file's sake.
     """
+    done = 0
+    for at_once in _ROWS_AT_ONCE:
+        try:
+            for block in sandbox.bounded(_blocks(source, piece, columns, at_once, done)):
+                done = int(block.rows[-1])
+                yield block
+            return
+        except MemoryError:
+            pass
+    # Something else in this process may have taken the memory: the file is blamed for what it does alone.
+    sandbox.rehearse(piece.path, _read_all, source, piece, columns)
+    raise MemoryError(f"{piece.path} was read in little memory alone, and not here")
+
+
+def _read_all(source: Source, piece: "Piece", columns: Columns) -> None:
+    with reading(piece.path):
+        for _ in _blocks(source, piece, columns, _ROWS_AT_ONCE[-1], 0):
+            pass
+
+
+def _blocks(source: Source, piece: "Piece", columns: Columns, at_once: int, done: int) -> Iterator[Block]:
+    """The rows after row `done`, at most so many at once."""
     assert source.filesystem is not None
-    with open_file(source.filesystem, piece.path) as opened:
-        stored = opened.size()
-        stream = opened if isinstance(source.filesystem, fs.LocalFileSystem) else _Remembering(opened)
-        footer = read_footer(stream, piece.path, stored)
-        chosen = columns.choose(footer.names, piece.path)
+    with open_file(source.filesystem, piece.path) as stream:
+        stored = stream.size()
+        file = pq.ParquetFile(stream, buffer_size=_READ_BYTES, pre_buffer=False)
+        chosen = _chosen(file.schema_arrow, piece, columns)
         if not chosen:
             return
-        file = _opened(stream, piece, footer, chosen, columns)
-        stop = len(footer.groups) if piece.stop is None else piece.stop
-        if stop > len(footer.groups):
+        stop = file.num_row_groups if piece.stop is None else piece.stop
+        if stop > file.num_row_groups:
             raise SentrayError(
                 f"{piece.path} has fewer row groups than when the run was planned: put the file back as it was"
             )
-        groups = footer.groups[:stop]
-        done, inflated = sum(group.rows for group in groups[: piece.start]), 0
-        limits.require_few_rows(piece.path, sum(group.rows for group in groups[piece.start :]), stored)
-        for place, group in enumerate(groups[piece.start :], piece.start):
-            end = done + group.rows
-            pages = _look(stream, piece.path, footer, group, chosen)
-            for arrays, too_large in _values(file, stream, piece.path, place, group, pages, chosen):
-                rows = np.arange(done + 1, done + 1 + len(too_large), dtype=np.int64)
-                done += len(rows)
-                inflated += sum(array.nbytes for array in arrays.values())
-                limits.require_little_inflation(piece.path, inflated, stored)
-                block = columns.block(piece.name, rows, arrays)
-                block.too_large = too_large
-                yield block
-            if done != end:
+        groups = [file.metadata.row_group(index) for index in range(stop)]
+        limits.require_few_rows(piece.path, sum(group.num_rows for group in groups[piece.start :]), stored)
+        row, inflated = sum(group.num_rows for group in groups[: piece.start]), 0
+        for index, group in enumerate(groups[piece.start :], piece.start):
+            end = row + group.num_rows
+            size = max(1, min(at_once, TABLE_BYTES * group.num_rows // max(1, group.total_byte_size)))
+            for batch in file.iter_batches(size, row_groups=[index], columns=chosen, use_threads=False):
+                values, too_large = _shortened(batch)
+                for start, stop in _ranges(values, 0, batch.num_rows):
+                    part = values.slice(start, stop - start)
+                    inflated += part.nbytes
+                    limits.require_little_inflation(piece.path, inflated, stored)
+                    if (start := max(start, done - row)) < stop:
+                        part = values.slice(start, stop - start)
+                        rows = np.arange(row + start + 1, row + stop + 1, dtype=np.int64)
+                        block = columns.block(piece.name, rows, dict(zip(part.schema.names, part.columns, strict=True)))
+                        block.too_large = too_large[start:stop]
+                        yield block
+                row += batch.num_rows
+            if row != end:
                 raise SentrayError(
                     f"{piece.path} does not hold the rows that its footer counts: replace it or leave it out"
                 )
 
 
-def parquet_columns(source: Source, piece: Piece, columns: Columns) -> Block | None:
+def parquet_columns(source: Source, piece: "Piece", columns: Columns) -> Block | None:
     """A block without a row that has the columns of a Parquet file; none of a file without rows.
 
     Raises:
-        SentrayError: the file lacks a column.
+        SentrayError: the file lacks a column, or its footer cannot be read.
     """
-    assert source.filesystem is not None
-    with open_file(source.filesystem, piece.path) as stream:
-        footer = read_footer(stream, piece.path, stream.size())
-        chosen = columns.choose(footer.names, piece.path)
-        if not any(group.rows for group in footer.groups):
-            return None
-        schema = _opened(stream, piece, footer, chosen, columns).schema_arrow
-    arrays = {name: _shortened(pa.array([], schema.field(name).type))[0] for name in chosen}
-    return columns.block(piece.name, np.zeros(0, np.int64), arrays)
-
-
-def _opened(stream: Any, piece: Piece, footer: Footer, chosen: Sequence[str], columns: Columns) -> pq.ParquetFile:
-    """The file, of which the columns that have a role hold no lists or structures."""
-    file = pq.ParquetFile(stream)
-    for name in {columns.name(role) for role in ROLES}.intersection(chosen):
-        leaves = [leaf for leaf in footer.leaves if leaf.of(name)]
-        if len(leaves) != 1 or leaves[0].nested:
-            raise no_text(name, piece.name, file.schema_arrow.field(name).type)
-    return file
-
-
-def _look(stream: Any, path: str, footer: Footer, group: RowGroup, chosen: Sequence[str]) -> list[ColumnPages]:
-    """What the pages say of the chosen columns.
-
-    Raises:
-        SentrayError: to read them would take too much memory.
-    """
-    pairs = zip(footer.leaves, group.columns, strict=True)
-    some = [(leaf, column) for leaf, column in pairs if any(map(leaf.of, chosen))]
-    if isinstance(stream, _Remembering):
-        stream.remember([(column.start, column.end) for _, column in some])
-    found = [look_at_pages(stream, path, leaf, column, group.rows) for leaf, column in some]
-    if sum(pages.held for pages in found) > limits.MAX_PAGE_BYTES:
-        largest = max(found, key=lambda pages: pages.held)
-        raise SentrayError(
-            f"{path} would take more than {limits.MAX_PAGE_BYTES:,} bytes at once, most of them for column "
-            f"{largest.leaf.path[: limits.MAX_NAME]!r}: write it with smaller pages or row groups"
-        )
-    return found
-
-
-def _values(
-    file: pq.ParquetFile,
-    stream: Any,
-    path: str,
-    place: int,
-    group: RowGroup,
-    pages: Sequence[ColumnPages],
-    chosen: Sequence[str],
-) -> Iterator[Values]:
-    """The rows of a row group, so many at once that their values are bounded whatever the file says of itself."""
-    long = [each for each in pages if each.longest > limits.MAX_ROW_BYTES and not each.leaf.repeated]
-    size = max(1, min(TABLE_ROWS, TABLE_BYTES * group.rows // max(1, group.bytes)))
-    at_once = min(size, rows_at_once([each for each in pages if each not in long], TABLE_ROWS))
-    copied = sum(each.dictionary for each in long) * -(-group.rows // at_once)
-    # Such a value is not to be made for each row that has it: the column is read as places in the dictionary.
-    for each in long:
-        as_places = not each.leaf.nested and each.leaf.kind != FIXED_BYTES
-        if not as_places or each.dictionary > _MAX_DICTIONARY or copied > _MAX_COPIED:
-            raise SentrayError(
-                f"{path} has a dictionary of {each.dictionary:,} bytes for a column of repeated values: write it "
-                "without one, or leave it out"
-            )
-    if long:
-        file = pq.ParquetFile(stream, read_dictionary=[each.leaf.path for each in long])
-    batches = file.iter_batches(at_once, row_groups=[place], columns=list(chosen), use_threads=False)
-    parts = (
-        part
-        for batch in batches
-        for part in _in_parts(dict(zip(batch.schema.names, batch.columns, strict=True)), batch.num_rows)
+    rows, schema = read_footer(source.filesystem, piece.path)
+    chosen = _chosen(schema, piece, columns)
+    if not rows:
+        return None
+    empty, _ = _shortened(
+        pa.RecordBatch.from_arrays([pa.array([], schema.field(name).type) for name in chosen], chosen)
     )
-    return _gathered(parts, size) if at_once < size else parts
+    return columns.block(piece.name, np.zeros(0, np.int64), dict(zip(chosen, empty.columns, strict=True)))
 
 
-def _gathered(parts: Iterable[Values], most: int) -> Iterator[Values]:
-    """Neighbouring rows together, up to a table's worth: to check a table takes long, however few rows it has."""
-    some: list[Values] = []
-    rows = size = 0
-    for arrays, too_large in parts:
-        bytes_ = sum(array.nbytes for array in arrays.values())
-        if some and (rows + len(too_large) > most or size + bytes_ > TABLE_BYTES):
-            yield _joined(some)
-            some, rows, size = [], 0, 0
-        some.append((arrays, too_large))
-        rows, size = rows + len(too_large), size + bytes_
-    if some:
-        yield _joined(some)
+def _chosen(schema: pa.Schema, piece: "Piece", columns: Columns) -> list[str]:
+    """The columns to read, of which those that have a role hold no lists or structures."""
+    chosen = columns.choose(schema.names, piece.path)
+    for name in {columns.name(role) for role in ROLES}.intersection(chosen):
+        if pa.types.is_nested(kind := schema.field(name).type):
+            raise no_text(name, piece.name, kind)
+    return chosen
 
 
-def _joined(parts: Sequence[Values]) -> Values:
-    arrays = {name: pa.concat_arrays([arrays[name] for arrays, _ in parts]) for name in parts[0][0]}
-    return arrays, np.concatenate([too_large for _, too_large in parts])
+def _ranges(batch: pa.RecordBatch, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Where to cut rows, in halves of halves, so that their values make tables of the usual size."""
+    if stop - start > 1 and batch.slice(start, stop - start).nbytes > 2 * TABLE_BYTES:
+        yield from _ranges(batch, start, (start + stop) // 2)
+        yield from _ranges(batch, (start + stop) // 2, stop)
+    elif start < stop:
+        yield start, stop
 
 
-def _in_parts(arrays: dict[str, pa.Array], rows: int) -> Iterator[Values]:
-    """Some rows; where columns are places in dictionaries, only so many at once as may be made of them."""
-    too_large, sizes = no_rows(rows), np.zeros(rows, np.int64)
-    for name, array in arrays.items():
-        kind = array.type
-        if pa.types.is_dictionary(kind):
-            values, long = _shortened(array.dictionary)
-            long = as_mask(pa.array(long).take(array.indices).fill_null(False))
-            if _has_length(values.type):
-                sizes += pc.binary_length(values).take(array.indices).fill_null(0).to_numpy(zero_copy_only=False)
-            arrays[name] = pa.DictionaryArray.from_arrays(array.indices, values)
-        else:
-            arrays[name], long = _shortened(array)
-        too_large |= long
-    parts = np.cumsum(sizes) // limits.MAX_BATCH_BYTES
-    for part in np.split(np.arange(rows), np.flatnonzero(np.diff(parts)) + 1) if rows else []:
-        some = {name: array.slice(part[0], len(part)) for name, array in arrays.items()}
-        made = {
-            name: array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-            for name, array in some.items()
-        }
-        yield made, too_large[part]
+def _shortened(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Mask]:
+    """The rows without dictionaries, and which hold a value that is too large, of which the beginning is left."""
+    too_large, arrays = no_rows(batch.num_rows), []
+    for array in batch.columns:
+        array, mask = _shortened_column(array)
+        too_large |= mask
+        arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, batch.schema.names), too_large
 
 
-def _shortened(array: pa.Array) -> tuple[pa.Array, Mask]:
+def _shortened_column(array: pa.Array) -> tuple[pa.Array, Mask]:
     """The values, of those that are too large the beginning, and which these are; of a list or structure nothing."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     if isinstance(array, pa.ExtensionArray):
-        storage, mask = _shortened(array.storage)
+        storage, mask = _shortened_column(array.storage)
         return (array if storage is array.storage else array.type.wrap_array(storage)), mask
     if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
         array = array.cast(pa.large_string() if pa.types.is_string_view(array.type) else pa.large_binary())
-    if pa.types.is_nested(array.type) and array.nbytes > limits.MAX_ROW_BYTES:
+    if array.nbytes <= limits.MAX_ROW_BYTES:
+        return array, no_rows(len(array))
+    if pa.types.is_nested(array.type):
         mask = np.array([array.slice(row, 1).nbytes > limits.MAX_ROW_BYTES for row in range(len(array))], bool)
         return array.take(pa.array(np.arange(len(array)), mask=mask)) if mask.any() else array, mask
     if not _has_length(array.type):
@@ -220,40 +188,71 @@ def _has_length(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-class _Remembering(io.RawIOBase):
-    """A file of an object store, of which columns are kept that are looked at before they are read."""
+def read_footer(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema]:
+    """How many rows a file has, and its columns; anyone may have written it.
 
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self._stream, self._size, self._at = stream, stream.size(), 0
-        self._kept: list[tuple[int, memoryview]] = []
+    Raises:
+        SentrayError: the file is gone, damaged or no Parquet, or takes too much memory.
+    """
+    return sandbox.rehearsed(path, _footer, filesystem, path)
 
-    def remember(self, columns: Sequence[tuple[int, int]]) -> None:
-        """Read the bytes from some starts to some ends, and forget those that were read before."""
-        self._kept = []
-        self._kept = [(start, memoryview(self.read_at(max(0, end - start), start))) for start, end in columns]
 
-    def read_at(self, size: int, start: int) -> memoryview | bytes:
-        """So many bytes from there on, or fewer at the end."""
-        for begin, kept in self._kept:
-            if begin <= start and start + size <= begin + len(kept):
-                return kept[start - begin : start - begin + size]
-        content: bytes = self._stream.read_at(min(size, max(0, self._size - start)), start)
-        return content
+def _footer(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema]:
+    with reading(path), open_file(filesystem, path) as stream:
+        file = pq.ParquetFile(stream)
+        return file.metadata.num_rows, file.schema_arrow
 
-    def read(self, size: int = -1) -> Any:
-        content = self.read_at(self._size - self._at if size < 0 else size, self._at)
-        self._at += len(content)
-        return content
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+def read_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Table:
+    """A table that sentray wrote, or anyone else in its name.
 
-    def tell(self) -> int:
-        return self._at
+    Raises:
+        SentrayError: it is gone or damaged, lacks a column, has one of another type, or takes too much memory.
+    """
+    return sandbox.rehearsed(path, _table, filesystem, path, schema)
 
-    def readable(self) -> bool:
-        return True
 
-    def seekable(self) -> bool:
-        return True
+def _table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Table:
+    with reading(path), open_file(filesystem, path) as stream:
+        file = pq.ParquetFile(stream)
+        for field in schema:
+            index = file.schema_arrow.get_field_index(field.name)
+            if index < 0 or _value_type(file.schema_arrow.field(index).type) != _value_type(field.type):
+                raise SentrayError(f"{path} has other columns than it should")
+        # A name may be stored once for all of a million rows.
+        strings = [field.name for field in schema if pa.types.is_string(_value_type(field.type))]
+        file = pq.ParquetFile(stream, metadata=file.metadata, read_dictionary=strings)
+        return file.read(schema.names, use_threads=False).select(schema.names).cast(schema)
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
+    """The row groups of files, None of those that cannot be read: whoever reads the rows says why."""
+    some = [paths[start : start + _FOOTERS] for start in range(0, len(paths), _FOOTERS)]
+    return [found for part in some for found in _harmless_row_groups(filesystem, part)]
+
+
+def _harmless_row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
+    try:
+        found = sandbox.run(paths[0], _row_groups, filesystem, paths)
+        return [groups and RowGroups(*groups) for groups in found]
+    except (sandbox.CrashError, sandbox.TooMuchError):
+        if len(paths) == 1:
+            return [None]
+        middle = len(paths) // 2
+        return _harmless_row_groups(filesystem, paths[:middle]) + _harmless_row_groups(filesystem, paths[middle:])
+
+
+def _row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
+    with ThreadPoolExecutor(min(_THREADS, len(paths))) as threads:
+        return list(threads.map(lambda path: try_again(filesystem, partial(_groups, filesystem, path)), paths))
+
+
+def _groups(filesystem: fs.FileSystem, path: str) -> RowGroups:
+    with reading(path), open_file(filesystem, path) as stream:
+        metadata = pq.ParquetFile(stream).metadata
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        return RowGroups([group.num_rows for group in groups], [group.total_byte_size for group in groups])

@@ -1,11 +1,13 @@
 """From a shard to checked rows, whatever the format: `read_shard`, `read_schema`, `read_ids`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pyarrow as pa
 
 from sentray.config import CorpusSettings
+from sentray.corpus import sandbox
 from sentray.corpus.jsonl import read_jsonl
 from sentray.corpus.limits import require_few_rows
 from sentray.corpus.parquet import parquet_columns, read_parquet
@@ -44,6 +46,7 @@ def read_shard(
     keep: Sequence[str] = (),
     need_label: bool = False,
     on_unreadable: OnUnreadable = "raise",
+    isolated: bool = False,
 ) -> Iterator[pa.Table]:
     """All rows of a shard, good and bad, in the input's order.
 
@@ -56,6 +59,8 @@ def read_shard(
         on_unreadable: with "quarantine", a piece that cannot be read, or not to its end, gives the rows before the
             damage and then one bad row: its number is that of the first row not read, its reason
             `Reason.UNREADABLE_FILE`, its text what is wrong. The other pieces are read as ever.
+        isolated: for a process that must not die of a file, as an earlier one may have: each piece is first read in a
+            process of its own. One that ends it cannot be read, and none of its rows are given. Takes twice as long.
 
     Yields:
         Tables of `ROW_SCHEMA` and the kept columns, of at most 4,096 rows and about 16 MB each. A kept column
@@ -77,6 +82,8 @@ def read_shard(
     for piece in shard.pieces:
         row = piece.row + 1
         try:
+            if isolated:
+                _require_harmless(source, shard, piece, columns)
             for block in _blocks(source, shard, piece, columns):
                 table = finish(block, columns)
                 kept = {name: pa.nulls(0, array.type) for name, array in block.kept.items()}
@@ -87,6 +94,21 @@ def read_shard(
             if not quarantine:
                 raise
             yield finish(alone(piece.name, Broken(row, str(error), Reason.UNREADABLE_FILE), kept), columns)
+
+
+def _require_harmless(source: Source, shard: Shard, piece: Piece, columns: Columns) -> None:
+    """Raise a CrashError for a piece that ends the process which reads it; what else is wrong, its reader says."""
+    try:
+        sandbox.rehearse(piece.path, _read_all, source.lean(), replace(shard, pieces=(piece,)), piece, columns)
+    except sandbox.CrashError:
+        raise
+    except SentrayError:
+        pass
+
+
+def _read_all(source: Source, shard: Shard, piece: Piece, columns: Columns) -> None:
+    for block in _blocks(source, shard, piece, columns):
+        finish(block, columns)
 
 
 def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Sequence[str] = ()) -> pa.Schema | None:

@@ -1,11 +1,11 @@
-"""The plan of a run: the input cut into shards, the same for the same input on every machine."""
+"""The plan of a run: the input cut into pieces (`Piece`) and these put into shards (`plan_shards`), always the same."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, chain, pairwise
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,123 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentray.corpus import limits
-from sentray.corpus.files import open_file, open_stream
-from sentray.corpus.footers import read_footer
+from sentray.corpus.files import open_stream, try_again
+from sentray.corpus.parquet import RowGroups, row_groups
 from sentray.corpus.source import Format, Source, SourceFile
 from sentray.errors import SentrayError
-from sentray.storage import read_pauses, reading
-
-Numbers = npt.NDArray[np.int64]
-Cut = tuple[int, int, int, int, int]
-"""Start, stop, rows of the file before, bytes as stored and rows of a part."""
-
-UNKNOWN = -1
-_THREADS = 16
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The smallest parts that a shard can hold, in the order of the files; an array an attribute.
-
-    Attributes:
-        file: which of the source's files.
-        whole: whether it is all of the file.
-        start: as a piece's.
-        stop: as a piece's, `UNKNOWN` for the file's end.
-        row: as a piece's.
-        bytes: size as stored.
-        rows: how many it holds, or `UNKNOWN`.
-    """
-
-    file: Numbers
-    whole: npt.NDArray[np.bool_]
-    start: Numbers
-    stop: Numbers
-    row: Numbers
-    bytes: Numbers
-    rows: Numbers
-
-
-def cut_files(source: Source, size: int) -> Parts:
-    """Cut the files larger than `size` into parts of about so many bytes, and leave the others whole."""
-    sizes = np.fromiter((file.size for file in source.files), np.int64, len(source.files))
-    large = np.flatnonzero(sizes > size) if source.format in _CUTS else np.zeros(0, np.int64)
-    found: list[list[Cut]] = []
-    if len(large):
-        with ThreadPoolExecutor(min(_THREADS, len(large))) as threads:
-            found = list(threads.map(lambda place: _cut(source, source.files[place], size), large.tolist()))
-    counts = np.ones(len(sizes), np.int64)
-    counts[large] = [max(1, len(parts)) for parts in found]
-    file = np.repeat(np.arange(len(sizes)), counts)
-    one = 1 if source.format in ("text", "nltk") else UNKNOWN
-    table = np.zeros((5, len(file)), np.int64)
-    table[1], table[3], table[4] = UNKNOWN, sizes[file], one
-    whole = np.ones(len(file), bool)
-    for begin, parts in zip((np.cumsum(counts) - counts)[large].tolist(), found, strict=True):
-        if parts:
-            table[:, begin : begin + len(parts)] = np.transpose(parts)
-            whole[begin : begin + len(parts)] = False
-    return Parts(file, whole, *table)
-
-
-def _cut(source: Source, file: SourceFile, size: int) -> list[Cut]:
-    """Where a large file may be cut; nowhere when it cannot be read: its reader will say why.
-
-    A file of an object store is asked for again: a store that is busy for a moment must not make a plan that stays.
-    """
-    for pause in (*read_pauses(source.filesystem), None):
-        try:
-            with reading(file.path):
-                return _CUTS[source.format](source, file, size)
-        except SentrayError:
-            if pause is not None:
-                time.sleep(pause)
-    return []
-
-
-def _row_groups(source: Source, file: SourceFile, _: int) -> list[Cut]:
-    """A Parquet file's row groups; their share of its bytes is that of their values' sizes."""
-    assert source.filesystem is not None
-    with open_file(source.filesystem, file.path) as stream:
-        groups = read_footer(stream, file.path, stream.size()).groups
-    rows, sizes = [group.rows for group in groups], [group.bytes for group in groups]
-    # A footer may say what it likes.
-    if not groups or max(rows) > limits.max_rows(file.size):
-        return []
-    ends = [file.size * size // max(1, sum(sizes)) for size in accumulate(sizes)]
-    before = list(accumulate(rows, initial=0))
-    return [
-        (place, place + 1, before[place], end - start, rows[place])
-        for place, (start, end) in enumerate(pairwise([0, *ends]))
-    ]
-
-
-def _records(source: Source, file: SourceFile, size: int) -> list[Cut]:
-    """Byte ranges of whole records; none of what is compressed or is one record."""
-    from sentray.corpus import csv, jsonl
-
-    if file.name.lower().endswith(".gz"):
-        return []
-    assert source.filesystem is not None
-    count = -(-file.size // size)
-    targets = [file.size * part // count for part in range(1, count)]
-    stream = open_stream(source.filesystem, file.path, 0, file.size)
-    found = csv.find_records(stream, targets) if source.format == "csv" else jsonl.find_lines(stream, targets)
-    places, rows = found
-    places = [place for place in places if place[0] < file.size]
-    if not places:
-        return []
-    bounds = [(0, 0, 0), *places]
-    stops = [place for place, _, _ in places] + [file.size]
-    totals = [rows_before for _, _, rows_before in places] + [rows]
-    return [
-        (start, stop, before, stop - start, UNKNOWN if total is None else total - rows_before)
-        for (start, before, rows_before), stop, total in zip(bounds, stops, totals, strict=True)
-    ]
-
-
-_CUTS = {"parquet": _row_groups, "csv": _records, "jsonl": _records}
-
+from sentray.storage import reading
 
 # Opening a file takes about as long as reading this many bytes, so that a bundle of small files stays at some
 # thousand of them.
@@ -142,7 +30,10 @@ _SYNTHETIC_ROW_BYTES = 750
 _MAX = 1 << 48
 # Shards are made so many at a time when a plan is gone through.
 _BATCH = 4096
+_UNKNOWN = -1
+_THREADS = 16
 
+Numbers = npt.NDArray[np.int64]
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 PLAN_SCHEMA = pa.schema(
     [
@@ -340,6 +231,21 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return list(column.cast(pa.string()).to_pylist() if column.type == _NAMES else column.to_pylist())
 
 
+class _Part(NamedTuple):
+    """The smallest part of a file that a shard can hold; `start`, `stop`, `row` as a piece's.
+
+    Attributes:
+        bytes: size as stored.
+        rows: how many it has, or `_UNKNOWN`.
+    """
+
+    start: int
+    stop: int
+    row: int
+    bytes: int
+    rows: int
+
+
 def plan_shards(source: Source, shard_size: int) -> ShardPlan:
     """Cut a corpus into shards: small files in bundles, large ones at their records or row groups.
 
@@ -352,67 +258,102 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
             takes time too; a small input is cut into smaller shards.
     """
     if source.format == "synthetic":
-        return _plan_synthetic(source, shard_size)
-    files = source.files
-    weights = np.maximum(np.fromiter((file.size for file in files), np.int64, len(files)), _MIN_WEIGHT)
-    size = min(shard_size, max(_MIN_SHARD, int(weights.sum()) // _MIN_SHARDS))
-    parts = cut_files(source, size)
-    shard = _bundled(np.where(parts.whole, weights[parts.file], parts.bytes), size)
-    # Neighbouring parts of a file that share a shard are one piece.
-    first = np.flatnonzero(np.diff(shard, prepend=-1) | np.diff(parts.file, prepend=-1))
-    last = np.append(first[1:], len(shard)) - 1
-    of = parts.file[first]
+        step = max(1, min(_SYNTHETIC_ROWS, shard_size // _SYNTHETIC_ROW_BYTES))
+        start = np.arange(0, source.rows, step)
+        stop = np.minimum(start + step, source.rows)
+        rows, index = stop - start, np.arange(len(start))
+        columns = [np.zeros_like(index), start, stop, start, rows * _SYNTHETIC_ROW_BYTES, rows, index]
+        return _plan(source, [SourceFile(source.uri, "synthetic", 0)], np.column_stack(columns))
+    size = min(shard_size, max(_MIN_SHARD, sum(max(file.size, _MIN_WEIGHT) for file in source.files) // _MIN_SHARDS))
+    cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else _UNKNOWN
+    pieces: list[list[int]] = []
+    shard = filled = 0
+    for place, file in enumerate(source.files):
+        whole = _Part(0, _UNKNOWN, 0, file.size, rows_of_file)
+        for part in cut.get(file.path) or [whole]:
+            weight = max(file.size, _MIN_WEIGHT) if part is whole else part.bytes
+            if filled and filled + weight > size:
+                shard, filled = shard + 1, 0
+            if filled and pieces[-1][0] == place:
+                # Neighbouring parts of a file that share a shard are one piece.
+                before = pieces[-1]
+                unknown = _UNKNOWN in (before[5], part.rows)
+                before[2], before[4] = part.stop, before[4] + part.bytes
+                before[5] = _UNKNOWN if unknown else before[5] + part.rows
+            else:
+                pieces.append([place, *part, shard])
+            filled += weight
+    return _plan(source, source.files, np.array(pieces, np.int64).reshape(-1, 7))
+
+
+def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> ShardPlan:
+    """The plan of pieces: a row each with the file's place, the fields of a `_Part`, and the shard."""
+    of, start, stop, row, stored, rows, shard = pieces.T
 
     def texts(values: Iterable[str | None]) -> pa.Array:
         return pa.array(values, pa.string()).dictionary_encode().take(pa.array(of))
 
-    rows, stop = np.add.reduceat(parts.rows, first), parts.stop[last]
-    unknown = np.minimum.reduceat(parts.rows, first) == UNKNOWN
     columns = {
         "path": texts(file.path for file in files),
         "name": texts(file.name for file in files),
-        "start": parts.start[first],
-        "stop": pa.array(stop, mask=stop == UNKNOWN),
-        "row": parts.row[first],
+        "start": start,
+        "stop": pa.array(stop, mask=stop == _UNKNOWN),
+        "row": row,
         "label": texts(file.label for file in files),
         "split": texts(file.split for file in files),
-        "shard": shard[first],
-        "bytes": np.add.reduceat(parts.bytes, first),
-        "rows": pa.array(rows, mask=unknown),
+        "shard": shard,
+        "bytes": stored,
+        "rows": pa.array(rows, mask=rows == _UNKNOWN),
     }
     return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
 
 
-def _bundled(weights: Numbers, size: int) -> Numbers:
-    """The shard of each part: as many neighbours as `size` has room for, and at least one."""
-    shards = np.empty_like(weights)
-    shard = filled = 0
-    for part, weight in enumerate(weights.tolist()):
-        if filled and filled + weight > size:
-            shard, filled = shard + 1, 0
-        shards[part] = shard
-        filled += weight
-    return shards
+def _cut(source: Source, size: int) -> dict[str, list[_Part]]:
+    """The parts of files larger than `size`, by path; none of what cannot be read or is one record."""
+    files, filesystem = [file for file in source.files if file.size > size], source.filesystem
+    if not files or filesystem is None or source.format not in ("parquet", "csv", "jsonl"):
+        return {}
+    paths = [file.path for file in files]
+    if source.format == "parquet":
+        found = row_groups(filesystem, paths)
+        return {file.path: _at_row_groups(file, groups) for file, groups in zip(files, found, strict=True) if groups}
+    with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
+        cut = threads.map(lambda file: try_again(filesystem, partial(_at_records, source, file, size)), files)
+        return {path: parts for path, parts in zip(paths, cut, strict=True) if parts}
 
 
-def _plan_synthetic(source: Source, shard_size: int) -> ShardPlan:
-    step = max(1, min(_SYNTHETIC_ROWS, shard_size // _SYNTHETIC_ROW_BYTES))
-    start = np.arange(0, source.rows, step)
-    stop = np.minimum(start + step, source.rows)
+def _at_row_groups(file: SourceFile, groups: RowGroups) -> list[_Part]:
+    """A Parquet file's row groups; their share of its bytes is that of their values' sizes."""
+    # A footer may say what it likes.
+    if not groups.rows or min(groups.rows + groups.bytes) < 0 or max(groups.rows) > limits.max_rows(file.size):
+        return []
+    ends = [file.size * size // max(1, sum(groups.bytes)) for size in accumulate(groups.bytes)]
+    before = accumulate(groups.rows, initial=0)
+    stored = [end - start for start, end in pairwise([0, *ends])]
+    return [
+        _Part(place, place + 1, *numbers)
+        for place, numbers in enumerate(zip(before, stored, groups.rows, strict=False))
+    ]
 
-    def texts(value: str | None) -> pa.Array:
-        return pa.array([value], pa.string()).dictionary_encode().take(pa.array(np.zeros(len(start), np.int64)))
 
-    columns = {
-        "path": texts(source.uri),
-        "name": texts("synthetic"),
-        "start": start,
-        "stop": stop,
-        "row": start,
-        "label": texts(None),
-        "split": texts(None),
-        "shard": np.arange(len(start)),
-        "bytes": (stop - start) * _SYNTHETIC_ROW_BYTES,
-        "rows": stop - start,
-    }
-    return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
+def _at_records(source: Source, file: SourceFile, size: int) -> list[_Part]:
+    """Byte ranges of whole records; none of what is compressed."""
+    # csv's compiled loop takes its time to load, which only large files are worth.
+    from sentray.corpus import csv, jsonl
+
+    if file.name.lower().endswith(".gz"):
+        return []
+    count = -(-file.size // size)
+    targets = [file.size * part // count for part in range(1, count)]
+    assert source.filesystem is not None
+    with reading(file.path):
+        stream = open_stream(source.filesystem, file.path, 0, file.size)
+        places, rows = (csv.find_records if source.format == "csv" else jsonl.find_lines)(stream, targets)
+    if not (places := [place for place in places if place[0] < file.size]):
+        return []
+    starts, befores = [0, *(start for start, _, _ in places)], [0, *(before for _, before, _ in places)]
+    stops, totals = [*starts[1:], file.size], [*(total for _, _, total in places), rows]
+    return [
+        _Part(start, stop, before, stop - start, _UNKNOWN if total is None else total - before)
+        for start, stop, before, total in zip(starts, stops, befores, totals, strict=True)
+    ]

@@ -7,12 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.files import open_file
-from sentray.corpus.footers import read_footer
+from sentray.corpus.parquet import row_groups
 from sentray.corpus.source import Source
 from sentray.corpus.splits import ShardPlan
-from sentray.errors import SentrayError
-from sentray.storage import reading
 
 _END = _UNKNOWN = -1
 Mask = npt.NDArray[np.bool_]
@@ -71,15 +68,11 @@ def footer_faults(plan: ShardPlan, source: Source, root: str) -> Iterator[str]:
         return
     table = plan.to_table().select(["name", "stop"])
     table = table.filter(pc.is_valid(table["stop"])).cast(pa.schema({"name": pa.string(), "stop": pa.int64()}))
-    for found in table.group_by("name").aggregate([("stop", "max")]).to_pylist():
-        path = root + found["name"]
-        try:
-            with reading(path), open_file(source.filesystem, path) as stream:
-                groups = len(read_footer(stream, path, stream.size()).groups)
-        except SentrayError:
-            continue
-        if groups != found["stop_max"]:
-            yield f"{found['name']} has {groups:,} row groups and the plan {found['stop_max']:,}"
+    stops = table.group_by("name").aggregate([("stop", "max")]).to_pylist()
+    found = row_groups(source.filesystem, [root + each["name"] for each in stops])
+    for planned, groups in zip(stops, found, strict=True):
+        if groups and len(groups.rows) != planned["stop_max"]:
+            yield f"{planned['name']} has {len(groups.rows):,} row groups and the plan {planned['stop_max']:,}"
 
 
 def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter
 
 from sentray.corpus import splits
-from sentray.corpus.pages import read_table
+from sentray.corpus.parquet import read_table
 from sentray.corpus.source import Format, Source
 from sentray.errors import SentrayError
 from sentray.scoring.records import Header
-from sentray.storage import Folder
+from sentray.storage import Folder, locate
 
 OWN = "_sentray"
 _PLAN = f"{OWN}/plan.json"
@@ -222,9 +222,8 @@ def _store(folder: Folder, stored: Stored, plan: "splits.ShardPlan", files: pa.T
 
 def _load_table(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
     try:
-        with folder.open_file(name) as stream:
-            return read_table(stream, name, schema)
-    except (OSError, pa.ArrowException, SentrayError) as error:
+        return read_table(locate(folder.out)[0], folder.path(name), schema)
+    except SentrayError as error:
         raise folder.damaged(name, error) from error
 
 

@@ -1,14 +1,15 @@
 """Files that ask for more than there is: a row or a file is set aside, and memory stays what it was."""
 
 import gzip
+import io
 import json
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +17,9 @@ import pytest
 from sentray.config import CorpusSettings
 from sentray.corpus import limits, parquet
 from sentray.corpus.readers import read_shard
-from sentray.corpus.source import resolve
-from sentray.corpus.splits import plan_shards
+from sentray.corpus.rows import Block, Columns
+from sentray.corpus.source import Source, resolve
+from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
 
 READ = """
@@ -49,12 +51,6 @@ def bomb(path: Path, head: bytes, unit: bytes, size: int) -> Path:
     return path
 
 
-def repeated(path: Path, value: str, rows: int) -> Path:
-    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
-    pq.write_table(pa.table({"text": column}), path, dictionary_pagesize_limit=1 << 30, write_statistics=False)
-    return path
-
-
 def test_bombs_are_set_aside_in_bounded_memory(tmp_path: Path) -> None:
     sparse = tmp_path / "pos" / "a.txt"
     sparse.parent.mkdir()
@@ -63,10 +59,6 @@ def test_bombs_are_set_aside_in_bounded_memory(tmp_path: Path) -> None:
     cases = {
         str(bomb(tmp_path / "line.csv.gz", b"text\n", b"a", 2 << 30)): {"unreadable_file": 1},
         str(bomb(tmp_path / "line.jsonl.gz", b'{"text": "x"}\n', b"[", 2 << 30)): {"unreadable_file": 1},
-        str(repeated(tmp_path / "a.parquet", "a" * 300_000_000, 200_000)): {"unreadable_file": 1},
-        str(repeated(tmp_path / "b.parquet", "a" * 30_000_000, 200)): {"too_large": 200},
-        str(repeated(tmp_path / "c.parquet", "word " * 200_000, 2_000_000)): {"None": 1024, "unreadable_file": 1},
-        str(repeated(tmp_path / "d.parquet", "good", 100_000_000)): {"unreadable_file": 1},
         str(tmp_path / "pos"): {"too_large": 1},
     }
     ran = subprocess.run([sys.executable, "-c", READ, *cases], capture_output=True, text=True, check=False)
@@ -113,20 +105,71 @@ def test_values_of_parquet_that_are_too_large(short: None, tmp_path: Path, repea
     assert table["id"].to_pylist() == [f"{row}" for row in range(15)]
 
 
-def test_rows_of_long_texts_are_read_a_few_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BATCH_BYTES", 100_000)
-    monkeypatch.setattr(parquet, "_gathered", lambda parts, most: parts)
-    for dictionary in (True, False):
-        texts = ["short"] * 5000 + ["a long text" * 1000] * 60
-        table = pa.table({"text": texts})
+def test_tables_of_long_texts_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "TABLE_BYTES", 100_000)
+    texts = ["short"] * 5000 + ["a long text" * 1000] * 60
+    for how in (
+        {},
+        {"use_dictionary": False},
+        {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}},
+    ):
         pq.write_table(
-            table, tmp_path / "a.parquet", use_dictionary=dictionary, data_page_size=1000, write_batch_size=4
+            pa.table({"text": texts}), tmp_path / "a.parquet", data_page_size=1000, write_batch_size=4, **how
         )
         source = resolve(str(tmp_path))
         (shard,) = plan_shards(source, 1 << 30)
         tables = list(read_shard(source, shard, CorpusSettings()))
-        assert max(each["text"].nbytes for each in tables) < 400_000
+        assert max(each["text"].nbytes for each in tables) < 210_000
         assert pa.concat_tables(tables)["text"].to_pylist() == texts
+
+
+@pytest.mark.parametrize("done", [0, 1, 4095, 4096, 5000])
+def test_rows_that_take_too_much_together_are_read_a_few_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    texts = [f"text {row}" for row in range(6000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=5000)
+    read, tried = parquet._blocks, []
+
+    def scarce(source: Source, piece: Piece, columns: Columns, at_once: int, done_before: int) -> Iterator[Block]:
+        tried.append((at_once, done_before))
+        for block in read(source, piece, columns, at_once, done_before):
+            if at_once > 64 and block.rows[-1] > done:
+                raise MemoryError
+            yield block
+
+    monkeypatch.setattr(parquet, "_blocks", scarce)
+    source = resolve(str(tmp_path))
+    (shard,) = plan_shards(source, 1 << 30)
+    rows = pa.concat_tables(read_shard(source, shard, CorpusSettings()))
+    assert rows["text"].to_pylist() == texts
+    assert rows["row"].to_pylist() == list(range(1, 6001))
+    assert tried == [(4096, 0), (64, 0 if done < 4096 else 5000 if done == 5000 else 4096)]
+
+
+def test_what_is_legal_though_large_is_read(tmp_path: Path) -> None:
+    rows = 30_000
+    table = pa.table(
+        {
+            "text": ["fine"] * rows,
+            "lists": [["a" * 2000, None, "b"]] * rows,
+            "structures": [{"a": "c" * 2000, "b": [1, 2]}] * rows,
+            "delta": ["d" * 2000] * rows,
+            "long": ["e" * 5_000] * rows,
+        }
+    )
+    # One page a column, 300 MB together, in one row group.
+    how: dict[str, Any] = {"use_dictionary": False, "data_page_size": 1 << 30, "compression": "lz4"}
+    pq.write_table(table, tmp_path / "a.parquet", column_encoding={"delta": "DELTA_BYTE_ARRAY"}, **how)
+    source, keep = resolve(str(tmp_path)), ("lists", "structures", "delta", "long")
+    (shard,) = plan_shards(source, 1 << 30)
+    found = done = 0
+    for part in read_shard(source, shard, CorpusSettings(), keep):
+        assert part["reason"].null_count == part.num_rows
+        assert part.select(keep).to_pylist() == table.slice(done, part.num_rows).select(keep).to_pylist()
+        done, found = done + part.num_rows, found + 1
+    assert done == rows
+    assert found > 5
 
 
 def test_too_many_rows_and_too_much_inflation_end_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,27 +193,30 @@ def test_json_that_can_be_read_and_not_written_again(tmp_path: Path) -> None:
     assert reasons(tmp_path / "a.jsonl") == ["invalid_record"] * 210
 
 
-def test_a_file_of_an_object_store_is_read_once(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": ["good", "bad"] * 500}), tmp_path / "a.parquet")
-    asked = []
+def test_a_file_of_an_object_store_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"some words {row} " * 100 for row in range(20_000)]
+    table = pa.table({"text": texts, "other": texts})
+    pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    asked: list[tuple[int, int]] = []
 
-    class Stored:
-        def __init__(self) -> None:
-            self._stream = pa.OSFile(str(tmp_path / "a.parquet"))
-            self.size = self._stream.size
+    class Stored(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            start = self.tell()
+            content = super().read(size)
+            asked.append((start, len(content)))
+            return content
 
-        def read_at(self, size: int, start: int) -> bytes:
-            asked.append((start, size))
-            return self._stream.read_at(size, start)
-
-    stream = parquet._Remembering(Stored())
-    footer = parquet.read_footer(stream, "a.parquet", stream._size)
-    (group,) = footer.groups
-    pages = parquet._look(stream, "a.parquet", footer, group, ["text"])
-    found = list(parquet._values(pq.ParquetFile(stream), stream, "a.parquet", 0, group, pages, ["text"]))
-    assert found[0][0]["text"].to_pylist() == ["good", "bad"] * 500
-    (column,) = group.columns
-    assert [start for start, size in asked if start + size <= column.end] == [column.start]
+    monkeypatch.setattr(parquet, "open_file", lambda _, path: pa.PythonFile(Stored(path), "r"))
+    source = resolve(str(tmp_path))
+    (shard,) = plan_shards(source, 1 << 30)
+    assert sum(table.num_rows for table in read_shard(source, shard, CorpusSettings())) == 20_000
+    column = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0)
+    size = column.total_compressed_size
+    of_column = [size for start, size in asked if start < column.data_page_offset + column.total_compressed_size]
+    assert sum(of_column) < 1.2 * size
+    # Each request takes as long as some megabytes do.
+    assert len(of_column) < 3 + size // (4 << 20)
+    assert sum(size for _, size in asked) < 1.5 * size
 
 
 def told(path: Path, keep: tuple[str, ...] = ()) -> list[tuple[str | None, str]]:
@@ -180,54 +226,10 @@ def told(path: Path, keep: tuple[str, ...] = ()) -> list[tuple[str | None, str]]
     return [(row["reason"], row["text"]) for table in tables for row in table.to_pylist()]
 
 
-def test_pages_of_all_columns_that_are_read_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = pa.table({name: [name * 100_000] for name in ("id", "text", "label", "other")})
-    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
-    monkeypatch.setattr(limits, "MAX_PAGE_BYTES", 1_200_000)
-    assert [reason for reason, _ in told(tmp_path)] == [None]
-    assert [reason for reason, _ in told(tmp_path, keep=("other",))] == ["unreadable_file"]
-    source = resolve(str(tmp_path))
-    with pytest.raises(
-        SentrayError, match=r"more than 1,200,000 bytes at once, most of them for column '(label|other)'"
-    ):
-        list(read_shard(source, plan_shards(source, 1 << 30)[0], CorpusSettings(), ("other",)))
-
-
-@pytest.mark.parametrize("column", ["list", "structure", "numbers"])
-def test_kept_columns_of_any_type_are_looked_at(column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    references = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10_000, np.int32)), pa.array(["a" * 100]))
-    many = pa.array(range(100_000))
-    columns = {
-        "list": pa.ListArray.from_arrays(pa.array([0, 10_000], pa.int32()), references),
-        "structure": pa.array([{"a": "a" * 500_000}]),
-        "numbers": pa.ListArray.from_arrays(pa.array([0, 100_000], pa.int32()), many),
-    }
-    pq.write_table(pa.table({"text": ["fine"], "kept": columns[column]}), tmp_path / "a.parquet")
-    assert told(tmp_path, ("kept",)) == [(None, "fine")]
-    monkeypatch.setattr(limits, "MAX_PAGE_BYTES", 400_000)
-    assert told(tmp_path) == [(None, "fine")]
-    assert [reason for reason, _ in told(tmp_path, ("kept",))] == ["unreadable_file"]
-
-
 def test_a_kept_value_of_a_list_that_is_too_large(short: None, tmp_path: Path) -> None:
     lists = [["a" * 400], ["a" * 400] * 4, None]
     pq.write_table(pa.table({"text": ["x", "y", "z"], "kept": lists}), tmp_path / "a.parquet")
     assert [reason for reason, _ in told(tmp_path, ("kept",))] == [None, "too_large", None]
-
-
-@pytest.mark.parametrize("forged", [b"texu", b"more"])
-def test_names_that_arrow_does_not_read_hide_nothing(
-    forged: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": ["a" * 100_000]}), path, use_dictionary=False, write_statistics=False)
-    _, column = (place for place in range(path.stat().st_size) if path.read_bytes()[place:].startswith(b"text"))
-    content = bytearray(path.read_bytes())
-    content[column : column + 4] = forged
-    path.write_bytes(content)
-    assert [reason for reason, _ in told(path)] == [None]
-    monkeypatch.setattr(limits, "MAX_PAGE_BYTES", 50_000)
-    assert [reason for reason, _ in told(path)] == ["unreadable_file"]
 
 
 def test_a_file_may_have_rows_in_proportion_to_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,19 +240,3 @@ def test_a_file_may_have_rows_in_proportion_to_its_size(monkeypatch: pytest.Monk
         limits.require_few_rows("a.jsonl.gz", 26, 100)
     with pytest.raises(SentrayError, match="more than 10 rows in one piece: take a smaller --shard-size"):
         limits.require_few_rows("a.parquet", 11, 1)
-
-
-def test_few_rows_that_are_read_at_once_make_whole_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_BATCH_BYTES", 200_000)
-    texts = [f"some words {row}" for row in range(5000)]
-    pq.write_table(
-        pa.table({"text": texts}),
-        tmp_path / "a.parquet",
-        use_dictionary=False,
-        column_encoding={"text": "DELTA_BYTE_ARRAY"},
-    )
-    source = resolve(str(tmp_path))
-    (shard,) = plan_shards(source, 1 << 30)
-    tables = list(read_shard(source, shard, CorpusSettings()))
-    assert [table.num_rows for table in tables] == [4096, 904]
-    assert pa.concat_tables(tables)["text"].to_pylist() == texts

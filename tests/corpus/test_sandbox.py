@@ -1,0 +1,175 @@
+"""Memory is bounded while something is read, and what kills its process kills no other."""
+
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from sentray.config import CorpusSettings
+from sentray.corpus import parquet, readers, sandbox
+from sentray.corpus.parquet import read_footer, read_table, row_groups
+from sentray.corpus.readers import read_shard
+from sentray.corpus.source import resolve
+from sentray.corpus.splits import Piece, plan_shards
+from sentray.errors import SentrayError
+
+LIMIT = sandbox.MAX_READ_BYTES
+SCHEMA = pa.schema([("name", pa.dictionary(pa.int32(), pa.string())), ("more", pa.string()), ("size", pa.int64())])
+
+
+def test_too_much_is_refused_and_nothing_is_left_behind() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA), pa.default_memory_pool().backend_name
+    for _ in range(3):
+        with sandbox.bounded_memory():
+            assert len(bytearray(LIMIT // 2)) == LIMIT // 2
+            with pytest.raises(MemoryError):
+                pa.allocate_buffer(LIMIT * 2)
+            with sandbox.bounded_memory(), pytest.raises(MemoryError):
+                bytearray(LIMIT * 2)
+    assert (resource.getrlimit(resource.RLIMIT_DATA), pa.default_memory_pool().backend_name) == before
+    values = sandbox.bounded(iter("ab"))
+    assert next(values) == "a"
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before[0]
+    assert list(values) == ["b"]
+
+
+def test_what_a_function_gives_and_raises() -> None:
+    assert sandbox.run("a", os.getpid) == sandbox.run("a", os.getpid) != os.getpid()
+    with pytest.raises(SentrayError, match="tests/nothing is not there"):
+        sandbox.run("a", parquet._groups, fs.LocalFileSystem(), "tests/nothing")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        sandbox.run("a", divmod, 1, 0)
+    with pytest.raises(sandbox.TooMuchError, match="a takes more than 800,000,000 bytes of memory at once"):
+        sandbox.run("a", bytearray, 2 * LIMIT)
+
+
+@pytest.mark.parametrize("end", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_a_process_that_dies_is_replaced(end: signal.Signals) -> None:
+    pid = sandbox.run("a", os.getpid)
+    # Nobody knows why a process is killed.
+    error, why = (MemoryError, "was killed") if end == signal.SIGKILL else (sandbox.CrashError, f"dies: {end.name}")
+    with pytest.raises(error, match=why):
+        sandbox.run("a.parquet", signal.raise_signal, end)
+    assert sandbox.run("a", os.getpid) != pid
+
+
+def test_a_fork_has_a_process_of_its_own() -> None:
+    theirs = sandbox.run("a", os.getpid)
+    if not (child := os.fork()):
+        os._exit(sandbox.run("a", os.getpid) == theirs)
+    assert os.waitpid(child, 0)[1] == 0
+    assert sandbox.run("a", os.getpid) == theirs
+
+
+@pytest.fixture
+def killing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files of which the second kills whatever process of its own reads it."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "killing.py").write_text(
+        "import os\n"
+        "def read_all(source, shard, piece, columns):\n    'b.parquet' in piece.path and os.abort()\n"
+        "def groups(filesystem, paths):\n"
+        "    any('b.parquet' in path for path in paths) and os.abort()\n"
+        "    return [[[1], [2]] for path in paths]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    sandbox._stop()
+    import killing  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(readers, "_read_all", killing.read_all)
+    monkeypatch.setattr(parquet, "_row_groups", killing.groups)
+    for name in "abcde":
+        pq.write_table(pa.table({"text": [name] * 3}), tmp_path / f"{name}.parquet")
+    yield tmp_path
+    sandbox._stop()
+    del sys.modules["killing"]
+
+
+def test_a_file_that_kills_its_reader_is_set_aside(killing: Path) -> None:
+    source = resolve(str(killing / "*.parquet"))
+    (shard,) = plan_shards(source, 64_000_000)
+    tables = read_shard(source.lean(), shard, CorpusSettings(), on_unreadable="quarantine", isolated=True)
+    rows = pa.concat_tables(tables)
+    assert rows["reason"].to_pylist() == [None] * 3 + ["unreadable_file"] + [None] * 9
+    assert "b.parquet cannot be read (the process that reads it dies: SIGABRT)" in rows["text"][3].as_py()
+    with pytest.raises(SentrayError, match=r"b\.parquet cannot be read"):
+        list(read_shard(source.lean(), shard, CorpusSettings(), isolated=True))
+
+
+def test_a_footer_that_kills_its_reader_is_found_among_others(killing: Path) -> None:
+    paths = [str(killing / f"{name}.parquet") for name in "abcde"]
+    found = row_groups(resolve(str(killing / "a.parquet")).filesystem, paths)
+    assert [groups and tuple(groups) for groups in found] == [([1], [2]), None, *[([1], [2])] * 3]
+
+
+def test_files_that_do_no_harm_are_read_in_isolation_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\ngood\nbad\n")
+    (tmp_path / "b.csv").write_text("")
+    source = resolve(str(tmp_path))
+    (shard,) = plan_shards(source, 64_000_000)
+    tables = [
+        pa.concat_tables(read_shard(source, shard, CorpusSettings(), on_unreadable="quarantine", isolated=isolated))
+        for isolated in (False, True)
+    ]
+    assert tables[0] == tables[1]
+    assert tables[0]["reason"].to_pylist() == [None, None, "unreadable_file"]
+
+
+def test_a_table_of_the_expected_columns(tmp_path: Path) -> None:
+    table = pa.table({"name": ["a", "b"], "more": ["c", None], "size": [1, 2]}).cast(SCHEMA)
+    path, filesystem = str(tmp_path / "a.parquet"), fs.LocalFileSystem()
+    pq.write_table(table.append_column("other", pa.array([[1], [2]])), path)
+    assert read_table(filesystem, path, SCHEMA) == table
+    rows, schema = read_footer(filesystem, path)
+    assert (rows, schema.names) == (2, ["name", "more", "size", "other"])
+
+
+@pytest.mark.parametrize("name", [pa.array([["a"]]), pa.array([1]), pa.array([b"a"], pa.binary(1)), None])
+def test_a_table_of_other_columns(tmp_path: Path, name: pa.Array | None) -> None:
+    path = str(tmp_path / "a.parquet")
+    columns = {"more": ["a"], "size": [1]} | ({} if name is None else {"name": name})
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(SentrayError, match=r"a\.parquet has other columns than it should"):
+        read_table(fs.LocalFileSystem(), path, SCHEMA)
+
+
+def test_a_table_that_would_take_too_much(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 9, pa.int32()), pa.array(["a" * 100_000_000]))
+    table = pa.table({"name": ["a"] * 9, "more": long, "size": [1] * 9})
+    pq.write_table(table, path, compression="zstd", write_statistics=False, store_schema=False)
+    with pytest.raises(SentrayError, match=r"a\.parquet takes more than 800,000,000 bytes of memory"):
+        read_table(fs.LocalFileSystem(), path, SCHEMA)
+
+
+def test_ten_thousand_footers_are_planned_by_one_process(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["a", "b", "c"]}), path, row_group_size=2)
+    pid = sandbox.run("a", os.getpid)
+    found = row_groups(resolve(path).filesystem, [path] * 10_000)
+    assert {tuple(groups.rows) for groups in found if groups} == {(2, 1)}
+    assert len(found) == 10_000
+    assert sandbox.run("a", os.getpid) == pid
+
+
+def test_a_process_of_its_own_reads_a_file_once_memory_was_scarce(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c"]}), path)
+    tried = []
+
+    def scarce(source: object, piece: Piece, columns: object, at_once: int, done: int) -> None:
+        tried.append(at_once)
+        raise MemoryError
+
+    monkeypatch.setattr(parquet, "_blocks", scarce)
+    source = resolve(str(path))
+    (shard,) = plan_shards(source, 64_000_000)
+    with pytest.raises(MemoryError, match=r"a\.parquet was read in little memory alone, and not here"):
+        list(read_shard(source, shard, CorpusSettings(), on_unreadable="quarantine"))
+    assert tried == [4096, 64, 1]
