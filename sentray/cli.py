@@ -202,7 +202,8 @@ def _run(verb: str, work: Callable[[S, Console], None], settings: S) -> None:
     with contextlib.ExitStack() as stack:
         stopped = stack.enter_context(_stoppable())
         try:
-            log = stack.enter_context(_log_file(console, getattr(settings, "out", None)))
+            out = None if getattr(settings, "dry_run", False) else getattr(settings, "out", None)
+            log = stack.enter_context(_log_file(console, out))
         except OSError as error:
             console.error(f"{error.filename} cannot be made or written ({error.strerror}); choose another --out")
             raise SystemExit(USER_ERROR) from None

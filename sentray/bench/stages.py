@@ -22,8 +22,8 @@ from sentray import bundle
 from sentray.config import ScoreSettings
 from sentray.corpus.dataset import Corpus
 from sentray.inference.scorer import Scorer, Scores
-from sentray.scoring.ledger import parquet_options
-from sentray.scoring.worker import output_schema, own_columns
+from sentray.scoring.columns import output_schema, own_columns
+from sentray.scoring.output import parquet_options
 
 STAGES = ("read", "encode", "network", "write")
 

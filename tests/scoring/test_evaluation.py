@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from sentray.scoring.reading import ShardReader
 
 from sentray import evaluation
 from sentray.bundle import Bundle
@@ -20,7 +21,6 @@ from sentray.inference.predict import predict_texts
 from sentray.inference.scorer import Scorer, Scores
 from sentray.metrics import Tally
 from sentray.scoring import job
-from sentray.scoring.reading import ShardReader
 
 Evaluate = Callable[..., dict[str, Any]]
 
