@@ -17,7 +17,13 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from sentray import __version__, cluster, options, watchdog
-from sentray.bench.settings import BenchScoreSettings, BenchTrainSettings, BenchVectorsSettings, ReproduceSettings
+from sentray.bench.settings import (
+    BenchDriverSettings,
+    BenchScoreSettings,
+    BenchTrainSettings,
+    BenchVectorsSettings,
+    ReproduceSettings,
+)
 from sentray.config import (
     CheckSettings,
     ClusterSettings,
@@ -155,6 +161,14 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> None:
     from sentray.bench.score import bench_score
 
     figures = bench_score(settings, console)
+    _write_json(settings.json_file, figures, settings)
+
+
+def bench_driver(settings: BenchDriverSettings, console: Console) -> None:
+    """Print how fast a scoring job's driver is, and write the figures where asked."""
+    from sentray.bench.driver import bench_driver
+
+    figures = bench_driver(settings, console)
     _write_json(settings.json_file, figures, settings)
 
 
@@ -309,6 +323,7 @@ _offer(QuickstartSettings, quickstart, needs_arguments=False)
 _offer(SubmitSettings, submit)
 _offer(BenchTrainSettings, bench_train, needs_arguments=False, under=bench, name="train")
 _offer(BenchScoreSettings, bench_score, needs_arguments=False, under=bench, name="score")
+_offer(BenchDriverSettings, bench_driver, needs_arguments=False, under=bench, name="driver")
 _offer(BenchVectorsSettings, bench_vectors, needs_arguments=False, under=bench, name="vectors")
 
 

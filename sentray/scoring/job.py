@@ -1,7 +1,7 @@
 """The scoring job, from top to bottom: `score` plans the shards, has them scored, commits them, counts every row."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         speed: Summary = dict.fromkeys(_SPEED)
         if stats.missing:
             job = Job(source.lean(), settings, schema, engine, model.digest)
-            speed |= _Run(job, out, plan, stats, lease, console, heals).work(bundle.pack(model), source)
+            speed |= Run(job, out, plan, stats, lease, console, heals).work(ShardScorer, bundle.pack(model), source)
             _require_unchanged(out, settings)
         stats.require_good_rows()
         speed["compaction_seconds"] = _compact(out, console)
@@ -94,7 +94,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     return summary
 
 
-class _Run:
+class Run:
     """Scores the shards that are missing, and keeps count.
 
     Args:
@@ -115,10 +115,11 @@ class _Run:
         self._progress = Progress(console, plan, stats)
         self._telemetry = ScoringTelemetry(console.verb, console.run)
 
-    def work(self, files: dict[str, bytes], source: Source) -> Summary:
+    def work(self, worker: Callable[[Job, dict[str, bytes]], Any], files: dict[str, bytes], source: Source) -> Summary:
         """Score; gives how fast it went.
 
         Args:
+            worker: Makes what scores, a `ShardScorer`, in a worker's process.
             files: The packed bundle.
             source: What is scored, with its files.
         """
@@ -133,7 +134,7 @@ class _Run:
                 cluster.require_seen(file, f"the input {source.uri}")
             workers = tasks.place(settings.workers, self._stats.missing, gpus)
             self._console.say(_workers(workers, gpus, self._job.engine, files))
-            make = partial(ShardScorer, self._job, files)
+            make = partial(worker, self._job, files)
             with (
                 Tasks(make, workers, gpus, size=_size, on_retry=self._note_retry) as self._tasks,
                 Commits(out, self._committed) as self._commits,

@@ -144,7 +144,8 @@ class Tasks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end(list(self._running))
+        # The bundle leaves the object store.
+        del self._made
 
     def moved(self) -> bool:
         """Whether anything went on since this was asked before: a task began, ended or said that it goes on."""
@@ -185,19 +186,23 @@ class Tasks:
         import ray
 
         course = _Course(method, items, retries)
-        while True:
-            self._hand_out(course)
-            if not self._running:
-                return
-            ready, rest = ray.wait(list(self._running), timeout=TICK_SECONDS)
-            if ready and rest:
-                ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-            results = [result for task in ready if task in self._running for result in self._collect(task, course)]
-            # Processes are at work again while the caller looks at the results.
-            self._hand_out(course)
-            yield from results
-            if not ready:
-                tick()
+        try:
+            while True:
+                self._hand_out(course)
+                if not self._running:
+                    return
+                ready, rest = ray.wait(list(self._running), timeout=TICK_SECONDS)
+                if ready and rest:
+                    ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+                results = [result for task in ready if task in self._running for result in self._collect(task, course)]
+                # Processes are at work again while the caller looks at the results.
+                self._hand_out(course)
+                yield from results
+                if not ready:
+                    tick()
+        finally:
+            # What a map that was left has begun must not turn up in the next.
+            self._end(list(self._running))
 
     def _hand_out(self, course: "_Course") -> None:
         """Start tasks while there is room."""
@@ -260,7 +265,7 @@ class Tasks:
         self._seconds.append(told.seconds)
         self._sizes.append(self._size(item.value))
         item.done = True
-        self._end([other for other, its in self._running.items() if its is item])
+        self._end([other for other, its in self._running.items() if its is item], force=True)
         return [told.value]
 
     def _died(self, task: Any, item: _Item, course: "_Course") -> list[Any]:
@@ -300,13 +305,13 @@ class Tasks:
         del self._running[task]
         item.tries -= 1
 
-    def _end(self, tasks: list[Any]) -> None:
-        """Give up tasks that nobody waits for any more; what they have written nobody commits."""
+    def _end(self, tasks: list[Any], force: bool = False) -> None:
+        """Give up tasks that nobody waits for any more; `force` ends their processes, which may hang."""
         import ray
 
         for task in tasks:
             self._forget(task, self._running[task])
-            ray.cancel(task, force=True)
+            ray.cancel(task, force=force)
 
 
 class _Course:

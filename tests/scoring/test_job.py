@@ -324,3 +324,25 @@ def test_an_id_that_an_earlier_file_has_is_set_aside(score: Score, out: Path, tm
     assert summary["quarantined"] == {"duplicate_id": 1}
     bad = pq.read_table(out / "quarantine.parquet").to_pylist()
     assert [(row["file"], row["row"], row["id"], row["text"]) for row in bad] == [("b.csv", 1, "2", "fine")]
+
+
+@pytest.mark.usefixtures("light")
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(score: Score, out: Path, console) -> None:
+    found = score(dry_run=True, workers=2)
+    assert not out.exists()
+    assert (found["shards"], found["workers"], found["sample_rows"]) == (4, 2, 76)
+    assert found["core_hours"] > 0
+    plan, workers, size, hours, nothing = console.lines
+    assert ", 4 shards, 0 of them committed before" in plan
+    assert workers.startswith("workers that read and score: 2, ")
+    assert size == f"to be scored: 4 shards, {found['bytes'] / 1e6:,.1f} MB"
+    assert re.fullmatch(
+        r"about 0\.\d+ core-hours, \d+ s once started: estimated from 76 rows of the first shard.*", hours
+    )
+    assert nothing == "nothing was written: leave out --dry-run to score"
+    score()
+    before = files(out)
+    assert score(dry_run=True)["shards"] == 0
+    assert files(out) == before
+    with pytest.raises(SentrayError, match="other columns"):
+        score(dry_run=True, keep=("rating",))

@@ -1,5 +1,6 @@
 """The output folder: attempts become files of it whole, what a killed run left is removed, others are refused."""
 
+import contextlib
 import json
 import resource
 import shutil
@@ -17,10 +18,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from sentray.corpus.source import Source, SourceFile
-from sentray.corpus.splits import PLAN_SCHEMA, ShardPlan
+from sentray.corpus.splits import PLAN_SCHEMA, Shard, ShardPlan
 from sentray.errors import SentrayError
 from sentray.scoring import output
 from sentray.scoring.output import (
+    ATTEMPTS,
+    Attempt,
     Compacted,
     Header,
     OutputFolder,
@@ -101,6 +104,68 @@ def test_cleans_up_after_a_kill_and_touches_nothing_else(run: MakeRun, out: Path
     assert not any(file.exists() for file in (*halves, *loose))
     assert all(file.exists() for file in kept)
     assert job.committed() == [0]
+
+
+def attempt(job: Any, shard: Shard) -> Attempt:
+    """What a worker leaves of a shard."""
+    record = job.files(shard)
+    names = tuple(f"{ATTEMPTS}/{shard.index}-{number}" for number in range(len(record.files)))
+    for part, name in zip(record.files, names, strict=True):
+        job.out.move(part.name, name)
+    return Attempt(record, names)
+
+
+@pytest.mark.parametrize("how", [{}, {"partition_by": "label"}])
+def test_attempts_become_files_of_the_output(run: MakeRun, out: Path, how: dict[str, Any]) -> None:
+    job = run(**how)
+    done: list[int] = []
+    with job.out.lease():
+        plan = job.open()
+        with output.Commits(job.out, lambda record: done.append(record.shard)) as commits:
+            for shard in plan:
+                commits.add(attempt(job, shard))
+        assert not list((out / ATTEMPTS).iterdir())
+        job.finish()
+    assert sorted(done) == job.committed() == [0, 1, 2, 3]
+
+
+def test_who_takes_the_lease_deletes_attempts_and_keeps_the_last_holder_from_committing_them(
+    run: MakeRun, out: Path
+) -> None:
+    job, lost = run(), False
+
+    def check() -> None:
+        if lost:
+            raise SentrayError("taken over")
+
+    plan = job.open()
+    job.out._check = check
+    left = [attempt(job, shard) for shard in plan]
+    commits = output.Commits(job.out, lambda record: None)
+    with commits:
+        commits.add(left[0])
+    with run().out.lease():
+        assert not (out / ATTEMPTS).exists()
+        # Between its look at the lease and the move.
+        with pytest.raises(SentrayError, match=r"attempts/1-0 is gone: another run cleaned the folder"), commits:
+            commits.add(left[1])
+        lost = True
+        with pytest.raises(SentrayError, match="taken over"), commits:
+            commits.add(left[2])
+        for write in (lambda: job.out.write("summary.json", b"{}"), lambda: job.out.write_json("summary.json", {})):
+            with pytest.raises(SentrayError, match="taken over"):
+                write()
+    assert job.committed() == [0]
+    assert sorted(path.name for path in out.iterdir()) == ["_sentray", "scores"]
+    assert len(list((out / "scores").iterdir())) == 1
+
+
+def test_what_is_half_written_when_another_run_cleans_up_is_not_published(run: MakeRun, out: Path) -> None:
+    job = run()
+    job.open()
+    with contextlib.suppress(SentrayError), job.out.create("summary.json") as file, run().out.lease():
+        file.write(b"{}")
+    assert not (out / "summary.json").exists()
 
 
 @pytest.mark.parametrize(
