@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sentray import cluster, options, watchdog
-from sentray.bench.settings import BenchScoreSettings, BenchTrainSettings, BenchVectorsSettings, ReproduceSettings
+from sentray.bench.settings import (
+    BenchDriverSettings,
+    BenchScoreSettings,
+    BenchTrainSettings,
+    BenchVectorsSettings,
+    ReproduceSettings,
+)
 from sentray.config import (
     CheckSettings,
     ClusterSettings,
@@ -237,6 +243,7 @@ VERBS = {
     "submit": Verb(SubmitSettings, "sentray.api:_submitted"),
     "bench train": Verb(BenchTrainSettings, "sentray.bench.train:bench_train"),
     "bench score": Verb(BenchScoreSettings, "sentray.bench.score:bench_score"),
+    "bench driver": Verb(BenchDriverSettings, "sentray.bench.driver:bench_driver"),
     "bench vectors": Verb(BenchVectorsSettings, "sentray.bench.vectors:bench_vectors"),
 }
 """Every verb of the command line, in the order of its help."""

@@ -100,10 +100,11 @@ def _run(name: str, verb: Verb, settings: Settings) -> None:
     """Do a verb's work with a quiet console, and turn what goes wrong into one line and an exit status."""
     console = Console(as_json=getattr(settings, "log_format", "text") == "json", verb=name.replace(" ", "-"))
     verbose = getattr(settings, "verbose", False)
+    out = None if getattr(settings, "dry_run", False) else getattr(settings, "out", None)
     with contextlib.ExitStack() as stack:
         stopped = stack.enter_context(_stoppable())
         try:
-            log = stack.enter_context(_log_file(console, getattr(settings, "out", None)))
+            log = stack.enter_context(_log_file(console, out))
         except OSError as error:
             console.error(f"{error.filename} cannot be made or written ({error.strerror}); choose another --out")
             raise SystemExit(USER_ERROR) from None

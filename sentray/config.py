@@ -231,8 +231,11 @@ class ScoreSettings(CorpusSettings, PoolSettings):
     engine: EngineName = Field(default="auto", description=ENGINE_HELP)
     gpu: bool = Field(default=False, description="give each worker one GPU; needs the engine keras")
     new_input: bool = Field(default=False, description="score the files that were added since the output was made")
+    dry_run: bool = Field(
+        default=False, description="say shards, workers and estimated core-hours from a sample, and write nothing"
+    )
     rows_per_file: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="gather the scores of small shards into files of about so many rows"
+        default=None, description="put the scores of small shards together in files of about so many rows"
     )
     partition_by: str | None = Field(
         default=None, description="column of the output whose values become folders, as in COLUMN=value/"

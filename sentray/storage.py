@@ -360,6 +360,29 @@ class Folder:
         """Write a value as JSON for people to read."""
         self.write(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
+    def move(self, source: str, target: str) -> None:
+        """Give a file another name; one of that name is replaced. An object store copies it and deletes the old one.
+
+        Raises:
+            FileNotFoundError: When it is not there.
+            SentrayError: When the file system refuses.
+        """
+        try:
+            if self.local:
+                os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
+                os.replace(self.path(source), self.path(target))
+            else:
+                self._filesystem.move(self.path(source), self.path(target))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if self._filesystem.get_file_info(self.path(source)).type == fs.FileType.NotFound:
+                raise FileNotFoundError(source) from error
+            raise SentrayError(
+                f"{self.out}/{target} cannot be written ({first_line(error)}); make room or check the "
+                "permissions, then run the same command again to go on"
+            ) from error
+
     def delete(self, name: str) -> None:
         """Remove a file or a folder with all it holds; that it is gone already does not matter.
 

@@ -7,7 +7,7 @@ All names begin with `ray_sentray_`; every series has the labels `verb` and `run
     shard_seconds                                           histogram: a worker's time for a committed shard
     worker_seconds_total                                    the same time added up, exact
     shard_retries_total{reason}                             a shard is worked on once more: process_died, node_lost,
-                                                            straggler, killing_rows, overwritten
+                                                            cancelled, out_of_memory, straggler, killing_rows
     epochs_total, rows_trained_total                        of finished epochs
     rows_per_second                                         gauge: training, in the present epoch
 
@@ -19,7 +19,10 @@ go after 20 s. Ray rebuilds a histogram's sum from the middles of its buckets, h
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentray.scoring.stats import Counts
 
 SHARD_SECONDS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000]
 """Upper bounds of the histogram's buckets."""
@@ -54,18 +57,16 @@ class _Telemetry:
 class ScoringTelemetry(_Telemetry):
     """What a scoring run counts."""
 
-    def commit(self, counts: Mapping[str, Any]) -> None:
+    def commit(self, counts: "Counts") -> None:
         """Count a shard that was committed, given the counts of its record."""
-        self._count("rows_read", "Rows read, of committed shards", counts["rows"])
-        self._count("rows_scored", "Rows scored, of committed shards", counts["scored"])
-        self._count("bytes_read", "Size of what was read, as stored, of committed shards", counts["bytes"])
-        for reason, rows in counts["quarantined"].items():
+        self._count("rows_read", "Rows read, of committed shards", counts.rows)
+        self._count("rows_scored", "Rows scored, of committed shards", counts.scored)
+        self._count("bytes_read", "Size of what was read, as stored, of committed shards", counts.bytes)
+        for reason, rows in counts.quarantined.items():
             self._count("rows_quarantined", "Rows set aside, of committed shards", rows, reason=reason)
-        self._count("worker_seconds", "Time of workers on committed shards", counts["seconds"])
+        self._count("worker_seconds", "Time of workers on committed shards", counts.seconds)
         about = "Time of a worker on a committed shard"
-        self._metric("Histogram", "shard_seconds", about, boundaries=SHARD_SECONDS).observe(
-            counts["seconds"], self._tags
-        )
+        self._metric("Histogram", "shard_seconds", about, boundaries=SHARD_SECONDS).observe(counts.seconds, self._tags)
 
     def retry(self, reason: str) -> None:
         """Count a shard that is worked on once more."""

@@ -1,13 +1,15 @@
 """What a run counts: names, labels and numbers; a real scrape is in test_jobs."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sentray.scoring.stats import Counts
 from sentray.telemetry import ScoringTelemetry, TrainingTelemetry
 
-COUNTS = {"rows": 10, "scored": 7, "bytes": 900, "seconds": 1.5, "quarantined": {"empty_text": 2, "invalid_utf8": 1}}
+COUNTS = Counts(10, 7, {"empty_text": 2, "invalid_utf8": 1}, bytes=900, seconds=1.5)
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], list[floa
 def test_a_committed_shard_is_counted(recorded: dict[tuple[str, ...], list[float]]) -> None:
     telemetry = ScoringTelemetry("score", "run-1")
     telemetry.commit(COUNTS)
-    telemetry.commit(COUNTS | {"rows": 0, "scored": 0, "quarantined": {}})
+    telemetry.commit(replace(COUNTS, rows=0, scored=0, quarantined={}))
     telemetry.retry("straggler")
     own = ("score", "run-1")
     assert recorded == {

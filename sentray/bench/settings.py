@@ -59,3 +59,17 @@ class ReproduceSettings(ClusterSettings):
     glove: str | None = Field(
         default=None, description="file of GloVe vectors of 100 dimensions; its systems are left out where not given"
     )
+
+
+class BenchDriverSettings(Settings):
+    """Measure how many shards a second a scoring job's driver commits when its workers return at once."""
+
+    shards: Annotated[int, Field(ge=100)] = Field(default=5000, description="shards to commit on a local disk")
+    remote_shards: Annotated[int, Field(ge=0)] = Field(
+        default=1000, description="the same on a loopback S3 server (needs moto); 0 for none"
+    )
+    memory_shards: Annotated[int, Field(ge=0)] = Field(
+        default=1_000_000, description="shards of a plan whose memory is measured; 0 for none"
+    )
+    json_file: str | None = Field(default=None, alias="json", description="file to write the figures to")
+    verbose: bool = Field(default=False, description="show what Ray prints, else it goes to the log")

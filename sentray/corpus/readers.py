@@ -129,11 +129,16 @@ def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Se
 
 
 def read_ids(
-    source: Source, shard: Shard, settings: CorpusSettings, on_unreadable: OnUnreadable = "raise"
+    source: Source,
+    shard: Shard,
+    settings: CorpusSettings,
+    on_unreadable: OnUnreadable = "raise",
+    isolated: bool = False,
 ) -> Iterator[tuple[str, Rows, Hashes]]:
     """File, rows and 64-bit hashes of the ids that a column gives; nothing where no column does.
 
-    With `on_unreadable="quarantine"`, a piece that cannot be read ends where the damage begins.
+    With `on_unreadable="quarantine"`, a piece that cannot be read ends where the damage begins; `isolated` as for
+    `read_shard`.
 
     Raises:
         SentrayError: a file cannot be read.
@@ -146,6 +151,8 @@ def read_ids(
     columns = Columns(settings, ids_only=True)
     for piece in shard.pieces:
         try:
+            if isolated:
+                _require_harmless(source, shard, piece, columns)
             for block in _blocks(source, shard, piece, columns):
                 if block.id is not None and len(block.rows):
                     ids = blank_to_null(decode(block.id, settings.id_column, block.file)[0])

@@ -1,14 +1,17 @@
-"""The columns of the input that scoring passes through: their types, before anything is scored."""
+"""The columns of the output: the scores' own, and those of the input that are kept."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
+from sentray import __version__
 from sentray.config import ScoreSettings
 from sentray.corpus.readers import read_schema
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Piece
 from sentray.errors import SentrayError
+from sentray.inference.scorer import Scores
 
 _FIRST_FILES = 1000
 """Among so many files one must have a row that tells what columns there are."""
@@ -63,3 +66,38 @@ def _require_partition(settings: ScoreSettings, kept: pa.Schema) -> None:
             f"--partition-by {column}: the column holds {kept.field(column).type}, and a folder's name is made of one "
             "value; choose a column of strings or numbers"
         )
+
+
+def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str) -> pa.Schema:
+    """Columns of the output: the same for every file that a bundle writes from an input.
+
+    Args:
+        labels: The bundle's labels; two of them get the column `positive`, the probability of the second.
+        kept: Columns of the input that are passed through.
+        digest: The bundle's digest, noted in the metadata beside sentray's version.
+
+    Raises:
+        SentrayError: When a kept column has the name of one of ours.
+    """
+    positive = [pa.field("positive", pa.float32())] if len(labels) == 2 else []
+    own = [
+        pa.field("id", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("score", pa.float32()),
+        *positive,
+        pa.field("words", pa.int32()),
+        pa.field("known_words", pa.int32()),
+    ]
+    taken = {column.name for column in own}
+    if clash := [name for name in kept.names if name in taken]:
+        raise SentrayError(
+            f"--keep {clash[0]} would hide the output's own column {clash[0]}; rename the input's column"
+        )
+    return pa.schema([*own, *kept], {"sentray.bundle": digest, "sentray.version": __version__})
+
+
+def own_columns(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...]) -> list[Any]:
+    """The columns of `output_schema` but the kept ones, for scored rows."""
+    positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
+    label = pa.array(labels, pa.string()).take(pa.array(scores.classes))
+    return [ids, label, scores.best, *positive, scores.words, scores.known]

@@ -1,4 +1,4 @@
-"""What is put together when all shards are committed: files of a good size, and one file of quarantined rows."""
+"""Compaction: few files of a good size from those of many shards, and one file of all quarantined rows."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -11,30 +11,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentray.corpus.rows import QUARANTINE_SCHEMA
-from sentray.scoring.ledger import QUARANTINE, STAGED, Gathered, Ledger, Part, parquet_options, partition_of
+from sentray.scoring.output import (
+    QUARANTINE,
+    STAGED,
+    Compacted,
+    OutputFolder,
+    Part,
+    parquet_options,
+    part_name,
+    partition_of,
+    quarantine_name,
+)
+from sentray.scoring.worker import ROW_GROUP
 from sentray.storage import Folder
-
-ROW_GROUP = 122_880
-"""Rows of a row group: what DuckDB takes at a time; Spark and Polars split files by row groups too."""
 
 Members = npt.NDArray[np.int64]
 """A row a staged part: its shard and how many rows it holds."""
 
 
-def gather(
-    ledger: Ledger,
-    show: Callable[[int, int], None] = lambda done, files: None,
-    check: Callable[[], None] = lambda: None,
-) -> int:
+def compact(out: OutputFolder, show: Callable[[int, int], None] = lambda done, files: None) -> int:
     """Publish staged scores as files of about `rows_per_file` rows, in the input's order; see `--rows-per-file`.
 
     Which shards come together depends on their rows alone, and a file is named by its first shard. So a run that was
     killed here goes on with the same files.
 
     Args:
-        ledger: The output folder; all its shards are committed.
-        show: Told after each few rows how many files are done, and how many there are.
-        check: Called before the log is written; raises when this run may not write any more.
+        out: The output folder; all its shards are committed.
+        show: Called after each few rows with how many files are done, and how many there are.
 
     Returns:
         How many files were published.
@@ -42,34 +45,35 @@ def gather(
     Raises:
         SentrayError: When a staged file is damaged or the folder cannot be written.
     """
-    header = ledger.stored().header
+    header = out.stored().header
     if header.rows_per_file is None:
         return 0
-    groups = list(_groups(_staged(ledger), header.rows_per_file))
-    with ledger.gatherings(check) as log:
-        for done, (partition, members) in enumerate(groups):
-            name = ledger.part_name(members[0][0], header.bundle, partition=partition)
-            staged = [ledger.part_name(shard, header.bundle, staged=True, partition=partition) for shard, _ in members]
-            schema = _schema(ledger, staged[0])
-            log.add(Gathered(_concatenate(ledger, name, staged, schema, partial(show, done, len(groups))), members))
+    groups, log = list(_groups(_staged(out), header.rows_per_file)), out.compactions()
+    for done, (partition, members) in enumerate(groups):
+        name = part_name(members[0][0], header.bundle, partition=partition)
+        staged = [part_name(shard, header.bundle, staged=True, partition=partition) for shard, _ in members]
+        schema = _schema(out, staged[0])
+        log.add(Compacted(_concatenate(out, name, staged, schema, partial(show, done, len(groups))), members))
+        log.flush(only_if_due=True)
+    log.flush()
     # Only now: until the log is written the staged files are the ones that count.
-    ledger.delete(STAGED)
+    out.delete(STAGED)
     return len(groups)
 
 
-def gather_quarantine(ledger: Ledger, show: Callable[[], None] = lambda: None) -> int:
+def compact_quarantine(out: OutputFolder, show: Callable[[], None] = lambda: None) -> int:
     """Write the rows that all shards set aside as `quarantine.parquet`, in the input's order; gives their number.
 
     Args:
-        ledger: The output folder; all its shards are committed.
+        out: The output folder; all its shards are committed.
         show: Called after each few rows.
 
     Raises:
         SentrayError: When a shard's quarantined rows are damaged or the folder cannot be written.
     """
-    shards = array("q", (record.shard for record in ledger.records() if record.quarantine))
-    parts = map(ledger.quarantine_name, sorted(shards))
-    return _concatenate(ledger, QUARANTINE, parts, QUARANTINE_SCHEMA, show).rows
+    shards = array("q", (record.shard for record in out.records() if record.quarantine))
+    parts = map(quarantine_name, sorted(shards))
+    return _concatenate(out, QUARANTINE, parts, QUARANTINE_SCHEMA, show).rows
 
 
 def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -96,16 +100,16 @@ def _opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
         raise folder.damaged(name, error, "delete it and run the same command again") from error
 
 
-def _staged(ledger: Ledger) -> Iterator[tuple[str, Members]]:
+def _staged(out: OutputFolder) -> Iterator[tuple[str, Members]]:
     """The staged parts that are in no published file, in the shards' order, with their partition.
 
     What has a published shard of its partition in between comes apart: in one file it would break the order.
     """
-    there = ledger.files()
-    published, shards = ledger.published(there), ledger.stored().shards
+    there = out.files()
+    published, shards = out.published(there), out.stored().shards
     # A million shards must not become a million objects.
     found: dict[str, array[int]] = {}
-    for record in ledger.records(there):
+    for record in out.records(there):
         for part in record.parts:
             partition = partition_of(part.name)
             if partition not in published or not published[partition][record.shard]:
@@ -118,23 +122,29 @@ def _staged(ledger: Ledger) -> Iterator[tuple[str, Members]]:
         yield from ((partition, run) for run in np.split(parts, apart.tolist()))
 
 
-def _groups(staged: Iterable[tuple[str, Members]], rows_per_file: int) -> Iterator[tuple[str, list[list[int]]]]:
+def _groups(staged: Iterable[tuple[str, Members]], rows_per_file: int) -> Iterator[tuple[str, list[tuple[int, int]]]]:
     """Shard and rows of the parts that come together, with their partition."""
     for partition, parts in staged:
         first = rows = 0
-        for place, more in enumerate(parts[:, 1].tolist()):
-            if place > first and rows + more > rows_per_file:
-                yield partition, parts[first:place].tolist()
-                first, rows = place, 0
+        for index, more in enumerate(parts[:, 1].tolist()):
+            if index > first and rows + more > rows_per_file:
+                yield partition, _pairs(parts[first:index])
+                first, rows = index, 0
             rows += more
-        yield partition, parts[first:].tolist()
+        yield partition, _pairs(parts[first:])
 
 
-def _concatenate(ledger: Ledger, name: str, parts: Iterable[str], schema: pa.Schema, show: Callable[[], None]) -> Part:
+def _pairs(parts: Members) -> list[tuple[int, int]]:
+    return [(shard, rows) for shard, rows in parts.tolist()]
+
+
+def _concatenate(
+    out: OutputFolder, name: str, parts: Iterable[str], schema: pa.Schema, show: Callable[[], None]
+) -> Part:
     """Write the rows of files one after another into one."""
     rows = 0
-    with ledger.create(name) as output, pq.ParquetWriter(output, schema, **parquet_options(schema)) as writer:
-        for table in _row_groups(read_part(ledger, part) for part in parts):
+    with out.create(name) as output, pq.ParquetWriter(output, schema, **parquet_options(schema)) as writer:
+        for table in _row_groups(read_part(out, part) for part in parts):
             writer.write_table(table, row_group_size=ROW_GROUP)
             rows += table.num_rows
             show()

@@ -1,75 +1,57 @@
-"""What a scoring process does with a shard: read it, score it, write its files, account for its rows."""
+"""What a worker process does with a shard: `ShardScorer` reads it, scores it, writes an attempt and counts its rows."""
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sentray import __version__
 from sentray.config import ScoreSettings
-from sentray.corpus.duplicates import Rows, mark_duplicates
-from sentray.corpus.readers import OnUnreadable, read_shard
+from sentray.corpus.duplicates import Ids, Rows, mark_duplicates
+from sentray.corpus.readers import OnUnreadable, read_ids, read_shard
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
-from sentray.inference.scorer import Scorer, Scores, unpacked_scorer
-from sentray.lease import Fence
-from sentray.scoring.compaction import ROW_GROUP
-from sentray.scoring.counts import Counts
-from sentray.scoring.held import Held
-from sentray.scoring.ledger import Ledger, parquet_options, partition_folder
-from sentray.scoring.pool import WORKER_CPUS
-from sentray.scoring.reading import ShardReader, UnreadableError
-from sentray.scoring.records import Part, Record
+from sentray.inference.scorer import Scorer, unpacked_scorer
+from sentray.scoring.columns import own_columns
+from sentray.scoring.output import (
+    Attempt,
+    Part,
+    Record,
+    attempt_name,
+    parquet_options,
+    part_name,
+    partition_folder,
+    quarantine_name,
+)
+from sentray.scoring.stats import MAX_PARTITIONS, WORKER_CPUS, Counts, too_many_partitions
+from sentray.storage import Folder, Output, read_pauses
 
-MAX_PARTITIONS = 1000
-_LONGEST_NAME = 255
+ROW_GROUP = 122_880
+"""Rows of a row group: what DuckDB takes at a time; Spark and Polars split files by row groups too."""
+MAX_HELD_BYTES = 1 << 27
+"""Of rows that wait for their row group, in all partitions together; wide rows make smaller groups."""
+_MAX_NAME_BYTES = 255
 """Bytes that file systems give a folder's name."""
 T = TypeVar("T")
+Indices = npt.NDArray[np.int64]
+Steps = Generator[None, None, T]
+"""Work that stops now and then, so that its progress can be told, and gives a result at its end."""
 
 
-def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str) -> pa.Schema:
-    """Columns of the output: the same for every file that a bundle writes from an input.
-
-    Args:
-        labels: The bundle's labels; two of them get the column `positive`, the probability of the second.
-        kept: Columns of the input that are passed through.
-        digest: The bundle's digest, noted in the metadata beside sentray's version.
-
-    Raises:
-        SentrayError: When a kept column has the name of one of ours.
-    """
-    positive = [pa.field("positive", pa.float32())] if len(labels) == 2 else []
-    own = [
-        pa.field("id", pa.string()),
-        pa.field("label", pa.string()),
-        pa.field("score", pa.float32()),
-        *positive,
-        pa.field("words", pa.int32()),
-        pa.field("known_words", pa.int32()),
-    ]
-    taken = {column.name for column in own}
-    if clash := [name for name in kept.names if name in taken]:
-        raise SentrayError(
-            f"--keep {clash[0]} would hide the output's own column {clash[0]}; rename the input's column"
-        )
-    return pa.schema([*own, *kept], {"sentray.bundle": digest, "sentray.version": __version__})
-
-
-def own_columns(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...]) -> list[Any]:
-    """The columns of `output_schema` but the kept ones, for scored rows."""
-    positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
-    label = pa.array(labels, pa.string()).take(pa.array(scores.classes))
-    return [ids, label, scores.best, *positive, scores.words, scores.known]
+class UnreadableError(Exception):
+    """A shard could not be read; another attempt may help."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +60,17 @@ class Job:
 
     Attributes:
         source: Where the shards lie.
-        settings: What the user asked for: columns of the input, columns to keep, engine.
+        settings: What the user asked for: columns of the input, columns to keep.
         schema: Columns of the output, the kept ones last; a file lacks the one that the output is partitioned by.
-        ledger: The output folder.
         engine: Name of the engine, chosen.
         digest: The bundle's digest.
-        fence: Whether the ledger is still the run's; a task names the owner that counts.
     """
 
     source: Source
     settings: ScoreSettings
     schema: pa.Schema
-    ledger: Ledger
     engine: str
     digest: str
-    fence: Fence
 
 
 @dataclass(frozen=True)
@@ -101,21 +79,21 @@ class Task:
 
     Attributes:
         shard: The shard.
-        owner: Under which id the run holds its lease as long as files of this attempt count.
         duplicates: Those of its rows whose id an earlier row has.
-        crashes: Those of its rows that kill the process which scores them, by their place in the shard from 0.
+        crashes: Those of its rows that kill the process which scores them, by their index in the shard from 0.
         ids_unread: Whether not all ids could be read when duplicates were looked for.
+        isolated: Whether its files are first read in a process of their own, since they may kill their reader.
     """
 
     shard: Shard
-    owner: str
     duplicates: Rows = field(default_factory=dict)
     crashes: tuple[int, ...] = ()
     ids_unread: bool = False
+    isolated: bool = False
 
 
-class ShardScorer(ShardReader):
-    """Scores shards; the worker of the pool.
+class ShardScorer:
+    """Scores shards in a worker process; each of its methods takes an item of `Tasks.map` and works in steps.
 
     Args:
         job: What to do.
@@ -123,81 +101,121 @@ class ShardScorer(ShardReader):
     """
 
     def __init__(self, job: Job, files: dict[str, bytes]) -> None:
-        super().__init__(job.source, job.settings)
         pa.set_cpu_count(WORKER_CPUS)
-        self._job = job
+        self._job, self._out = job, Folder(job.settings.out)
+        self._pauses = read_pauses(job.source.filesystem)
         self._scorer = self._load(files)
 
-    def score(self, task: Task) -> Record:
-        """Score a shard and write its files; gives the record that commits it.
+    def ids(self, task: Task) -> Steps[tuple[int, list[Ids], bool]]:
+        """The shard's index, hashes of the ids that a column gives its rows, and whether all could be read."""
+
+        def read(on_unreadable: OnUnreadable) -> Steps[tuple[int, list[Ids], bool]]:
+            blocks = list[Ids]()
+            ids = partial(read_ids, self._job.source, task.shard, self._job.settings, isolated=task.isolated)
+            try:
+                for block in ids():
+                    blocks.append(block)
+                    yield
+            except SentrayError as error:
+                if on_unreadable == "raise":
+                    raise UnreadableError from error
+                return task.shard.index, list(ids(on_unreadable="quarantine")), False
+            return task.shard.index, blocks, True
+
+        return self._persist(read)
+
+    def score(self, task: Task) -> Steps[Attempt]:
+        """Score a shard and write its files; gives the attempt to be committed.
 
         A file of an object store that cannot be read is tried again, as the store may be busy. What cannot be read
         then is set aside.
         """
         return self._persist(partial(self._score, task))
 
-    def count(self, task: Task) -> int:
+    def count(self, task: Task) -> Steps[int]:
         """Read a shard and do no more; gives its rows."""
-        return sum(table.num_rows for table in self._rows(task, "quarantine"))
-
-    def probe(self, item: tuple[Task, int, int]) -> None:
-        """Score the rows of a shard from one place to another and keep nothing: the process dies of it or not."""
-        task, start, stop = item
-        place = 0
+        rows = 0
         for table in self._rows(task, "quarantine"):
-            places = np.arange(place, place + table.num_rows)
-            chosen = pc.and_(pc.is_null(table["reason"]), pa.array((places >= start) & (places < stop)))
+            rows += table.num_rows
+            yield
+        return rows
+
+    def probe(self, item: tuple[Task, int, int]) -> Steps[None]:
+        """Score the rows of a shard from one index to another and keep nothing: the process dies of it or not."""
+        task, start, stop = item
+        index = 0
+        for table in self._rows(task, "quarantine"):
+            indices = np.arange(index, index + table.num_rows)
+            chosen = pc.and_(pc.is_null(table["reason"]), pa.array((indices >= start) & (indices < stop)))
             texts = table["text"].filter(chosen)
             if len(texts):
                 self._scorer.score(texts)
-            place += table.num_rows
+            index += table.num_rows
+            yield
 
     def _load(self, files: dict[str, bytes]) -> Scorer:
         return unpacked_scorer(files, self._job.engine, WORKER_CPUS)
 
-    def _score(self, task: Task, on_unreadable: OnUnreadable) -> Record:
-        with Held(self._job.schema) as scored, Held(QUARANTINE_SCHEMA) as set_aside:
-            return self._score_into(scored, set_aside, task, on_unreadable)
+    def _persist(self, read: Callable[[OnUnreadable], Steps[T]]) -> Steps[T]:
+        """Read a shard, again where an object store fails; at last what cannot be read is set aside."""
+        for pause in self._pauses:
+            try:
+                return (yield from read("raise"))
+            except UnreadableError:
+                time.sleep(pause)
+        return (yield from read("quarantine"))
 
-    def _score_into(self, scored: Held, set_aside: Held, task: Task, on_unreadable: OnUnreadable) -> Record:
+    def _score(self, task: Task, on_unreadable: OnUnreadable) -> Steps[Attempt]:
         job, shard, started = self._job, task.shard, time.perf_counter()
-        counts = Counts(bytes=shard.bytes)
-        for rows in self._rows(task, on_unreadable):
-            good = rows
-            if rows["reason"].null_count < rows.num_rows:
-                good, bad = rows.filter(pc.is_null(rows["reason"])), rows.filter(pc.is_valid(rows["reason"]))
-                counts.add_bad(bad["reason"])
-                set_aside.add(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
-            if good.num_rows:
-                scored.add(self._table(good, counts))
-        if task.ids_unread and not counts.quarantined[Reason.UNREADABLE_FILE]:
-            raise SentrayError(
-                f"{shard.pieces[0].path} (or a file that is read with it) could not be read at first and now can, so "
-                "that its ids are not compared with the others; run the same command again to go on"
-            )
-        self._require_run(task)
-        parts = tuple(self._parts(task, scored.table()))
-        bad = set_aside.table()
-        quarantine = None
-        if bad.num_rows:
-            quarantine = self._put(task, job.ledger.quarantine_name(shard.index), bad)
-            counts.unread_bytes = self._unread_bytes(shard, bad)
+        counts = Counts.none()
+        counts.bytes = shard.bytes
+        with (
+            _Files(self._out, job, shard.index) as scored,
+            _File(self._out, quarantine_name(shard.index), QUARANTINE_SCHEMA) as quarantine,
+        ):
+            unread: set[str] = set()
+            for rows in self._rows(task, on_unreadable):
+                good = rows
+                if rows["reason"].null_count < rows.num_rows:
+                    good, bad = rows.filter(pc.is_null(rows["reason"])), rows.filter(pc.is_valid(rows["reason"]))
+                    counts.add_bad(bad["reason"])
+                    quarantine.add(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
+                    unread.update(bad["file"].filter(pc.equal(bad["reason"], Reason.UNREADABLE_FILE)).to_pylist())
+                if good.num_rows:
+                    scored.add(self._table(good, counts))
+                yield
+            if task.ids_unread and not unread:
+                raise SentrayError(
+                    f"{shard.pieces[0].path} (or a file that is read with it) could not be read at first and now can, "
+                    "so that its ids are not compared with the others; run the same command again to go on"
+                )
+        counts.unread_bytes = self._unread_bytes(shard, unread)
         counts.seconds = round(time.perf_counter() - started, 3)
         counts.peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-        return Record(shard.index, parts, quarantine, counts.to_json())
+        written = [*scored.written, quarantine] if quarantine.rows else scored.written
+        parts = tuple(file.part for file in scored.written)
+        record = Record(shard.index, parts, quarantine.part if quarantine.rows else None, counts)
+        return Attempt(record, tuple(file.attempt for file in written))
 
     def _rows(self, task: Task, on_unreadable: OnUnreadable) -> Iterator[pa.Table]:
         """The shard's rows, those to set aside marked."""
-        settings, place = self._job.settings, 0
-        tables = read_shard(self._job.source, task.shard, settings, keep=settings.keep, on_unreadable=on_unreadable)
+        settings, index = self._job.settings, 0
+        tables = read_shard(
+            self._job.source,
+            task.shard,
+            settings,
+            keep=settings.keep,
+            on_unreadable=on_unreadable,
+            isolated=task.isolated,
+        )
         try:
             # Threads of one process share its CPU, so that reading ahead only pays where reading is waiting.
             for table in _ahead(tables) if self._pauses else tables:
                 rows = mark_duplicates(table, task.duplicates)
                 if task.crashes:
-                    places = np.arange(place, place + rows.num_rows)
-                    rows = mark(rows, np.isin(places, task.crashes), Reason.CRASH)
-                place += rows.num_rows
+                    indices = np.arange(index, index + rows.num_rows)
+                    rows = mark(rows, np.isin(indices, task.crashes), Reason.CRASH)
+                index += rows.num_rows
                 yield rows
         except SentrayError as error:
             if on_unreadable == "raise":
@@ -221,54 +239,11 @@ class ShardScorer(ShardReader):
                 "type in the input's first files; give it one type in all files, or leave out --keep"
             ) from error
 
-    def _parts(self, task: Task, scored: pa.Table) -> Iterator[Part]:
-        """Write the scores of a shard: one file, or one for each value of the column to partition by."""
-        job, shard, column = self._job, task.shard, self._job.settings.partition_by
-        staged = job.settings.rows_per_file is not None
-        if column is None:
-            name = job.ledger.part_name(shard.index, job.digest, staged)
-            yield self._put(task, name, scored)
-            return
-        encoded = scored[column].combine_chunks().dictionary_encode("encode")
-        # Two values may share a folder: null and the empty string do.
-        folders = [partition_folder(column, value.as_py()) for value in encoded.dictionary]
-        names = sorted(set(folders))
-        if len(names) > MAX_PARTITIONS:
-            raise too_many_partitions(scored.num_rows, len(names), column)
-        if long := [name for name in names if len(name) > _LONGEST_NAME]:
-            raise SentrayError(
-                f"a value of {column} makes a folder's name of {len(long[0])} bytes ({long[0][:40]}…), more than the "
-                f"{_LONGEST_NAME} that file systems take; choose a column of short values for --partition-by"
-            )
-        places = np.array([names.index(folder) for folder in folders], np.int64)[encoded.indices.to_numpy()]
-        rest = scored.drop_columns([column])
-        for place, folder in enumerate(names):
-            name = job.ledger.part_name(shard.index, job.digest, staged, folder)
-            yield self._put(task, name, rest.take(np.flatnonzero(places == place)))
-
-    def _put(self, task: Task, name: str, rows: pa.Table) -> Part:
-        """Put a file into the output, unless the run is over.
-
-        A process that nobody can reach any more, or that outlives the node's raylet, works on while its shard is
-        scored elsewhere. It must not change what is finished, an hour later: its rows may have other last digits,
-        computed by another processor, or be fewer, where it could not read all.
-        """
-        with self._job.ledger.create(name) as output:
-            pq.write_table(rows, output, ROW_GROUP, **parquet_options(rows.schema))
-            self._require_run(task)
-        return Part(name, rows.num_rows, output.bytes, output.sha256)
-
-    def _require_run(self, task: Task) -> None:
-        if why := replace(self._job.fence, owner=task.owner).broken():
-            raise SentrayError(why)
-
-    def _unread_bytes(self, shard: Shard, bad: pa.Table) -> int:
-        """About how much of the shard was not read, as stored."""
-        unread = pc.equal(bad["reason"], Reason.UNREADABLE_FILE)
-        names = set(bad["file"].filter(unread).to_pylist())
-        if not names:
+    def _unread_bytes(self, shard: Shard, unread: set[str]) -> int:
+        """About how much of the shard was not read, as stored, given the names of files that could not be."""
+        if not unread:
             return 0
-        read = [piece for piece in shard.pieces if piece.name not in names]
+        read = [piece for piece in shard.pieces if piece.name not in unread]
         if not read:
             return shard.bytes
         system = self._job.source.filesystem
@@ -280,12 +255,149 @@ class ShardScorer(ShardReader):
         return max(0, shard.bytes - sum(ends) + sum(piece.start for piece in read))
 
 
-def too_many_partitions(rows: int, values: int, column: str) -> SentrayError:
-    """The sentence for a column whose values would make too many folders."""
-    return SentrayError(
-        f"{rows:,} rows hold {values:,} values of {column}, and --partition-by makes a folder of each; choose a column "
-        f"of at most {MAX_PARTITIONS:,} values"
-    )
+class _File:
+    """A file of an attempt, written row group by row group within a `with` block; none where no row comes.
+
+    Args:
+        out: The output folder.
+        name: What the file shall be called.
+        schema: Of its rows.
+        empty: Whether there is a file even without a row.
+
+    Attributes:
+        attempt: What it is called until it is committed.
+        rows: Rows added.
+        held_bytes: Size of those that wait for their row group.
+    """
+
+    def __init__(self, out: Folder, name: str, schema: pa.Schema, empty: bool = False) -> None:
+        self._out, self._name, self._schema, self._empty = out, name, schema, empty
+        self.attempt = attempt_name(name.rpartition("/")[2])
+        self._held: list[pa.Table] = []
+        self._held_rows = self.held_bytes = self.rows = 0
+        self._undo = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+        self._output: Output
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._undo.__exit__(kind, error, trace)
+            return
+        if self._held or (self._empty and self._writer is None):
+            self.flush()
+        self._undo.close()
+
+    @property
+    def part(self) -> Part:
+        """What the ledger says of it."""
+        return Part(self._name, self.rows, self._output.bytes, self._output.sha256)
+
+    def add(self, rows: pa.Table) -> None:
+        """Append rows."""
+        self.rows += rows.num_rows
+        while self._held_rows + rows.num_rows >= ROW_GROUP:
+            size = ROW_GROUP - self._held_rows
+            self._hold(rows.slice(0, size))
+            self.flush()
+            rows = rows.slice(size)
+        if rows.num_rows:
+            self._hold(rows)
+
+    def flush(self) -> None:
+        """Write what waits as a row group."""
+        if self._writer is None:
+            self._output = self._undo.enter_context(self._out.create(self.attempt))
+            options = parquet_options(self._schema)
+            self._writer = self._undo.enter_context(pq.ParquetWriter(self._output, self._schema, **options))
+        if self._held:
+            self._writer.write_table(pa.concat_tables(self._held), ROW_GROUP)
+        self._held, self._held_rows, self.held_bytes = [], 0, 0
+
+    def _hold(self, rows: pa.Table) -> None:
+        self._held.append(rows)
+        self._held_rows += rows.num_rows
+        self.held_bytes += rows.nbytes
+
+
+class _Files:
+    """The files of scores of an attempt: one, or one for each value of the column to partition by.
+
+    Args:
+        out: The output folder.
+        job: What the output is like.
+        shard: Index of the shard.
+    """
+
+    def __init__(self, out: Folder, job: Job, shard: int) -> None:
+        self._out, self._job, self._shard = out, job, shard
+        self._column = job.settings.partition_by
+        self._schema = job.schema
+        if self._column is not None:
+            self._schema = self._schema.remove(self._schema.get_field_index(self._column))
+        self._files: dict[str, _File] = {}
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._column is None:
+            self._file("")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.__exit__(kind, error, trace)
+
+    @property
+    def written(self) -> list[_File]:
+        """The files, in the order of their partitions' names."""
+        return [self._files[partition] for partition in sorted(self._files)]
+
+    def add(self, rows: pa.Table) -> None:
+        """Append scored rows, each to the file of its partition.
+
+        Raises:
+            SentrayError: When the column makes too many folders, or a folder with too long a name.
+        """
+        if self._column is None:
+            self._file("").add(rows)
+        else:
+            column = rows[self._column].combine_chunks().dictionary_encode("encode")
+            # Two values may share a folder: null and the empty string do.
+            folders = [partition_folder(self._column, value.as_py()) for value in column.dictionary]
+            rest = rows.drop_columns([self._column])
+            for folder, which in self._chosen(folders, column.indices.to_numpy()):
+                self._file(folder).add(rest.take(which))
+        while sum(file.held_bytes for file in self._files.values()) > MAX_HELD_BYTES:
+            max(self._files.values(), key=lambda file: file.held_bytes).flush()
+
+    def _chosen(self, folders: list[str], indices: Indices) -> Iterator[tuple[str, Indices]]:
+        """Each folder with its rows, in their order."""
+        names = sorted(set(folders))
+        known = len(self._files.keys() | set(names))
+        if known > MAX_PARTITIONS:
+            rows = len(indices) + sum(file.rows for file in self._files.values())
+            raise too_many_partitions(rows, known, str(self._column))
+        if long := [name for name in names if len(name) > _MAX_NAME_BYTES]:
+            raise SentrayError(
+                f"a value of {self._column} makes a folder's name of {len(long[0])} bytes ({long[0][:40]}…), more than "
+                f"the {_MAX_NAME_BYTES} that file systems take; choose a column of short values for --partition-by"
+            )
+        of_row = np.array([names.index(folder) for folder in folders], np.int64)[indices]
+        for index, folder in enumerate(names):
+            yield folder, np.flatnonzero(of_row == index)
+
+    def _file(self, partition: str) -> _File:
+        if partition not in self._files:
+            staged = self._job.settings.rows_per_file is not None
+            name = part_name(self._shard, self._job.digest, staged, partition)
+            file = _File(self._out, name, self._schema, empty=self._column is None)
+            self._files[partition] = self._undo.enter_context(file)
+        return self._files[partition]
 
 
 def _ahead(values: Iterator[T]) -> Iterator[T]:

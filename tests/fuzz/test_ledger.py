@@ -18,16 +18,14 @@ from sentray.config import ScoreSettings, VerifySettings
 from sentray.console import Console
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
-from sentray.scoring.accounts import Accounts, withdraw
-from sentray.scoring.compaction import gather, gather_quarantine
-from sentray.scoring.ledger import Header, Ledger
-from sentray.scoring.records import Part, Record
+from sentray.scoring.compaction import compact, compact_quarantine
+from sentray.scoring.output import Header, OutputFolder, Part, Record, part_name
+from sentray.scoring.stats import Counts, Stats
 from sentray.scoring.verify import verify
 
 DIGEST = "b" * 64
 SCHEMA = pa.schema([("id", pa.string()), ("label", pa.string()), ("score", pa.float32())], {"sentray.bundle": DIGEST})
-COUNTS = {"rows": 2, "scored": 1, "quarantined": {"empty_text": 1}, "labels": {"pos": 1}, "words": 3, "known_words": 2}
-COUNTS |= {"histogram": [1] + [0] * 19, "bytes": 5, "unread_bytes": 0, "seconds": 0.1, "peak_rss_mb": 100.0}
+COUNTS = Counts(1, 1, {}, {"pos": 1}, [1] + [0] * 19, 3, 2, 5, 0, 0.1, 100.0)
 
 
 class Quiet(Console):
@@ -43,24 +41,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     for name in "ab":
         (folder / "in" / f"{name}.csv").write_text("id,text\n1,good\n2,\n")
     files: dict[str, bytes] = {}
-    for rows_per_file, out in ((None, "plain"), (1, "gathered")):
-        ledger = Ledger(str(folder / out))
-        with ledger.lease() as lease:
-            plan = ledger.open(header(folder / "in", rows_per_file), resolve(str(folder / "in")))
-            with ledger.commits(lease.check) as log:
-                for shard in plan:
-                    name = ledger.part_name(shard.index, DIGEST, staged=rows_per_file is not None)
-                    scores = pa.table([["1"], ["pos"], pa.array([0.7], pa.float32())], schema=SCHEMA)
-                    with ledger.create(name) as output:
-                        pq.write_table(scores, output)
-                    part = Part(name, 1, output.bytes, output.sha256)
-                    log.add(Record(shard.index, (part,), None, COUNTS | {"rows": 1, "quarantined": {}}))
-            gather(ledger)
-            gather_quarantine(ledger)
-            ledger.write_summary({"rows": 2, "rows_scored": 2, "rows_quarantined": 0})
+    for rows_per_file, name in ((None, "plain"), (1, "compacted")):
+        out = OutputFolder(str(folder / name))
+        with out.lease():
+            log = out.ledger()
+            for shard in out.open(header(folder / "in", rows_per_file), resolve(str(folder / "in"))):
+                part = part_name(shard.index, DIGEST, staged=rows_per_file is not None)
+                scores = pa.table([["1"], ["pos"], pa.array([0.7], pa.float32())], schema=SCHEMA)
+                with out.create(part) as output:
+                    pq.write_table(scores, output)
+                log.add(Record(shard.index, (Part(part, 1, output.bytes, output.sha256),), None, COUNTS))
+            log.flush()
+            compact(out)
+            compact_quarantine(out)
+            out.write_json("summary.json", {"rows": 2, "rows_scored": 2, "rows_quarantined": 0})
         files |= {
-            f"{out}/{file.relative_to(folder / out)}": file.read_bytes()
-            for file in (folder / out).rglob("*")
+            f"{name}/{file.relative_to(folder / name)}": file.read_bytes()
+            for file in (folder / name).rglob("*")
             if file.is_file()
         }
     return folder / "in", files
@@ -74,15 +71,14 @@ def header(reviews: Path, rows_per_file: int | None) -> Header:
 
 def use(out: Path, reviews: Path, rows_per_file: int | None, our_error: Any) -> None:
     """Do with an output what `score` and `verify` do before and after their work."""
-    ledger, around = Ledger(str(out)), sorted(out.parent.rglob("precious"))
-    with our_error, ledger.lease():
+    folder, around = OutputFolder(str(out)), sorted(out.parent.rglob("precious"))
+    with our_error, folder.lease():
         settings = ScoreSettings(bundle="b", input=str(reviews), out=str(out))
-        accounts = Accounts(ledger.open(header(reviews, rows_per_file), resolve(str(reviews))), settings)
-        accounts.count(ledger)
-        ledger.summary()
-        gather(ledger)
-        gather_quarantine(ledger)
-        withdraw(ledger, lambda record: True)
+        Stats(folder.open(header(reviews, rows_per_file), resolve(str(reviews))), settings).reset(folder.records())
+        folder.summary()
+        compact(folder)
+        compact_quarantine(folder)
+        folder.withdraw(lambda record: True)
     with our_error:
         verify(VerifySettings(directory=str(out), input=str(reviews)), Quiet())
     assert sorted(out.parent.rglob("precious")) == around
@@ -110,19 +106,19 @@ def attack(finished: Any, our_error: Any, tmp_path: Path) -> Callable[..., None]
         names = sorted(name for name in files if name.startswith(which) and name.endswith(ends or ""))
         name = data.draw(st.sampled_from(names))
         out = write(tmp_path, files | {name: change(name, files[name])}, which)
-        use(out, reviews, 1 if which == "gathered" else None, our_error)
+        use(out, reviews, 1 if which == "compacted" else None, our_error)
 
     return attack
 
 
-@pytest.mark.parametrize("which", ["plain", "gathered"])
+@pytest.mark.parametrize("which", ["plain", "compacted"])
 @settings(settings.get_profile("fuzz"))
 @given(data=st.data())
 def test_whatever_bytes_are_in_it(which: str, attack: Callable[..., None], mutate: Any, data: st.DataObject) -> None:
     attack(data, which, lambda name, content: mutate(data, content))
 
 
-@pytest.mark.parametrize("which", ["plain", "gathered"])
+@pytest.mark.parametrize("which", ["plain", "compacted"])
 @settings(settings.get_profile("fuzz"))
 @given(data=st.data())
 def test_whatever_values_its_json_holds(
@@ -148,7 +144,7 @@ def test_whatever_its_lease_holds(
     holder = asdict(lease.Holder.me()) | {"owner": "other", "heartbeat": now, "started": now}
     content = json.dumps(holder).encode()
     file.write_bytes(mutate(data, content) if kind == "bytes" else json.dumps(mutate_json(data, holder)).encode())
-    with our_error, Ledger(str(tmp_path)).lease() as held:
+    with our_error, OutputFolder(str(tmp_path)).lease() as held:
         held.check()
 
 
@@ -156,16 +152,16 @@ def test_a_ledger_that_names_other_files_removes_none(finished: Any, tmp_path: P
     _, files = finished
     (name,) = (name for name in files if name.startswith("plain/_sentray/ledger/"))
     lines = [json.loads(line) for line in files[name].splitlines()]
-    for place, other in ((0, "../precious"), (0, "scores/../../precious"), (None, "../precious")):
+    for index, other in ((0, "../precious"), (0, "scores/../../precious"), (None, "../precious")):
         changed = json.loads(json.dumps(lines))
-        if place is None:
+        if index is None:
             changed[0]["quarantine"] = [other, 1, 4, "0" * 64]
         else:
-            changed[0]["parts"][place][0] = other
+            changed[0]["parts"][index][0] = other
         content = "".join(json.dumps(line) + "\n" for line in changed).encode()
         out = write(tmp_path, files | {name: content}, "plain")
         with pytest.raises(SentrayError, match="holds a line that is no record"):
-            withdraw(Ledger(str(out)), lambda record: True)
+            OutputFolder(str(out)).withdraw(lambda record: True)
         assert (tmp_path / "precious").read_text() == "mine"
 
 
@@ -180,8 +176,7 @@ def test_a_plan_that_names_other_files_is_refused(
     out = write(tmp_path, files, "plain")
     (file,) = (out / "_sentray").glob("plan-*.parquet")
     plan = pq.read_table(file)
-    place = plan.schema.get_field_index(column)
-    pq.write_table(plan.set_column(place, column, pa.array([value] * plan.num_rows)), file)
-    ledger = Ledger(str(out))
+    index = plan.schema.get_field_index(column)
+    pq.write_table(plan.set_column(index, column, pa.array([value] * plan.num_rows)), file)
     with pytest.raises(SentrayError, match=message):
-        ledger.open(header(reviews, None), resolve(str(reviews)))
+        OutputFolder(str(out)).open(header(reviews, None), resolve(str(reviews)))

@@ -24,7 +24,8 @@ from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan
 from sentray.inference.scorer import Scores
 from sentray.scoring import compaction, job
-from sentray.scoring.ledger import Header, Ledger, Part, Record, partition_folder
+from sentray.scoring.output import Header, OutputFolder, Part, Record, part_name, partition_folder, quarantine_name
+from sentray.scoring.stats import Counts
 from sentray.scoring.verify import verify
 
 
@@ -54,7 +55,7 @@ class Run:
     """A run of a scoring job without Ray and without a network: a row's score follows from its text's length.
 
     Attributes:
-        ledger: The output folder.
+        out: The output folder.
         header: What the job is.
         crashes: File and row of rows that kill who scores them.
     """
@@ -62,7 +63,7 @@ class Run:
     digest = "b" * 64
 
     def __init__(self, reviews: Path, out: Path, **changes: Any) -> None:
-        self.reviews, self.ledger = reviews, Ledger(str(out))
+        self.reviews, self.out = reviews, OutputFolder(str(out))
         self.crashes: set[tuple[str, int]] = set()
         schema = {"id": "string", "label": "string", "score": "float"}
         schema.pop(changes.get("partition_by", ""), None)
@@ -84,15 +85,20 @@ class Run:
         return resolve(str(self.reviews))
 
     def open(self, new_input: bool = False) -> ShardPlan:
-        return self.ledger.open(self.header, self.source, new_input)
+        return self.out.open(self.header, self.source, new_input)
 
     def committed(self) -> list[int]:
-        return sorted(record.shard for record in self.ledger.records())
+        return sorted(record.shard for record in self.out.records())
 
     def score(self, shards: Iterable[Shard]) -> None:
-        with self.ledger.commits() as log:
-            for shard in shards:
-                log.add(self.files(shard))
+        self.record(map(self.files, shards))
+
+    def record(self, records: Iterable[Record]) -> None:
+        """Write lines into the ledger."""
+        log = self.out.ledger()
+        for record in records:
+            log.add(record)
+        log.flush()
 
     def files(self, shard: Shard) -> Record:
         """Write a shard's files and do not record them."""
@@ -108,18 +114,18 @@ class Run:
                 "score": pa.array([length % 101 / 101 for length in lengths], pa.float32()),
             }
         ).replace_schema_metadata({"sentray.bundle": self.digest})
-        counts = {
-            "rows": rows.num_rows,
-            "scored": good.num_rows,
-            "quarantined": Counter(bad["reason"].to_pylist()),
-            "labels": Counter(scored["label"].to_pylist()),
-            "histogram": np.histogram(scored["score"], 20, (0, 1))[0].tolist(),
-            "words": sum(lengths),
-            "known_words": sum(lengths) // 2,
-        }
+        counts = Counts(
+            rows=rows.num_rows,
+            scored=good.num_rows,
+            quarantined=Counter(bad["reason"].to_pylist()),
+            labels=Counter(scored["label"].to_pylist()),
+            histogram=np.histogram(scored["score"], 20, (0, 1))[0].tolist(),
+            words=sum(lengths),
+            known_words=sum(lengths) // 2,
+        )
         parts = tuple(self._put(shard, *partition) for partition in self._partitions(scored))
         set_aside = bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
-        name = self.ledger.quarantine_name(shard.index)
+        name = quarantine_name(shard.index)
         quarantine = self.put(name, parquet(set_aside), bad.num_rows) if bad.num_rows else None
         return Record(shard.index, parts, quarantine, counts)
 
@@ -134,38 +140,36 @@ class Run:
 
     def _put(self, shard: Shard, partition: str, rows: pa.Table) -> Part:
         staged = self.header.rows_per_file is not None
-        name = self.ledger.part_name(shard.index, self.digest, staged, partition)
+        name = part_name(shard.index, self.digest, staged, partition)
         return self.put(name, parquet(rows), rows.num_rows)
 
     def put(self, name: str, content: pa.Buffer | bytes, rows: int) -> Part:
         """Write a file; gives what a record says of it."""
-        with self.ledger.create(name) as output:
+        with self.out.create(name) as output:
             output.write(content)
         return Part(name, rows, output.bytes, output.sha256)
 
     def finish(self) -> None:
-        compaction.gather(self.ledger)
-        bad = compaction.gather_quarantine(self.ledger)
-        records = list(self.ledger.records())
-        total = {
-            key: sum((Counter(record.counts[key]) for record in records), Counter())
-            for key in ("quarantined", "labels")
-        }
-        rows, scored, words, known = (
-            sum(record.counts[key] for record in records) for key in ("rows", "scored", "words", "known_words")
-        )
-        self.ledger.write_summary(
+        compaction.compact(self.out)
+        compaction.compact_quarantine(self.out)
+        total, shards = Counts.none(), 0
+        for record in self.out.records():
+            total.add(record.counts)
+            shards += 1
+        self.out.write_json(
+            "summary.json",
             {
                 "bundle": self.digest,
-                "rows": rows,
-                "rows_scored": scored,
-                "rows_quarantined": bad,
-                "shards": len(records),
-                "score_histogram": np.sum([record.counts["histogram"] for record in records], axis=0).tolist(),
-                "words": words,
-                "known_words": known,
-                **total,
-            }
+                "rows": total.rows,
+                "rows_scored": total.scored,
+                "rows_quarantined": total.bad,
+                "shards": shards,
+                "score_histogram": total.histogram,
+                "words": total.words,
+                "known_words": total.known_words,
+                "quarantined": total.quarantined,
+                "labels": total.labels,
+            },
         )
 
     def whole(self) -> "Run":

@@ -1,4 +1,4 @@
-"""Gathered files: the same rows in the same order, whatever was killed on the way."""
+"""Compacted files: the same rows in the same order, whatever was killed on the way."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,8 @@ import pytest
 from sentray.corpus.rows import QUARANTINE_SCHEMA
 from sentray.errors import SentrayError
 from sentray.scoring import compaction
-from sentray.scoring.ledger import Ledger
+from sentray.scoring.output import part_name
+from sentray.storage import Folder
 
 MakeRun = Callable[..., Any]
 
@@ -47,7 +48,7 @@ def test_small_shards_come_together_in_order(run: MakeRun, tmp_path: Path, singl
     assert job.committed() == [0, 1, 2, 3]
     before = content(out)
     job.open()
-    assert compaction.gather(job.ledger) == 0
+    assert compaction.compact(job.out) == 0
     assert content(out) == before
 
 
@@ -80,7 +81,7 @@ def test_a_kill_at_any_moment_changes_nothing(
     run(tmp_path / "whole", rows_per_file=80, partition_by=partition_by).whole()
     job = run(rows_per_file=80, partition_by=partition_by)
     job.score(job.open())
-    create, delete = Ledger.create, Ledger.delete
+    create, move, delete = Folder.create, Folder.move, Folder.delete
     for steps in range(100):
         left = [steps]
 
@@ -89,23 +90,17 @@ def test_a_kill_at_any_moment_changes_nothing(
             if left[0] < 0:
                 raise KeyboardInterrupt
 
-        def stop_create(folder: Ledger, name: str, count: Callable[[], None] = count) -> Any:
-            count()
-            return create(folder, name)
-
-        def stop_delete(folder: Ledger, name: str, count: Callable[[], None] = count) -> None:
-            count()
-            delete(folder, name)
+        def stop(usual: Callable[..., Any], count: Callable[[], None] = count) -> Callable[..., Any]:
+            return lambda folder, *names: (count(), usual(folder, *names))[1]
 
         job.open()
         assert job.committed() == [0, 1, 2, 3]
         with monkeypatch.context() as patch:
-            patch.setattr(Ledger, "create", stop_create)
-            patch.setattr(Ledger, "delete", stop_delete)
-            # A killed process does not come to write what the log still holds.
-            patch.setattr("sentray.scoring.segments.CommitLog.__exit__", lambda log, kind, *_: kind or log.close())
+            patch.setattr(Folder, "create", stop(create))
+            patch.setattr(Folder, "move", stop(move))
+            patch.setattr(Folder, "delete", stop(delete))
             try:
-                compaction.gather(job.ledger)
+                compaction.compact(job.out)
                 break
             except KeyboardInterrupt:
                 pass
@@ -146,7 +141,7 @@ def test_two_lost_files_do_not_become_one(run: MakeRun, tmp_path: Path, partitio
     job.open()
     job.score([plan[1], plan[3]])
     # As many rows as fit in one file: they come apart all the same.
-    groups = list(compaction._groups(compaction._staged(job.ledger), 10**9))
+    groups = list(compaction._groups(compaction._staged(job.out), 10**9))
     assert [[shard for shard, _ in members] for _, members in groups] == [[1], [3]] * (2 if partition_by else 1)
     job.finish()
     assert content(out) == before
@@ -158,20 +153,22 @@ def test_staged_files_are_read_once(run: MakeRun, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         compaction, "read_part", lambda folder, name, *more: (seen.append(name), read(folder, name, *more))[1]
     )
-    compaction.gather(job.ledger)
-    assert sorted(seen) == [job.ledger.part_name(shard, job.digest, staged=True) for shard in range(4)]
+    compaction.compact(job.out)
+    assert sorted(seen) == [part_name(shard, job.digest, staged=True) for shard in range(4)]
 
 
-def test_a_run_that_may_not_write_any_more_publishes_nothing(run: MakeRun) -> None:
+def test_a_run_that_was_taken_over_publishes_nothing(run: MakeRun, out: Path) -> None:
     job = run(rows_per_file=150)
     job.score(job.open())
 
     def lost() -> None:
         raise SentrayError("taken over")
 
+    job.out._check = lost
     with pytest.raises(SentrayError, match="taken over"):
-        compaction.gather(job.ledger, check=lost)
-    assert list(job.ledger.gathered()) == []
+        compaction.compact(job.out)
+    assert list(job.out.compacted()) == []
+    assert not (out / "scores").exists()
     assert job.committed() == [0, 1, 2, 3]
 
 
@@ -191,9 +188,9 @@ def test_new_input_gets_files_of_its_own(run: MakeRun, reviews: Path, tmp_path: 
 
 def test_quarantined_rows_come_in_order(run: MakeRun, tmp_path: Path) -> None:
     job = run()
-    assert gather_quarantine(job, tmp_path, job.open()[:1]) == []
+    assert compact_quarantine(job, tmp_path, job.open()[:1]) == []
     assert pq.read_schema(tmp_path / "out/quarantine.parquet").equals(QUARANTINE_SCHEMA)
-    rows = gather_quarantine(job, tmp_path, job.open()[:0:-1])
+    rows = compact_quarantine(job, tmp_path, job.open()[:0:-1])
     assert [(row["file"], row["row"]) for row in rows] == [
         ("part1.parquet", 75),
         ("part2.parquet", 9),
@@ -202,9 +199,9 @@ def test_quarantined_rows_come_in_order(run: MakeRun, tmp_path: Path) -> None:
     ]
 
 
-def gather_quarantine(job: Any, tmp_path: Path, shards: Any) -> list[dict[str, Any]]:
+def compact_quarantine(job: Any, tmp_path: Path, shards: Any) -> list[dict[str, Any]]:
     job.score(shards)
-    rows = compaction.gather_quarantine(job.ledger)
+    rows = compaction.compact_quarantine(job.out)
     found: list[dict[str, Any]] = pq.read_table(tmp_path / "out/quarantine.parquet").to_pylist()
     assert len(found) == rows
     return found
@@ -213,9 +210,9 @@ def gather_quarantine(job: Any, tmp_path: Path, shards: Any) -> list[dict[str, A
 def test_names_a_damaged_staged_file(run: MakeRun, tmp_path: Path) -> None:
     job = run(rows_per_file=1000)
     job.score(job.open())
-    file = tmp_path / "out" / job.ledger.part_name(1, job.digest, staged=True)
+    file = tmp_path / "out" / part_name(1, job.digest, staged=True)
     file.write_bytes(file.read_bytes()[:-5] + b"x" * 5)
     with pytest.raises(SentrayError, match=r"staged/part-000001.* cannot be read .*delete it") as error:
-        compaction.gather(job.ledger)
+        compaction.compact(job.out)
     assert "\n" not in str(error.value)
     assert names(tmp_path / "out") == []

@@ -17,7 +17,7 @@ import sentray
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer
-from sentray.scoring.ledger import Ledger
+from sentray.scoring.output import OutputFolder
 
 Score = Callable[..., dict[str, Any]]
 
@@ -123,7 +123,7 @@ def test_a_finished_run_without_its_quarantine_is_finished_again(
 def test_no_summary_stands_while_a_finished_run_is_mended(score: Score, out: Path, monkeypatch) -> None:
     score()
     next((out / "scores").iterdir()).unlink()
-    monkeypatch.setattr("sentray.scoring.job.pool.place", lambda *given, **more: 1 / 0)
+    monkeypatch.setattr("sentray.scoring.tasks.place", lambda *given, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         score()
     assert not (out / "summary.json").exists()
@@ -249,7 +249,7 @@ def test_refuses_before_it_starts(score: Score, reviews: Path, changes: dict[str
 
 
 @pytest.mark.usefixtures("light")
-def test_small_shards_are_gathered(score: Score, out: Path, reviews: Path, tmp_path: Path, proved) -> None:
+def test_small_shards_are_compacted(score: Score, out: Path, reviews: Path, tmp_path: Path, proved) -> None:
     score(out=tmp_path / "plain")
     summary = score(rows_per_file=152)
     parts = sorted((out / "scores").iterdir())
@@ -278,13 +278,13 @@ def test_new_files_are_scored_when_asked_for(score: Score, out: Path, reviews: P
 
 @pytest.mark.usefixtures("light")
 def test_a_second_run_keeps_out(score: Score, out: Path) -> None:
-    with Ledger(str(out)).lease(), pytest.raises(SentrayError, match=r"out is being written by another run"):
+    with OutputFolder(str(out)).lease(), pytest.raises(SentrayError, match=r"out is being written by another run"):
         score()
     assert score()["rows"] == 304
 
 
 @pytest.mark.usefixtures("light")
-def test_the_plan_is_shown_before_and_the_accounts_after(score: Score, console) -> None:
+def test_the_plan_is_shown_before_and_the_counts_after(score: Score, console) -> None:
     summary = score()
     plan, workers, *end = [line for line in console.lines if line]
     assert re.search(r"4 files \(parquet\), 0\.\d MB, 4 shards, 0 of them committed before", plan)
@@ -324,3 +324,25 @@ def test_an_id_that_an_earlier_file_has_is_set_aside(score: Score, out: Path, tm
     assert summary["quarantined"] == {"duplicate_id": 1}
     bad = pq.read_table(out / "quarantine.parquet").to_pylist()
     assert [(row["file"], row["row"], row["id"], row["text"]) for row in bad] == [("b.csv", 1, "2", "fine")]
+
+
+@pytest.mark.usefixtures("light")
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(score: Score, out: Path, console) -> None:
+    found = score(dry_run=True, workers=2)
+    assert not out.exists()
+    assert (found["shards"], found["workers"], found["sample_rows"]) == (4, 2, 76)
+    assert found["core_hours"] > 0
+    plan, workers, size, hours, nothing = console.lines
+    assert ", 4 shards, 0 of them committed before" in plan
+    assert workers.startswith("workers that read and score: 2, ")
+    assert size == f"to be scored: 4 shards, {found['bytes'] / 1e6:,.1f} MB"
+    assert re.fullmatch(
+        r"about 0\.\d+ core-hours, \d+ s once started: estimated from 76 rows of the first shard.*", hours
+    )
+    assert nothing == "nothing was written: leave out --dry-run to score"
+    score()
+    before = files(out)
+    assert score(dry_run=True)["shards"] == 0
+    assert files(out) == before
+    with pytest.raises(SentrayError, match="other columns"):
+        score(dry_run=True, keep=("rating",))

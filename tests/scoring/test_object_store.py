@@ -21,8 +21,10 @@ from sentray import bundle
 from sentray.bundle import Bundle
 from sentray.config import ScoreSettings, VerifySettings
 from sentray.corpus.source import resolve
+from sentray.errors import SentrayError
 from sentray.scoring import job
 from sentray.scoring.verify import verify
+from sentray.storage import Folder
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -165,7 +167,7 @@ def undisturbed(small_bundle: Bundle, reviews: Path, tmp_path: Path, console) ->
     return ds.dataset(out / "scores").to_table(), pq.read_table(out / "quarantine.parquet")
 
 
-def run(console, **settings: str) -> dict[str, Any]:
+def run(console, **settings: Any) -> dict[str, Any]:
     return job.score(ScoreSettings(max_bad_rows=0.05, workers=1, **settings), console)
 
 
@@ -216,3 +218,84 @@ def test_the_same_command_again_does_nothing(store: Store, remote, small_bundle:
     assert "nothing to do" in console.lines[-1]
     settings = f"{place(remote['out'])}/settings.json"
     assert store.filesystem.get_file_info(settings).is_file
+
+
+@pytest.fixture(params=["local", "store"])
+def either(request: pytest.FixtureRequest, remote, reviews: Path, small_bundle: Bundle, tmp_path: Path) -> Any:
+    """Settings of a job whose output lies on a disk or in the store, by the columns' values in folders."""
+    given = remote if request.param == "store" else {"bundle": str(small_bundle.path), "input": str(reviews)}
+    return given | {"out": remote["out"] if request.param == "store" else str(tmp_path / "out")}
+
+
+BY_RATING: dict[str, Any] = {"keep": ("rating",), "partition_by": "rating"}
+
+
+def content(store: Store, uri: str) -> dict[str, bytes]:
+    """All files of an output but the lease."""
+    system, root = (store.filesystem, place(uri)) if "://" in uri else (pafs.LocalFileSystem(), uri)
+    infos = system.get_file_info(pafs.FileSelector(root, recursive=True))
+    names = [info.path for info in infos if info.is_file and not info.path.endswith("lease.json")]
+    return {name: system.open_input_file(name).readall() for name in names}
+
+
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize("moved", [0, 2])
+def test_a_driver_that_stood_still_before_a_move_publishes_nothing(
+    store: Store, either, console, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """Another one takes over meanwhile and finishes."""
+    usual, moves, finished = Folder.move, [], []
+
+    def stand_still(folder: Folder, source: str, target: str) -> None:
+        if target.startswith("scores/") and not finished:
+            moves.append(target)
+            if len(moves) > moved:
+                finished.append({})
+                # Its lease is stale by now.
+                folder.delete("_sentray/lease.json")
+                run(console, **either, **BY_RATING)
+                finished.append(content(store, either["out"]))
+        usual(folder, source, target)
+
+    monkeypatch.setattr(Folder, "move", stand_still)
+    with pytest.raises(SentrayError, match=r"was taken over by|is gone: another run cleaned the folder"):
+        run(console, **either, **BY_RATING)
+    assert len(moves) == moved + 1
+    assert content(store, either["out"]) == finished[1]
+    verify(VerifySettings(directory=either["out"], input=either["input"]), console)
+
+
+@pytest.mark.usefixtures("light")
+def test_a_kill_between_the_moves_of_a_shard_leaves_nothing_of_it(
+    store: Store, either, console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = either | {"out": str(tmp_path / "undisturbed")}
+    run(console, **undisturbed, **BY_RATING)
+    moves: list[str] = []
+
+    def after_death(usual: Callable[..., Any]) -> Callable[..., Any]:
+        def act(folder: Folder, *names: str) -> Any:
+            if usual is move and names[1].startswith("scores/"):
+                moves.append(names[1])
+            # Half of the first shard's ten files are moved.
+            if len(moves) > 5:
+                raise KeyboardInterrupt
+            return usual(folder, *names)
+
+        return act
+
+    move = Folder.move
+    with monkeypatch.context() as patch:
+        for name in ("move", "create", "delete"):
+            patch.setattr(Folder, name, after_death(getattr(Folder, name)))
+        with pytest.raises(KeyboardInterrupt):
+            run(console, **either, **BY_RATING)
+    assert any("/scores/rating=" in name for name in content(store, either["out"]))
+    run(console, **either, **BY_RATING)
+    assert ", 0 of them committed before" in [line for line in console.lines if "committed before" in line][-1]
+    verify(VerifySettings(directory=either["out"], input=either["input"]), console)
+    found, wanted = (
+        {name.rpartition("/scores/")[2]: bytes_ for name, bytes_ in content(store, out).items() if "/scores/" in name}
+        for out in (either["out"], undisturbed["out"])
+    )
+    assert found == wanted

@@ -55,7 +55,7 @@ def test_a_partition_needs_a_column_of_few_values(score: Score, tmp_path: Path, 
 
 
 def test_partitions_are_counted_over_all_shards(score: Score, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sentray.scoring.accounts.MAX_PARTITIONS", 1)
+    monkeypatch.setattr("sentray.scoring.stats.MAX_PARTITIONS", 1)
     with pytest.raises(SentrayError, match=r"rows hold 2 values of label, and --partition-by makes a folder of each"):
         score(partition_by="label")
 

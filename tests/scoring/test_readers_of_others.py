@@ -37,7 +37,7 @@ def by_pandas(scores: Path) -> list[Row]:
 @pytest.mark.parametrize(
     "layout",
     [{}, {"rows_per_file": 152}, {"partition_by": "label"}, {"partition_by": "rating", "rows_per_file": 20}],
-    ids=["plain", "gathered", "by label", "by rating"],
+    ids=["plain", "compacted", "by label", "by rating"],
 )
 def test_others_read_the_same_rows(score: Callable[..., Any], out: Path, layout: dict[str, Any]) -> None:
     score(keep=("rating",), **layout)

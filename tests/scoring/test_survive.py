@@ -27,8 +27,8 @@ PATCHED = """
 import sys
 from sentray import watchdog
 from sentray.cli import main
-from sentray.scoring import pool
-watchdog.NOTICE_SECONDS, pool.STRAGGLER_SECONDS = map(float, sys.argv[1:3])
+from sentray.scoring import tasks
+watchdog.NOTICE_SECONDS, tasks.STRAGGLER_SECONDS = map(float, sys.argv[1:3])
 main(sys.argv[3:])
 """
 """The command line with other times after which a stall is told and a straggler's work is given to another, too."""
@@ -118,7 +118,9 @@ def at_work(raylet: int) -> list[int]:
     for process in filter(str.isdecimal, os.listdir("/proc")):
         try:
             parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
-            if int(parent) == raylet and Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::Actor.call"):
+            if int(parent) == raylet and Path(f"/proc/{process}/cmdline").read_bytes().startswith(
+                b"ray::sentray score"
+            ):
                 found.append(int(process))
         except OSError:
             continue
@@ -156,12 +158,12 @@ def test_a_node_lost_for_good_costs_nothing_even_when_its_process_comes_back(
     raylets, start: Start, wanted: pa.Table, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    # No other actor takes the shard over before Ray says that the node is lost.
+    # No other process tries the shard before Ray says that the node is lost.
     run = start(out, patched=(30, 1e9))
     with stopped(run, out, raylets.processes[-1]) as process:
         raylets.kill()
         output = ended(run)
-        assert f"process {process} on 127.0.0.1 cannot be reached any more; what it worked on is done" in output
+        assert "the node that worked on it cannot be reached any more; it is done elsewhere" in output
         assert proved(out).equals(wanted)
         let_go_on(process)
     assert proved(out).equals(wanted)
@@ -188,7 +190,7 @@ def test_the_shard_of_a_node_that_stands_still_is_scored_elsewhere(
     with stopped(run, out, raylets.processes[1]) as process:
         output = ended(run)
         let_go_on(process)
-    assert re.search(rf"process {process} on 127\.0\.0\.1 is at work for .* s are usual; process \d+ on .*same", output)
+    assert re.search(r"shard \d+: takes \d+ s where .* s are usual; another process does the same", output)
     assert proved(out).equals(wanted)
 
 

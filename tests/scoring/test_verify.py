@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 
 from sentray.config import VerifySettings
 from sentray.errors import SentrayError
-from sentray.scoring import compaction, compare
+from sentray.scoring import compaction
 from sentray.scoring import verify as module
-from sentray.scoring.ledger import Gathered, Ledger, Part
+from sentray.scoring.output import Compacted, OutputFolder, Part, part_name
 from sentray.scoring.verify import verify
 
 MakeRun = Callable[..., Any]
@@ -82,9 +83,9 @@ def test_an_input_of_another_format_is_refused(run: MakeRun, out: Path, console)
 
 
 def test_the_comparison_computes_no_splits(run: MakeRun, reviews: Path, faults, monkeypatch) -> None:
-    read, fractions = compare.read_shard, []
+    read, fractions = module.read_shard, []
     monkeypatch.setattr(
-        compare,
+        module,
         "read_shard",
         lambda *given, **named: (fractions.append(given[2].test_fraction), read(*given, **named))[1],
     )
@@ -120,7 +121,7 @@ def test_an_unfinished_job_says_how_to_go_on(run: MakeRun, faults, how: dict[str
     assert faults() == ["1 of 4 shards are not committed; run the same score command again"]
     job.score(plan[3:])
     found = faults()
-    assert ("files of scores are not gathered" in found[0]) == bool(how)
+    assert ("files of scores are not compacted" in found[0]) == bool(how)
     assert "summary.json is missing; run the same score command again" in found
     job.finish()
     assert faults() == []
@@ -205,11 +206,10 @@ def relabelled(rows: pa.Table) -> pa.Table:
 )
 def test_a_file_that_was_written_wrong_is_found(run: MakeRun, out: Path, faults, make, message: str) -> None:
     job = run().whole()
-    record = next(record for record in job.ledger.records() if record.shard == 0)
+    record = next(record for record in job.out.records() if record.shard == 0)
     change(out / record.parts[0].name, make)
     new = job.put(record.parts[0].name, (out / record.parts[0].name).read_bytes(), record.parts[0].rows)
-    with job.ledger.commits() as log:
-        log.add(record._replace(parts=(new,)))
+    job.record([replace(record, parts=(new,))])
     [fault] = faults()
     assert message in fault
 
@@ -224,34 +224,38 @@ def test_a_file_that_was_written_wrong_is_found(run: MakeRun, out: Path, faults,
 )
 def test_counts_that_do_not_fit_are_found(run: MakeRun, faults, changes: dict[str, Any], message: str) -> None:
     job = run().whole()
-    record = next(record for record in job.ledger.records() if record.shard == 0)
-    with job.ledger.commits() as log:
-        log.add(record._replace(counts=record.counts | changes))
+    record = next(record for record in job.out.records() if record.shard == 0)
+    job.record([replace(record, counts=replace(record.counts, **changes))])
     assert message in faults()
 
 
-def test_gathered_rows_that_no_shard_has_are_found(run: MakeRun, out: Path, faults) -> None:
+def record_compaction(job: Any, *records: Compacted) -> None:
+    log = job.out.compactions()
+    for record in records:
+        log.add(record)
+    log.flush()
+
+
+def test_compacted_rows_that_no_shard_has_are_found(run: MakeRun, out: Path, faults) -> None:
     job = run(rows_per_file=100).whole()
-    gathered = next(iter(job.ledger.gathered()))
-    with job.ledger.gatherings() as log:
-        name = "scores/part-000009-" + "b" * 12 + ".parquet"
-        part = job.put(name, (out / gathered.part.name).read_bytes(), gathered.part.rows)
-        log.add(gathered._replace(part=part))
+    compacted = next(iter(job.out.compacted()))
+    name = "scores/part-000009-" + "b" * 12 + ".parquet"
+    part = job.put(name, (out / compacted.part.name).read_bytes(), compacted.part.rows)
+    record_compaction(job, replace(compacted, part=part))
     assert any("and in another file too" in fault for fault in faults())
 
 
-def test_gathered_files_that_interleave_are_found(run: MakeRun, out: Path, faults) -> None:
+def test_compacted_files_that_interleave_are_found(run: MakeRun, out: Path, faults) -> None:
     job = run(rows_per_file=1)
     plan = job.open()
     job.score(plan)
-    rows = {record.shard: record.parts[0].rows for record in job.ledger.records()}
-    with job.ledger.gatherings() as log:
-        for shards in ([0, 2], [1, 3]):
-            staged = [job.ledger.part_name(shard, job.digest, staged=True) for shard in shards]
-            name = job.ledger.part_name(shards[0], job.digest)
-            schema = pq.read_schema(out / staged[0])
-            part = compaction._concatenate(job.ledger, name, staged, schema, lambda: None)
-            log.add(Gathered(part, [[shard, rows[shard]] for shard in shards]))
+    rows = {record.shard: record.parts[0].rows for record in job.out.records()}
+    for shards in ([0, 2], [1, 3]):
+        staged = [part_name(shard, job.digest, staged=True) for shard in shards]
+        name = part_name(shards[0], job.digest)
+        schema = pq.read_schema(out / staged[0])
+        part = compaction._concatenate(job.out, name, staged, schema, lambda: None)
+        record_compaction(job, Compacted(part, [(shard, rows[shard]) for shard in shards]))
     job.finish()
     [fault] = faults()
     assert re.fullmatch(r"scores/part-000001-.* begins before scores/part-000000-.* ends: the order .* is lost", fault)
@@ -259,14 +263,13 @@ def test_gathered_files_that_interleave_are_found(run: MakeRun, out: Path, fault
 
 def rescore(job: Any, shard: int, do: Callable[[pa.Table], pa.Table]) -> None:
     """Put other rows into a shard's file as if they had been scored."""
-    record = next(record for record in job.ledger.records() if record.shard == shard)
-    with job.ledger.open_file(record.parts[0].name) as stream:
+    record = next(record for record in job.out.records() if record.shard == shard)
+    with job.out.open_file(record.parts[0].name) as stream:
         rows = do(pq.read_table(stream))
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
     part: Part = job.put(record.parts[0].name, sink.getvalue(), rows.num_rows)
-    with job.ledger.commits() as log:
-        log.add(record._replace(parts=(part,)))
+    job.record([replace(record, parts=(part,))])
 
 
 def with_ids(rows: pa.Table, change: Callable[[list[str]], list[str]]) -> pa.Table:
@@ -310,7 +313,7 @@ def test_unreadable_files_and_crashes_are_accounted_for(run: MakeRun, reviews: P
     job.score(plan)
     job.finish()
     assert faults(reviews) == []
-    assert json.loads(job.ledger.read("summary.json"))["quarantined"] == {
+    assert json.loads(job.out.read("summary.json"))["quarantined"] == {
         "unreadable_file": 2,
         "empty_text": 2,
         "null_text": 1,
@@ -347,4 +350,4 @@ def test_refuses_what_is_no_output(tmp_path: Path, run: MakeRun, out: Path, cons
     next(out.glob("_sentray/plan-*")).write_bytes(b"PAR1")
     with pytest.raises(SentrayError, match=r"plan-000001\.parquet cannot be read"):
         verify(VerifySettings(directory=str(out)), console)
-    assert Ledger(str(out)).summary()
+    assert OutputFolder(str(out)).summary()

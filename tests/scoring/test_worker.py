@@ -1,7 +1,6 @@
-"""What one worker makes of one shard: its files and its account, also where reading fails."""
+"""What one worker makes of one shard: an attempt and its counts, also where reading fails."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from sentray.corpus.readers import read_shard
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
-from sentray.lease import Fence, Lease
 from sentray.scoring import job, worker
-from sentray.scoring.counts import Counts
-from sentray.scoring.ledger import Ledger
-from sentray.scoring.worker import Job, ShardScorer, Task, output_schema
+from sentray.scoring.columns import output_schema
+from sentray.scoring.output import Attempt
+from sentray.scoring.stats import Counts
+from sentray.scoring.worker import Job, ShardScorer, Steps, Task
 
 DIGEST = "d" * 64
 LABELS = ("neg", "pos")
@@ -29,52 +28,90 @@ MakeWorker = Callable[..., tuple[ShardScorer, list[Task]]]
 pytestmark = pytest.mark.usefixtures("light")
 
 
-@pytest.fixture
-def lease(out: Path) -> Iterator[Lease]:
-    with Ledger(str(out)).lease() as lease:
-        yield lease
+def result(steps: Steps[Any]) -> Any:
+    """What some work gives at its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.fixture
-def make(reviews: Path, out: Path, lease: Lease) -> MakeWorker:
+def make(reviews: Path, out: Path) -> MakeWorker:
     """A worker in this process, and the tasks of the reviews."""
 
     def build(shard_size: int = 1_000_000, **changes: Any) -> tuple[ShardScorer, list[Task]]:
         source = resolve(str(reviews))
         settings = ScoreSettings(bundle="bundle", input=str(reviews), out=str(out), **changes)
         schema = output_schema(LABELS, pa.schema([]), DIGEST)
-        work = Job(source, settings, schema, Ledger(settings.out), "light", DIGEST, lease.fence)
+        work = Job(source, settings, schema, "light", DIGEST)
         made = job.ShardScorer(work, {"bundle.json": b'{"labels": ["neg", "pos"]}'})
-        return made, [Task(shard, lease.fence.owner) for shard in plan_shards(source, shard_size)]
+        return made, [Task(shard) for shard in plan_shards(source, shard_size)]
 
     return build
 
 
-def test_a_record_tells_of_its_files_and_rows(make: MakeWorker, out: Path, reviews: Path) -> None:
+def test_an_attempt_tells_of_its_files_and_rows(make: MakeWorker, out: Path, reviews: Path) -> None:
     scorer, (task,) = make()
-    record = scorer.score(task)
-    counts = record.counts
-    (part,) = record.parts
-    assert record.quarantine is not None
-    assert pq.ParquetFile(out / part.name).metadata.num_rows == part.rows == counts["scored"] == 300
-    assert pq.ParquetFile(out / record.quarantine.name).metadata.num_rows == record.quarantine.rows == 4
-    assert counts["rows"] == 304
-    assert counts["quarantined"] == {"null_text": 2, "empty_text": 2}
-    assert sum(counts["labels"].values()) == sum(counts["histogram"]) == 300
-    assert counts["bytes"] == sum(path.stat().st_size for path in reviews.iterdir())
-    assert counts["unread_bytes"] == 0
+    attempt: Attempt = result(scorer.score(task))
+    counts, (part,), quarantine = attempt.record.counts, attempt.record.parts, attempt.record.quarantine
+    assert quarantine is not None
+    assert part.name == f"scores/part-000000-{'d' * 12}.parquet"
+    assert quarantine.name == "_sentray/quarantine/000000.parquet"
+    # Nothing has its final name yet.
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert written == sorted(attempt.names)
+    assert all(name.startswith("_sentray/attempts/") for name in written)
+    scored, set_aside = (pq.ParquetFile(out / name).metadata.num_rows for name in attempt.names)
+    assert scored == part.rows == counts.scored == 300
+    assert set_aside == quarantine.rows == 4
+    assert counts.rows == 304
+    assert counts.quarantined == {"null_text": 2, "empty_text": 2}
+    assert sum(counts.labels.values()) == sum(counts.histogram) == 300
+    assert counts.bytes == sum(path.stat().st_size for path in reviews.iterdir())
+    assert counts.unread_bytes == 0
+
+
+def test_two_attempts_have_other_names_and_the_same_content(make: MakeWorker, out: Path) -> None:
+    scorer, (task,) = make(partition_by="label")
+    first, second = (result(scorer.score(task)) for _ in range(2))
+    assert not set(first.names) & set(second.names)
+    assert first.record.files == second.record.files
+    for one, other in zip(first.names, second.names, strict=True):
+        assert (out / one).read_bytes() == (out / other).read_bytes()
+
+
+@pytest.mark.parametrize("how", [{}, {"partition_by": "label"}])
+def test_many_rows_are_written_row_group_by_row_group(
+    make: MakeWorker, out: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    scorer, (task,) = make(**how)
+    wanted = result(scorer.score(task))
+    monkeypatch.setattr(worker, "ROW_GROUP", 50)
+    grouped = result(scorer.score(task))
+    # As if the rows were wide: no more than those of one table are held.
+    monkeypatch.setattr(worker, "MAX_HELD_BYTES", 1)
+    wide = result(scorer.score(task))
+    for attempt in (grouped, wide):
+        for name, whole in zip(attempt.names, wanted.names, strict=True):
+            assert pq.read_table(out / name).equals(pq.read_table(out / whole))
+    for attempt, groups in ((grouped, -(-wanted.record.parts[0].rows // 50)), (wide, 4)):
+        metadata = pq.ParquetFile(out / attempt.names[0]).metadata
+        assert metadata.num_row_groups >= groups
+        assert all(metadata.row_group(group).num_rows <= 76 for group in range(metadata.num_row_groups))
 
 
 def test_counts_of_shards_add_up(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, (whole,) = make()
-    wanted = Counts()
-    wanted.add(scorer.score(whole).counts)
-    total = Counts()
+    wanted = Counts.none()
+    wanted.add(result(scorer.score(whole)).record.counts)
+    total = Counts.none()
     monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
     _, tasks = make(shard_size=1)
     assert len(tasks) > 1
     for task in tasks:
-        total.add(scorer.score(task).counts)
+        total.add(result(scorer.score(task)).record.counts)
     # A part of a file has the size of its row groups, without the footer.
     for name in ("bytes", "seconds", "peak_rss_mb"):
         setattr(wanted, name, getattr(total, name))
@@ -86,10 +123,10 @@ def test_the_size_of_files_that_cannot_be_read_is_counted(make: MakeWorker, revi
     (reviews / "part1.parquet").write_bytes(content[:1000])
     (reviews / "part2.parquet").write_bytes(b"")
     scorer, (task,) = make()
-    record = scorer.score(task)
-    assert record.counts["quarantined"]["unreadable_file"] == 2
-    assert record.counts["unread_bytes"] == 1000
-    assert record.counts["scored"] == 152
+    counts = result(scorer.score(task)).record.counts
+    assert counts.quarantined["unreadable_file"] == 2
+    assert counts.unread_bytes == 1000
+    assert counts.scored == 152
 
 
 def test_the_size_of_files_that_vanished_is_counted(make: MakeWorker, reviews: Path) -> None:
@@ -98,19 +135,21 @@ def test_the_size_of_files_that_vanished_is_counted(make: MakeWorker, reviews: P
     wanted = sum(path.stat().st_size for path in gone)
     for path in gone:
         path.unlink()
-    assert scorer.score(task).counts["unread_bytes"] == wanted
+    assert result(scorer.score(task)).record.counts.unread_bytes == wanted
 
 
 def test_a_value_that_makes_too_long_a_folder_name_is_refused(make: MakeWorker, monkeypatch) -> None:
-    monkeypatch.setattr(worker, "_LONGEST_NAME", 8)
+    monkeypatch.setattr(worker, "_MAX_NAME_BYTES", 8)
     scorer, (task,) = make(partition_by="label")
     with pytest.raises(SentrayError, match=r"folder's name of 9 bytes \(label=(neg|pos)….*more than the 8"):
-        scorer.score(task)
+        result(scorer.score(task))
 
 
-def test_an_object_store_that_is_busy_is_asked_again(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store_that_is_busy_is_asked_again(
+    make: MakeWorker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scorer, (task,) = make()
-    wanted = scorer.score(task)
+    wanted = result(scorer.score(task)).record
     scorer, _ = make()
     monkeypatch.setattr(scorer, "_pauses", (0.0, 0.0))
     failures = iter(["reset", "throttled"])
@@ -124,73 +163,37 @@ def test_an_object_store_that_is_busy_is_asked_again(make: MakeWorker, monkeypat
         yield from tables[2:]
 
     monkeypatch.setattr(worker, "read_shard", hang_up)
-    record = scorer.score(task)
-    assert record._replace(counts={}) == wanted._replace(counts={})
-    assert record.counts["rows"] == 304
+    attempt = result(scorer.score(task))
+    assert attempt.record.files == wanted.files
+    assert attempt.record.counts.rows == 304
+    # Of the readings that broke off nothing is left.
+    assert len(list((out / "_sentray/attempts").iterdir())) == 2 * len(attempt.names)
 
 
-@pytest.mark.parametrize(
-    "ends",
-    [lambda lease: lease.__exit__(None, None, None), lambda lease: take_over(lease), lambda lease: lease.renew_fence()],
-)
-def test_a_process_that_outlives_its_run_writes_nothing(
-    make: MakeWorker, out: Path, lease: Lease, ends: Callable[[Lease], None]
-) -> None:
+def test_rows_that_kill_are_left_out_by_their_index(make: MakeWorker, out: Path) -> None:
     scorer, (task,) = make()
-    ends(lease)
-    with pytest.raises(SentrayError, match=r"out is no longer this run's"):
-        scorer.score(task)
-    assert not (out / "scores").exists()
-
-
-def test_of_each_file_the_lease_is_asked_once(make: MakeWorker, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer, (task,) = make(partition_by="label")
-    asked: list[str] = []
-    usual = Fence.broken
-    monkeypatch.setattr(Fence, "broken", lambda fence: asked.append(fence.owner) or usual(fence))
-    record = scorer.score(task)
-    assert len(record.parts) == 2
-    # Before the first file, and as each of the two and the quarantined rows appear.
-    assert asked == [task.owner] * 4
-
-
-def test_a_run_that_is_taken_over_while_a_file_is_written_leaves_none(
-    make: MakeWorker, out: Path, lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scorer, (task,) = make()
-    usual = pq.write_table
-    monkeypatch.setattr(pq, "write_table", lambda *given, **more: (usual(*given, **more), take_over(lease)))
-    with pytest.raises(SentrayError, match=r"out is no longer this run's"):
-        scorer.score(task)
-    assert not list(out.rglob("*.parquet*"))
-
-
-def take_over(lease: Lease) -> None:
-    path = Path(lease._folder.path("_sentray/lease.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"owner": "another"}))
-
-
-def test_rows_that_kill_are_left_out_by_their_place(make: MakeWorker, out: Path) -> None:
-    scorer, (task,) = make()
-    assert scorer.count(task) == 304
+    assert result(scorer.count(task)) == 304
     # The row 150 has no text: that is why it is set aside.
-    record = scorer.score(replace(task, crashes=(0, 100, 150, 303)))
-    assert record.counts["quarantined"] == {"null_text": 2, "empty_text": 2, "crash": 3}
-    assert record.quarantine is not None
-    bad = pq.read_table(out / record.quarantine.name).to_pylist()
+    attempt = result(scorer.score(replace(task, crashes=(0, 100, 150, 303))))
+    assert attempt.record.counts.quarantined == {"null_text": 2, "empty_text": 2, "crash": 3}
+    bad = pq.read_table(out / attempt.names[-1]).to_pylist()
     assert [row["id"] for row in bad if row["reason"] == "crash"] == ["r0", "r100", "r303"]
 
 
-def test_a_file_whose_ids_were_not_read_is_not_scored_unseen(make: MakeWorker, reviews: Path) -> None:
+def test_a_file_whose_ids_were_not_read_is_not_scored_unseen(make: MakeWorker, out: Path, reviews: Path) -> None:
     scorer, (task,) = make()
-    index, blocks, complete = scorer.ids(task.shard)
+    index, blocks, complete = result(scorer.ids(task))
     assert (index, len(blocks), complete) == (0, 4, True)
     content = (reviews / "part1.parquet").read_bytes()
     (reviews / "part1.parquet").write_bytes(content[:1000])
-    _, blocks, complete = scorer.ids(task.shard)
+    _, blocks, complete = result(scorer.ids(task))
     assert (len(blocks), complete) == (3, False)
     unseen = replace(task, ids_unread=True)
-    assert scorer.score(unseen).counts["quarantined"]["unreadable_file"] == 1
+    attempt = result(scorer.score(unseen))
+    assert attempt.record.counts.quarantined["unreadable_file"] == 1
     (reviews / "part1.parquet").write_bytes(content)
     with pytest.raises(SentrayError, match="could not be read at first and now can"):
-        scorer.score(unseen)
+        result(scorer.score(unseen))
+    assert sorted(attempt.names) == sorted(
+        f"_sentray/attempts/{path.name}" for path in (out / "_sentray/attempts").iterdir()
+    )

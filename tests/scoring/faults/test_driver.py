@@ -16,7 +16,6 @@ import pytest
 
 from sentray.bundle import Bundle
 
-KILLS = 20
 FILES = 24
 
 Start = Callable[[Path], "subprocess.Popen[str]"]
@@ -55,8 +54,9 @@ def start(small_bundle: Bundle, large: Path, tmp_path: Path) -> Start:
     return run
 
 
-def test_a_driver_killed_at_twenty_random_moments_loses_nothing(
-    start: Start, large: Path, tmp_path: Path, proved
+@pytest.mark.parametrize("wanted_kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_driver_killed_at_random_moments_loses_nothing(
+    start: Start, large: Path, tmp_path: Path, proved, wanted_kills: int
 ) -> None:
     began = time.monotonic()
     output, _ = start(tmp_path / "undisturbed").communicate(timeout=120)
@@ -66,7 +66,7 @@ def test_a_driver_killed_at_twenty_random_moments_loses_nothing(
     assert wanted.num_rows == 60 * FILES
 
     chance, jobs, kills, resumed = random.Random(17), 0, 0, 0
-    while kills < KILLS:
+    while kills < wanted_kills:
         out = tmp_path / f"out{jobs}"
         run = start(out)
         if kills % 2:
@@ -93,7 +93,7 @@ def test_a_driver_killed_at_twenty_random_moments_loses_nothing(
     assert "rows in" in output
     assert proved(out, large).equals(wanted)
     # The kills came while there was something to lose.
-    assert resumed >= KILLS / 4
+    assert resumed >= wanted_kills / 4
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(start: Start, large: Path, tmp_path: Path, proved) -> None:

@@ -92,7 +92,7 @@ def test_a_file_that_changes_while_it_is_scored_is_told(score, reviews: Path, mo
     class Meddler(usual):
         def score(self, task):
             os.utime(reviews / "part3.parquet", ns=(1, 1))
-            return super().score(task)
+            return (yield from super().score(task))
 
     monkeypatch.setattr(job, "ShardScorer", Meddler)
     with pytest.raises(SentrayError, match=r"part3\.parquet has changed while .* was scored"):
@@ -128,7 +128,7 @@ def test_what_could_not_be_read_is_scored_when_it_is_back(
     with monkeypatch.context() as patch:
         _move_when_planned(console, patch, [reviews / "part1.parquet"], out.parent)
         # All shards are committed when the job stops.
-        patch.setattr("sentray.scoring.job.gather", lambda *given: 1 / 0)
+        patch.setattr("sentray.scoring.job.compact", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score(max_bad_rows=0.5)
     shutil.move(out.parent / "part1.parquet", reviews / "part1.parquet")

@@ -1,11 +1,12 @@
-"""The output folder: files appear whole, what a killed run left is cleaned up, other jobs are refused."""
+"""The output folder: attempts become files of it whole, what a killed run left is removed, others are refused."""
 
+import contextlib
 import json
-import pickle
 import resource
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,26 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pydantic import TypeAdapter
 
 from sentray.corpus.source import Source, SourceFile
-from sentray.corpus.splits import PLAN_SCHEMA, ShardPlan
+from sentray.corpus.splits import PLAN_SCHEMA, Shard, ShardPlan
 from sentray.errors import SentrayError
-from sentray.scoring.ledger import Gathered, Header, Ledger, Part, Record, partition_folder
+from sentray.scoring import output
+from sentray.scoring.output import (
+    ATTEMPTS,
+    Attempt,
+    Compacted,
+    Header,
+    OutputFolder,
+    Part,
+    Record,
+    part_name,
+    partition_folder,
+    quarantine_name,
+)
+from sentray.scoring.stats import Counts
+from sentray.storage import Folder
 
 MakeRun = Callable[..., Any]
 
@@ -42,17 +58,17 @@ def test_goes_on_with_the_stored_plan(run: MakeRun, out: Path, monkeypatch: pyte
     again = run(out.as_uri() + "/")
     assert again.open() == plan
     assert again.committed() == [0, 1]
-    assert again.ledger.summary() is None
+    assert again.out.summary() is None
 
 
 def test_a_shard_counts_when_all_its_files_are_there(run: MakeRun, out: Path) -> None:
     job = run()
     job.score(job.open())
-    (out / job.ledger.part_name(1, job.digest)).unlink()
+    (out / part_name(1, job.digest)).unlink()
     assert job.committed() == [0, 2, 3]
-    (out / job.ledger.quarantine_name(2)).unlink()
+    (out / quarantine_name(2)).unlink()
     assert job.committed() == [0, 3]
-    assert sorted(record.shard for record in job.ledger.recorded()) == [0, 1, 2, 3]
+    assert sorted(record.shard for record in job.out.recorded()) == [0, 1, 2, 3]
     job.score(job.open()[1:2])
     assert job.committed() == [0, 1, 3]
 
@@ -61,14 +77,14 @@ def test_a_shard_counts_when_all_its_files_are_there(run: MakeRun, out: Path) ->
 def test_a_file_that_was_cut_short_does_not_count(run: MakeRun, out: Path, how: dict[str, Any]) -> None:
     job = run(**how)
     job.score(job.open())
-    for name in (job.ledger.part_name(1, job.digest, staged=bool(how)), job.ledger.quarantine_name(2)):
+    for name in (part_name(1, job.digest, staged=bool(how)), quarantine_name(2)):
         (out / name).write_bytes((out / name).read_bytes()[:-1])
     assert job.committed() == [0, 3]
 
 
-def test_a_gathered_file_that_was_cut_short_does_not_count(run: MakeRun, out: Path) -> None:
+def test_a_compacted_file_that_was_cut_short_does_not_count(run: MakeRun, out: Path) -> None:
     job = run(rows_per_file=150).whole()
-    name = out / job.ledger.part_name(0, job.digest)
+    name = out / part_name(0, job.digest)
     name.write_bytes(b"")
     assert job.committed() == [1, 2, 3]
 
@@ -82,12 +98,74 @@ def test_cleans_up_after_a_kill_and_touches_nothing_else(run: MakeRun, out: Path
     halves = [out / folder / f".x.parquet.{'0' * 32}" for folder in ("", "_sentray", "scores", "_sentray/ledger")]
     for file in (*kept, *halves):
         file.write_text("x")
-    loose = [out / job.ledger.part_name(2, job.digest), out / job.ledger.quarantine_name(2)]
+    loose = [out / part_name(2, job.digest), out / quarantine_name(2)]
     assert all(file.exists() for file in loose)
     job.open()
     assert not any(file.exists() for file in (*halves, *loose))
     assert all(file.exists() for file in kept)
     assert job.committed() == [0]
+
+
+def attempt(job: Any, shard: Shard) -> Attempt:
+    """What a worker leaves of a shard."""
+    record = job.files(shard)
+    names = tuple(f"{ATTEMPTS}/{shard.index}-{number}" for number in range(len(record.files)))
+    for part, name in zip(record.files, names, strict=True):
+        job.out.move(part.name, name)
+    return Attempt(record, names)
+
+
+@pytest.mark.parametrize("how", [{}, {"partition_by": "label"}])
+def test_attempts_become_files_of_the_output(run: MakeRun, out: Path, how: dict[str, Any]) -> None:
+    job = run(**how)
+    done: list[int] = []
+    with job.out.lease():
+        plan = job.open()
+        with output.Commits(job.out, lambda record: done.append(record.shard)) as commits:
+            for shard in plan:
+                commits.add(attempt(job, shard))
+        assert not list((out / ATTEMPTS).iterdir())
+        job.finish()
+    assert sorted(done) == job.committed() == [0, 1, 2, 3]
+
+
+def test_who_takes_the_lease_deletes_attempts_and_keeps_the_last_holder_from_committing_them(
+    run: MakeRun, out: Path
+) -> None:
+    job, lost = run(), False
+
+    def check() -> None:
+        if lost:
+            raise SentrayError("taken over")
+
+    plan = job.open()
+    job.out._check = check
+    left = [attempt(job, shard) for shard in plan]
+    commits = output.Commits(job.out, lambda record: None)
+    with commits:
+        commits.add(left[0])
+    with run().out.lease():
+        assert not (out / ATTEMPTS).exists()
+        # Between its look at the lease and the move.
+        with pytest.raises(SentrayError, match=r"attempts/1-0 is gone: another run cleaned the folder"), commits:
+            commits.add(left[1])
+        lost = True
+        with pytest.raises(SentrayError, match="taken over"), commits:
+            commits.add(left[2])
+        for write in (lambda: job.out.write("summary.json", b"{}"), lambda: job.out.write_json("summary.json", {})):
+            with pytest.raises(SentrayError, match="taken over"):
+                write()
+    assert job.committed() == [0]
+    assert sorted(path.name for path in out.iterdir()) == ["_sentray", "scores"]
+    assert len(list((out / "scores").iterdir())) == 1
+
+
+def test_what_is_half_written_when_another_run_cleans_up_is_not_published(run: MakeRun, out: Path) -> None:
+    job = run()
+    job.open()
+    with contextlib.suppress(SentrayError), job.out.create("summary.json") as file, run().out.lease():
+        file.write(b"{}")
+    assert not (out / "summary.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +220,7 @@ def test_new_input_extends_the_plan(run: MakeRun, reviews: Path, out: Path) -> N
     plan = job.open(new_input=True)
     assert plan[:4] == before[:]
     assert [piece.name for piece in plan[4].pieces] == ["another.parquet"]
-    assert job.ledger.summary() is None
+    assert job.out.summary() is None
     assert job.committed() == [0, 1, 2, 3]
     assert job.open() == plan
     assert len(list((out / "_sentray").glob("plan-*"))) == 1
@@ -156,15 +234,15 @@ def test_a_kill_while_the_plan_is_extended_is_harmless(run: MakeRun, reviews: Pa
     plan = job.open()
     job.score(plan)
     copy(reviews, "another.parquet")
-    write = Ledger.write
+    write = OutputFolder.write
 
-    def killed(ledger: Ledger, name: str, content: bytes) -> None:
+    def killed(ledger: OutputFolder, name: str, content: bytes) -> None:
         if name.endswith("plan.json"):
             raise KeyboardInterrupt
         write(ledger, name, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "write", killed)
+        patch.setattr(OutputFolder, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             job.open(new_input=True)
     with pytest.raises(SentrayError, match="is new"):
@@ -201,7 +279,7 @@ def test_refuses_damaged_tables(run: MakeRun, out: Path, name: str) -> None:
         '{"shard',
         '{"shard": 1}',
         "[]",
-        json.dumps(Record(99, (), None, {"rows": 1, "scored": 1, "quarantined": {}}).to_json()),
+        '{"shard": 99, "parts": [], "quarantine": null, "counts": {"rows": 1, "scored": 1, "quarantined": {}}}',
     ],
 )
 def test_names_a_damaged_ledger(run: MakeRun, out: Path, line: str) -> None:
@@ -213,12 +291,13 @@ def test_names_a_damaged_ledger(run: MakeRun, out: Path, line: str) -> None:
         job.committed()
 
 
-@pytest.mark.parametrize("members", [[[4, 1]], [[-1, 1]], [[0, -1]], []])
-def test_names_a_damaged_line_about_gathered_files(run: MakeRun, members: list[list[int]]) -> None:
+@pytest.mark.parametrize("members", [[(4, 1)], [(-1, 1)], [(0, -1)], []])
+def test_names_a_damaged_line_about_compacted_files(run: MakeRun, members: list[tuple[int, int]]) -> None:
     job = run(rows_per_file=150).whole()
-    gathered = next(iter(job.ledger.gathered()))
-    with job.ledger.gatherings() as log:
-        log.add(gathered._replace(members=members))
+    compacted = next(iter(job.out.compacted()))
+    log = job.out.compactions()
+    log.add(replace(compacted, members=members))
+    log.flush()
     with pytest.raises(SentrayError, match=r"_sentray/gathered.* cannot be read .*delete it"):
         job.committed()
 
@@ -230,26 +309,18 @@ def test_a_damaged_summary_is_written_again(run: MakeRun, out: Path, content: st
     with pytest.raises(
         SentrayError, match=r"summary\.json cannot be read .*; delete it and run the same command again$"
     ):
-        job.ledger.summary()
+        job.out.summary()
 
 
 def test_refuses_a_folder_of_other_things(run: MakeRun, out: Path) -> None:
     out.mkdir()
     (out / "thesis.tex").write_text("much work")
-    for start in (run().open, run().ledger.lease):
-        with pytest.raises(SentrayError, match=r"holds thesis\.tex"):
-            start()
+    with pytest.raises(SentrayError, match=r"holds thesis\.tex"):
+        run().open()
+    with pytest.raises(SentrayError, match=r"holds thesis\.tex"), run().out.lease():
+        pass
     with pytest.raises(SentrayError, match=r"thesis\.tex.* cannot be read"):
         run(out / "thesis.tex").open()
-
-
-def test_travels_to_workers(run: MakeRun, out: Path) -> None:
-    job = run()
-    job.open()
-    content = pickle.dumps(job.ledger)
-    assert len(content) < 1000
-    pickle.loads(content).write(job.ledger.part_name(7, job.digest), b"scores")
-    assert (out / f"scores/part-000007-{'b' * 12}.parquet").read_bytes() == b"scores"
 
 
 @pytest.mark.parametrize("value", ["a b", "x/y=z", "ä", "50%", "", None, 7, ".."])
@@ -265,7 +336,7 @@ def test_partition_folders_are_read_back(tmp_path: Path, value: object) -> None:
 
 
 def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opened and resumed in seconds; the rows lie in one gathered file, so that no million files are needed here."""
+    """Opened and resumed in seconds; the rows lie in one compacted file, so that no million files are needed here."""
     count = 1_000_000
     names = pa.array([f"part{number}.parquet" for number in range(1000)])
     index = pa.array(np.arange(count) // 1000, pa.int32())
@@ -290,16 +361,13 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     source = Source("reviews", "parquet", files)
     columns = {"text": "text", "id": "id", "keep": []}
     header = Header("b" * 64, "folded", "reviews", 64, columns, {}, rows_per_file=10**9)
-    ledger = Ledger(str(tmp_path))
+    out = OutputFolder(str(tmp_path))
 
     began = time.perf_counter()
-    ledger.open(header, source)
+    out.open(header, source)
     opened = time.perf_counter() - began
-    counts = {"rows": 1, "scored": 1, "quarantined": {}, "labels": {"neg": 1}, "histogram": [0] * 20}
-    line = json.dumps(
-        Record(123456, (Part(ledger.part_name(123456, "b" * 64, True), 1, 1, "0" * 64),), None, counts).to_json(),
-        separators=(",", ":"),
-    )
+    record = Record(123456, (Part(part_name(123456, "b" * 64, True), 1, 1, "0" * 64),), None, Counts(1, 1, {}))
+    line = json.dumps(asdict(record), separators=(",", ":"))
     half = count // 4
     (tmp_path / "_sentray/ledger").mkdir()
     for number in range(0, half, 25_000):
@@ -308,18 +376,19 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             for shard in range(number, number + 25_000)
         )
         (tmp_path / f"_sentray/ledger/{number:06d}.jsonl").write_text(some)
-    part = Part(ledger.part_name(0, "b" * 64), half, 1, "0" * 64)
-    ledger.write(part.name, b"x")
-    with ledger.gatherings() as log:
-        log.add(Gathered(part, [[shard, 1] for shard in range(half)]))
+    part = Part(part_name(0, "b" * 64), half, 1, "0" * 64)
+    out.write(part.name, b"x")
+    log = out.compactions()
+    log.add(Compacted(part, [(shard, 1) for shard in range(half)]))
+    log.flush()
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    again = ledger.open(header, source)
+    again = out.open(header, source)
     resumed = time.perf_counter() - began
     began = time.perf_counter()
     done = np.zeros(count, bool)
-    for record in ledger.records():
+    for record in out.records():
         done[record.shard] = True
     read = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -328,3 +397,63 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert done.sum() == half
     assert opened + resumed + read < 60
     assert peak < 400_000
+
+
+LINES = TypeAdapter(Record)
+
+
+def record(shard: int, rows: int = 1) -> Record:
+    return Record(shard, (), None, Counts(rows, rows, {}))
+
+
+def lines(folder: Path) -> list[Record]:
+    return list(output.newest_first(Folder(str(folder)), "log", LINES))
+
+
+def test_the_log_writes_when_it_is_due(tmp_path: Path) -> None:
+    now = [0.0]
+    log = output.Log(Folder(str(tmp_path)), "log", LINES, clock=lambda: now[0])
+    written = lambda: len(list(tmp_path.glob("log/*")))  # noqa: E731
+    log.add(record(0))
+    assert written() == 0
+    now[0] = 0.6
+    log.flush(only_if_due=True)
+    assert written() == 1
+    # A long run writes rarely, yet not after more than a minute.
+    for now[0], files in ((1000.0, 2), (1009.0, 2), (1011.0, 3), (1e6, 4), (1e6 + 59, 4), (1e6 + 61, 5)):
+        log.add(record(1))
+        log.flush(only_if_due=True)
+        assert written() == files
+    log.add(record(2))
+    log.flush()
+    log.flush()
+    assert written() == 6
+    assert [line.shard for line in lines(tmp_path)] == [2, 1, 1, 1, 1, 1, 1, 0]
+
+
+def test_two_runs_never_write_the_same_segment(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    logs = [output.Log(folder, "log", LINES) for _ in range(2)]
+    for shard, log in enumerate(logs):
+        log.add(record(shard))
+        log.flush()
+    assert sorted(line.shard for line in lines(tmp_path)) == [0, 1]
+
+
+def test_small_segments_are_merged_and_the_last_line_stays_the_last(tmp_path: Path, monkeypatch) -> None:
+    folder = Folder(str(tmp_path))
+    log = output.Log(folder, "log", LINES)
+    for number in range(100):
+        log.add(record(number % 7, number))
+        log.flush()
+    newest = {line.shard: line for line in reversed(lines(tmp_path))}
+    monkeypatch.setattr(output, "MERGED_BYTES", 4000)
+    delete = Folder.delete
+    monkeypatch.setattr(Folder, "delete", lambda folder, name: None)
+    output.merge(folder, "log")
+    # As after a kill between: old files are still there and change nothing.
+    assert {line.shard: line for line in reversed(lines(tmp_path))} == newest
+    monkeypatch.setattr(Folder, "delete", delete)
+    output.merge(folder, "log")
+    assert {line.shard: line for line in reversed(lines(tmp_path))} == newest
+    assert len(output.segments(folder, "log")) < 20

@@ -1,0 +1,268 @@
+"""What a scoring job counts: `Counts` of rows, `Stats` of a job's shards, and its `Progress` for the user."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from sentray.bundle import Bundle
+from sentray.config import ScoreSettings
+from sentray.console import Console, count, duration
+from sentray.corpus.splits import ShardPlan
+from sentray.errors import SentrayError
+from sentray.inference.scorer import Scores
+
+if TYPE_CHECKING:
+    from sentray.scoring.output import Record
+
+WORKER_CPUS = 1
+HISTOGRAM_BINS = 20
+MAX_PARTITIONS = 1000
+EARLY_STOP_ROWS, EARLY_STOP_MARGIN = 10_000, 2.0
+"""Before its end a job stops for bad rows only after so many rows, and when this many times too many are bad."""
+
+Number = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
+"""A count as a ledger may hold it."""
+_Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+@dataclass
+class Counts:
+    """Counts over rows read.
+
+    Attributes:
+        rows: Rows read.
+        scored: Rows scored; the other rows are quarantined.
+        quarantined: Rows set aside, by reason.
+        labels: Rows by the label they got.
+        histogram: Rows in equal bins from 0 to 1 of a probability: the second of two labels' or the best's.
+        words: Words of the scored rows.
+        known_words: Those of them that the vocabulary has.
+        bytes: Size of the input as stored.
+        unread_bytes: Size of those of its files that could not be read to their end.
+        seconds: Time that workers spent.
+        peak_rss_mb: Most memory that a worker has held.
+    """
+
+    rows: Number
+    scored: Number
+    quarantined: dict[str, Number]
+    labels: dict[str, Number] = field(default_factory=dict)
+    histogram: Annotated[list[Number], Field(min_length=HISTOGRAM_BINS, max_length=HISTOGRAM_BINS)] = field(
+        default_factory=lambda: [0] * HISTOGRAM_BINS
+    )
+    words: Number = 0
+    known_words: Number = 0
+    bytes: Number = 0
+    unread_bytes: Number = 0
+    seconds: _Amount = 0.0
+    peak_rss_mb: _Amount = 0.0
+
+    @classmethod
+    def none(cls) -> "Counts":
+        """Counts of no rows, to add to."""
+        return cls(0, 0, {})
+
+    @property
+    def bad(self) -> int:
+        """Rows set aside."""
+        return self.rows - self.scored
+
+    def add(self, other: "Counts") -> None:
+        """Add the counts of a shard."""
+        for name in ("rows", "scored", "words", "known_words", "bytes", "unread_bytes", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        _add(self.quarantined, other.quarantined)
+        _add(self.labels, other.labels)
+        self.histogram = [a + b for a, b in zip(self.histogram, other.histogram, strict=True)]
+        self.peak_rss_mb = max(self.peak_rss_mb, other.peak_rss_mb)
+
+    def add_scores(self, scores: Scores, labels: Sequence[str]) -> None:
+        """Add rows that were scored."""
+        rows = len(scores.words)
+        self.rows += rows
+        self.scored += rows
+        found = np.bincount(scores.classes, minlength=len(labels)).tolist()
+        _add(self.labels, {label: number for label, number in zip(labels, found, strict=True) if number})
+        binned = scores.probabilities[:, 1] if len(labels) == 2 else scores.best
+        in_bins, _ = np.histogram(binned, HISTOGRAM_BINS, (0, 1))
+        self.histogram = [a + b for a, b in zip(self.histogram, in_bins.tolist(), strict=True)]
+        self.words += int(scores.words.sum(dtype=np.int64))
+        self.known_words += int(scores.known.sum(dtype=np.int64))
+
+    def add_bad(self, reasons: pa.ChunkedArray) -> None:
+        """Add rows that were set aside."""
+        self.rows += len(reasons)
+        _add(self.quarantined, {each["values"]: each["counts"] for each in pc.value_counts(reasons).to_pylist()})
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, number in more.items():
+        total[name] = total.get(name, 0) + number
+
+
+class Stats:
+    """Which shards of a job are committed, what they add up to, and whether the job may go on.
+
+    Args:
+        plan: All shards.
+        settings: What the job allows.
+
+    Attributes:
+        total: What the committed shards' records count.
+        done: For each shard whether it is committed.
+        committed: How many are.
+    """
+
+    def __init__(self, plan: ShardPlan, settings: ScoreSettings) -> None:
+        self._settings, self._bytes, self._shards = settings, plan.bytes, len(plan)
+        self.reset(())
+
+    def reset(self, records: Iterable["Record"]) -> None:
+        """Begin anew with the shards that are committed now."""
+        self.total, self.done, self.committed = Counts.none(), bytearray(self._shards), 0
+        self._partitions: set[str] = set()
+        for record in records:
+            self.add(record)
+
+    @property
+    def missing(self) -> int:
+        """How many shards are not committed."""
+        return self._shards - self.committed
+
+    def add(self, record: "Record") -> None:
+        """Add a shard that is committed."""
+        self.total.add(record.counts)
+        self.done[record.shard] = 1
+        self.committed += 1
+        if self._settings.partition_by is not None:
+            self._partitions.update(part.name.rpartition("/")[0] for part in record.parts)
+
+    def require_few_partitions(self) -> None:
+        """Stop when the shards together make too many folders.
+
+        Raises:
+            SentrayError: When there are more than `MAX_PARTITIONS`.
+        """
+        if len(self._partitions) > MAX_PARTITIONS:
+            assert self._settings.partition_by is not None
+            raise too_many_partitions(self.total.scored, len(self._partitions), self._settings.partition_by)
+
+    def require_good_rows(self) -> None:
+        """Stop when too many rows are bad.
+
+        Before the end, the input's rows are guessed from the share of its bytes that is done: only after many rows,
+        and with room for a wrong guess. A file that cannot be read is one bad row, so its size counts too.
+
+        Raises:
+            SentrayError: When more are bad than `--max-bad-rows` allows.
+        """
+        total, settings, allowed = self.total, self._settings, self._settings.max_bad_rows
+        if total.unread_bytes > allowed * self._bytes:
+            raise SentrayError(
+                f"{total.unread_bytes / 1e6:,.1f} of {self._bytes / 1e6:,.1f} MB of {settings.input} are in files that "
+                f"cannot be read, more than --max-bad-rows {allowed:g} allows; put the files back as they were and run "
+                "the same command again, or allow more with --max-bad-rows"
+            )
+        share_done = total.bytes / self._bytes if self._bytes else 1.0
+        if share_done < 1:
+            if total.rows < EARLY_STOP_ROWS:
+                return
+            allowed *= EARLY_STOP_MARGIN / share_done
+        if total.bad <= allowed * total.rows:
+            return
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in Counter(total.quarantined).most_common(3))
+        raise SentrayError(
+            f"{total.bad:,} of {total.rows:,} rows of {settings.input} cannot be scored ({reasons}), more than "
+            f"--max-bad-rows {settings.max_bad_rows:g} allows; see {settings.out}/_sentray/quarantine, and allow more, "
+            "or mend the input and choose another --out"
+        )
+
+    def summary(self, model: Bundle) -> dict[str, Any]:
+        """What a job's summary says of rows, scores and work."""
+        total = self.total
+        hours = total.seconds * WORKER_CPUS / 3600
+        return {
+            "rows": total.rows,
+            "rows_scored": total.scored,
+            "rows_quarantined": total.bad,
+            "quarantined": dict(Counter(total.quarantined).most_common()),
+            "labels": dict(sorted(total.labels.items())),
+            "score_histogram": total.histogram,
+            "words": total.words,
+            "known_words": total.known_words,
+            "coverage": round(total.known_words / total.words, 6) if total.words else None,
+            "training_coverage": model.metrics.get("coverage"),
+            "bytes": total.bytes,
+            "unread_bytes": total.unread_bytes,
+            "peak_rss_mb": total.peak_rss_mb,
+            "worker_seconds": round(total.seconds, 3),
+            "core_hours": round(hours, 6),
+            "core_hours_per_million": round(hours / total.rows * 1e6, 6) if total.rows else None,
+        }
+
+
+def too_many_partitions(rows: int, values: int, column: str) -> SentrayError:
+    """The sentence for a column whose values would make too many folders."""
+    return SentrayError(
+        f"{rows:,} rows hold {values:,} values of {column}, and --partition-by makes a folder of each; choose a column "
+        f"of at most {MAX_PARTITIONS:,} values"
+    )
+
+
+class Progress:
+    """Shows how far a job is: a line with rates and the time that is left.
+
+    Args:
+        console: Where to show it.
+        plan: All shards.
+        stats: What the job has committed so far; it goes on growing.
+    """
+
+    def __init__(self, console: Console, plan: ShardPlan, stats: Stats) -> None:
+        self._console, self._stats = console, stats
+        self._all_bytes, self._all_shards = plan.bytes, len(plan)
+        self._rows_before = self._bytes_before = 0
+        self._began: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows read since the scoring began."""
+        return self._stats.total.rows - self._rows_before
+
+    @property
+    def bytes(self) -> int:
+        """Size of what was read since then, as stored."""
+        return self._stats.total.bytes - self._bytes_before
+
+    def begin(self) -> None:
+        """Take the time from now on."""
+        self._rows_before, self._bytes_before = self._stats.total.rows, self._stats.total.bytes
+        self._began = time.monotonic()
+
+    def show_ids(self, shards: int, moved: bool) -> None:
+        """Show in how many shards ids have been looked for, and whether they are more than before."""
+        line = f"looking for ids that occur twice, {shards:,} of {count(self._all_shards, 'shard')}"
+        self._console.progress(line, shards / self._all_shards, moved=moved)
+
+    def show(self, moved: bool = True) -> None:
+        """Show how far the scoring is, and whether it is further than before."""
+        if self._began is None:
+            self._console.progress("waiting for workers to start", moved=moved)
+            return
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        total = self._stats.total
+        left = duration((self._all_bytes - total.bytes) * seconds / self.bytes) if self.bytes else "?"
+        self._console.progress(
+            f"{self.rows / seconds:,.0f} rows/s, {self.bytes / 1e6 / seconds:,.1f} MB/s, {left} left, "
+            f"{total.rows:,} rows, {total.bad:,} quarantined, "
+            f"{self._stats.committed:,} of {count(self._all_shards, 'shard')}",
+            total.bytes / self._all_bytes if self._all_bytes else 1.0,
+            moved=moved,
+        )

@@ -1,0 +1,266 @@
+"""Tasks give each item's result once, whatever happens to the processes that work on them."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sentray import cluster
+from sentray.errors import SentrayError
+from sentray.scoring import tasks
+from sentray.scoring.tasks import Lost, Tasks, place
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+class Worker:
+    """Doubles numbers; dies of some of them as often as it is asked to, and leaves a trace of each death."""
+
+    def __init__(self, traces: Path | None = None, fatal: dict[int, int] | None = None) -> None:
+        self._traces, self._fatal = traces, fatal or {}
+
+    def double(self, number: int) -> Generator[None, None, int]:
+        if self._traces is not None and number in self._fatal:
+            died = len(list(self._traces.glob(f"{number}-*")))
+            if died < self._fatal[number]:
+                (self._traces / f"{number}-{died}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield
+        return 2 * number
+
+    def text(self, number: int) -> Generator[None, None, str]:
+        yield
+        return str(number)
+
+    def process(self, number: int) -> Generator[None, None, int]:
+        yield
+        time.sleep(0.05)
+        return os.getpid()
+
+    def refuse(self, number: int) -> Generator[None, None, int]:
+        yield
+        if number == 3:
+            raise SentrayError("number 3 cannot be worked on; leave it out")
+        return number
+
+    def slow(self, seconds: float) -> Generator[None, None, int]:
+        yield
+        time.sleep(seconds)
+        return os.getpid()
+
+    def hang_once(self, number: int) -> Generator[None, None, int]:
+        yield
+        assert self._traces is not None
+        trace = self._traces / "hangs"
+        if number == 3 and not trace.exists():
+            trace.write_text(str(os.getpid()))
+            time.sleep(600)
+        return 2 * number
+
+    def starve(self, number: int) -> Generator[None, None, int]:
+        """Gets no memory for one number as long as another process works."""
+        yield
+        assert self._traces is not None
+        mark = self._traces / f"{number}"
+        mark.touch()
+        time.sleep(0.1)
+        others = len(list(self._traces.iterdir())) > 1
+        mark.unlink()
+        if number == 3 and others:
+            raise pa.ArrowMemoryError("malloc of size 64 failed")
+        return 2 * number
+
+    def starve_always(self, number: int) -> Generator[None, None, int]:
+        yield
+        raise MemoryError
+
+    def work(self, steps: int) -> Generator[None, None, None]:
+        for _ in range(steps):
+            time.sleep(0.1)
+            yield
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Tasks]:
+    with Tasks(Worker, workers=2) as running:
+        yield all_started(running)
+
+
+def all_started(running: Tasks) -> Tasks:
+    """Both processes work; as long as one starts, the other does all."""
+    while len(set(running.map("slow", [0.3, 0.3]))) < 2:
+        pass
+    return running
+
+
+def test_one_worker_a_process_serves_several_maps(pool: Tasks) -> None:
+    assert sorted(pool.map("double", range(100))) == [2 * number for number in range(100)]
+    assert sorted(pool.map("text", range(5))) == list("01234")
+    assert list(pool.map("double", [])) == []
+    assert 0 < pool.start_seconds < 60
+
+
+def test_items_are_drawn_as_they_are_needed(pool: Tasks) -> None:
+    drawn: list[int] = []
+
+    def draw() -> Iterator[int]:
+        for number in range(1_000_000):
+            drawn.append(number)
+            yield number
+
+    results = pool.map("double", draw())
+    for _ in range(10):
+        next(results)
+    results.close()
+    assert len(drawn) < 40
+    # What is still on its way from a map that was left does not turn up in the next.
+    assert sorted(pool.map("text", range(3))) == list("012")
+
+
+def test_a_users_mistake_comes_back_as_it_was_raised(pool: Tasks) -> None:
+    with pytest.raises(SentrayError, match=r"^number 3 cannot be worked on; leave it out$") as error:
+        list(pool.map("refuse", range(10)))
+    assert not hasattr(error.value, "cause")
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        list(pool.map("missing", range(2)))
+
+
+def test_long_items_run_side_by_side_and_the_caller_gets_moments_between(pool: Tasks) -> None:
+    ticks: list[float] = []
+    began = time.monotonic()
+    processes = list(pool.map("slow", [1.2, 1.2], tick=lambda: ticks.append(time.monotonic())))
+    assert time.monotonic() - began < 2.2
+    assert len(set(processes)) == 2
+    assert ticks
+
+
+def test_no_more_run_at_once_than_was_asked_for(pool: Tasks) -> None:
+    with Tasks(Worker, workers=1) as one:
+        began = time.monotonic()
+        list(one.map("process", range(20)))
+        assert time.monotonic() - began > 20 * 0.05
+
+
+def test_an_item_whose_process_died_is_tried_again_alone_and_at_last_given_up(tmp_path: Path) -> None:
+    told: list[tuple[int, str, str]] = []
+    with Tasks(
+        lambda: Worker(tmp_path, {2: 1, 5: 99}), workers=2, on_retry=lambda *given: told.append(given)
+    ) as running:
+        results = list(running.map("double", range(8)))
+        assert Lost(5, 2) in results
+        assert sorted(result for result in results if not isinstance(result, Lost)) == [0, 2, 4, 6, 8, 12, 14]
+        # The suspects come when the others are done.
+        assert results[-1] in (4, Lost(5, 2))
+        assert {(item, reason) for item, reason, _ in told} == {(2, "process_died"), (5, "process_died")}
+        # New processes take the place of those that died.
+        assert sorted(running.map("double", [6, 7])) == [12, 14]
+        assert list(running.map("double", [5], retries=3)) == [Lost(5, 4)]
+        # Without retries one death is enough.
+        assert sorted(running.map("double", [1, 5], retries=0), key=str) == [2, Lost(5, 1)]
+
+
+def test_what_gets_no_memory_is_tried_again_with_fewer_at_once_and_blames_nobody(tmp_path: Path) -> None:
+    told: list[tuple[int, str, str]] = []
+    with Tasks(lambda: Worker(tmp_path), workers=2, on_retry=lambda *given: told.append(given)) as running:
+        all_started(running)
+        assert sorted(running.map("starve", range(6), retries=0)) == [0, 2, 4, 6, 8, 10]
+        assert {(item, reason) for item, reason, _ in told} <= {(3, "out_of_memory")}
+        with pytest.raises(SentrayError, match=r"worked on one shard died, 4 of them \(out of memory\?\); take fewer"):
+            list(running.map("starve_always", [1]))
+
+
+def test_an_item_whose_process_hangs_is_done_by_another_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "STRAGGLER_SECONDS", 0.3)
+    told: list[tuple[int, str, str]] = []
+    with Tasks(lambda: Worker(tmp_path), workers=2, on_retry=lambda *given: told.append(given)) as running:
+        all_started(running)
+        assert sorted(running.map("hang_once", range(40))) == [2 * number for number in range(40)]
+        hanging = int((tmp_path / "hangs").read_text())
+        ((item, reason, line),) = told
+        assert (item, reason) == (3, "straggler")
+        assert re.fullmatch(r"takes \d+ s where \d+\.\d s are usual; another process does the same", line)
+        # What hung is ended, and the next map has all CPUs.
+        while Path(f"/proc/{hanging}").exists():
+            time.sleep(0.01)
+        all_started(running)
+
+
+def test_what_is_usual_grows_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    running = Tasks(Worker, workers=4, size=lambda value: value, on_retry=lambda *given: told.append(given))
+    monkeypatch.setattr(running, "_start", lambda item, course, **options: setattr(item, "tries", 2))
+    running._seconds.extend([6, 4, 8])
+    running._sizes.extend([10, 10, 20])
+    large, small = tasks._Item(50, began=-1, tries=1), tasks._Item(1, began=-1, tries=1)
+    running._running = {"large": large, "small": small}
+    # Five times 6 s are usual for the large one, 6 s for the small one; three times as much is late.
+    for now, late in ((16, []), (18, [1]), (88, [1]), (90, [1, 50])):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        running._try_stragglers(tasks._Course("work", [], 1))
+        assert [item for item, _, _ in told] == late
+    assert told[1][2] == "takes 91 s where 30.0 s are usual; another process does the same"
+
+
+def test_a_task_that_works_for_long_moves_and_one_that_hangs_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TICK_SECONDS", 0.1)
+
+    class Restless(Worker):
+        """Says ten times a second that it goes on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            tasks.PULSE_SECONDS = 0.0
+
+    with Tasks(Restless, workers=1) as running:
+        assert running.expected(str) == "1 worker wanted, 0 started"
+        list(running.map("double", [1]))
+        for method, item in (("work", 15), ("slow", 1.5)):
+            told, moved = [], []
+
+            def tick(told: list[str] = told, moved: list[bool] = moved, item: Any = item) -> None:
+                told.append(running.expected(lambda value: f"the item {value}"))
+                moved.append(running.moved())
+
+            running.moved()
+            list(running.map(method, [item], tick=tick))
+            assert re.fullmatch(rf"the item {item}, for \d s", told[0])
+            if method == "slow":
+                assert len(moved) > 8
+                assert sum(moved) <= 1
+            else:
+                assert sum(moved) > 4
+
+
+def test_workers_that_cannot_start_end_the_map() -> None:
+    def refuse() -> Worker:
+        raise SentrayError("the engine does not load; install it")
+
+    def die() -> Worker:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return Worker()
+
+    with Tasks(refuse, workers=1) as running, pytest.raises(SentrayError, match=r"^the engine does not load"):
+        list(running.map("double", [1]))
+    with Tasks(die, workers=1) as running, pytest.raises(SentrayError, match="died while they started"):
+        list(running.map("double", range(9)))
+
+
+def test_work_goes_on_while_the_cluster_has_less_room_than_was_asked_for() -> None:
+    with Tasks(Worker, workers=5) as running:
+        assert sorted(running.map("double", range(10))) == [2 * number for number in range(10)]
+
+
+def test_as_many_tasks_as_there_is_work_for() -> None:
+    assert place(None, 100) == 2
+    assert place(None, 1) == place(1, 100) == 1
+    with pytest.raises(SentrayError, match="16 workers"):
+        place(16, 100)
+    with pytest.raises(SentrayError, match="the cluster has 0 GPUs: leave out --gpu"):
+        place(None, 100, gpus=1)
+    assert cluster.resources().cpus == 2
