@@ -22,8 +22,8 @@ GOOD, BAD = "a great and moving film", "an awful and boring film"
 
 BEFORE = """
 import pyarrow.parquet as pq, ray
-# The snippet's pipeline wants four actors.
-ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+# The snippet's pipeline has four actors of a CPU each, and Ray Data needs some to read with.
+ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, configure_logging=False)
 frame = pq.read_table("more.parquet").to_pandas()
 dataset = ray.data.from_pandas(frame.rename(columns={"body": "text"})[["text"]]).repartition(4)
 """
@@ -99,7 +99,7 @@ def test_the_snippet_runs_as_it_stands(tmp_path: Path, lake: dict[str, str]) -> 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
