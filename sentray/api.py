@@ -237,7 +237,7 @@ VERBS = {
     "check": Verb(CheckSettings, "sentray.corpus.check:check", "A report; `to_dict()` has it as JSON values."),
     "vocab": Verb(VocabSettings, "sentray.corpus.vocab:write_vocabulary", "The vocabulary that was written."),
     "embed": Verb(EmbedSettings, "sentray.embeddings.learn:embed", "The word vectors that were written."),
-    "words": Verb(WordsSettings, "sentray.words:words", "The bundle's word vectors, or the words near a word."),
+    "words": Verb(WordsSettings, "sentray.words:words", "The bundle's word vectors, or near words and cosines."),
     "reproduce": Verb(ReproduceSettings, "sentray.reproduce.run:reproduce", "The rows of the table."),
     "quickstart": Verb(QuickstartSettings, "sentray.quickstart:quickstart"),
     "submit": Verb(SubmitSettings, "sentray.api:_submitted"),

@@ -27,11 +27,11 @@ _SPELLINGS_AMONG = 100_000
 _ROWS_AT_ONCE = 4_096
 
 
-def words(settings: WordsSettings, console: Console) -> Vectors:
+def words(settings: WordsSettings, console: Console) -> Vectors | list[tuple[str, float]]:
     """Do with a bundle's vectors what the settings say.
 
     Returns:
-        All of the bundle's vectors.
+        All of the bundle's vectors; for `neighbours` the words nearest to the word, with their cosines.
 
     Raises:
         SentrayError: the bundle cannot be read or has no words, it does not know the word or its vector is zero, or the
@@ -39,8 +39,9 @@ def words(settings: WordsSettings, console: Console) -> Vectors:
     """
     vectors = bundle_vectors(bundles.load(settings.bundle))
     if settings.action == "neighbours":
-        console.table(("word", "cosine"), nearest(vectors, str(settings.word), settings.count))
-        return vectors
+        found = nearest(vectors, str(settings.word), settings.count)
+        console.table(("word", "cosine"), found)
+        return found
     out = str(settings.out)
     if settings.action == "export":
         write_vectors(out, vectors)

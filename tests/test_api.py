@@ -254,6 +254,13 @@ def test_predict_gives_label_and_score(stars: Path, capsys: pytest.CaptureFixtur
         sentray.predict(model, TEXTS, engine="abacus")
 
 
+def test_words_gives_what_the_command_prints(stars: Path, tmp_path: Path) -> None:
+    found = sentray.words(stars, "neighbours", "great", count=2)
+    assert [type(cosine) for _, cosine in found] == [float, float]
+    vectors = sentray.words(stars, "export", out=tmp_path / "vectors.txt")
+    assert {word for word, _ in found} <= {*vectors.words} - {"great"}
+
+
 def test_threads_share_a_model(stars: Path) -> None:
     model = sentray.load(stars)
     texts = [f"a {word} film {number}" for number in range(2_000) for word in ("great", "awful", "boring and great")]

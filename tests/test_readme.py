@@ -1,8 +1,9 @@
-"""The README's Python snippet runs as it stands, with local files and a loopback S3 server for the names it uses."""
+"""The README's Python snippet runs as it stands, and the command line takes each command of the documents."""
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -14,13 +15,15 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
+from sentray import api, options
+
 ROOT = Path(__file__).resolve().parents[1]
 GOOD, BAD = "a great and moving film", "an awful and boring film"
 
 BEFORE = """
 import pyarrow.parquet as pq, ray
-# The snippet's pipeline wants four actors.
-ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+# The snippet's pipeline has four actors of a CPU each, and Ray Data needs some to read with.
+ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, configure_logging=False)
 frame = pq.read_table("more.parquet").to_pandas()
 dataset = ray.data.from_pandas(frame.rename(columns={"body": "text"})[["text"]]).repartition(4)
 """
@@ -96,7 +99,7 @@ def test_the_snippet_runs_as_it_stands(tmp_path: Path, lake: dict[str, str]) -> 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -105,3 +108,29 @@ def test_the_snippet_runs_as_it_stands(tmp_path: Path, lake: dict[str, str]) -> 
     assert found["summary"] == [80, 80]
     assert found["read"] == [["id", "label", "split", "text"], 10]
     assert found["mapped"] == 40
+
+
+DOCUMENTS = ("README.md", "jobs/README.md", "sentray/embeddings/README.md", ".github/CONTRIBUTING.md")
+
+
+def commands() -> list[str]:
+    """Each line of the documents' shell blocks that gives sentray something to do."""
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    jobs = [re.sub(r"^ray job submit .* -- python jobs/(\w+)\.py", r"sentray \1", line) for line in lines]
+    return sorted({line for line in jobs if line.startswith("sentray ")})
+
+
+def test_the_documents_have_commands() -> None:
+    verbs = {command.split()[1] for command in commands()}
+    assert verbs >= {"check", "train", "evaluate", "score", "verify", "predict", "embed", "words", "submit"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_command_line_takes_each_command_of_the_documents(command: str) -> None:
+    _, verb, *words = shlex.split(re.split(r"\s+[#<]\s", command)[0])
+    settings = options.parse(api.VERBS[verb].settings, words)
+    if verb == "submit":
+        verb, *words = settings.job  # type: ignore[attr-defined]
+        options.parse(api.JOBS[verb], words)
