@@ -351,9 +351,8 @@ def _at_records(source: Source, file: SourceFile, size: int) -> list[_Part]:
         places, rows = (csv.find_records if source.format == "csv" else jsonl.find_lines)(stream, targets)
     if not (places := [place for place in places if place[0] < file.size]):
         return []
-    starts, befores = [0, *(start for start, _, _ in places)], [0, *(before for _, before, _ in places)]
-    stops, totals = [*starts[1:], file.size], [*(total for _, _, total in places), rows]
+    bounds = pairwise([(0, 0, 0), *places, (file.size, 0, rows)])
     return [
-        _Part(start, stop, before, stop - start, _UNKNOWN if total is None else total - before)
-        for start, stop, before, total in zip(starts, stops, befores, totals, strict=True)
+        _Part(start, stop, lines, stop - start, _UNKNOWN if total is None or before is None else total - before)
+        for (start, lines, before), (stop, _, total) in bounds
     ]

@@ -87,11 +87,13 @@ def listed(count: int, element: bytes) -> bytes:
     return b"\xfc" + number(count) + element * count
 
 
+WIDE_ROOT = b"\x48\x01r\x15" + number(600_000) + b"\0"
+"""Of 300,000 columns."""
 ROOT, LEAF = b"\x48\x01r\x15\x02\x00", b"\x15\x0c\x38\x01a\x00"
 
 
 def footer(path: Path, schema: bytes, groups: bytes = listed(0, b"")) -> Path:
-    content = b"\x29" + schema + b"\x29" + groups + b"\x00"
+    content = b"\x15\x02\x19" + schema + b"\x16\x00\x19" + groups + b"\x00"
     path.write_bytes(b"PAR1" + content + len(content).to_bytes(4, "little") + b"PAR1")
     return path
 
@@ -150,7 +152,14 @@ CASES: dict[str, tuple[Callable[[Path], Path], dict[str, int] | None, str]] = {
         UNREADABLE,
         "cannot be read",
     ),
-    "a footer of 300,000 columns": (lambda path: footer(path, listed(300_000, LEAF)), UNREADABLE, ""),
+    "a footer of 300,000 columns": (
+        lambda path: footer(
+            path, b"\xfc" + number(300_001) + b"\x48\x01r\x15" + number(600_000) + b"\0" + LEAF * 300_000
+        ),
+        UNREADABLE,
+        "has no column 'text'",
+    ),
+    "a footer of leaves without a root": (lambda path: footer(path, listed(300_000, LEAF)), UNREADABLE, ""),
     "a footer of two million row groups": (
         lambda path: footer(path, listed(1, ROOT), listed(2_000_000, b"\0")),
         UNREADABLE,
