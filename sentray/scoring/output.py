@@ -43,7 +43,7 @@ from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
 from sentray.lease import Lease
 from sentray.scoring.stats import Counts, Number
-from sentray.storage import HALF_WRITTEN, Folder, Output, locate
+from sentray.storage import HALF_WRITTEN, Folder, Output
 
 SCORES = "scores"
 QUARANTINE = QUARANTINE_FILE
@@ -402,7 +402,7 @@ class OutputFolder(Folder):
             SentrayError: When they cannot be read or are not those that `plan.json` was written for.
         """
         try:
-            plan = ShardPlan.from_table(read_table(self, stored.plan_name, splits.PLAN_SCHEMA), stored.format)
+            plan = ShardPlan.from_table(self._table(stored.plan_name, splits.PLAN_SCHEMA), stored.format)
             if len(plan) != stored.shards:
                 raise ValueError(f"it has {len(plan):,} shards, not {stored.shards:,}")
         except (ValueError, KeyError, pa.ArrowException) as error:
@@ -416,7 +416,7 @@ class OutputFolder(Folder):
             SentrayError: When they cannot be read.
         """
         try:
-            return read_table(self, stored.files_name, _FILES_SCHEMA).cast(_FILES_SCHEMA)
+            return self._table(stored.files_name, _FILES_SCHEMA).cast(_FILES_SCHEMA)
         except (ValueError, pa.ArrowException) as error:
             raise self.damaged(stored.files_name, error) from error
 
@@ -452,6 +452,20 @@ class OutputFolder(Folder):
                 f"{changed} while {source.uri} was scored, so that {self.out} may hold rows of both versions; score "
                 "the input again to another --out when it is complete"
             )
+
+    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        try:
+            return parquet.read_table(self._filesystem, self.path(name), schema)
+        except SentrayError as error:
+            raise self.damaged(name, error) from error
+
+    def read_footer(self, name: str) -> tuple[int, pa.Schema]:
+        """How many rows a Parquet file of the folder has, and its columns; anyone may have written it.
+
+        Raises:
+            SentrayError: When it is damaged.
+        """
+        return parquet.read_footer(self._filesystem, self.path(name))
 
     def files(self) -> Sizes:
         """Names and bytes of all files of scores and of quarantined rows that are there, hidden ones too."""
@@ -628,18 +642,6 @@ class OutputFolder(Folder):
     def _other_input(self, stored: Stored, uri: str, how: str = "") -> str:
         was = stored.header.input
         return f"{self.out} was made from the input {was}, and {uri} is not the same now{how}; {_OTHER_OUT}"
-
-
-def read_table(folder: Folder, name: str, schema: pa.Schema) -> pa.Table:
-    """A Parquet file of the folder as a table; anyone may have written it.
-
-    Raises:
-        SentrayError: When it is damaged, or has other columns than it should.
-    """
-    try:
-        return parquet.read_table(locate(folder.out)[0], folder.path(name), schema)
-    except SentrayError as error:
-        raise folder.damaged(name, error) from error
 
 
 def _files(source: Source) -> pa.Table:

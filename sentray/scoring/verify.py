@@ -12,7 +12,6 @@ from itertools import islice, pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sentray.config import SETTINGS_FILE, CorpusSettings, VerifySettings
 from sentray.console import Console, count
@@ -255,11 +254,10 @@ def _file_fault(out: OutputFolder, stored: Stored, part: Part) -> str | None:
         with out.open_file(part.name) as stream:
             if sha256_of(stream) != part.sha256:
                 return f"{part.name} is not as it was written (its SHA-256 differs); delete it and {AGAIN}"
-            file = pq.ParquetFile(stream)
-            rows, schema = file.metadata.num_rows, file.schema_arrow
+        rows, schema = out.read_footer(part.name)
     except FileNotFoundError:
         return f"{part.name} is gone; {AGAIN}"
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, SentrayError) as error:
         return f"{part.name} cannot be read ({first_line(error)})"
     if rows != part.rows:
         return f"{part.name} holds {rows:,} rows, recorded were {part.rows:,}"
@@ -300,10 +298,12 @@ def _compare(out: OutputFolder, uri: str, faults: Faults) -> str:
         root = source.files[0].path.removesuffix(source.files[0].name)
     for sentence in footer_faults(plan, source, root):
         faults.add(sentence)
+    # What could not be read may have killed its reader, and would this process.
+    unread = {record.shard for record in out.recorded() if Reason.UNREADABLE_FILE in record.counts.quarantined}
     duplicates = find_duplicates(
         (shard.index, *block)
         for shard in map(partial(_moved, root), plan)
-        for block in read_ids(source, shard, settings, on_unreadable="quarantine")
+        for block in read_ids(source, shard, settings, on_unreadable="quarantine", isolated=shard.index in unread)
     )
     records = {record.shard: replace(record, counts=_NO_COUNTS) for record in out.recorded()}
     scores = _Scores(out)
@@ -311,7 +311,9 @@ def _compare(out: OutputFolder, uri: str, faults: Faults) -> str:
     for shard in map(partial(_moved, root), plan):
         record = records[shard.index]
         bad = read_part(out, record.quarantine.name) if record.quarantine else QUARANTINE_SCHEMA.empty_table()
-        good, set_aside = _read(source, shard, settings, columns["keep"], duplicates.get(shard.index, {}), bad)
+        good, set_aside = _read(
+            source, shard, settings, columns["keep"], duplicates.get(shard.index, {}), bad, shard.index in unread
+        )
         rows += len(good) + set_aside.num_rows
         for fault in (_ids_fault(good, scores.of(record)), _quarantine_fault(set_aside, bad)):
             faults.require(fault is None, f"shard {shard.index} ({shard.pieces[0].name}): {fault}")
@@ -363,6 +365,7 @@ def _read(
     keep: Sequence[str],
     duplicates: Rows,
     quarantined: pa.Table,
+    isolated: bool,
 ) -> tuple[pa.ChunkedArray, pa.Table]:
     """The ids of a shard's good rows, and which rows are bad.
 
@@ -371,7 +374,7 @@ def _read(
     killing = quarantined.filter(pc.equal(quarantined["reason"], str(Reason.CRASH)))
     killers = set(zip(killing["file"].to_pylist(), killing["row"].to_pylist(), strict=True))
     good, bad = [pa.chunked_array([], pa.string())], [quarantined.schema.empty_table().select(_WHICH_ROW)]
-    for table in read_shard(source, shard, settings, keep, on_unreadable="quarantine"):
+    for table in read_shard(source, shard, settings, keep, on_unreadable="quarantine", isolated=isolated):
         rows = mark_duplicates(table, duplicates)
         if killers:
             of_table = zip(rows["file"].to_pylist(), rows["row"].to_pylist(), strict=True)
