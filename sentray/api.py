@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from ray.data import Dataset
 
+    from sentray.bundle import ModelSpec
     from sentray.corpus.check import Report
     from sentray.embeddings.vectors import Vectors
     from sentray.inference.predict import Prediction
@@ -84,6 +85,11 @@ class Model:
     def labels(self) -> list[str]:
         """The labels, in the order of `predict_proba`'s columns."""
         return list(self._scorer.bundle.labels)
+
+    @property
+    def spec(self) -> "ModelSpec":
+        """What the model takes and gives: architecture, cleaning rules, unknown words, length, labels."""
+        return self._scorer.bundle.spec
 
     @property
     def digest(self) -> str:
