@@ -14,7 +14,7 @@ import pytest
 from sentray import cluster
 from sentray.errors import SentrayError
 from sentray.scoring import tasks
-from sentray.scoring.tasks import Lost, Tasks, place
+from sentray.scoring.tasks import Lost, Tasks, plan_workers
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -257,10 +257,10 @@ def test_work_goes_on_while_the_cluster_has_less_room_than_was_asked_for() -> No
 
 
 def test_as_many_tasks_as_there_is_work_for() -> None:
-    assert place(None, 100) == 2
-    assert place(None, 1) == place(1, 100) == 1
+    assert plan_workers(None, 100) == 2
+    assert plan_workers(None, 1) == plan_workers(1, 100) == 1
     with pytest.raises(SentrayError, match="16 workers"):
-        place(16, 100)
+        plan_workers(16, 100)
     with pytest.raises(SentrayError, match="the cluster has 0 GPUs: leave out --gpu"):
-        place(None, 100, gpus=1)
+        plan_workers(None, 100, gpus=1)
     assert cluster.resources().cpus == 2
