@@ -185,7 +185,7 @@ class Tasks:
         """
         import ray
 
-        course = _Course(method, items, retries)
+        course = _Course(self._task.options(name=f"sentray {method}"), method, items, retries)
         try:
             while True:
                 self._hand_out(course)
@@ -211,12 +211,12 @@ class Tasks:
         while len(self._running) < room and (item := course.next(bool(self._running))):
             item.began = time.monotonic()
             self._start(item, course)
-        if course.retries and len(self._running) < self._limit and course.exhausted:
+        if course.retries and course.exhausted and not course.alone and len(self._running) < self._limit:
             self._try_stragglers(course)
 
-    def _start(self, item: _Item, course: "_Course", **options: Any) -> None:
+    def _start(self, item: _Item, course: "_Course", **options: str) -> None:
         item.tries += 1
-        task = self._task.options(name=f"sentray {course.method}", **options)
+        task = self._task.options(name=f"sentray {course.method}", **options) if options else course.task
         self._running[task.remote([self._made], course.method, item.value)] = item
 
     def _try_stragglers(self, course: "_Course") -> None:
@@ -320,7 +320,8 @@ class _Course:
     """What a map has still to hand out.
 
     Args:
-        method: Name of the worker's method.
+        task: Runs a method of a worker.
+        method: Name of the method.
         values: The items, drawn one by one.
         retries: How often an item whose process died is tried again.
 
@@ -328,15 +329,16 @@ class _Course:
         again: Items to be done again that are not to blame.
         suspects: Items whose process died.
         exhausted: Whether there is no item that was not handed out yet.
+        alone: The suspect that runs now, with nothing else beside it.
     """
 
-    def __init__(self, method: str, values: Iterable[Any], retries: int) -> None:
-        self.method, self.retries = method, retries
+    def __init__(self, task: Any, method: str, values: Iterable[Any], retries: int) -> None:
+        self.task, self.method, self.retries = task, method, retries
         self.again: deque[_Item] = deque()
         self.suspects: deque[_Item] = deque()
         self.exhausted = False
         self._values = iter(values)
-        self._alone: _Item | None = None
+        self.alone: _Item | None = None
 
     def next(self, busy: bool) -> _Item | None:
         """The next item to hand out; none while a suspect runs, or is to run when the others have ended.
@@ -344,9 +346,9 @@ class _Course:
         Args:
             busy: Whether something runs.
         """
-        if self._alone is not None and busy:
+        if self.alone is not None and busy:
             return None
-        self._alone = None
+        self.alone = None
         if len(self.suspects) <= MAX_CRASHES:
             if self.again:
                 return self.again.popleft()
@@ -355,8 +357,8 @@ class _Course:
             self.exhausted = True
         if busy or not self.suspects:
             return None
-        self._alone = self.suspects.popleft()
-        return self._alone
+        self.alone = self.suspects.popleft()
+        return self.alone
 
 
 # --- In the worker's process

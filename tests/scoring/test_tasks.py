@@ -202,7 +202,7 @@ def test_what_is_usual_grows_with_the_size(monkeypatch: pytest.MonkeyPatch) -> N
     # Five times 6 s are usual for the large one, 6 s for the small one; three times as much is late.
     for now, late in ((16, []), (18, [1]), (88, [1]), (90, [1, 50])):
         monkeypatch.setattr(time, "monotonic", lambda now=now: now)
-        running._try_stragglers(tasks._Course("work", [], 1))
+        running._try_stragglers(tasks._Course(None, "work", [], 1))
         assert [item for item, _, _ in told] == late
     assert told[1][2] == "takes 91 s where 30.0 s are usual; another process does the same"
 
