@@ -26,7 +26,7 @@ from sentray.lease import Lease
 from sentray.scoring import tasks
 from sentray.scoring.columns import kept_columns, output_schema
 from sentray.scoring.compaction import compact, compact_quarantine
-from sentray.scoring.output import ATTEMPTS, SCORES, SUMMARY, Commits, Header, OutputFolder, Record
+from sentray.scoring.output import SCORES, SUMMARY, Commits, Header, OutputFolder, Record
 from sentray.scoring.stats import WORKER_CPUS, Progress, Stats
 from sentray.scoring.tasks import MAX_CRASHES, RETRIES, Lost, Tasks, score_without_crashes
 from sentray.scoring.worker import Job, ShardScorer, Task
@@ -133,7 +133,7 @@ class Run:
                 cluster.require_shared(Path(out.path("")), f"--out {out.out}")
             if file := source.local_file:
                 cluster.require_seen(file, f"the input {source.uri}")
-            workers = tasks.place(settings.workers, self._stats.missing, gpus)
+            workers = tasks.plan_workers(settings.workers, self._stats.missing, gpus)
             self._console.say(_workers(workers, gpus, self._job.engine, files))
             make = partial(worker, self._job, files)
             with (
@@ -144,7 +144,7 @@ class Run:
             start = self._tasks.start_seconds
             seconds = max(time.monotonic() - connected - start, 1e-3)
         # Tasks that nobody waited for may have left something.
-        out.delete(ATTEMPTS)
+        out.delete_attempts()
         return {
             "workers": workers,
             "start_seconds": round(connected - began + start, 3),
@@ -223,8 +223,8 @@ class Run:
         counts = record.counts
         self._stats.add(record)
         self._telemetry.commit(counts)
-        told = {name: getattr(counts, name) for name in ("rows", "scored", "quarantined", "bytes", "seconds")}
-        self._console.event(f"shard {record.shard} committed", shard=record.shard, **told)
+        fields = {name: getattr(counts, name) for name in ("rows", "scored", "quarantined", "bytes", "seconds")}
+        self._console.event(f"shard {record.shard} committed", shard=record.shard, **fields)
         self._progress.show()
         self._stats.require_good_rows()
         self._stats.require_few_partitions()
@@ -362,7 +362,7 @@ def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: H
     missing = [shard for shard in plan if not stats.done[shard.index]]
     size = sum(shard.bytes for shard in missing)
     with cluster.connect(settings.address, verbose=settings.verbose):
-        workers = tasks.place(settings.workers, len(missing), int(settings.gpu))
+        workers = tasks.plan_workers(settings.workers, len(missing), int(settings.gpu))
     console.say(_workers(workers, int(settings.gpu), header.engine, model.files))
     rows, per_byte = _sample(settings, model, header.engine, source, missing)
     found: Summary = {"shards": len(missing), "bytes": size, "workers": workers, "sample_rows": rows}

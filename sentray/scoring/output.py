@@ -299,8 +299,13 @@ class OutputFolder(Folder):
             self._require_free()
         with Lease(Folder(self.out), LEASE) as lease:
             self._check = lease.check
-            self.delete(ATTEMPTS)
+            self.delete_attempts()
             yield lease
+
+    def delete_attempts(self) -> None:
+        """Delete all attempts, one by one: a worker that nobody waits for any more may be writing another."""
+        for name in self.names(ATTEMPTS):
+            self.delete(name)
 
     @contextmanager
     def create(self, name: str) -> Iterator[Output]:

@@ -107,8 +107,8 @@ class Tasks:
         make: Makes the worker. Its methods take an item and are generators, which yield often and return a result.
         workers: Tasks that run at once at most.
         gpus: GPUs of each.
-        size: How large an item is, compared with others: tells which ones may take longer.
-        on_retry: Told of each item that is tried once more, why (`process_died`, `node_lost`, `cancelled`,
+        size: How large an item is, compared with others; a larger one may take longer.
+        on_retry: Called with each item that is tried once more, why (`process_died`, `node_lost`, `cancelled`,
             `out_of_memory` or `straggler`), and that in words.
     """
 
@@ -185,7 +185,7 @@ class Tasks:
         """
         import ray
 
-        course = _Course(method, items, retries)
+        course = _Course(self._task.options(name=f"sentray {method}"), method, items, retries)
         try:
             while True:
                 self._hand_out(course)
@@ -211,12 +211,12 @@ class Tasks:
         while len(self._running) < room and (item := course.next(bool(self._running))):
             item.began = time.monotonic()
             self._start(item, course)
-        if course.retries and len(self._running) < self._limit and course.exhausted:
+        if course.retries and course.exhausted and not course.alone and len(self._running) < self._limit:
             self._try_stragglers(course)
 
-    def _start(self, item: _Item, course: "_Course", **options: Any) -> None:
+    def _start(self, item: _Item, course: "_Course", **options: str) -> None:
         item.tries += 1
-        task = self._task.options(name=f"sentray {course.method}", **options)
+        task = self._task.options(name=f"sentray {course.method}", **options) if options else course.task
         self._running[task.remote([self._made], course.method, item.value)] = item
 
     def _try_stragglers(self, course: "_Course") -> None:
@@ -228,7 +228,9 @@ class Tasks:
             larger = self._size(item.value) / max(1.0, median(self._sizes))
             # A small item may take as long as one of the median size: not all work grows with the size.
             usual = median(self._seconds) * max(1.0, larger)
-            if item.tries == 1 and now - item.began > max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS):
+            late = now - item.began > max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS)
+            # One that waits for a CPU is not slow.
+            if late and item.tries == 1 and len(self._running) * WORKER_CPUS <= cluster.resources().cpus:
                 line = f"takes {now - item.began:.0f} s where {usual:.1f} s are usual; another process does the same"
                 self._on_retry(item.value, "straggler", line)
                 self._start(item, course, scheduling_strategy="SPREAD")
@@ -240,33 +242,33 @@ class Tasks:
 
         item = self._running[task]
         try:
-            told = ray.get(next(task))
+            message = ray.get(next(task))
         except exceptions.WorkerCrashedError:
             return self._died(task, item, course)
         except exceptions.OutOfMemoryError:
-            told = _OutOfMemory()
+            message = _OutOfMemory()
         except exceptions.TaskCancelledError:
             return self._again(task, item, course, "cancelled", "its task was cancelled; it is done again")
         except (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.LocalRayletDiedError):
             line = "the node that worked on it cannot be reached any more; it is done elsewhere"
             return self._again(task, item, course, "node_lost", line)
         self._moves += 1
-        if isinstance(told, SentrayError):
-            raise told
-        if isinstance(told, _OutOfMemory):
+        if isinstance(message, SentrayError):
+            raise message
+        if isinstance(message, _OutOfMemory):
             return self._starved(task, item, course)
         if not self.start_seconds:
-            worked = told.seconds if isinstance(told, _Result) else 0.0
+            worked = message.seconds if isinstance(message, _Result) else 0.0
             self.start_seconds = max(time.monotonic() - self._began - worked, 1e-3)
-        if isinstance(told, _Pulse):
-            self._processes.add(told)
+        if isinstance(message, _Pulse):
+            self._processes.add(message)
             return []
         self._forget(task, item)
-        self._seconds.append(told.seconds)
+        self._seconds.append(message.seconds)
         self._sizes.append(self._size(item.value))
         item.done = True
         self._end([other for other, its in self._running.items() if its is item], force=True)
-        return [told.value]
+        return [message.value]
 
     def _died(self, task: Any, item: _Item, course: "_Course") -> list[Any]:
         self._forget(task, item)
@@ -318,7 +320,8 @@ class _Course:
     """What a map has still to hand out.
 
     Args:
-        method: Name of the worker's method.
+        task: Runs a method of a worker.
+        method: Name of the method.
         values: The items, drawn one by one.
         retries: How often an item whose process died is tried again.
 
@@ -326,15 +329,16 @@ class _Course:
         again: Items to be done again that are not to blame.
         suspects: Items whose process died.
         exhausted: Whether there is no item that was not handed out yet.
+        alone: The suspect that runs now, with nothing else beside it.
     """
 
-    def __init__(self, method: str, values: Iterable[Any], retries: int) -> None:
-        self.method, self.retries = method, retries
+    def __init__(self, task: Any, method: str, values: Iterable[Any], retries: int) -> None:
+        self.task, self.method, self.retries = task, method, retries
         self.again: deque[_Item] = deque()
         self.suspects: deque[_Item] = deque()
         self.exhausted = False
         self._values = iter(values)
-        self._alone: _Item | None = None
+        self.alone: _Item | None = None
 
     def next(self, busy: bool) -> _Item | None:
         """The next item to hand out; none while a suspect runs, or is to run when the others have ended.
@@ -342,9 +346,9 @@ class _Course:
         Args:
             busy: Whether something runs.
         """
-        if self._alone is not None and busy:
+        if self.alone is not None and busy:
             return None
-        self._alone = None
+        self.alone = None
         if len(self.suspects) <= MAX_CRASHES:
             if self.again:
                 return self.again.popleft()
@@ -353,8 +357,8 @@ class _Course:
             self.exhausted = True
         if busy or not self.suspects:
             return None
-        self._alone = self.suspects.popleft()
-        return self._alone
+        self.alone = self.suspects.popleft()
+        return self.alone
 
 
 # --- In the worker's process
@@ -368,7 +372,7 @@ def _run(made: list[Any], method: str, item: Any) -> Iterator[Any]:
     try:
         known = _worker.cache_info().misses
         worker = _worker(made[0])
-        began = told = time.monotonic()
+        began = pulsed = time.monotonic()
         if _worker.cache_info().misses > known:
             yield _pulse()
         work = getattr(worker, method)(item)
@@ -378,8 +382,8 @@ def _run(made: list[Any], method: str, item: Any) -> Iterator[Any]:
             except StopIteration as end:
                 yield _Result(end.value, time.monotonic() - began)
                 return
-            if time.monotonic() - told > PULSE_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - pulsed > PULSE_SECONDS:
+                pulsed = time.monotonic()
                 yield _pulse()
     except SentrayError as mistake:
         yield mistake
@@ -404,7 +408,7 @@ def _pulse() -> _Pulse:
 # --- How many
 
 
-def place(wish: int | None, items: int, gpus: float = 0) -> int:
+def plan_workers(wish: int | None, items: int, gpus: float = 0) -> int:
     """How many tasks run at once: as many as wished, or one for each CPU (or GPU), and no more than there are items.
 
     A task reads what it scores, so no CPU must stay free to read with.
@@ -413,8 +417,8 @@ def place(wish: int | None, items: int, gpus: float = 0) -> int:
         SentrayError: When the cluster cannot hold them.
     """
     have = cluster.resources()
-    most = int(have.max_gpus / gpus) if gpus else int(have.max_cpus / WORKER_CPUS)
-    return cluster.plan(max(1, min(wish or most, items)), WORKER_CPUS, gpus, on=have).workers
+    max_workers = int(have.max_gpus / gpus) if gpus else int(have.max_cpus / WORKER_CPUS)
+    return cluster.plan(max(1, min(wish or max_workers, items)), WORKER_CPUS, gpus, on=have).workers
 
 
 def describe(workers: int, gpus: float = 0) -> str:

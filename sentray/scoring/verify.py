@@ -281,7 +281,7 @@ def _compare(out: OutputFolder, uri: str, faults: Faults) -> str:
 
     Args:
         out: An output in which nothing else is wrong.
-        uri: The input, at its old place or another.
+        uri: The input, where it was or elsewhere.
         faults: Where differences are noted.
 
     Raises:

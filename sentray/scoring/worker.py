@@ -47,7 +47,7 @@ _MAX_NAME_BYTES = 255
 T = TypeVar("T")
 Indices = npt.NDArray[np.int64]
 Steps = Generator[None, None, T]
-"""Work that stops now and then, so that its progress can be told, and gives a result at its end."""
+"""Work that yields now and then, so that its progress shows, and returns a result."""
 
 
 class UnreadableError(Exception):
@@ -247,7 +247,7 @@ class ShardScorer:
         if not read:
             return shard.bytes
         system = self._job.source.filesystem
-        # The sizes of those that were read: one that cannot be may be gone. A row group's is not told.
+        # The sizes of those that were read: one that cannot be may be gone. A row group's is unknown.
         if system is None or (shard.format == "parquet" and any(piece.stop is not None for piece in read)):
             return shard.bytes * (len(shard.pieces) - len(read)) // len(shard.pieces)
         infos = system.get_file_info([piece.path for piece in read])

@@ -123,7 +123,7 @@ def test_a_finished_run_without_its_quarantine_is_finished_again(
 def test_no_summary_stands_while_a_finished_run_is_mended(score: Score, out: Path, monkeypatch) -> None:
     score()
     next((out / "scores").iterdir()).unlink()
-    monkeypatch.setattr("sentray.scoring.tasks.place", lambda *given, **more: 1 / 0)
+    monkeypatch.setattr("sentray.scoring.tasks.plan_workers", lambda *given, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         score()
     assert not (out / "summary.json").exists()

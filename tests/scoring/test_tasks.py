@@ -14,7 +14,7 @@ import pytest
 from sentray import cluster
 from sentray.errors import SentrayError
 from sentray.scoring import tasks
-from sentray.scoring.tasks import Lost, Tasks, place
+from sentray.scoring.tasks import Lost, Tasks, plan_workers
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -202,7 +202,7 @@ def test_what_is_usual_grows_with_the_size(monkeypatch: pytest.MonkeyPatch) -> N
     # Five times 6 s are usual for the large one, 6 s for the small one; three times as much is late.
     for now, late in ((16, []), (18, [1]), (88, [1]), (90, [1, 50])):
         monkeypatch.setattr(time, "monotonic", lambda now=now: now)
-        running._try_stragglers(tasks._Course("work", [], 1))
+        running._try_stragglers(tasks._Course(None, "work", [], 1))
         assert [item for item, _, _ in told] == late
     assert told[1][2] == "takes 91 s where 30.0 s are usual; another process does the same"
 
@@ -257,10 +257,10 @@ def test_work_goes_on_while_the_cluster_has_less_room_than_was_asked_for() -> No
 
 
 def test_as_many_tasks_as_there_is_work_for() -> None:
-    assert place(None, 100) == 2
-    assert place(None, 1) == place(1, 100) == 1
+    assert plan_workers(None, 100) == 2
+    assert plan_workers(None, 1) == plan_workers(1, 100) == 1
     with pytest.raises(SentrayError, match="16 workers"):
-        place(16, 100)
+        plan_workers(16, 100)
     with pytest.raises(SentrayError, match="the cluster has 0 GPUs: leave out --gpu"):
-        place(None, 100, gpus=1)
+        plan_workers(None, 100, gpus=1)
     assert cluster.resources().cpus == 2
