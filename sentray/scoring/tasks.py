@@ -129,7 +129,7 @@ class Tasks:
         self._sizes: deque[float] = deque(maxlen=RECENT)
         self._crashes = 0
         self._moves = self._moves_told = 0
-        self.start_seconds = 0.0
+        self._starts: list[float] = []
 
     def __enter__(self) -> Self:
         import ray
@@ -146,6 +146,11 @@ class Tasks:
     def __exit__(self, *_: object) -> None:
         # The bundle leaves the object store.
         del self._made
+
+    @property
+    def start_seconds(self) -> float:
+        """Time until a process had made its worker: the mean of the first ones, without those that replace others."""
+        return sum(self._starts) / len(self._starts) if self._starts else 0.0
 
     def moved(self) -> bool:
         """Whether anything went on since this was asked before: a task began, ended or said that it goes on."""
@@ -257,10 +262,9 @@ class Tasks:
             raise message
         if isinstance(message, _OutOfMemory):
             return self._starved(task, item, course)
-        if not self.start_seconds:
-            worked = message.seconds if isinstance(message, _Result) else 0.0
-            self.start_seconds = max(time.monotonic() - self._began - worked, 1e-3)
         if isinstance(message, _Pulse):
+            if message not in self._processes and len(self._starts) < self._wanted:
+                self._starts.append(time.monotonic() - self._began)
             self._processes.add(message)
             return []
         self._forget(task, item)

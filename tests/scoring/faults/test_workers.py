@@ -55,10 +55,11 @@ def test_a_worker_killed_at_work_costs_nothing(score, out: Path, reviews: Path, 
     summary = score(workers=2)
     killer.join(60)
     assert len(list(pids.iterdir())) > 2
-    assert notes
-    for line, fields in notes:
-        assert fields["reason"] == "process_died"
-        assert line == f"shard {fields['shard']}: its process died; it is done again, alone"
+    # A busy machine may have stragglers, too.
+    died = [(line, fields["shard"]) for line, fields in notes if fields["reason"] == "process_died"]
+    assert died
+    for line, shard in died:
+        assert line == f"shard {shard}: its process died; it is done again, alone"
     assert summary["rows"] == summary["rows_scored"] + summary["rows_quarantined"] == 304
     assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
 
