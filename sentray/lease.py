@@ -112,7 +112,7 @@ class Lease:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
         self._mutex = threading.Lock()
-        self._taken_by: Holder | None = None
+        self._lost_to = ""
         self._renewed = time.monotonic()
 
     @property
@@ -152,8 +152,7 @@ class Lease:
         self._stop()
         # A folder that cannot be written any more must not hide why the run ended.
         with contextlib.suppress(SentrayError):
-            # Renewed once more, so that nobody takes it over before it is deleted.
-            if self._read() is not None and self._renew():
+            if (holder := self._read()) is not None and holder.owner == self.owner:
                 self._folder.delete(self._name)
 
     def discard(self) -> None:
@@ -177,9 +176,9 @@ class Lease:
         """
         if time.monotonic() - self._renewed > STALE_SECONDS:
             self._renew()
-        if self._taken_by:
+        if self._lost_to:
             raise SentrayError(
-                f"{self._folder.out} was taken over by {self._taken_by.describe()}, because this run stood still; "
+                f"{self._folder.out} was taken over by {self._lost_to}, because this run stood still; "
                 "let that one finish"
             )
 
@@ -189,17 +188,19 @@ class Lease:
             with contextlib.suppress(SentrayError):
                 self._renew()
 
-    def _renew(self) -> bool:
-        """Renew the lease, unless it is another's; whether it is still ours."""
+    def _renew(self) -> None:
+        """Renew the lease, unless it is another's, or was and is gone with it."""
         with self._mutex:
             holder, me = self._read(_CURE_AT_WORK), replace(self._me, heartbeat=time.time())
-            if holder is None or holder.owner == self.owner:
+            if holder is not None and holder.owner == self.owner:
                 if self._replace(holder, me):
                     self._me, self._renewed = me, time.monotonic()
-                    return True
+                    return
                 holder = self._read(_CURE_AT_WORK)
-            self._taken_by = holder if holder and holder.owner != self.owner else self._taken_by
-            return False
+            if holder is None:
+                self._lost_to = "another run, which has ended"
+            elif holder.owner != self.owner:
+                self._lost_to = holder.describe()
 
     def _refusal(self, holder: Holder | None) -> SentrayError:
         who = f"another run ({holder.describe()})" if holder else "another run"

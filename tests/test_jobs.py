@@ -150,9 +150,9 @@ def head() -> Iterator[Head]:
 
 @pytest.fixture(scope="module")
 def readme(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    """The README's own commands that submit training and scoring, with small reviews and a folder of this machine."""
+    """The commands of jobs/README.md that submit training and scoring, with small reviews and a folder of this machine."""
     shared = tmp_path_factory.mktemp("shared")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^ray job submit .*$", text, re.MULTILINE)
     return [shlex.split(line.replace(LARGE, SMALL).replace("/shared/", f"{shared}/")) for line in lines]
 

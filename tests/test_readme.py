@@ -23,7 +23,7 @@ GOOD, BAD = "a great and moving film", "an awful and boring film"
 BEFORE = """
 import pyarrow.parquet as pq, ray
 # The snippet's pipeline has four actors of a CPU each, and Ray Data needs some to read with.
-ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, configure_logging=False)
+ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False, configure_logging=False)
 frame = pq.read_table("more.parquet").to_pandas()
 dataset = ray.data.from_pandas(frame.rename(columns={"body": "text"})[["text"]]).repartition(4)
 """

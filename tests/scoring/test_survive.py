@@ -79,10 +79,10 @@ def begin(
 
 
 @pytest.fixture(scope="module")
-def wanted(raylets_of_module, small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+def wanted(raylets_of_session, small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     """What an undisturbed run gives."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    ended(begin(raylets_of_module, small_bundle, out))
+    ended(begin(raylets_of_session, small_bundle, out))
     return proved(out)
 
 
