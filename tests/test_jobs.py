@@ -150,7 +150,7 @@ def head() -> Iterator[Head]:
 
 @pytest.fixture(scope="module")
 def readme(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    """The commands of jobs/README.md that submit training and scoring, with small reviews and a folder of this machine."""
+    """The commands of jobs/README.md that submit training and scoring: small reviews, a folder of this machine."""
     shared = tmp_path_factory.mktemp("shared")
     text = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^ray job submit .*$", text, re.MULTILINE)
