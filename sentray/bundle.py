@@ -328,13 +328,10 @@ def check_free(out: str) -> None:
         SentrayError: When `out` cannot be reached, is a file, or has content that is no bundle.
     """
     folder = Folder(out)
-    if folder.local:
-        path = Path(folder.path(""))
-        taken = path.exists() and not (path / MANIFEST).exists() and (not path.is_dir() or any(path.iterdir()))
-    else:
-        names = folder.names()
-        taken = bool(names) and not {MANIFEST, UNFINISHED} & set(names)
-    if taken:
+    path = Path(folder.path(""))
+    is_file = folder.local and path.exists() and not path.is_dir()
+    names = [] if is_file else folder.names()
+    if is_file or (names and not {MANIFEST, UNFINISHED}.intersection(names)):
         raise SentrayError(f"{out} exists and is not a bundle; choose another --out, or remove it")
 
 

@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sentray.errors import SentrayError
-from sentray.storage import Folder, first_line, locate
+from sentray.storage import Folder, locate, refused
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
@@ -75,14 +74,12 @@ class Holder:
         if self.space != Holder.me().space:
             return False
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        try:
+            with contextlib.suppress(PermissionError):
+                os.kill(self.pid, 0)
             # A process that is over may wait for its parent to notice, in a container for ever.
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except ProcessLookupError:
+            return True
         except (OSError, IndexError):
             return False
 
@@ -108,7 +105,7 @@ class Lease:
     def __init__(self, folder: Folder, name: str) -> None:
         self._folder, self._name = folder, name
         self._me = Holder.me()
-        self._store: _Conditional | None = None
+        self._store: Any = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
         self._mutex = threading.Lock()
@@ -127,7 +124,7 @@ class Lease:
             SentrayError: When another run holds it, or the folder cannot be written.
         """
         holder = self._read()
-        self._store = _Conditional.connect(self._folder, self._name)
+        self._store = _conditional_store(self._folder, self._name)
         if holder is not None and not holder.is_dead:
             if not holder.is_late:
                 raise self._refusal(holder)
@@ -135,20 +132,17 @@ class Lease:
                 # It may live, with a clock that is wrong: then it renews the lease meanwhile.
                 time.sleep(HEARTBEAT_SECONDS * 1.5)
         self._me = replace(self._me, heartbeat=time.time())
-        done = self._replace(holder, self._me)
+        self._replace(holder, self._me)
         if not self._folder.local and self._store is None:
             time.sleep(SETTLE_SECONDS)
-            done = False
         # A put that seemed to fail may have been done.
-        if not done and ((holder := self._read()) is None or holder.owner != self.owner):
+        if (holder := self._read()) is None or holder.owner != self.owner:
             raise self._refusal(holder)
         self._renewed = time.monotonic()
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
         # A folder that cannot be written any more must not hide why the run ended.
         with contextlib.suppress(SentrayError):
@@ -218,32 +212,24 @@ class Lease:
 
     def _replace(self, old: Holder | None, new: Holder) -> bool:
         """Write a holder where the file still names another, None for no file; whether it did."""
+        content = (json.dumps(asdict(new), indent=1) + "\n").encode()
         if self._store is not None:
-            try:
-                return self._store.replace(json.dumps(asdict(new), indent=1).encode(), lambda: self._read() == old)
-            except OSError as error:
-                raise SentrayError(
-                    f"{self._folder.out}/{self._name} cannot be written ({first_line(error)}); check the permissions, "
-                    "then run the same command again to go on"
-                ) from error
+            cure = "check the permissions, then run the same command again to go on"
+            with refused(f"{self._folder.out}/{self._name}", "written", cure):
+                return _put(self._store, self._name, content, lambda: self._read() == old)
         with self._locked_folder() if self._folder.local else contextlib.nullcontext():
             if self._read() != old:
                 return False
-            self._folder.write_json(self._name, asdict(new))
+            self._folder.write(self._name, content)
             return True
 
     @contextlib.contextmanager
     def _locked_folder(self) -> Iterator[None]:
         """Keep other threads and processes out; where a file system knows no locks, the heartbeat must do."""
-        try:
-            folder = os.path.dirname(self._folder.path(self._name))
+        folder = os.path.dirname(self._folder.path(self._name))
+        with refused(self._folder.out, "written", "check the permissions, or choose another --out"):
             os.makedirs(folder, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY)
-        except OSError as error:
-            raise SentrayError(
-                f"{self._folder.out} cannot be written ({error.strerror}); check the permissions, or choose "
-                "another --out"
-            ) from error
         try:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -252,75 +238,76 @@ class Lease:
             os.close(descriptor)
 
 
-class _Conditional:
-    """The lease's file on an S3 store, written only where nobody else writes it meanwhile."""
+# --- Conditional puts, which pyarrow lacks
 
-    def __init__(self, store: Any, key: str) -> None:
-        self._store, self._key = store, key
 
-    @classmethod
-    def connect(cls, folder: Folder, name: str) -> Self | None:
-        """A folder's file, None where the store has no conditional puts or lets nobody in by these credentials.
+def _conditional_store(folder: Folder, name: str) -> Any:
+    """A folder on S3 for obstore, None where the store has no conditional puts or lets nobody in by these credentials.
 
-        pyarrow has no conditional puts. Address and keys are those of its file system, or of the same environment.
-        """
-        file_system, _ = locate(folder.out)
-        if file_system.type_name != "s3":
-            return None
-        import obstore
-        from obstore.exceptions import BaseError, PreconditionError
-
-        given = file_system.__reduce__()[1][0]
-        bucket, _, key = folder.path(name).partition("/")
-        options = {
-            "access_key_id": given["access_key"],
-            "secret_access_key": given["secret_key"],
-            "session_token": given["session_token"],
-            "region": given["region"],
-            "skip_signature": given["anonymous"],
-        }
-        if endpoint := given["endpoint_override"]:
-            options["endpoint"] = endpoint if "://" in endpoint else f"{given['scheme']}://{endpoint}"
-        probe = f"{key}.{uuid.uuid4().hex}"
-        try:
-            store = obstore.store.S3Store(
-                bucket,
-                client_options={"allow_http": True, "timeout": timedelta(seconds=10)},
-                retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=10)},
-                **{name: value for name, value in options.items() if value},
-            )
-            # A store that does not know conditions writes this.
-            obstore.put(store, probe, b"", mode={"e_tag": '"none"'})
-            obstore.delete(store, probe)
-        except (PreconditionError, FileNotFoundError):
-            return cls(store, key)
-        except BaseError:
-            pass
+    Address and keys are those of pyarrow's file system, or of the same environment.
+    """
+    file_system, path = locate(folder.out)
+    if file_system.type_name != "s3":
         return None
+    import obstore
+    from obstore.exceptions import BaseError, PreconditionError
 
-    def replace(self, content: bytes, unchanged: Callable[[], bool]) -> bool:
-        """Write the file where nobody else did since `unchanged` was asked and said yes; whether that was so.
+    given = file_system.__reduce__()[1][0]
+    bucket, _, prefix = path.partition("/")
+    options = {
+        "access_key_id": given["access_key"],
+        "secret_access_key": given["secret_key"],
+        "session_token": given["session_token"],
+        "region": given["region"],
+        "skip_signature": given["anonymous"],
+    }
+    if endpoint := given["endpoint_override"]:
+        options["endpoint"] = endpoint if "://" in endpoint else f"{given['scheme']}://{endpoint}"
+    probe = f"{name}.{uuid.uuid4().hex}"
+    try:
+        store = obstore.store.S3Store(
+            bucket,
+            prefix=prefix,
+            client_options={"allow_http": True, "timeout": timedelta(seconds=10)},
+            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=10)},
+            **{name: value for name, value in options.items() if value},
+        )
+        # A store that does not know conditions writes this.
+        obstore.put(store, probe, b"", mode={"e_tag": '"none"'})
+        obstore.delete(store, probe)
+    except (PreconditionError, FileNotFoundError):
+        return store
+    except BaseError:
+        pass
+    return None
 
-        Raises:
-            OSError: When the store refuses for another reason.
-        """
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
+def _put(store: Any, name: str, content: bytes, unchanged: Callable[[], bool]) -> bool:
+    """Write a file where nobody else did since `unchanged` was asked and said yes; whether that was so.
+
+    Raises:
+        OSError: When the store refuses for another reason.
+    """
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+    try:
         try:
-            try:
-                version: Any = {"e_tag": obstore.head(self._store, self._key)["e_tag"]}
-            except FileNotFoundError:
-                version = "create"
-            if not unchanged():
-                return False
-            obstore.put(self._store, self._key, content, mode=version)
-        except (AlreadyExistsError, PreconditionError):
+            version: Any = {"e_tag": obstore.head(store, name)["e_tag"]}
+        except FileNotFoundError:
+            version = "create"
+        if not unchanged():
             return False
-        except (BaseError, FileNotFoundError) as error:
-            found = re.search("<Message>(.*?)</Message>", str(error))
-            raise OSError(found[1] if found else first_line(error)) from error
-        return True
+        obstore.put(store, name, content, mode=version)
+    except (AlreadyExistsError, PreconditionError):
+        return False
+    except (BaseError, FileNotFoundError) as error:
+        found = re.search("<Message>(.*?)</Message>", str(error))
+        raise OSError(found[1] if found else str(error)) from error
+    return True
+
+
+# --- For the run's other processes
 
 
 def require_held(folder: Folder, name: str, owner: str) -> None:

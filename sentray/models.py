@@ -29,13 +29,13 @@ class Architecture:
         name: Versioned name.
         min_length: Fewest word ids a review must be padded to.
         dimensions: Numbers of a word's vector where nothing else is asked for.
-        layers: Makes the layers behind the embedding, but for the last, which is `output`.
+        layers: Makes the layers behind the embedding, but for the last, which is `output`, from `keras.layers`.
     """
 
     name: str
     min_length: int
     dimensions: int
-    layers: Callable[[], list[Any]]
+    layers: Callable[[Any], list[Any]]
 
     def build(
         self, rows: int, length: int, classes: int, vectors: Floats | int | None = None, freeze: bool = False
@@ -52,14 +52,13 @@ class Architecture:
         import keras
         from keras import layers
 
-        given = vectors if isinstance(vectors, np.ndarray) else None
         dimensions = vectors.shape[1] if isinstance(vectors, np.ndarray) else vectors or self.dimensions
         embedding = layers.Embedding(rows, dimensions, trainable=not freeze)
         name = self.name.replace("-", "_").replace(".", "_")
         ids = keras.Input((length,), dtype="int32", name="ids")
-        model = keras.Sequential([ids, embedding, *self.layers(), output(classes)], name=name)
-        if given is not None:
-            embedding.set_weights([given])
+        model = keras.Sequential([ids, embedding, *self.layers(layers), output(classes)], name=name)
+        if isinstance(vectors, np.ndarray):
+            embedding.set_weights([vectors])
         return model
 
 
@@ -95,7 +94,12 @@ def prepare_tensorflow(threads: int | None = None) -> None:
     # A process that Ray gave none still sees all GPUs of its node (Ray 2.60; RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO).
     gpus = tf.config.list_physical_devices("GPU") if (given := _given_gpus()) else []
     if given and not gpus:
-        raise SentrayError(_unseen(given))
+        import ray
+
+        raise SentrayError(
+            f"the worker on {ray.util.get_node_ip_address()} was given GPU {', '.join(given)} and TensorFlow sees "
+            "none: install tensorflow[and-cuda] there, or leave out --gpu"
+        )
     tf.config.experimental.enable_tensor_float_32_execution(False)
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices(gpus, "GPU")
@@ -115,15 +119,6 @@ def _given_gpus() -> list[str]:
     return given
 
 
-def _unseen(given: list[str]) -> str:
-    import ray
-
-    return (
-        f"the worker on {ray.util.get_node_ip_address()} was given GPU {', '.join(given)} and TensorFlow sees none: "
-        "install tensorflow[and-cuda] there, or leave out --gpu"
-    )
-
-
 def keras_file(model: Any) -> bytes:
     """A network as a Keras 3 file, the content of `model.keras`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -138,47 +133,45 @@ def output(classes: int) -> Any:
     return layers.Dense(1, activation="sigmoid") if classes == 2 else layers.Dense(classes, activation="softmax")
 
 
-def _tutorial_cnn_v1() -> list[Any]:
-    # Jason Brownlee, "Deep Convolutional Neural Network for Sentiment Analysis", with its sizes.
-    from keras import layers
-
-    return [
-        layers.Conv1D(32, 8, activation="relu"),
-        layers.MaxPooling1D(2),
-        layers.Flatten(),
-        layers.Dense(10, activation="relu"),
-    ]
-
-
-def _pretrained_cnn_v1() -> list[Any]:
-    # The same, for vectors from word2vec and GloVe.
-    from keras import layers
-
-    return [layers.Conv1D(128, 5, activation="relu"), layers.MaxPooling1D(2), layers.Flatten()]
-
-
-def _embedding_mlp_v1() -> list[Any]:
-    # Jason Brownlee, "How to Use Word Embedding Layers for Deep Learning with Keras".
-    from keras import layers
-
-    return [layers.Flatten()]
-
-
-def _embedding_average_v1() -> list[Any]:
-    # The mean of a review's word vectors, as in fastText (Joulin et al. 2017), brought to one scale (Ba et al. 2016):
-    # neither length nor the vectors' norm matters. The padding's vector is 0, so that no mask is needed, with which an
-    # empty review's mean would be no number; epsilon is far below the variance of one word's share.
-    from keras import layers
-
-    return [layers.GlobalAveragePooling1D(), layers.LayerNormalization(center=False, scale=False, epsilon=1e-12)]
-
-
 ARCHITECTURES = {
     known.name: known
     for known in (
-        Architecture("tutorial-cnn.v1", 9, 100, _tutorial_cnn_v1),
-        Architecture("pretrained-cnn.v1", 6, 100, _pretrained_cnn_v1),
-        Architecture("embedding-mlp.v1", 1, 8, _embedding_mlp_v1),
-        Architecture("embedding-average.v1", 1, 100, _embedding_average_v1),
+        # Jason Brownlee, "Deep Convolutional Neural Network for Sentiment Analysis", with its sizes.
+        Architecture(
+            "tutorial-cnn.v1",
+            min_length=9,
+            dimensions=100,
+            layers=lambda layers: [
+                layers.Conv1D(32, 8, activation="relu"),
+                layers.MaxPooling1D(2),
+                layers.Flatten(),
+                layers.Dense(10, activation="relu"),
+            ],
+        ),
+        # The same, for vectors from word2vec and GloVe.
+        Architecture(
+            "pretrained-cnn.v1",
+            min_length=6,
+            dimensions=100,
+            layers=lambda layers: [
+                layers.Conv1D(128, 5, activation="relu"),
+                layers.MaxPooling1D(2),
+                layers.Flatten(),
+            ],
+        ),
+        # Jason Brownlee, "How to Use Word Embedding Layers for Deep Learning with Keras".
+        Architecture("embedding-mlp.v1", min_length=1, dimensions=8, layers=lambda layers: [layers.Flatten()]),
+        # The mean of a review's word vectors, as in fastText (Joulin et al. 2017), brought to one scale (Ba et al.
+        # 2016): neither length nor the vectors' norm matters. The padding's vector is 0, so that no mask is needed,
+        # with which an empty review's mean would be no number; epsilon is far below the variance of one word's share.
+        Architecture(
+            "embedding-average.v1",
+            min_length=1,
+            dimensions=100,
+            layers=lambda layers: [
+                layers.GlobalAveragePooling1D(),
+                layers.LayerNormalization(center=False, scale=False, epsilon=1e-12),
+            ],
+        ),
     )
 }

@@ -94,6 +94,19 @@ def reading(path: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def refused(what: str, done: str, cure: str) -> Iterator[None]:
+    """Turn a file system's refusal into one sentence, such as "`what` cannot be written (why); `cure`".
+
+    Raises:
+        SentrayError: When it refuses.
+    """
+    try:
+        yield
+    except (OSError, UnsoundError) as error:
+        raise SentrayError(f"{what} cannot be {done} ({first_line(error)}); {cure}") from error
+
+
 def read_pauses(filesystem: fs.FileSystem | None) -> tuple[float, ...]:
     """Seconds to wait before each further attempt to read: an object store may be busy or hang up, a disk is not."""
     return () if filesystem is None or isinstance(filesystem, fs.LocalFileSystem) else _PAUSES
@@ -252,12 +265,11 @@ class Folder:
         Raises:
             SentrayError: When it cannot be read; it ends with the cure.
         """
-        try:
-            return read_whole(self._filesystem, self.path(name), _MAX_BYTES)
-        except FileNotFoundError:
-            return None
-        except (OSError, UnsoundError) as error:
-            raise self.damaged(name, error, cure) from error
+        with refused(f"{self.out}/{name}", "read", cure):
+            try:
+                return read_whole(self._filesystem, self.path(name), _MAX_BYTES)
+            except FileNotFoundError:
+                return None
 
     def read_json(self, name: str, cure: str = _CURE) -> dict[str, Any] | None:
         """The value that a file holds as JSON, None where there is no file.
@@ -299,10 +311,8 @@ class Folder:
 
     def _infos(self, folder: str, recursive: bool = False) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
-        try:
+        with refused(self.out, "read", _CURE):
             return list(self._filesystem.get_file_info(selector))
-        except OSError as error:
-            raise SentrayError(f"{self.out} cannot be read ({first_line(error)}); {_CURE}") from error
 
     # Writing
 
@@ -313,15 +323,13 @@ class Folder:
         Raises:
             SentrayError: When the file system refuses, for instance because it is full.
         """
-        try:
-            with (self._renamed if self.local else self._uploaded)(name) as output:
-                yield output
-        except OSError as error:
-            raise SentrayError(f"{self.out}/{name} cannot be written ({first_line(error)}); {_RETRY}") from error
+        write = self._renamed if self.local else self._uploaded
+        with refused(f"{self.out}/{name}", "written", _RETRY), write(self.path(name)) as output:
+            yield output
 
     @contextlib.contextmanager
-    def _renamed(self, name: str) -> Iterator[Output]:
-        folder, base = os.path.split(self.path(name))
+    def _renamed(self, path: str) -> Iterator[Output]:
+        folder, base = os.path.split(path)
         half = f"{folder}/.{base}.{uuid.uuid4().hex}"
         try:
             os.makedirs(folder, exist_ok=True)
@@ -330,21 +338,21 @@ class Folder:
                 # Else a machine that loses power may keep the name and lose the content.
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(half, self.path(name))
+            os.replace(half, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.remove(half)
             raise
 
     @contextlib.contextmanager
-    def _uploaded(self, name: str) -> Iterator[Output]:
+    def _uploaded(self, path: str) -> Iterator[Output]:
         """A stream to an object store publishes what it has when it is closed, so that it is opened last."""
         with tempfile.TemporaryFile() as spool:
             output = Output(spool)
             yield output
             spool.flush()
             content = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) if output.bytes else b""
-        with self._filesystem.open_output_stream(self.path(name)) as stream:
+        with self._filesystem.open_output_stream(path) as stream:
             stream.write(content)
 
     def write(self, name: str, content: pa.Buffer | bytes) -> None:
@@ -367,21 +375,18 @@ class Folder:
             FileNotFoundError: When it is not there.
             SentrayError: When the file system refuses.
         """
+        old, new = self.path(source), self.path(target)
         try:
-            if self.local:
-                os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
-                os.replace(self.path(source), self.path(target))
-            else:
-                self._filesystem.move(self.path(source), self.path(target))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            if self._filesystem.get_file_info(self.path(source)).type == fs.FileType.NotFound:
+            with refused(f"{self.out}/{target}", "written", _RETRY):
+                if self.local:
+                    os.makedirs(os.path.dirname(new), exist_ok=True)
+                    os.replace(old, new)
+                else:
+                    self._filesystem.move(old, new)
+        except SentrayError as error:
+            if self._filesystem.get_file_info(old).type == fs.FileType.NotFound:
                 raise FileNotFoundError(source) from error
-            raise SentrayError(
-                f"{self.out}/{target} cannot be written ({first_line(error)}); make room or check the "
-                "permissions, then run the same command again to go on"
-            ) from error
+            raise
 
     def delete(self, name: str) -> None:
         """Remove a file or a folder with all it holds; that it is gone already does not matter.
@@ -389,18 +394,12 @@ class Folder:
         Raises:
             SentrayError: When the file system refuses.
         """
-        try:
+        with refused(f"{self.out}/{name}", "removed", "check the permissions"), contextlib.suppress(FileNotFoundError):
             kind = self._filesystem.get_file_info(self.path(name)).type
             if kind == fs.FileType.Directory:
                 self._filesystem.delete_dir(self.path(name))
             elif kind != fs.FileType.NotFound:
                 self._filesystem.delete_file(self.path(name))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise SentrayError(
-                f"{self.out}/{name} cannot be removed ({first_line(error)}); check the permissions"
-            ) from error
 
     def replace_all(self, files: Mapping[str, bytes], last: str) -> None:
         """Put files into the folder in place of all it holds, so that no one takes a half for the whole.
@@ -420,10 +419,8 @@ class Folder:
                 self.write(name, files[name])
             self.delete(UNFINISHED)
             return
-        try:
+        with refused(self.out, "written", _RETRY):
             self._swap(files)
-        except OSError as error:
-            raise SentrayError(f"{self.out} cannot be written ({first_line(error)}); {_RETRY}") from error
 
     def _swap(self, files: Mapping[str, bytes]) -> None:
         out = Path(self._root)

@@ -289,8 +289,8 @@ def test_a_put_that_was_done_and_seemed_to_fail_counts(
 ) -> None:
     """The client tries again, and finds its own object in the way."""
     folder = Folder(s3_uri(s3, f"bucket/{tmp_path.name}"))
-    replace = lease._Conditional.replace
-    monkeypatch.setattr(lease._Conditional, "replace", lambda *given: replace(*given) and False)
+    put = lease._put
+    monkeypatch.setattr(lease, "_put", lambda *given: put(*given) and False)
     with Lease(folder, NAME) as held:
         assert owner(folder) == held.owner
         assert not held._renew()

@@ -30,7 +30,7 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -48,6 +48,7 @@ from sentray.text.encoding import Encoded
 Floats = NDArray[np.float32]
 Activation = Literal["linear", "relu", "tanh", "sigmoid", "softmax", "normalize"]
 """What follows a dense layer; `normalize` brings a review's values to mean 0 and variance 1 (Ba et al. 2016)."""
+Pooling = Literal["max", "average"]
 
 MAX_BYTES = 2 << 30
 """Of the tables, which every scoring process holds; a million words with the tutorial's network take half."""
@@ -77,7 +78,7 @@ class Branch:
     width: int
     filters: int
     relu: bool
-    pooling: Literal["max", "average"]
+    pooling: Pooling
     window: int | None
     stride: int
 
@@ -157,11 +158,15 @@ def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
     Raises:
         SentrayError: the bundle has no such files, they are damaged, or they do not fit it.
     """
+    words, length, labels = bundle.vocabulary.size, bundle.spec.max_length, len(bundle.labels)
     try:
         network = _NETWORK.validate_json(bundle.files[FOLDED], strict=True)
-        _require_sound(network, bundle)
+        _require(network.length == length, f"it takes {network.length:,} words, the bundle {length:,}")
         with zipfile.ZipFile(io.BytesIO(bundle.files[FOLDED_WEIGHTS])) as archive:
-            weights = _weights(archive, network, bundle)
+            weights = checked(network, lambda name: _array(archive, name))
+        rows, scores = len(weights["embedding"]), len(weights[f"units{len(network.activations) - 1}"])
+        _require(rows == words, f"it knows {rows:,} words, the bundle {words:,}")
+        _require(scores == labels or (scores, labels) == (1, 2), f"it gives {scores:,} scores for {labels:,} labels")
     except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile, NotImplementedError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise SentrayError(
@@ -171,62 +176,57 @@ def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
     return network, weights
 
 
-def _require_sound(network: Network, bundle: Bundle) -> None:
-    """Refuse numbers that no network has, or that would take all memory or hours to compile.
+def checked(network: Network, read: Callable[[str], Floats]) -> dict[str, Floats]:
+    """The weights of a network that this engine can compute, each of the shape that the others ask for.
+
+    Args:
+        network: the whole network.
+        read: gives the array of a name; see `pack`.
 
     Raises:
-        ValueError: saying which.
+        ValueError: it has numbers that no network has, or that would take all memory or hours to compile.
     """
+    weights: dict[str, Floats] = {}
 
-    def require(holds: bool, what: str) -> None:
-        if not holds:
-            raise ValueError(what)
+    def take(name: str, *wanted: int | None) -> tuple[int, ...]:
+        """Read an array; its shape, of which None may be any length."""
+        shape = (values := read(name)).shape
+        fits = len(shape) == len(wanted) and all(w in (None, s) and s for s, w in zip(shape, wanted, strict=True))
+        _require(fits, f"{name} has the shape {shape}")
+        weights[name] = values
+        return shape
 
-    length, wanted = network.length, bundle.spec.max_length
-    require(length == wanted, f"it takes {length:,} words, the bundle {wanted:,}")
     for parts in (network.branches, network.activations):
-        require(0 < len(parts) <= MAX_PARTS, f"it has {len(parts)} branches or layers")
-    require(math.isfinite(network.epsilon) and network.epsilon >= 0, f"its epsilon is {network.epsilon}")
-    for branch in network.branches:
-        require(min(branch.width, branch.filters, branch.stride, branch.window or 1) >= 1, "a branch has a size of 0")
-        require(branch.windows(length) >= (branch.window or 1), "a branch is wider than a review")
-        require(branch.terms <= MAX_TERMS, f"a branch adds {branch.terms:,} vectors for an output")
-
-
-def _weights(archive: zipfile.ZipFile, network: Network, bundle: Bundle) -> dict[str, Floats]:
-    """All weights, each of the shape that the others ask for."""
-    words, length = bundle.vocabulary.size, network.length
-    weights = {"embedding": _array(archive, "embedding", words, None)}
-    dimensions = weights["embedding"].shape[1]
-    inputs, kernels = 0, []
+        _require(0 < len(parts) <= MAX_PARTS, f"it has {len(parts)} branches or layers")
+    _require(math.isfinite(network.epsilon) and network.epsilon >= 0, f"its epsilon is {network.epsilon}")
+    words, dimensions = take("embedding", None, None)
+    units = 0
     for number, branch in enumerate(network.branches):
-        kernel = _array(archive, f"kernel{number}", branch.width, dimensions, branch.filters)
-        weights |= {f"kernel{number}": kernel, f"bias{number}": _array(archive, f"bias{number}", branch.filters)}
-        inputs += branch.filters * branch.pools(length)
-        kernels.append(kernel)
-    require_tables(words, kernels)
-    units = inputs
+        sizes = (branch.width, branch.filters, branch.stride, branch.window)
+        _require(all(size is None or size >= 1 for size in sizes), "a branch has a size of 0")
+        _require(branch.windows(network.length) >= (branch.window or 1), "a branch is wider than a review")
+        _require(branch.terms <= MAX_TERMS, f"a branch adds {branch.terms:,} vectors for an output")
+        take(f"kernel{number}", branch.width, dimensions, branch.filters)
+        take(f"bias{number}", branch.filters)
+        units += branch.filters * branch.pools(network.length)
+    require_tables(words, (weights[f"kernel{number}"] for number in range(len(network.branches))))
     for number in range(len(network.activations)):
-        weights[f"weights{number}"] = _array(archive, f"weights{number}", units, None)
-        units = weights[f"weights{number}"].shape[1]
-        weights[f"units{number}"] = _array(archive, f"units{number}", units)
-    if (first := len(weights["units0"])) > MAX_UNITS:
-        raise ValueError(f"its first layer has {first:,} units")
-    if units not in ((1, 2) if len(bundle.labels) == 2 else (len(bundle.labels),)):
-        raise ValueError(f"it gives {units:,} scores for {len(bundle.labels):,} labels")
+        _, units = take(f"weights{number}", units, None)
+        take(f"units{number}", units)
+    _require(len(weights["units0"]) <= MAX_UNITS, f"its first layer has {len(weights['units0']):,} units")
     return weights
 
 
-def _array(archive: zipfile.ZipFile, name: str, *wanted: int | None) -> Floats:
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> Floats:
     """An array as `numpy.savez` writes it; it is never larger than its part of the file.
 
-    Args:
-        archive: holds it.
-        name: of the array.
-        wanted: its shape, with None for any length.
-
     Raises:
-        ValueError: it has another shape or type, or holds something that is no finite number.
+        ValueError: it has another type, or holds something that is no finite number.
     """
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size > MAX_BYTES:
@@ -237,8 +237,7 @@ def _array(archive: zipfile.ZipFile, name: str, *wanted: int | None) -> Floats:
         if magic != b"\x93NUMPY\x01\x00" or header is None:
             raise ValueError(f"{name} is no array of 32-bit floats")
         shape = tuple(int(length) for length in header[1].split(b",") if length.strip())
-        fits = len(shape) == len(wanted) and all(w in (None, s) and s for s, w in zip(shape, wanted, strict=True))
-        if not fits or 4 * math.prod(shape) != info.file_size - 10 - size:
+        if 4 * math.prod(shape) != info.file_size - 10 - size:
             raise ValueError(f"{name} has the shape {shape}")
         values = np.empty(shape, "<f4")
         if stream.readinto(values.reshape(-1).view(np.uint8)) != values.nbytes:  # type: ignore[attr-defined]
@@ -299,7 +298,6 @@ class _Folded:
         branch = network.branches[number]
         kernel, embedding = weights[f"kernel{number}"], weights["embedding"]
         width, _, filters = kernel.shape
-        self.branch = branch
         shared = key(kernel)
         if shared not in tables:
             tables[shared] = _fold(embedding, kernel)
@@ -323,8 +321,8 @@ class _Folded:
 
     def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:
         """Add the branch's part of the first dense layer to `sums`, float32 [reviews, units]."""
-        counts = np.array([self._windows, self._pools], np.int64)
-        self._run(ids, begins, lengths, self.table, self.bias, self.padding, self.rows, self.tail, counts, sums)
+        arrays = (self.table, self.bias, self.padding, self.rows, self.tail)
+        self._run(ids, begins, lengths, arrays, self._windows, self._pools, sums)
 
 
 def _fold(embedding: Floats, kernel: Floats) -> Floats:
@@ -358,19 +356,8 @@ def _runner(branch: Branch, units: int) -> Any:
     row_bytes = 4 * width * filters
 
     @njit(cache=True, nogil=True)
-    def run(
-        ids: Any,
-        begins: Any,
-        lengths: Any,
-        table: Any,
-        bias: Any,
-        padding: Any,
-        weights: Any,
-        tail: Any,
-        counts: Any,
-        sums: Any,
-    ) -> None:
-        windows, pools = counts[0], counts[1]
+    def run(ids: Any, begins: Any, lengths: Any, arrays: Any, windows: int, pools: int, sums: Any) -> None:
+        table, bias, padding, weights, tail = arrays
         first = table.ctypes.data
         words = np.empty(windows + width + window, np.int64)
         features = np.zeros(pools * filters + LANES, np.float32)

@@ -5,28 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sentray.inference.folded import (
-    MAX_TERMS,
-    MAX_UNITS,
-    Activation,
-    Branch,
-    Floats,
-    Network,
-    pack,
-    require_tables,
-)
+from sentray.inference.folded import Activation, Branch, Floats, Network, Pooling, checked, pack
 
 _IGNORED = ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "Identity")
 """Layers that do nothing once training is over."""
-_POOLINGS = {
-    "MaxPooling1D": (False, False),
-    "AveragePooling1D": (True, False),
-    "GlobalMaxPooling1D": (False, True),
-    "GlobalAveragePooling1D": (True, True),
-}
-"""Whether a pooling averages, and whether it pools all windows to one."""
-_EACH_ALONE: tuple[bool, int | None, int] = (False, 1, 1)
-"""As `_pooling` would say of none."""
+_POOLINGS = ("MaxPooling1D", "AveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling1D")
+_Dense = tuple[Floats, Floats, Activation]
+"""Weights [inputs, units], bias [units] and activation of a dense layer."""
 _DENSE_ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "softmax")
 
 MAX_NORMALIZED = 512
@@ -56,25 +41,25 @@ def fold(model: Any) -> dict[str, bytes]:
         Unfoldable: it is another network, or too large a one.
     """
     graph = _Graph(model)
-    dense, tensor = graph.dense_stack(model.outputs[0])
+    stack, tensor = graph.dense_stack(model.outputs[0])
     epsilon, tensor = graph.normalization(tensor)
     folds = [graph.branch(part) for part in graph.parts(tensor)]
     embedding = folds[0].embedding
     if any(each.embedding is not embedding for each in folds):
         raise Unfoldable("its branches have different embeddings")
-    _check_size(embedding.input_dim, folds)
     weights: dict[str, Floats] = {"embedding": embedding.get_weights()[0]}
     for number, each in enumerate(folds):
         weights |= {f"kernel{number}": each.kernel, f"bias{number}": each.bias}
-    stack = [(layer.get_weights()[0], _bias(layer, layer.units), _activation(layer)) for layer in dense]
     if epsilon is not None:
         stack.insert(0, _normalizing(len(stack[0][0])))
-    if len(stack[0][1]) > MAX_UNITS:
-        raise Unfoldable(f"its first dense layer has {len(stack[0][1]):,} units, more than {MAX_UNITS:,}")
     for number, (inputs, units, _) in enumerate(stack):
         weights |= {f"weights{number}": inputs, f"units{number}": units}
     branches, activations = tuple(each.branch for each in folds), tuple(activation for _, _, activation in stack)
-    return pack(Network(model.input_shape[1], branches, activations, epsilon or 0.0), weights)
+    network = Network(model.input_shape[1], branches, activations, epsilon or 0.0)
+    try:
+        return pack(network, checked(network, weights.__getitem__))
+    except ValueError as error:
+        raise Unfoldable(str(error)) from error
 
 
 class _Fold(NamedTuple):
@@ -86,21 +71,11 @@ class _Fold(NamedTuple):
     embedding: Any
 
 
-def _normalizing(size: int) -> tuple[Floats, Floats, Activation]:
+def _normalizing(size: int) -> _Dense:
     """A dense layer that leaves its values as they are, and normalizes them."""
     if size > MAX_NORMALIZED:
         raise Unfoldable(f"it normalizes {size:,} values, more than {MAX_NORMALIZED}")
     return np.eye(size, dtype=np.float32), np.zeros(size, np.float32), "normalize"
-
-
-def _check_size(rows: int, folds: list[_Fold]) -> None:
-    try:
-        require_tables(rows, (each.kernel for each in folds))
-    except ValueError as error:
-        raise Unfoldable(str(error)) from error
-    for branch in (each.branch for each in folds):
-        if branch.terms > MAX_TERMS:
-            raise Unfoldable(f"windows of {branch.width} words with {branch.filters} outputs are too wide to compile")
 
 
 class _Graph:
@@ -124,13 +99,13 @@ class _Graph:
             raise Unfoldable("it is no chain of layers")
         return layer
 
-    def dense_stack(self, tensor: Any) -> tuple[list[Any], Any]:
+    def dense_stack(self, tensor: Any) -> tuple[list[_Dense], Any]:
         """The dense layers at the end, first to last, and the tensor that they begin with."""
-        stack: list[Any] = []
+        stack: list[_Dense] = []
         while type(layer := self.maker(tensor)).__name__ == "Dense":
             if _activation(layer) not in _DENSE_ACTIVATIONS:
                 raise Unfoldable(f"{layer.name} has the activation {_activation(layer)}")
-            stack.insert(0, layer)
+            stack.insert(0, (layer.get_weights()[0], _bias(layer, layer.units), _activation(layer)))
             tensor = layer.input
         if not stack:
             raise Unfoldable(f"it ends with {layer.name}, which is not dense")
@@ -164,14 +139,11 @@ class _Graph:
             _require_channels_last(layer)
             tensor = layer.input
             layer = self.maker(tensor)
-        average, window, stride = _EACH_ALONE
-        if type(layer).__name__ in _POOLINGS:
-            average, window, stride = _pooling(layer)
-            tensor = layer.input
-        kernel, bias, relu, embedding = self.windows(tensor)
+        pools = type(layer).__name__ in _POOLINGS
+        kernel, bias, relu, embedding = self.windows(layer.input if pools else tensor)
         width, _, filters = kernel.shape
-        branch = Branch(width, filters, relu, "average" if average else "max", window, stride)
-        return _Fold(branch, kernel, bias, embedding)
+        pooling, window, stride = _pooling(layer) if pools else ("max", 1, 1)
+        return _Fold(Branch(width, filters, relu, pooling, window, stride), kernel, bias, embedding)
 
     def windows(self, tensor: Any) -> tuple[Floats, Floats, bool, Any]:
         """Kernel, bias, whether outputs are rectified, and embedding of the windows in a tensor.
@@ -205,15 +177,15 @@ class _Graph:
         return layer
 
 
-def _pooling(layer: Any) -> tuple[bool, int | None, int]:
-    """Whether a pooling averages, how many windows it pools (None: all) and its stride."""
+def _pooling(layer: Any) -> tuple[Pooling, int | None, int]:
+    """What a pooling does, how many windows it pools (None: all) and its stride."""
     _require_channels_last(layer)
-    average, everything = _POOLINGS[type(layer).__name__]
-    if everything:
-        return average, None, 1
+    pooling: Pooling = "average" if "Average" in type(layer).__name__ else "max"
+    if type(layer).__name__.startswith("Global"):
+        return pooling, None, 1
     if layer.padding != "valid":
         raise Unfoldable(f"{layer.name} pads")
-    return average, _one(layer.pool_size), _one(layer.strides)
+    return pooling, _one(layer.pool_size), _one(layer.strides)
 
 
 def _require_channels_last(layer: Any) -> None:

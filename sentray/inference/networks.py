@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sentray import models
 from sentray.bundle import MAX_BYTES, MODEL, Bundle
 from sentray.errors import SentrayError
+from sentray.storage import first_line
 
 _WEIGHTS = "model.weights.h5"
 _EMBEDDING = "layers/embedding/vars/0"
@@ -49,9 +50,8 @@ def load_network(bundle: Bundle) -> Any:
             return _rebuilt(architecture, bundle, file)
     # zipfile and h5py let through whatever a damaged file makes them raise.
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise SentrayError(
-            f"the network in {MODEL} of {bundle} cannot be used ({reason}): copy or train it again"
+            f"the network in {MODEL} of {bundle} cannot be used ({first_line(error)}): copy or train it again"
         ) from error
 
 

@@ -110,37 +110,29 @@ def dense(_: Any, features: Any, count: Any, weights: Any, sums: Any, units: Any
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         features_at, number, weights_at, sums_at = arguments[:4]
         vector, index = ir.VectorType(_FLOAT, LANES), ir.IntType(64)
-        fused = ("contract",)
-        entry = builder.block
-        loop = builder.append_basic_block("dense.loop")
-        done = builder.append_basic_block("dense.done")
-        before = [_load(builder, sums_at, 4 * LANES * unit, vector) for unit in range(sums_count)]
-        builder.cbranch(builder.icmp_signed(">", number, ir.Constant(index, 0)), loop, done)
+        before, zero = builder.block, ir.Constant(index, 0)
+        first = [_load(builder, sums_at, 4 * LANES * unit, vector) for unit in range(sums_count)]
+        head, loop, done = (builder.append_basic_block(f"dense.{name}") for name in ("head", "loop", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        step, totals = builder.phi(index), [builder.phi(vector) for _ in first]
+        builder.cbranch(builder.icmp_signed("<", step, number), loop, done)
         builder.position_at_end(loop)
-        step = builder.phi(index)
-        totals = [builder.phi(vector) for _ in range(sums_count)]
-        address = builder.add(features_at, builder.mul(step, ir.Constant(index, 4 * LANES)))
-        feature = _load(builder, address, 0, vector)
+        feature = _load(builder, builder.add(features_at, builder.mul(step, ir.Constant(index, 4 * LANES))), 0, vector)
         row = builder.add(weights_at, builder.mul(step, ir.Constant(index, 4 * LANES * sums_count)))
         products = [
-            builder.fmul(feature, _load(builder, row, 4 * LANES * unit, vector), flags=fused)
+            builder.fmul(feature, _load(builder, row, 4 * LANES * unit, vector), flags=("contract",))
             for unit in range(sums_count)
         ]
-        more = [builder.fadd(product, total, flags=fused) for product, total in zip(products, totals, strict=True)]
+        sums = [builder.fadd(*pair, flags=("contract",)) for pair in zip(products, totals, strict=True)]
         following = builder.add(step, ir.Constant(index, 1))
-        step.add_incoming(ir.Constant(index, 0), entry)
-        step.add_incoming(following, loop)
-        for phi, first, next_one in zip(totals, before, more, strict=True):
-            phi.add_incoming(first, entry)
-            phi.add_incoming(next_one, loop)
-        builder.cbranch(builder.icmp_signed("<", following, number), loop, done)
+        for phi, start, value in zip((step, *totals), (zero, *first), (following, *sums), strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(value, loop)
+        builder.branch(head)
         builder.position_at_end(done)
-        results = [builder.phi(vector) for _ in range(sums_count)]
-        for result, first, last in zip(results, before, more, strict=True):
-            result.add_incoming(first, entry)
-            result.add_incoming(last, loop)
-        for unit, result in enumerate(results):
-            builder.store(result, _pointer(builder, sums_at, 4 * LANES * unit, vector), align=4)
+        for unit, total in enumerate(totals):
+            builder.store(total, _pointer(builder, sums_at, 4 * LANES * unit, vector), align=4)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, units), generate

@@ -8,7 +8,7 @@ import pytest
 
 from sentray import models
 from sentray.errors import SentrayError
-from sentray.inference import folded, folding
+from sentray.inference import folded
 from sentray.inference.folded import FoldedEngine
 from sentray.inference.folding import Unfoldable, fold, fold_if_possible
 from sentray.text.encoding import Encoded, pad
@@ -201,8 +201,8 @@ def test_leaves_networks_to_keras_whose_tables_or_loops_are_too_large(monkeypatc
     with pytest.raises(Unfoldable, match="its tables would take"):
         fold(model)
     monkeypatch.undo()
-    monkeypatch.setattr(folding, "MAX_TERMS", 39)
-    with pytest.raises(Unfoldable, match="windows of 5 words with 128 outputs are too wide"):
+    monkeypatch.setattr(folded, "MAX_TERMS", 39)
+    with pytest.raises(Unfoldable, match="a branch adds 40 vectors for an output"):
         fold(model)
 
 
@@ -210,10 +210,14 @@ def test_refuses_files_that_do_not_fit() -> None:
     model = models.architecture("tutorial-cnn").build(WORDS, LENGTH, 2)
     with pytest.raises(SentrayError, match="it takes 50 words, the bundle 51"):
         engine(model, LENGTH + 1)
-    with pytest.raises(SentrayError, match=r"embedding has the shape"):
+    with pytest.raises(SentrayError, match="it knows 300 words, the bundle 301"):
         FoldedEngine(bundle(fold(model), words=WORDS + 1))
     with pytest.raises(SentrayError, match="is damaged or does not fit it"):
         FoldedEngine(bundle(fold(model) | {"folded.npz": b"no archive"}))
+    files = fold(model)
+    network = files["folded.json"].replace(b'"window": 2', b'"window": 0')
+    with pytest.raises(SentrayError, match="a branch has a size of 0"):
+        FoldedEngine(bundle(files | {"folded.json": network}))
 
 
 def test_the_same_network_gives_the_same_files() -> None:
