@@ -352,8 +352,10 @@ def _at_records(source: Source, file: SourceFile, size: int) -> list[_Part]:
     if not (places := [place for place in places if place[0] < file.size]):
         return []
     starts, befores = [0, *(start for start, _, _ in places)], [0, *(before for _, before, _ in places)]
-    stops, totals = [*starts[1:], file.size], [*(total for _, _, total in places), rows]
+    stops, counted = [*starts[1:], file.size], [total for _, _, total in places]
     return [
-        _Part(start, stop, before, stop - start, _UNKNOWN if total is None else total - before)
-        for start, stop, before, total in zip(starts, stops, befores, totals, strict=True)
+        _Part(start, stop, before, stop - start, _UNKNOWN if total is None else total - earlier)
+        for start, stop, before, earlier, total in zip(
+            starts, stops, befores, [0, *counted], [*counted, rows], strict=True
+        )
     ]
