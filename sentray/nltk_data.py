@@ -66,21 +66,24 @@ def read(path: Path, member: str) -> bytes:
         ) from error
 
 
-def members(path: Path) -> list[str]:
-    """The names of all files of a resource that `find` found, sorted, relative to the resource.
+def members(path: Path) -> dict[str, int]:
+    """The sizes in bytes of all files of a resource that `find` found, by their sorted names relative to the resource.
 
     Raises:
         SentrayError: the resource is damaged.
     """
-    if path.is_dir():
-        return sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
+        if path.is_dir():
+            files = [file for file in path.rglob("*") if file.is_file()]
+            sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
+        else:
+            prefix = f"{path.stem}/"
+            with zipfile.ZipFile(path) as archive:
+                entries = [entry for entry in archive.infolist() if entry.filename.startswith(prefix)]
+            sizes = {entry.filename.removeprefix(prefix): entry.file_size for entry in entries if not entry.is_dir()}
     except (OSError, zipfile.BadZipFile) as error:
         raise SentrayError(f"NLTK's data at {path} is damaged; delete it and download it again") from error
-    prefix = f"{path.stem}/"
-    return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return dict(sorted(sizes.items()))
 
 
 def _home() -> Path:

@@ -6,9 +6,11 @@ A `Folder` is local or on any pyarrow file system; its files appear whole or not
 import contextlib
 import hashlib
 import json
+import lzma
 import mmap
 import os
 import re
+import struct
 import tempfile
 import uuid
 import zipfile
@@ -69,12 +71,13 @@ class UnsoundError(ValueError):
 
 
 # pyarrow raises Python's own errors for invalid UTF-8 and excessive numbers within Parquet.
-_DAMAGED = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, UnicodeError, OverflowError)
+_DECOMPRESSION = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, struct.error, NotImplementedError)
+_DAMAGED = (OSError, EOFError, pa.ArrowException, UnicodeError, OverflowError, *_DECOMPRESSION)
 
 
 @contextlib.contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong while `path` is read into one sentence.
+def reading(path: str, damaged: str = "it seems damaged; replace it or leave it out") -> Iterator[None]:
+    """Turn whatever goes wrong while `path` is read into one sentence, which ends with `damaged` where that is so.
 
     Raises:
         SentrayError: the file is gone, damaged, cut short or may not be read.
@@ -89,9 +92,7 @@ def reading(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise SentrayError(f"{path} may not be read: give this user the right to, or leave the file out") from error
     except _DAMAGED as error:
-        raise SentrayError(
-            f"{path} cannot be read ({first_line(error)}): it seems damaged; replace it or leave it out"
-        ) from error
+        raise SentrayError(f"{path} cannot be read ({first_line(error)}): {damaged}") from error
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def unpack(folder: Path) -> Path:
 def test_finds_and_reads(tmp_path: Path, place: str, make) -> None:
     path = make(tmp_path / place)
     assert nltk_data.find(RESOURCE) == path
-    assert nltk_data.members(path) == ["a.txt", "b/2.txt"]
+    assert list(nltk_data.members(path).items()) == [("a.txt", 3), ("b/2.txt", 3)]
     assert nltk_data.read(path, "b/2.txt") == b"two"
     with pytest.raises(SentrayError, match=r"c\.txt can't be read"):
         nltk_data.read(path, "c.txt")

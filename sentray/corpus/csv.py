@@ -7,7 +7,6 @@ parser takes text behind a closing quote for a part of the field, and is slower 
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -38,7 +37,6 @@ _STEP = 1 << 18
 _HEADER = 1 << 16
 _SLOW = 1 << 14
 _LF, _CR = b"\n\r"
-_LINE = re.compile(rb"[^\r\n]*(?:\r\n?|\n)?")
 _BOM = b"\xef\xbb\xbf"
 _0, _1, _ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -169,7 +167,7 @@ def split(window: Window, dialect: Dialect, width: int, wanted: Sequence[int]) -
             fits = (spans[:, 2] == width) | (width == 0)
             values = [_gathered(data, fields[fits, field], quote) for field in range(len(wanted))]
             broken = [
-                _read(data[slice(*spans[n, :2])].tobytes(), True, dialect, 1)[0][0].broken(n, dialect)
+                _broken(_read(data[slice(*spans[n, :2])].tobytes(), True, dialect, 1)[0][0], n, dialect)
                 for n in np.flatnonzero(~fits).tolist()
             ]
             yield Records(spans[:, 1] + window.offset, np.flatnonzero(fits), values, broken)
@@ -298,23 +296,20 @@ def _gathered(data: npt.NDArray[np.uint8], bounds: Numbers, quote: int) -> pa.Ar
     return pa.Array.from_buffers(pa.large_binary(), len(bounds), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
 
 
-class Record(NamedTuple):
-    """What Python makes of a record: its fields, or the text and reason of one that has none."""
+Record = list[str] | Broken
+"""What Python makes of a record: its fields, or what is to be set aside; `row` is 0."""
 
-    fields: list[str] | None
-    text: str = ""
-    reason: Reason = Reason.INVALID_RECORD
 
-    def broken(self, row: int, dialect: Dialect) -> Broken:
-        """The row as one to set aside."""
-        return Broken(row, self.text if self.fields is None else dialect.delimiter.join(self.fields), self.reason)
+def _broken(record: Record, row: int, dialect: Dialect) -> Broken:
+    """A record as a row to set aside."""
+    return record._replace(row=row) if isinstance(record, Broken) else Broken(row, dialect.delimiter.join(record))
 
 
 def _sorted(read: list[Record], ends: list[int], dialect: Dialect, width: int, wanted: Sequence[int]) -> Records:
     """Records that Python has read, as the compiled code gives its own."""
-    good = {n: row for n, (row, *_) in enumerate(read) if row and len(row) == (width or len(row))}
+    good = {n: row for n, row in enumerate(read) if isinstance(row, list) and len(row) == (width or len(row))}
     values = [strings([row[column] for row in good.values()]) for column in wanted]
-    broken = [record.broken(n, dialect) for n, record in enumerate(read) if n not in good]
+    broken = [_broken(record, n, dialect) for n, record in enumerate(read) if n not in good]
     return Records(np.array(ends), np.array(list(good), np.int64), values, broken)
 
 
@@ -336,7 +331,7 @@ def _by_python(window: Window, dialect: Dialect, limit: int) -> tuple[list[Recor
         if size < len(rest):
             size *= 4
         elif len(rest) > limits.MAX_ROW_BYTES and rest[-1] != _CR:
-            record = Record(None, limits.beginning(rest.tobytes()), Reason.TOO_LARGE)
+            record = Broken(0, limits.beginning(rest.tobytes()), Reason.TOO_LARGE)
             window.at = window.size
             window.pass_line()
             return [record], [window.offset + window.at]
@@ -354,12 +349,16 @@ def _read(content: bytes, final: bool, dialect: Dialect, limit: int) -> tuple[li
         dialect: of the file.
         limit: how many records are enough.
     """
-    lines = _whole_lines(content, final)
+    lines = content.splitlines(keepends=True)
+    if lines and not final and not lines[-1].endswith(b"\n"):
+        # The last line may go on, and a CR may be half of its end.
+        lines.pop()
+    whole = iter(lines)
     line, start, end, wants_more = b"", 0, 0, False
 
     def lines_of_record() -> Iterator[str]:
         nonlocal line, end, wants_more
-        for line in lines:
+        for line in whole:
             end += len(line)
             yield line.decode("utf-8", "surrogateescape")
             if end - start > limits.MAX_ROW_BYTES:
@@ -371,27 +370,18 @@ def _read(content: bytes, final: bool, dialect: Dialect, limit: int) -> tuple[li
     csv.field_size_limit(limits.MAX_ROW_BYTES)
     while len(read) < limit:
         try:
-            record = Record(next(dialect.reader(lines_of_record()), []))
+            record: Record = next(dialect.reader(lines_of_record()), [])
         except csv.Error:
-            record = Record(None, line.decode("utf-8", "surrogateescape"))
+            record = Broken(0, line.decode("utf-8", "surrogateescape"))
         if end == start or (wants_more and not final):
             break
         if end - start > limits.MAX_ROW_BYTES:
-            record = Record(None, limits.beginning(content[start:end]), Reason.TOO_LARGE)
-        if record.fields != []:
+            record = Broken(0, limits.beginning(content[start:end]), Reason.TOO_LARGE)
+        if record != []:
             read.append(record)
             ends.append(end)
         start = end
     return read, ends, start
-
-
-def _whole_lines(content: bytes, final: bool) -> Iterator[bytes]:
-    """The lines with their ends, but for a last one that may go on."""
-    for found in _LINE.finditer(content):
-        # A CR may be half of a line's end.
-        if not found[0] or (found.end() == len(content) and not final and found[0][-1] != _LF):
-            return
-        yield found[0]
 
 
 def _open(stream: pa.NativeFile | io.RawIOBase, dialect: Dialect, chunk: int = _CHUNK) -> tuple[Window, Record | None]:
@@ -429,15 +419,13 @@ def read_csv(source: Source, piece: Piece, columns: Columns, dialect: Dialect = 
 
 def _names(header: Record | None, path: str) -> list[str]:
     """The names of the columns."""
-    refuse_utf16(path, as_read((header.fields or [header.text])[0]) if header else b"")
+    refuse_utf16(path, as_read(header.text if isinstance(header, Broken) else header[0]) if header else b"")
+    if isinstance(header, list):
+        return [sound(name) for name in header]
+    wrong = "no header"
     if header and header.reason == Reason.TOO_LARGE:
-        raise SentrayError(
-            f"{path} has a header of more than {limits.MAX_ROW_BYTES:,} bytes: its first line must name the "
-            "columns, as in id,text,label"
-        )
-    if not header or header.fields is None:
-        raise SentrayError(f"{path} has no header: its first line must name the columns, as in id,text,label")
-    return [sound(name) for name in header.fields]
+        wrong = f"a header of more than {limits.MAX_ROW_BYTES:,} bytes"
+    raise SentrayError(f"{path} has {wrong}: its first line must name the columns, as in id,text,label")
 
 
 def find_records(
@@ -455,7 +443,7 @@ def find_records(
         no proper header; the header is not a row.
     """
     window, header = _open(stream, dialect)
-    if header is None or header.fields is None:
+    if not isinstance(header, list):
         return [], None
     header_end = np.array([window.offset + window.at])
     found = (records.ends for records in split(window, dialect, 0, ()))

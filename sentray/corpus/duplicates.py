@@ -8,10 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from sentray.config import CorpusSettings
 from sentray.corpus.rows import Hashes, Reason, mark
-from sentray.corpus.source import Source
-from sentray.corpus.splits import Shard
 
 Rows = dict[str, npt.NDArray[np.int64]]
 """Rows of files, by the file's name."""
@@ -62,22 +59,11 @@ def _hash(data: Any, bounds: Any) -> Any:
     return hashes
 
 
-def shard_ids(source: Source, shard: Shard, settings: CorpusSettings) -> list[Ids]:
-    """File, rows and 64-bit hashes of the ids of a shard's rows, for `find_duplicates`.
-
-    Empty where no column gives ids: those made of file and row cannot occur twice. Of a file that cannot be read to
-    its end, the ids before the damage.
-    """
-    from sentray.corpus.readers import read_ids
-
-    return list(read_ids(source, shard, settings, on_unreadable="quarantine"))
-
-
 def find_duplicates(blocks: Iterable[IdBlock]) -> dict[int, Rows]:
     """All rows but the first of those with one id, by the shard's index; takes some 24 bytes a row.
 
     Args:
-        blocks: the index of a shard and what `shard_ids` gave for it, a tuple each; the shards in any order.
+        blocks: the index of a shard and what `read_ids` gave for it, a tuple each; the shards in any order.
     """
     found = sorted(blocks, key=lambda block: block[0])
     if not found:

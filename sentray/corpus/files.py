@@ -1,18 +1,41 @@
-"""Opening the files of a corpus, decompressed where their name says so, within bounds."""
+"""Opening files: those of a corpus (`open_stream`, `open_file`), and one by path or URI, decompressed (`opened`).
 
+Nothing is unpacked to disk, and memory stays bounded.
+"""
+
+import contextlib
 import io
+import lzma
+import os
+import re
+import struct
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
 from sentray.corpus.limits import require_little_inflation
 from sentray.errors import SentrayError
-from sentray.storage import read_pauses
+from sentray.storage import first_line, locate, read_pauses, reading
 
 _READ_AHEAD = 4 << 20
+"""Decompressors ask for a few kB at a time, and object stores take about as long for these as for a megabyte."""
+_XZ_MEMORY = 256 << 20
+"""An .xz file that asks for more is refused; `xz -9` needs a quarter of it."""
+_XZ_INPUT = 1 << 16
+_SHOWN_MEMBERS = 8
+_MAGIC = {
+    "gzip": rb"\x1f\x8b",
+    # A row of text may begin with BZh as well.
+    "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
+    "xz": rb"\xfd7zXZ\x00",
+    "zip": rb"PK(\x03\x04|\x05\x06)",
+    "none": rb"",
+}
+"""What the first bytes of a file look like, by its compression."""
 T = TypeVar("T")
 
 
@@ -20,8 +43,7 @@ class _Inflated(io.RawIOBase):
     """The content of a compressed file, as long as it is no decompression bomb."""
 
     def __init__(self, stream: pa.NativeFile, path: str, stored: int) -> None:
-        self._stream, self._path, self._stored = pa.CompressedInputStream(stream, "gzip"), path, stored
-        self._inflated = 0
+        self._stream, self._path, self._stored, self._inflated = stream, path, stored, 0
 
     def readable(self) -> bool:
         return True
@@ -48,9 +70,9 @@ def open_stream(
         if size < stop:
             raise SentrayError(f"{path} is shorter than when the run was planned: put the whole file back")
         file = file.get_stream(start, stop - start)
-    # Object stores take about as long for a few bytes as for a megabyte.
-    stream = pa.BufferedInputStream(file, _READ_AHEAD)
-    return _Inflated(stream, path, size) if path.lower().endswith(".gz") else stream
+    if path.lower().endswith(".gz"):
+        return _Inflated(_decompressed(file, "gzip", path), path, size)
+    return pa.BufferedInputStream(file, _READ_AHEAD)
 
 
 def open_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
@@ -85,3 +107,111 @@ def try_again(filesystem: fs.FileSystem, read: Callable[[], T]) -> T | None:
             if pause is not None:
                 time.sleep(pause)
     return None
+
+
+@contextlib.contextmanager
+def opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
+    """Open a file to read from its beginning; its first bytes say how it is compressed, never its name.
+
+    Args:
+        file: path or URI of a pyarrow file system, plain or compressed by gzip, bzip2, xz or zip; of a zip with
+            several members one is named, as in `FILE.zip#MEMBER`.
+
+    Yields:
+        The decompressed stream, and the compression (`none` where there is none).
+
+    Raises:
+        SentrayError: there is no such file, or it is empty, damaged or may not be read; also from within
+            the block, while it reads.
+    """
+    with reading(file, "it seems damaged or out of reach; get it again"), contextlib.ExitStack() as stack:
+        filesystem, path, address, member = _locate(file)
+        stored = stack.enter_context(open_file(filesystem, path))
+        start = stored.read(10)
+        stored.seek(0)
+        kind = next(kind for kind, magic in _MAGIC.items() if re.match(magic, start))
+        if member and kind != "zip":
+            raise SentrayError(f"{address} is no zip archive, so that it has no member {member}: leave out #{member}")
+        yield stack.enter_context(_decompressed(stored, kind, address, member)), kind
+
+
+def _decompressed(stored: pa.NativeFile, kind: str, address: str, member: str = "") -> Any:
+    """The content of a file by its compression, one of `_MAGIC`."""
+    if kind == "none":
+        return stored
+    if kind in ("gzip", "bzip2"):
+        return pa.CompressedInputStream(pa.BufferedInputStream(stored, _READ_AHEAD), kind.replace("bzip2", "bz2"))
+    buffered = io.BufferedReader(stored, _READ_AHEAD)
+    return _Xz(buffered) if kind == "xz" else _member(buffered, address, member)
+
+
+def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
+    """The file system, the path in it, and the name before and after the `#` of a zip's member."""
+    if "://" in file:
+        address, _, member = file.partition("#")
+    else:
+        # A file's own name may have a # in it.
+        address, _, member = (file, "", "") if os.path.exists(os.path.expanduser(file)) else file.rpartition("#")
+    address = address or file
+    filesystem, path = locate(os.path.expanduser(address))
+    kind = filesystem.get_file_info(path).type
+    if kind == fs.FileType.NotFound:
+        raise SentrayError(f"there is no file {file}: check the path (a relative one starts at {os.getcwd()})")
+    if kind == fs.FileType.Directory:
+        raise SentrayError(f"{file} is a folder: name a file of word vectors in it")
+    if kind != fs.FileType.File:
+        raise SentrayError(f"{file} is no regular file: copy what it gives to a file first")
+    return filesystem, path, address, member
+
+
+def _member(stored: Any, address: str, member: str) -> IO[bytes]:
+    """The only member of a zip archive, or the one that is named."""
+    try:
+        archive = zipfile.ZipFile(stored)
+        info = _choose(archive, address, member)
+        return archive.open(info)
+    except (ValueError, struct.error) as error:
+        # What zipfile raises where an archive is damaged.
+        raise zipfile.BadZipFile(first_line(error)) from error
+
+
+def _choose(archive: zipfile.ZipFile, address: str, member: str) -> zipfile.ZipInfo:
+    # macOS adds members of its own beside the real ones.
+    names = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
+    found = [info for info in names if member in ("", info.filename)]
+    if len(found) != 1:
+        held = ", ".join(info.filename for info in names[:_SHOWN_MEMBERS]) + ", …" * (len(names) > _SHOWN_MEMBERS)
+        if not names:
+            raise SentrayError(f"{address} is a zip archive without a file in it: get it again")
+        cure = f"name one, as in {address}#{names[0].filename}"
+        if member and not found:
+            raise SentrayError(f"{address} has no member {member}, but {held}: {cure}")
+        raise SentrayError(f"{address} is a zip archive of several files ({held}): {cure}")
+    if found[0].flag_bits & 1:
+        raise SentrayError(f"{address} is encrypted: unzip it with its password first")
+    return found[0]
+
+
+class _Xz(io.RawIOBase):
+    """The content of an .xz file; unlike `lzma.LZMAFile` it bounds memory and reads on after padding."""
+
+    def __init__(self, stored: Any) -> None:
+        self._stored, self._decompressor = stored, lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            decompressor, data = self._decompressor, b""
+            if decompressor.eof:
+                # A file may be several streams, with zeros after each.
+                data = decompressor.unused_data.lstrip(b"\0") or self._stored.read(_XZ_INPUT).lstrip(b"\0")
+                if not data:
+                    return 0
+                decompressor = self._decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+            elif decompressor.needs_input and not (data := self._stored.read(_XZ_INPUT)):
+                raise EOFError("it ends in the middle of its compressed data")
+            if content := decompressor.decompress(data, len(buffer)):
+                buffer[: len(content)] = content
+                return len(content)

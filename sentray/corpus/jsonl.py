@@ -86,7 +86,6 @@ def read_jsonl(source: Source, piece: Piece, columns: Columns) -> Iterator[Block
         made.broken = broken
         return made
 
-    damage: Exception | None = None
     try:
         for number, line in lines:
             row = values(number, line)
@@ -100,13 +99,13 @@ def read_jsonl(source: Source, piece: Piece, columns: Columns) -> Iterator[Block
             if len(rows) + len(broken) >= TABLE_ROWS or size >= TABLE_BYTES:
                 yield block()
                 rows, found, broken, size = [], [], [], 0
-    except Exception as error:
+    except Exception:
         # The lines before the damage come first.
-        damage = error
+        if rows or broken:
+            yield block()
+        raise
     if rows or broken:
         yield block()
-    if damage is not None:
-        raise damage
 
 
 def _open(source: Source, path: str, start: int = 0, stop: int | None = None) -> io.BufferedReader:

@@ -74,8 +74,7 @@ def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _written(table: Any, folder: Path) -> Path:
     """Write a table, and name the file by its digest."""
     schema, batches = _stream(table)
-    digest, rows = hashlib.sha256(), 0
-    file = folder / "rows.parquet"
+    rows, file = 0, folder / "rows.parquet"
     try:
         # Without Arrow's own schema, texts with offsets of 32 and of 64 bits and views make the same file.
         with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
@@ -89,9 +88,8 @@ def _written(table: Any, folder: Path) -> Path:
     if not rows:
         raise SentrayError("the table in memory has no row: give one that has some")
     with file.open("rb") as stream:
-        while chunk := stream.read(1 << 23):
-            digest.update(chunk)
-    return file.rename(folder / f"{_PREFIX}{digest.hexdigest()[:_DIGITS]}.parquet")
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return file.rename(folder / f"{_PREFIX}{digest[:_DIGITS]}.parquet")
 
 
 def _stream(table: Any) -> tuple[pa.Schema, Iterator[pa.Table]]:

@@ -211,8 +211,8 @@ class Columns:
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
 
 
-_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+_STRINGS = (pa.string(), pa.large_string(), pa.string_view())
+_BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
 def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tuple[pa.Array, Mask]:
@@ -234,7 +234,7 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
     kind = array.type
     if pa.types.is_null(kind) and not typed:
         return pa.nulls(len(array), pa.large_string()), no_rows(len(array))
-    if any(test(kind) for test in (_STRINGS if typed else _STRINGS + _BYTES)):
+    if kind in _STRINGS or (not typed and (kind in _BYTES or pa.types.is_fixed_size_binary(kind))):
         return _decode_bytes(array.cast(pa.large_binary()))
     if typed:
         try:
@@ -322,15 +322,7 @@ def as_mask(array: pa.Array) -> Mask:
 
 def is_blank(array: pa.Array) -> Mask:
     """Which strings hold nothing but white space."""
-    # Few texts begin with white space, and only those are looked at to their end.
-    blank = _trimmed_empty(pc.utf8_slice_codeunits(array, 0, 1))
-    if blank.any():
-        blank[blank] = _trimmed_empty(array.filter(pa.array(blank)))
-    return blank
-
-
-def _trimmed_empty(array: pa.Array) -> Mask:
-    return as_mask(pc.equal(pc.binary_length(pc.utf8_ltrim_whitespace(array)), 0).fill_null(False))
+    return as_mask(pc.or_(pc.utf8_is_space(array), pc.equal(pc.binary_length(array), 0)).fill_null(False))
 
 
 def blank_to_null(array: pa.Array) -> pa.Array:
@@ -392,7 +384,7 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
         return split.fill_null("train")
     limit = math.ceil(test_fraction * 2.0**64).to_bytes(8, "big")
     names = ids.fill_null("").cast(pa.large_binary()).to_pylist()
-    drawn = ["test" if _digest(name) < limit else "train" for name in names]
+    drawn = ["test" if blake2b(name, digest_size=8).digest() < limit else "train" for name in names]
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
@@ -425,12 +417,3 @@ def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
         index = table.schema.get_field_index(name)
         table = table.set_column(index, table.schema.field(index), column)
     return table
-
-
-def hash64(text: str) -> int:
-    """A 64-bit hash of a text, the same everywhere and always."""
-    return int.from_bytes(_digest(text.encode()), "big")
-
-
-def _digest(text: bytes) -> bytes:
-    return blake2b(text, digest_size=8).digest()

@@ -3,19 +3,17 @@
 import os
 import posixpath
 import re
-import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from pathlib import Path
 from typing import Literal
 
 from pyarrow import fs
 
 from sentray import nltk_data
+from sentray.console import count
 from sentray.corpus.files import require_bytes
 from sentray.errors import SentrayError
-from sentray.storage import first_line, locate, reading
+from sentray.storage import first_line, locate
 
 Format = Literal["csv", "jsonl", "parquet", "text", "nltk", "synthetic"]
 
@@ -94,10 +92,9 @@ class Source:
         """One line for the user: what, how many files, how large."""
         if self.format == "synthetic":
             return f"{self.uri}: {self.rows:,} generated reviews"
-        files = "1 file" if len(self.files) == 1 else f"{len(self.files):,} files"
         ignored = f", {self.ignored:,} others ignored" if self.ignored else ""
         kind = "text" if self.format == "nltk" else self.format
-        return f"{self.uri}: {files} ({kind}), {self.bytes / 1e6:,.1f} MB{ignored}"
+        return f"{self.uri}: {count(len(self.files), 'file')} ({kind}), {self.bytes / 1e6:,.1f} MB{ignored}"
 
 
 def resolve(uri: str) -> Source:
@@ -137,22 +134,13 @@ def _resolve_nltk(uri: str) -> Source:
             "folder that holds corpora/movie_reviews, or try synthetic:5000"
         )
     files = []
-    with reading(str(path)):
-        for name, size in _nltk_members(path):
-            label, _, base = name.rpartition("/")
-            if label and base.endswith(".txt"):
-                split = "test" if base.startswith("cv9") else "train"
-                files.append(SourceFile(name, name, size, None, label, split))
+    for name, size in nltk_data.members(path).items():
+        label, base = posixpath.split(name)
+        if label and base.endswith(".txt"):
+            files.append(SourceFile(name, name, size, None, label, "test" if base.startswith("cv9") else "train"))
     if not files:
         raise SentrayError(f"{path} holds no review (neg/*.txt, pos/*.txt): delete it and download it again")
-    return Source(uri, "nltk", tuple(sorted(files, key=lambda file: file.name)))
-
-
-def _nltk_members(path: Path) -> Iterable[tuple[str, int]]:
-    if path.is_dir():
-        return [(file.relative_to(path).as_posix(), file.stat().st_size) for file in path.glob("*/*.txt")]
-    with zipfile.ZipFile(path) as archive:
-        return [(info.filename.removeprefix(f"{path.stem}/"), info.file_size) for info in archive.infolist()]
+    return Source(uri, "nltk", tuple(files))
 
 
 def _resolve_synthetic(uri: str) -> Source:
@@ -163,8 +151,8 @@ def _resolve_synthetic(uri: str) -> Source:
 
 
 def _file_system(uri: str) -> tuple[fs.FileSystem, str]:
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", uri):
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    if "://" not in uri:
+        return locate(os.path.expanduser(uri))
     # A glob is no valid URI, so that only what stands before it is parsed.
     address, _, query = uri.partition("?")
     literal, glob = _split_glob(address)

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,33 +32,30 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
     """
     if columns.need_label and all(piece.label is None and piece.split != "unsup" for piece in shard.pieces):
         raise SentrayError(f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt")
-    with _opener(source) as read:
+    with _opener(source) as opened:
         pieces: list[Piece] = []
         texts: list[bytes] = []
         size = 0
         for piece in shard.pieces:
             broken = None
             try:
-                with reading(piece.path):
-                    text = read(piece.path)
+                with reading(piece.path), opened(piece.path) as stream:
+                    text = _content(stream)
                 if len(text) > limits.MAX_ROW_BYTES:
                     broken = Broken(1, limits.beginning(text), Reason.TOO_LARGE)
             except SentrayError as error:
                 if not quarantine:
                     raise
                 broken = Broken(1, str(error), Reason.UNREADABLE_FILE)
-            if broken is not None:
-                if pieces:
-                    yield _block(pieces, texts)
-                    pieces, texts, size = [], [], 0
-                yield alone(piece.name, broken, {})
-                continue
-            texts.append(text.removeprefix(_BOM))
-            pieces.append(piece)
-            size += len(texts[-1])
-            if len(texts) == TABLE_ROWS or size >= TABLE_BYTES:
+            if broken is None:
+                texts.append(text.removeprefix(_BOM))
+                pieces.append(piece)
+                size += len(texts[-1])
+            if pieces and (broken or len(texts) == TABLE_ROWS or size >= TABLE_BYTES):
                 yield _block(pieces, texts)
                 pieces, texts, size = [], [], 0
+            if broken:
+                yield alone(piece.name, broken, {})
         if pieces:
             yield _block(pieces, texts)
 
@@ -75,37 +73,20 @@ def _block(pieces: Sequence[Piece], texts: list[bytes]) -> Block:
 
 
 @contextmanager
-def _opener(source: Source) -> Iterator[Callable[[str], bytes]]:
-    """How to read one file whole, or more of it than a row may have."""
-    if source.format == "text":
-        filesystem = source.filesystem
-        assert filesystem is not None
-
-        def read_stored(path: str) -> bytes:
-            with filesystem.open_input_stream(path, compression=None) as stream:
-                return _content(stream)
-
-        yield read_stored
+def _opener(source: Source) -> Iterator[Callable[[str], Any]]:
+    """How to open one of the files, given its path."""
+    if source.filesystem is not None:
+        yield partial(source.filesystem.open_input_stream, compression=None)
         return
     # Each machine looks for the data itself: its folders need not be those of the machine that made the plan.
     found = nltk_data.find(NLTK_RESOURCE)
     if found is None:
         raise SentrayError("a machine of the cluster has no nltk:movie_reviews: set NLTK_DATA on every machine")
     if found.is_dir():
-
-        def read_local(path: str) -> bytes:
-            with (found / path).open("rb") as stream:
-                return _content(stream)
-
-        yield read_local
+        yield lambda path: (found / path).open("rb")
         return
     with reading(str(found)), zipfile.ZipFile(found) as archive:
-
-        def read_member(path: str) -> bytes:
-            with archive.open(f"{found.stem}/{path}") as stream:
-                return _content(stream)
-
-        yield read_member
+        yield lambda path: archive.open(f"{found.stem}/{path}")
 
 
 def _content(stream: Any) -> bytes:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from sentray.console import count
-from sentray.embeddings.opening import opened
+from sentray.corpus.files import opened
 from sentray.embeddings.vectors import MAX_DIMENSIONS, Vectors
 from sentray.errors import SentrayError
 

@@ -224,7 +224,7 @@ def test_nltk_that_is_damaged(monkeypatch, tmp_path: Path, content):
     path = tmp_path / "movie_reviews.zip"
     path.write_bytes(content)
     monkeypatch.setattr(nltk_data, "find", lambda resource: path)
-    with pytest.raises(SentrayError, match=r"movie_reviews\.zip cannot be read .* replace it"):
+    with pytest.raises(SentrayError, match=r"movie_reviews\.zip is damaged; delete it and download"):
         resolve("nltk:movie_reviews")
 
 

@@ -130,6 +130,7 @@ good = [
     st.sampled_from([20, 1 << 24]),
 )
 @example(b'{"text": "a", "more": 1}\n' + b'{"other": 2}\n' * 400, 40, 1 << 20, 1 << 24)
+@example(b' \x0b\t\r\n{"text": "a", "more": 1}\n', 5, 64, 1 << 24)
 def test_json_lines_in_parts(check, content, size, chunk, longest):
     check(content, "a.jsonl", size, chunk, longest)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sentray.embeddings.opening import opened
+from sentray.corpus.files import opened
 from sentray.embeddings.read import read_vectors
 from sentray.errors import SentrayError
 
