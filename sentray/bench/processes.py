@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sentray.errors import SentrayError
@@ -29,6 +30,12 @@ def require_own_ray() -> None:
     """
     if os.environ.get("RAY_ADDRESS"):
         raise SentrayError("the bench starts a Ray of its own on this machine: unset RAY_ADDRESS and run it again")
+
+
+def memory_mb(name: str) -> float:
+    """A figure of this process's memory, in MB: `VmRSS` is that of now, `VmHWM` the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
 
 
 def run(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
