@@ -20,7 +20,6 @@ from sentray.bench.baselines import BASELINES, Measured, measure
 from sentray.bench.settings import BenchScoreSettings
 from sentray.config import ScoreSettings, TrainSettings
 from sentray.console import Console, count
-from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, Scores
 from sentray.scoring.columns import output_schema, own_columns
 from sentray.scoring.job import score
@@ -54,8 +53,12 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
         pq.write_table(table, labelled)
 
         def made(rows: int) -> str:
+            processes.require_room(scratch, rows * STORED_BYTES, f"{rows:,} reviews")
             console.progress(f"making {rows:,} reviews")
-            return _make(folder / f"reviews-{rows}", rows, table["text"], settings.seed)
+            reviews.write_reviews(table["text"], folder / f"reviews-{rows}", rows, settings.seed)
+            # Else the system would write them to the disk while they are scored.
+            os.sync()
+            return str(folder / f"reviews-{rows}")
 
         source = settings.reviews or made(settings.rows)
         pq.write_table(reviews.first_texts(source, SAMPLE_ROWS), sample)
@@ -85,19 +88,6 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
     figures |= _figures(by_stage, baselines, jobs, memory)
     _show(console, figures, jobs, baselines)
     return figures
-
-
-def _make(folder: Path, rows: int, texts: pa.ChunkedArray, seed: int) -> str:
-    """Make reviews to score; they are on the disk when this returns."""
-    needed, free = rows * STORED_BYTES, shutil.disk_usage(folder.parent).free
-    if needed > free:
-        raise SentrayError(
-            f"{rows:,} reviews take some {needed / 1e9:,.0f} GB and {folder.parent} has {free / 1e9:,.0f} GB left; "
-            "set TMPDIR to a folder with more room, or take fewer"
-        )
-    reviews.write_reviews(texts, folder, rows, seed)
-    os.sync()
-    return str(folder)
 
 
 def _job(model: str, source: str, out: Path, workers: int, verbose: bool) -> Summary:

@@ -15,7 +15,6 @@ from sentray.bench.settings import BenchVectorsSettings
 from sentray.console import Console, count
 from sentray.embeddings.read import read_vectors
 from sentray.embeddings.vectors import Vectors, write_vectors
-from sentray.errors import SentrayError
 
 GENSIM, FULL, FILTERED = "gensim", "full", "filtered"
 READERS = {
@@ -42,7 +41,8 @@ def bench_vectors(settings: BenchVectorsSettings, console: Console) -> dict[str,
     """
     with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
         file, words = Path(scratch, "vectors.txt"), Path(scratch, "words.txt")
-        _require_room(scratch, settings)
+        size = settings.rows * (settings.dimensions + 1) * _NUMBER_BYTES
+        processes.require_room(scratch, size, f"{settings.rows:,} vectors")
         console.progress(f"writing {settings.rows:,} rows of {settings.dimensions:,} numbers")
         write_file(file, words, settings)
         size = file.stat().st_size
@@ -80,16 +80,6 @@ def _show(console: Console, figures: dict[str, Any]) -> None:
     console.say()
     same = "the same vectors to the last bit" if figures["same_vectors"] else "DIFFERENT vectors: this is a defect"
     console.say(f"{figures['words']:,} words wanted; one core, warm file cache; all rows: {same}")
-
-
-def _require_room(folder: str, settings: BenchVectorsSettings) -> None:
-    needed = settings.rows * (settings.dimensions + 1) * _NUMBER_BYTES
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise SentrayError(
-            f"the file takes some {needed / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB left; set TMPDIR to a "
-            "folder with more room, or take fewer --rows"
-        )
 
 
 def write_file(file: Path, words: Path, settings: BenchVectorsSettings) -> None:
