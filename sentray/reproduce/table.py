@@ -1,7 +1,7 @@
 """The table: what each tutorial reports beside what its systems gave here, on the console, as Markdown and as JSON."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sentray.console import Console, count, duration
@@ -66,10 +66,7 @@ class Row:
             "restarts": sum(run.figures.get("restarts", 0) for run in self.done),
             "seconds": _mean(self.values(lambda run: run.seconds)),
             "words_covered": _mean(self.values(covered)),
-            "runs": [
-                {"seed": run.seed, "seconds": run.seconds, "error": run.error, "figures": run.figures}
-                for run in self.runs
-            ],
+            "runs": [asdict(run) for run in self.runs],
         }
 
     def cells(self) -> list[str]:
