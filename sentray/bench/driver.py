@@ -5,18 +5,14 @@ What the workers write is there before the clock starts: small files, since a mo
 
 import http.client
 import logging
+import multiprocessing
 import os
-import re
-import resource
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -41,8 +37,6 @@ CONTENT = b"scores"
 WORKERS = 2
 _SHARD_SIZE, _SHARD_ROWS = 1_000_000, 1333
 """Generated reviews are planned in shards of so many rows."""
-_COUNTED = "/_requests"
-"""Where the S3 server says how many requests it had."""
 
 
 class InstantScorer:
@@ -150,14 +144,16 @@ def _make_attempts(uri: str, shards: int) -> None:
 
 def _remote(shards: int) -> dict[str, Any]:
     """The same on a loopback S3 server, how many requests that took, and how many moves it can do at all."""
-    with _server() as port:
+    with _server() as (port, requests):
         query = f"endpoint_override=127.0.0.1%3A{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
         locate(f"s3://user:secret@bench?{query}")[0].create_dir("bench")
         before: list[int] = []
-        rate = _rate(f"s3://user:secret@bench/out?{query}", shards, lambda: before.append(_requests(port)))
-        requests = _requests(port) - before[0]
-        bare = _bare_rate(port, shards)
-    return {"remote_shards_per_s": rate, "requests_per_shard": requests / shards, "bare_moves_per_s": bare}
+        rate = _rate(f"s3://user:secret@bench/out?{query}", shards, lambda: before.append(requests.value))
+        return {
+            "remote_shards_per_s": rate,
+            "requests_per_shard": (requests.value - before[0]) / shards,
+            "bare_moves_per_s": _bare_rate(port, shards),
+        }
 
 
 def _bare_rate(port: int, files: int) -> float:
@@ -188,45 +184,40 @@ def _bare_rate(port: int, files: int) -> float:
 
 
 @contextmanager
-def _server() -> Iterator[int]:
-    """An S3 server in a process of its own; gives its port."""
-    command = [sys.executable, "-m", "sentray.bench.driver", "serve"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+def _server() -> Iterator[tuple[int, Any]]:
+    """An S3 server in a process of its own; gives its port, and the number of its requests, which grows."""
+    spawn = multiprocessing.get_context("spawn")
+    port, sender = spawn.Pipe(duplex=False)
+    requests = spawn.Value("q")
+    process = spawn.Process(target=_serve, args=(sender, requests), daemon=True)
+    process.start()
+    sender.close()
     try:
-        line = process.stdout.readline()
-        if not line.strip().isdecimal():
-            raise SentrayError("the loopback S3 server does not start: install moto[server], or take --remote-shards 0")
-        yield int(line)
+        yield port.recv(), requests
+    except EOFError as error:
+        cure = "install moto[server], or take --remote-shards 0"
+        raise SentrayError(f"the loopback S3 server does not start: {cure}") from error
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
-def _requests(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", _COUNTED)
-    return int(connection.getresponse().read())
-
-
-def _serve() -> None:
+def _serve(port: Any, requests: Any) -> None:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    app, seen = DomainDispatcherApplication(create_backend_app), [0]
+    app = DomainDispatcherApplication(create_backend_app)
 
-    def count(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        if environ["PATH_INFO"] == _COUNTED:
-            start_response("200 OK", [("Content-Type", "text/plain")])
-            return [str(seen[0]).encode()]
-        seen[0] += 1
+    def counted(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        with requests:
+            requests.value += 1
         return app(environ, start_response)
 
     # Connections are kept, and no request is logged.
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-    server = make_server("127.0.0.1", 0, count, threaded=True)
-    print(server.server_port, flush=True)
+    server = make_server("127.0.0.1", 0, counted, threaded=True)
+    port.send(server.server_port)
     server.serve_forever()
 
 
@@ -234,27 +225,20 @@ def _memory(uri: str, shards: int) -> list[dict[str, int]]:
     """A driver's memory once its plan is stored and after ever more commits, in MB; no file of a shard is moved."""
     found: list[dict[str, int]] = []
 
+    def measure(committed: int) -> None:
+        found.append({"shards": committed, "mb": int(processes.memory_mb("VmRSS"))})
+
     def move(attempt: str, name: str) -> None:
-        if not re.search("part-", name):
+        if "part-" not in name:
             OutputFolder.commit_file(out, attempt, name)
 
     with _job(uri, shards) as (out, _, plan, _):
         out.commit_file = move  # type: ignore[method-assign]
         stats = Stats(plan, ScoreSettings(bundle="", input="", out=uri))
-        marks = {0, shards // 100, shards // 10}
         with Commits(out, stats.add) as commits:
             for shard in plan:
-                if shard.index in marks:
-                    found.append(_measured(shard.index))
+                if shard.index in (0, shards // 100, shards // 10):
+                    measure(shard.index)
                 commits.add(_attempt(shard.index))
-        found.append(_measured(stats.committed))
+        measure(stats.committed)
     return found
-
-
-def _measured(shards: int) -> dict[str, int]:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {"shards": shards, "mb": pages * resource.getpagesize() // 1_000_000}
-
-
-if __name__ == "__main__":
-    _serve()

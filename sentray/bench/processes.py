@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sentray.errors import SentrayError
@@ -29,6 +31,26 @@ def require_own_ray() -> None:
     """
     if os.environ.get("RAY_ADDRESS"):
         raise SentrayError("the bench starts a Ray of its own on this machine: unset RAY_ADDRESS and run it again")
+
+
+def require_room(folder: str, size: float, what: str) -> None:
+    """Refuse to write more bytes into a folder than there is room for.
+
+    Raises:
+        SentrayError: there is less.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise SentrayError(
+            f"{what} take some {size / 1e9:,.0f} GB and {folder} has {free / 1e9:,.0f} GB left; set TMPDIR to a folder "
+            "with more room, or take fewer"
+        )
+
+
+def memory_mb(name: str) -> float:
+    """A figure of this process's memory, in MB: `VmRSS` is that of now, `VmHWM` the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
 
 
 def run(what: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 
 from sentray import bundle, cluster
 from sentray.bench import processes, reviews
-from sentray.bench.baselines import BASELINES, Baseline, Measured, measure
+from sentray.bench.baselines import BASELINES, Measured, measure
 from sentray.bench.settings import BenchScoreSettings
 from sentray.config import ScoreSettings, TrainSettings
 from sentray.console import Console, count
-from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, Scores
+from sentray.scoring.columns import output_schema, own_columns
 from sentray.scoring.job import score
 from sentray.training.run import train
 
@@ -32,7 +32,6 @@ SAMPLE_ROWS = 20_000
 TOGETHER = "together"
 STORED_BYTES = 2_000
 """Of a made review, with room for what is written beside it."""
-
 
 Summary = dict[str, Any]
 """What a job says of itself, and `start_ray_seconds`."""
@@ -49,91 +48,57 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
     """
     processes.require_own_ray()
     with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
-        bench = _Bench(settings, Path(scratch), console)
-        by_stage = bench.stages()
-        baselines = {baseline.key: bench.baseline(baseline) for baseline in BASELINES}
-        jobs = [bench.job(bench.reviews, workers) for workers in WORKERS]
-        memory = [bench.memory(rows) for rows in _curve(settings.memory_rows)]
-    figures = {"corpus": bench.corpus, "cores": len(os.sched_getaffinity(0))}
+        folder, corpus = Path(scratch), reviews.corpus()
+        labelled, sample, table = folder / "labelled.parquet", folder / "sample.parquet", reviews.labelled(corpus)
+        pq.write_table(table, labelled)
+
+        def made(rows: int) -> str:
+            processes.require_room(scratch, rows * STORED_BYTES, f"{rows:,} reviews")
+            console.progress(f"making {rows:,} reviews")
+            reviews.write_reviews(table["text"], folder / f"reviews-{rows}", rows, settings.seed)
+            # Else the system would write them to the disk while they are scored.
+            os.sync()
+            return str(folder / f"reviews-{rows}")
+
+        source = settings.reviews or made(settings.rows)
+        pq.write_table(reviews.first_texts(source, SAMPLE_ROWS), sample)
+        model = settings.bundle or str(folder / "model")
+        if settings.bundle is None:
+            console.progress(f"training a model on {corpus}")
+            train(TrainSettings(corpus=str(labelled), out=model, seed=settings.seed), Console())
+        console.progress("stages of scoring, one core")
+        with processes.on_cores(1):
+            by_stage = processes.run("scoring stage by stage", stages, model, source, SAMPLE_ROWS, labelled)
+        baselines = {}
+        for baseline in BASELINES:
+            console.progress(f"{baseline.title}, one core")
+            baselines[baseline.key] = measure(baseline, labelled, sample, model)
+
+        def job(source: str, workers: int) -> Summary:
+            console.progress(f"the whole job, {count(workers, 'worker')}")
+            return _job(model, source, folder / "scored", workers, settings.verbose)
+
+        jobs = [job(source, workers) for workers in WORKERS]
+        memory = []
+        for part in (100, 10, 1) if settings.memory_rows else ():
+            source = made(max(settings.memory_rows // part, 1))
+            memory.append(job(source, WORKERS[-1]))
+            shutil.rmtree(source)
+    figures = {"corpus": corpus, "cores": len(os.sched_getaffinity(0))}
     figures |= _figures(by_stage, baselines, jobs, memory)
     _show(console, figures, jobs, baselines)
     return figures
 
 
-def _curve(rows: int) -> list[int]:
-    return [max(rows // 100, 1), max(rows // 10, 1), rows] if rows else []
-
-
-class _Bench:
-    def __init__(self, settings: BenchScoreSettings, folder: Path, console: Console) -> None:
-        self.settings, self.folder, self.console = settings, folder, console
-        self.labelled, self.sample = folder / "labelled.parquet", folder / "sample.parquet"
-        self.corpus, self._table = reviews.labelled(settings.seed)
-        pq.write_table(self._table, self.labelled)
-        self.reviews = settings.reviews or self.make("reviews", settings.rows)
-        pq.write_table(reviews.first_texts(self.reviews, SAMPLE_ROWS), self.sample)
-        self.bundle = settings.bundle or self.train()
-
-    def make(self, name: str, rows: int) -> str:
-        """Make reviews to score; they are on the disk when this returns."""
-        needed, free = rows * STORED_BYTES, shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise SentrayError(
-                f"{rows:,} reviews take some {needed / 1e9:,.0f} GB and {self.folder} has {free / 1e9:,.0f} GB left; "
-                "set TMPDIR to a folder with more room, or take fewer"
-            )
-        self.console.progress(f"making {rows:,} reviews")
-        reviews.write_reviews(self._table["text"], self.folder / name, rows, self.settings.seed)
-        os.sync()
-        return str(self.folder / name)
-
-    def train(self) -> str:
-        self.console.progress(f"training a model on {self.corpus}")
-        out = str(self.folder / "model")
-        train(TrainSettings(corpus=str(self.labelled), out=out, seed=self.settings.seed), Console())
-        return out
-
-    def stages(self) -> dict[str, Any]:
-        self.console.progress("stages of scoring, one core")
-        with processes.on_cores(1):
-            arguments = (self.bundle, self.reviews, SAMPLE_ROWS, self.labelled)
-            found: dict[str, Any] = processes.run("scoring stage by stage", stages, *arguments)
-        return found
-
-    def baseline(self, baseline: Baseline) -> Measured:
-        self.console.progress(f"{baseline.title}, one core")
-        return measure(baseline, self.labelled, self.sample, self.bundle)
-
-    def job(self, source: str, workers: int) -> Summary:
-        """A whole job with Ray and all on as many cores as there are workers, so that a core is a core."""
-        self.console.progress(f"the whole job, {count(workers, 'worker')}")
-        out, verbose = self.folder / "scored", self.settings.verbose
-        settings = ScoreSettings(bundle=self.bundle, input=source, out=str(out), workers=workers, verbose=verbose)
-        began = time.perf_counter()
-        with processes.on_cores(workers), cluster.connect(None, cpus=workers, verbose=verbose):
-            ray_seconds = time.perf_counter() - began
-            summary = score(settings, Console())
-        shutil.rmtree(out)
-        return {**summary, "start_ray_seconds": ray_seconds}
-
-    def memory(self, rows: int) -> Summary:
-        source = self.make("memory", rows)
-        summary = self.job(source, WORKERS[-1])
-        shutil.rmtree(source)
-        return summary
-
-
-class _Clock:
-    """Adds up the seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - began
+def _job(model: str, source: str, out: Path, workers: int, verbose: bool) -> Summary:
+    """A whole job with Ray and all on as many cores as there are workers, so that a core is a core."""
+    settings = ScoreSettings(bundle=model, input=source, out=str(out), workers=workers, verbose=verbose)
+    began = time.perf_counter()
+    with processes.on_cores(workers), cluster.connect(None, cpus=workers, verbose=verbose):
+        ray_seconds = time.perf_counter() - began
+        summary = score(settings, Console())
+    shutil.rmtree(out)
+    return {**summary, "start_ray_seconds": ray_seconds}
 
 
 def stages(source: str, uri: str, max_rows: int, labelled: Path) -> dict[str, Any]:
@@ -149,44 +114,40 @@ def stages(source: str, uri: str, max_rows: int, labelled: Path) -> dict[str, An
         `rows`, UTF-8 `bytes` of their texts, `seconds` by stage, `engine`, `accuracy`.
     """
     scorer = Scorer(bundle.load(source), threads=1)
+    labels = scorer.bundle.labels
+    # Before the clock starts, since the first texts take longest.
     accuracy = _accuracy(scorer, labelled)
-    clock, rows, size = _Clock(), 0, 0
+    schema = output_schema(labels, pa.schema([]), scorer.bundle.digest)
+    seconds, rows, size = dict.fromkeys(STAGES, 0.0), 0, 0
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        seconds[stage] += time.perf_counter() - began
+
     with tempfile.TemporaryDirectory() as folder:
         for shard in reviews.shards(uri):
             if rows >= max_rows:
                 break
             scored = []
             while True:
-                with clock("read"):
+                with timed("read"):
                     table = next(shard, None)
                 if table is None:
                     break
-                with clock("encode"):
+                with timed("encode"):
                     encoded = scorer.encoder.encode(table["text"])
-                with clock("network"):
+                with timed("network"):
                     scores = Scores(scorer.engine.scores(encoded), encoded.words, encoded.known)
-                with clock("write"):
-                    scored.append(_output(table["id"], scores, scorer.bundle.labels))
+                with timed("write"):
+                    scored.append(pa.table(own_columns(table["id"], scores, labels), schema=schema))
                 rows, size = rows + table.num_rows, size + (pc.sum(pc.binary_length(table["text"])).as_py() or 0)
-            with clock("write"):
+            with timed("write"):
                 repeated = ["label", "words", "known_words"]
                 file = Path(folder, "part.parquet")
                 pq.write_table(pa.concat_tables(scored), file, compression="zstd", use_dictionary=repeated)
-    return {
-        "rows": rows,
-        "bytes": size,
-        "seconds": clock.seconds,
-        "engine": scorer.engine.name,
-        "accuracy": accuracy,
-    }
-
-
-def _output(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...]) -> pa.Table:
-    """The columns that a scoring job writes."""
-    columns = {"id": ids, "label": pa.array(labels).take(pa.array(scores.classes)), "score": scores.best}
-    if len(labels) == 2:
-        columns["positive"] = scores.probabilities[:, 1]
-    return pa.table({**columns, "words": scores.words, "known_words": scores.known})
+    return {"rows": rows, "bytes": size, "seconds": seconds, "engine": scorer.engine.name, "accuracy": accuracy}
 
 
 def _accuracy(scorer: Scorer, labelled: Path) -> float | None:
@@ -227,28 +188,33 @@ def _figures(
 
 
 def _show(console: Console, figures: dict[str, Any], jobs: list[Summary], baselines: dict[str, Measured]) -> None:
-    size, shown = figures["kb_per_row"] / 1000, (*STAGES, TOGETHER)
+    size = figures["kb_per_row"] / 1000
     console.table(
         [f"one process, one core, engine {figures['engine']}", "reviews/s", "MB/s"],
-        [[stage, round(figures[f"{stage}_rows_per_s"]), round(figures[f"{stage}_mb_per_s"])] for stage in shown],
+        [
+            [stage, round(figures[f"{stage}_rows_per_s"]), round(figures[f"{stage}_mb_per_s"])]
+            for stage in (*STAGES, TOGETHER)
+        ],
     )
     console.say()
+    runs = [(f"{count(workers, 'worker')} on as many cores", job) for workers, job in zip(WORKERS, jobs, strict=True)]
+    runs += [(f"2 workers, {count(job['rows'], 'review')}", job) for job in figures["memory"]]
     console.table(
         ["whole job, Parquet to Parquet through Ray", "reviews/s", "MB/s", "ratio", "worker's peak MB"],
         [
             [
-                f"{count(workers, 'worker')} on as many cores",
+                name,
                 round(job["rows_per_s"]),
                 round(job["rows_per_s"] * size),
                 job["rows_per_s"] / jobs[0]["rows_per_s"],
                 round(job["peak_rss_mb"]),
             ]
-            for workers, job in zip(WORKERS, jobs, strict=True)
+            for name, job in runs
         ],
     )
     console.say()
-    measured = [(each.title, baselines[each.key], figures[f"ratio_to_{each.key}"]) for each in BASELINES]
     ours = Measured(figures["rows_per_s_per_core"], figures["accuracy"])
+    measured = [(each.title, baselines[each.key], figures[f"ratio_to_{each.key}"]) for each in BASELINES]
     console.table(
         ["the same texts, one core", "reviews/s", "MB/s", "sentray is faster", "accuracy"],
         [
@@ -260,12 +226,6 @@ def _show(console: Console, figures: dict[str, Any], jobs: list[Summary], baseli
         if found.note:
             console.say(f"{title}: {found.note}")
     console.say()
-    if figures["memory"]:
-        console.table(
-            ["reviews", "reviews/s, 2 workers", "worker's peak MB"],
-            [[run["rows"], round(run["rows_per_s"]), round(run["peak_rss_mb"])] for run in figures["memory"]],
-        )
-        console.say()
     console.say(
         f"{figures['rows']:,} reviews of {figures['kb_per_row']:.1f} kB; accuracy on the test rows of "
         f"{figures['corpus']}; start-up apart: Ray {figures['startup_ray_s']:.1f} s, workers "
@@ -274,7 +234,7 @@ def _show(console: Console, figures: dict[str, Any], jobs: list[Summary], baseli
 
 
 def _cells(found: Measured, size: float, ratio: float | None) -> list[str]:
-    accuracy = "-" if found.accuracy is None else f"{found.accuracy:.3f}"
     if found.rows_per_s is None:
         return ["-", "-", "-", "-"]
+    accuracy = "-" if found.accuracy is None else f"{found.accuracy:.3f}"
     return [f"{found.rows_per_s:>9,.0f}", f"{found.rows_per_s * size:>6,.1f}", f"{ratio:>6.2f} times", accuracy]

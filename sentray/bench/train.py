@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from sentray import cluster, models, nltk_data
-from sentray.bench import processes
+from sentray import cluster, models
+from sentray.bench import processes, reviews
 from sentray.bench.settings import BenchTrainSettings
 from sentray.config import TrainSettings
-from sentray.console import Console
+from sentray.console import Console, count
 from sentray.training.prepare import prepare
 from sentray.training.training_set import TrainingSet
 
-SYNTHETIC = "synthetic:2000"
 BATCHES = (32, 256)
 
 
@@ -40,14 +39,10 @@ class Measured:
         """Of the fastest epoch: the one that the machine's other processes disturbed least."""
         return float(self.rows / min(epoch["seconds"] for epoch in self.epochs))
 
-    def seconds_to(self, loss: float) -> float | None:
-        """Seconds of training until an epoch's mean loss is at most this, or None if none is."""
-        total = 0.0
-        for epoch in self.epochs:
-            total += float(epoch["seconds"])
-            if epoch["loss"] <= loss:
-                return total
-        return None
+    def seconds_to(self, loss: float) -> float:
+        """Seconds of training until an epoch's mean loss is at most this, which one's is."""
+        reached = next(index for index, epoch in enumerate(self.epochs, 1) if epoch["loss"] <= loss)
+        return sum(float(epoch["seconds"]) for epoch in self.epochs[:reached])
 
     def parts(self) -> dict[str, float]:
         """Milliseconds of a step by what they are spent on, over the epochs but the first."""
@@ -65,58 +60,34 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
     Raises:
         SentrayError: the corpus cannot be used.
     """
-    corpus = settings.corpus or ("nltk:movie_reviews" if nltk_data.find("corpora/movie_reviews") else SYNTHETIC)
-    cores = len(os.sched_getaffinity(0))
+    from sentray.training.trainer import fit
+
+    corpus, cores = settings.corpus or reviews.corpus(), len(os.sched_getaffinity(0))
     processes.require_own_ray()
-    with tempfile.TemporaryDirectory() as scratch:
-        bench = _Bench(settings, corpus, Path(scratch), console)
+    with tempfile.TemporaryDirectory() as folder:
+        common: dict[str, Any] = {"corpus": corpus, "out": folder, "epochs": settings.epochs, "seed": settings.seed}
+        prepared = Path(folder, "prepared")
         started = time.perf_counter()
         with cluster.connect(None, cpus=max(cores, 2), verbose=settings.verbose):
             ray_seconds = time.perf_counter() - started
-            bench.prepare()
-            console.progress(f"the tutorial's script, {cores} cores")
-            script = bench.script()
-            ours = bench.sentray(workers=1, cpus=cores, batch=BATCHES[0])
-            pairs = {
-                batch: [bench.sentray(workers=count, cpus=1, batch=batch) for count in (1, 2)] for batch in BATCHES
-            }
-    figures = _figures(script, ours, pairs, ray_seconds) | {"corpus": corpus, "cores": cores}
+            defaults = TrainSettings(**common)
+            prepare(defaults, models.architecture(defaults.model), prepared, console)
+            rows = len(TrainingSet.load(str(prepared)))
+
+            def sentray(workers: int, cpus: int, batch: int) -> Measured:
+                run = TrainSettings(**common | {"workers": workers, "cpus_per_worker": cpus, "batch_size": batch})
+                work, began = f"{folder}/{workers}-{cpus}-{batch}", time.time()
+                history = fit(run, str(prepared), work, console).state.history
+                return Measured(list(history), rows, history[0]["started_at"] - began)
+
+            console.progress(f"the tutorial's script, {count(cores, 'core')}")
+            arguments = (str(prepared), settings.epochs, BATCHES[0], settings.seed)
+            script = Measured(processes.run("the tutorial's script", tutorial_script, *arguments), rows)
+            ours = sentray(1, cores, BATCHES[0])
+            pairs = {batch: [sentray(workers, 1, batch) for workers in (1, 2)] for batch in BATCHES}
+    figures = {"corpus": corpus, "cores": cores, "startup_ray_s": ray_seconds, **_figures(script, ours, pairs)}
     _show(console, script, ours, pairs, figures)
     return figures
-
-
-class _Bench:
-    def __init__(self, settings: BenchTrainSettings, corpus: str, folder: Path, console: Console) -> None:
-        self.settings, self.corpus, self.folder, self.console = settings, corpus, folder, console
-        self.dataset = folder / "dataset"
-        self.runs = 0
-
-    def train_settings(self, **values: Any) -> TrainSettings:
-        return TrainSettings(
-            corpus=self.corpus,
-            out=str(self.folder),
-            epochs=self.settings.epochs,
-            seed=self.settings.seed,
-            **values,
-        )
-
-    def prepare(self) -> None:
-        settings = self.train_settings()
-        prepare(settings, models.architecture(settings.model), self.dataset, self.console)
-        self.rows = len(TrainingSet.load(str(self.dataset)))
-
-    def script(self) -> Measured:
-        arguments = (str(self.dataset), self.settings.epochs, BATCHES[0], self.settings.seed)
-        return Measured(processes.run("the tutorial's script", tutorial_script, *arguments), self.rows)
-
-    def sentray(self, workers: int, cpus: int, batch: int) -> Measured:
-        from sentray.training.trainer import fit
-
-        self.runs += 1
-        settings = self.train_settings(workers=workers, cpus_per_worker=cpus, batch_size=batch)
-        started = time.time()
-        state = fit(settings, str(self.dataset), str(self.folder / f"run{self.runs}"), self.console).state
-        return Measured(list(state.history), self.rows, state.history[0]["started_at"] - started)
 
 
 def tutorial_script(folder: str, epochs: int, batch_size: int, seed: int) -> list[dict[str, float]]:
@@ -151,20 +122,16 @@ def tutorial_script(folder: str, epochs: int, batch_size: int, seed: int) -> lis
     return records
 
 
-def _figures(script: Measured, ours: Measured, pairs: dict[int, list[Measured]], ray_seconds: float) -> dict[str, Any]:
+def _figures(script: Measured, ours: Measured, pairs: dict[int, list[Measured]]) -> dict[str, Any]:
     loss = max(script.epochs[-1]["loss"], ours.epochs[-1]["loss"])
-    to_loss = script.seconds_to(loss), ours.seconds_to(loss)
-    assert to_loss[0] is not None
-    assert to_loss[1] is not None
     figures = {
         "script_rows_per_s": script.rows_per_s,
         "rows_per_s": ours.rows_per_s,
         "ratio_to_script": ours.rows_per_s / script.rows_per_s,
         "loss": loss,
-        "script_seconds_to_loss": to_loss[0],
-        "seconds_to_loss": to_loss[1],
-        "ratio_to_script_to_loss": to_loss[0] / to_loss[1],
-        "startup_ray_s": ray_seconds,
+        "script_seconds_to_loss": script.seconds_to(loss),
+        "seconds_to_loss": ours.seconds_to(loss),
+        "ratio_to_script_to_loss": script.seconds_to(loss) / ours.seconds_to(loss),
         "startup_workers_s": ours.start,
         "startup_first_step_s": ours.epochs[0]["first_step_seconds"],
         "peak_rss_mb": max(epoch["peak_rss_mb"] for epoch in ours.epochs),
@@ -177,46 +144,26 @@ def _figures(script: Measured, ours: Measured, pairs: dict[int, list[Measured]],
 
 
 def _show(
-    console: Console,
-    script: Measured,
-    ours: Measured,
-    pairs: dict[int, list[Measured]],
-    figures: dict[str, Any],
+    console: Console, script: Measured, ours: Measured, pairs: dict[int, list[Measured]], figures: dict[str, Any]
 ) -> None:
+    loss = figures["loss"]
+    both = {"Keras script": script, f"sentray, 1 worker, {count(figures['cores'], 'CPU')}": ours}
     console.table(
-        ["training", "rows/s", "ratio", f"seconds to loss {figures['loss']:.4f}", "last loss"],
+        ["training", "rows/s", "ratio", f"seconds to loss {loss:.4f}", "last loss"],
         [
-            [
-                "Keras script",
-                script.rows_per_s,
-                1.0,
-                figures["script_seconds_to_loss"],
-                script.epochs[-1]["loss"],
-            ],
-            [
-                f"sentray, 1 worker, {figures['cores']} CPUs",
-                ours.rows_per_s,
-                figures["ratio_to_script"],
-                figures["seconds_to_loss"],
-                ours.epochs[-1]["loss"],
-            ],
+            [name, run.rows_per_s, run.rows_per_s / script.rows_per_s, run.seconds_to(loss), run.epochs[-1]["loss"]]
+            for name, run in both.items()
         ],
     )
     console.say()
-    names = list(ours.parts())
+    one_cpu = [
+        (count(workers, "worker"), batch, run, run.rows_per_s / runs[0].rows_per_s)
+        for batch, runs in pairs.items()
+        for workers, run in enumerate(runs, start=1)
+    ]
     console.table(
-        ["1 CPU a worker", "batch", "rows/s", "ratio", *(f"{name} ms" for name in names)],
-        [
-            [
-                f"{count} worker(s)",
-                batch,
-                run.rows_per_s,
-                run.rows_per_s / both[0].rows_per_s,
-                *run.parts().values(),
-            ]
-            for batch, both in pairs.items()
-            for count, run in enumerate(both, start=1)
-        ],
+        ["1 CPU a worker", "batch", "rows/s", "ratio", *(f"{name} ms" for name in ours.parts())],
+        [[name, batch, run.rows_per_s, ratio, *run.parts().values()] for name, batch, run, ratio in one_cpu],
     )
     console.say()
     console.say(

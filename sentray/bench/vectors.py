@@ -1,29 +1,28 @@
 """`sentray bench vectors`: the reader of word-vector files beside gensim's loader, on the same file."""
 
 import hashlib
-import itertools
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from sentray.bench import processes
 from sentray.bench.settings import BenchVectorsSettings
 from sentray.console import Console, count
 from sentray.embeddings.read import read_vectors
 from sentray.embeddings.vectors import Vectors, write_vectors
-from sentray.errors import SentrayError
 
-GENSIM, FULL, FILTERED = READERS = ("gensim", "full", "filtered")
+GENSIM, FULL, FILTERED = "gensim", "full", "filtered"
+READERS = {
+    GENSIM: "gensim's load_word2vec_format",
+    FULL: "sentray, every word",
+    FILTERED: "sentray, only the words wanted",
+}
 
-_DRAWN = 1 << 20
-_ROWS_AT_ONCE = 8_192
 _NUMBER_BYTES = 10
 _MIN_MB = 0.01
 _SPREAD = 0.4
@@ -42,17 +41,18 @@ def bench_vectors(settings: BenchVectorsSettings, console: Console) -> dict[str,
     """
     with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
         file, words = Path(scratch, "vectors.txt"), Path(scratch, "words.txt")
-        _require_room(scratch, settings)
+        size = settings.rows * (settings.dimensions + 1) * _NUMBER_BYTES
+        processes.require_room(scratch, size, f"{settings.rows:,} vectors")
         console.progress(f"writing {settings.rows:,} rows of {settings.dimensions:,} numbers")
         write_file(file, words, settings)
         size = file.stat().st_size
         found = {}
-        for reader in READERS:
-            console.progress(f"reading {size / 1e6:,.0f} MB: {_TITLES[reader]}")
+        for reader, title in READERS.items():
+            console.progress(f"reading {size / 1e6:,.0f} MB: {title}")
             # Else only the first reader would wait for the disk.
-            _read_through(file)
+            shutil.copyfile(file, os.devnull)
             with processes.on_cores(1):
-                found[reader] = processes.run(_TITLES[reader], measure, reader, str(file), str(words))
+                found[reader] = processes.run(title, measure, reader, str(file), str(words))
     figures = {
         "rows": settings.rows,
         "dimensions": settings.dimensions,
@@ -68,13 +68,6 @@ def bench_vectors(settings: BenchVectorsSettings, console: Console) -> dict[str,
     return figures
 
 
-_TITLES = {
-    GENSIM: "gensim's load_word2vec_format",
-    FULL: "sentray, every word",
-    FILTERED: "sentray, only the words wanted",
-}
-
-
 def _show(console: Console, figures: dict[str, Any]) -> None:
     shown = ("seconds", "faster", "mb", "smaller", "peak_mb")
     console.table(
@@ -82,21 +75,11 @@ def _show(console: Console, figures: dict[str, Any]) -> None:
             f"{count(figures['rows'], 'row')} of {count(figures['dimensions'], 'number')}, {figures['mb']:,.0f} MB",
             "seconds", "times as fast", "MB above start", "times as small", "peak MB in all",
         ],
-        [[_TITLES[reader], *(round(figures[f"{name}_{reader}"], 2) for name in shown)] for reader in READERS],
+        [[title, *(round(figures[f"{name}_{reader}"], 2) for name in shown)] for reader, title in READERS.items()],
     )  # fmt: skip
     console.say()
     same = "the same vectors to the last bit" if figures["same_vectors"] else "DIFFERENT vectors: this is a defect"
     console.say(f"{figures['words']:,} words wanted; one core, warm file cache; all rows: {same}")
-
-
-def _require_room(folder: str, settings: BenchVectorsSettings) -> None:
-    needed = settings.rows * (settings.dimensions + 1) * _NUMBER_BYTES
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise SentrayError(
-            f"the file takes some {needed / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB left; set TMPDIR to a "
-            "folder with more room, or take fewer --rows"
-        )
 
 
 def write_file(file: Path, words: Path, settings: BenchVectorsSettings) -> None:
@@ -106,32 +89,12 @@ def write_file(file: Path, words: Path, settings: BenchVectorsSettings) -> None:
     the beginning.
     """
     random = np.random.default_rng(settings.seed)
-    names = list(itertools.islice(map("".join, _letters()), settings.rows))
+    names = [f"w{rank:x}" for rank in range(settings.rows)]
+    numbers = random.standard_normal((settings.rows, settings.dimensions), np.float32)
+    write_vectors(str(file), Vectors(names, (_SPREAD * numbers).round(6)))
     chances = 1 / np.arange(1.0, settings.rows + 1)
     wanted = random.choice(settings.rows, min(settings.words, settings.rows), replace=False, p=chances / chances.sum())
     words.write_text("".join(f"{names[index]}\n" for index in wanted.tolist()))
-    # Forty million numbers are drawn from a million decimals, since to write a decimal takes longer than to copy it.
-    decimals = pa.array([f"{number:.6f}" for number in random.normal(0, _SPREAD, _DRAWN).tolist()])
-    with file.open("wb") as stream:
-        stream.write(b"%d %d\n" % (settings.rows, settings.dimensions))
-        for start in range(0, settings.rows, _ROWS_AT_ONCE):
-            some = names[start : start + _ROWS_AT_ONCE]
-            drawn = decimals.take(pa.array(random.integers(0, _DRAWN, len(some) * settings.dimensions)))
-            rows = pa.ListArray.from_arrays(np.arange(len(some) + 1, dtype=np.int32) * settings.dimensions, drawn)
-            lines = pc.binary_join_element_wise(pa.array(some), pc.binary_join(rows, " "), " ").to_pylist()
-            stream.write(("\n".join(lines) + "\n").encode())
-
-
-def _letters() -> Any:
-    """All words of one letter, then of two, and so on."""
-    for length in itertools.count(1):
-        yield from itertools.product("etaoinshrdlu", repeat=length)
-
-
-def _read_through(file: Path) -> None:
-    with file.open("rb", buffering=0) as stream:
-        while stream.read(1 << 20):
-            pass
 
 
 def measure(reader: str, file: str, words: str) -> dict[str, Any]:
@@ -145,48 +108,29 @@ def measure(reader: str, file: str, words: str) -> dict[str, Any]:
     Returns:
         `seconds`, `mb` above what the process had, `peak_mb` in all, and `sha256` of words and vectors.
     """
-    read = _reader(reader, words)
+    if reader == GENSIM:
+        from gensim.models import KeyedVectors
+
+    wanted = Path(words).read_text().split()
+
+    def read(name: str) -> tuple[list[str], Any]:
+        if reader == GENSIM:
+            keyed = KeyedVectors.load_word2vec_format(name)
+            return keyed.index_to_key, keyed.vectors
+        vectors, _ = read_vectors(name, wanted if reader == FILTERED else None)
+        return vectors.words, vectors.rows
+
     # What is imported late is imported now.
     with tempfile.TemporaryDirectory() as folder:
         small = f"{folder}/small.txt"
-        write_vectors(small, Vectors(Path(words).read_text().split()[:2], np.ones((2, 2), np.float32)))
+        write_vectors(small, Vectors(wanted[:2], np.ones((2, 2), np.float32)))
         read(small)
-    before = _reset_peak()
-    began = time.perf_counter()
+    # The kernel forgets the peak so far.
+    Path("/proc/self/clear_refs").write_text("5")
+    before, began = processes.memory_mb("VmRSS"), time.perf_counter()
     names, rows = read(file)
-    seconds = time.perf_counter() - began
-    peak = _status("VmHWM")
+    seconds, peak = time.perf_counter() - began, processes.memory_mb("VmHWM")
     digest = hashlib.sha256("\n".join(names).encode())
     digest.update(np.ascontiguousarray(rows).data)
     # The system counts whole pages, with a delay.
     return {"seconds": seconds, "mb": max(peak - before, _MIN_MB), "peak_mb": peak, "sha256": digest.hexdigest()}
-
-
-def _reader(reader: str, words: str) -> Callable[[str], tuple[list[str], Any]]:
-    if reader == GENSIM:
-        from gensim.models import KeyedVectors
-
-        def by_gensim(file: str) -> tuple[list[str], Any]:
-            vectors = KeyedVectors.load_word2vec_format(file)
-            return vectors.index_to_key, vectors.vectors
-
-        return by_gensim
-    wanted = Path(words).read_text().split() if reader == FILTERED else None
-
-    def ours(file: str) -> tuple[list[str], Any]:
-        vectors, _ = read_vectors(file, wanted)
-        return vectors.words, vectors.rows
-
-    return ours
-
-
-def _reset_peak() -> float:
-    """Make the kernel forget the peak so far; the memory of now in MB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(name: str) -> float:
-    """A figure of this process, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6

@@ -28,7 +28,6 @@ from sentray import cluster
 from sentray.config import EmbedSettings, write_settings_beside
 from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
-from sentray.corpus.inspect import Inspection
 from sentray.embeddings.sentences import FILE_WORDS, SentenceFiles, write_sentences
 from sentray.embeddings.vectors import MAX_DIMENSIONS, Vectors, local_path, output, write_vectors
 from sentray.errors import SentrayError
@@ -74,7 +73,15 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
                 "smaller --test-fraction"
             )
         vocabulary = Vocabulary.from_counts(found.counts, settings.min_count)
-        facts = _facts(inspection, found, vocabulary)
+        facts: dict[str, Any] = {
+            "rows": inspection.rows,
+            "quarantined": inspection.reasons.total(),
+            "lines": found.lines,
+            "words": found.counts.total(),
+            "distinct": len(found.counts),
+            "kept": len(vocabulary),
+            "dropped": found.counts.total() - sum(found.counts[word] for word in vocabulary.words),
+        }
         _say_found(facts, settings, console)
         facts["threads"] = _threads(settings.workers, len(found.files), console)
         began = time.monotonic()
@@ -184,30 +191,16 @@ def _threads(asked: int | None, files: int, console: Console) -> int:
     return min(wanted, files)
 
 
-def _facts(inspection: Inspection, found: SentenceFiles, vocabulary: Vocabulary) -> dict[str, Any]:
-    return {
-        "rows": inspection.rows,
-        "quarantined": inspection.reasons.total(),
-        "lines": found.lines,
-        "words": found.counts.total(),
-        "distinct": len(found.counts),
-        "kept": len(vocabulary),
-        "dropped": found.counts.total() - sum(found.counts[word] for word in vocabulary.words),
-    }
-
-
 def _say_found(facts: dict[str, Any], settings: EmbedSettings, console: Console) -> None:
-    rare = facts["distinct"] - facts["kept"]
-    lines = count(facts["lines"], f"training {settings.sentence}")
-    console.say(
-        f"{facts['rows']:,} rows read, {facts['quarantined']:,} quarantined; {lines}, {count(facts['words'], 'word')}"
-    )
-    left_out = (
-        f"; --min-count {settings.min_count} leaves out {rare:,} with {count(facts['dropped'], 'occurrence')} "
-        f"({100 * facts['dropped'] / facts['words']:.1f} % of all words)"
-    )
+    lines, words = count(facts["lines"], f"training {settings.sentence}"), count(facts["words"], "word")
+    console.say(f"{facts['rows']:,} rows read, {facts['quarantined']:,} quarantined; {lines}, {words}")
     kept = f"{count(facts['distinct'], 'distinct word')}, {facts['kept']:,} of them kept"
-    console.say(kept + (left_out if rare else ""))
+    if rare := facts["distinct"] - facts["kept"]:
+        kept += (
+            f"; --min-count {settings.min_count} leaves out {rare:,} with {count(facts['dropped'], 'occurrence')} "
+            f"({100 * facts['dropped'] / facts['words']:.1f} % of all words)"
+        )
+    console.say(kept)
 
 
 def _show(done: int, total: int, epochs: int, seconds: float, console: Console) -> None:

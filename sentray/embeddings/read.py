@@ -143,8 +143,7 @@ def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vect
         reader = _Reader(file, form, wanted)
         for block in _blocks(head, form.start, stream):
             reader.read(block)
-        vectors = reader.finish()
-    report = reader.report(compression)
+        vectors, report = reader.finish(compression)
     rows = report.rows + report.bad_rows
     if rows == 0:
         raise SentrayError(f"{file} holds no row, only a header: it seems the rest of a broken copy; get it again")
@@ -328,27 +327,23 @@ class _Reader:
             self._refuse_long()
         self._settle()
 
-    def finish(self) -> Vectors:
-        """The vectors, once all blocks are read."""
-        if self._form.binary and self._rest:
+    def finish(self, compression: str) -> tuple[Vectors, FileReport]:
+        """The vectors and what there was in the file, once all blocks are read."""
+        form = self._form
+        if self._rest and form.binary:
             self._passed += 1
             self._count_bad(CUT, self._passed)
-        elif not self._form.binary and self._rest:
+        elif self._rest:
             self._scan_lines(self._rest + b"\n", few=CUT)
             self._settle()
-        if self._form.declared is not None:
-            missing = self._form.declared - self._good - sum(number for number, _ in self._bad.values())
-            if missing > 0:
-                self._count_bad(MISSING, self._passed + 1, missing)
-        self._matrix.resize((len(self._words), self._dimensions), refcheck=False)
-        return Vectors(list(self._words), self._matrix)
-
-    def report(self, compression: str) -> FileReport:
-        """What there was in the file."""
-        form, bad = self._form, tuple((reason, *self._bad[reason]) for reason in REASONS if reason in self._bad)
-        return FileReport(
-            self._file, form.name, compression, form.dimensions, self._good, form.declared, self._duplicates, bad
-        )
+        missing = (form.declared or 0) - self._good - sum(number for number, _ in self._bad.values())
+        if missing > 0:
+            self._count_bad(MISSING, self._passed + 1, missing)
+        self._matrix.resize((len(self._words), form.dimensions), refcheck=False)
+        bad = tuple((reason, *self._bad[reason]) for reason in REASONS if reason in self._bad)
+        rows, declared, duplicates = self._good, form.declared, self._duplicates
+        report = FileReport(self._file, form.name, compression, form.dimensions, rows, declared, duplicates, bad)
+        return Vectors(list(self._words), self._matrix), report
 
     def _scan_lines(self, text: bytes, few: str = FEW) -> None:
         """Pass over whole lines; `few` is what a line with too few numbers is counted as."""

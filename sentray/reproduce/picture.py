@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from sentray.reproduce.table import NONE, Row
+import numpy as np
+
+from sentray.reproduce.systems import NO_SOURCE
+from sentray.reproduce.table import Row
 
 MISSING = (
     "no picture is drawn, since matplotlib is not here: pip install 'sentray[reproduce]', then the same command again"
@@ -24,49 +26,39 @@ def draw(rows: Sequence[Row], file: Path) -> bool:
     """Draw the systems that have an accuracy into a PNG file.
 
     Returns:
-        Whether there was any.
+        Whether there was any, and what draws.
     """
     shown = [row for row in rows if row.accuracies]
-    if not shown:
+    if not shown or not available():
         return False
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
     figure = Figure(figsize=(9, 1.3 + ROW_INCHES * len(shown)), layout="constrained")
     axes = figure.add_subplot()
-    for height, row in enumerate(shown):
-        _pair(axes, height, row)
-    axes.set_yticks(range(len(shown)), [row.system.name for row in shown])
+    heights, seeds = np.arange(len(shown)), max(len(row.accuracies) for row in shown)
+    sources = [100 * (row.system.figure or 0.0) for row in shown]
+    means = np.array([100 * np.mean(row.accuracies) for row in shown])
+    least, greatest = (np.array([100 * end(row.accuracies) for row in shown]) for end in (min, max))
+    above = axes.barh(heights - _BAR / 2, sources, _BAR, color=_SOURCE, label="the tutorial")
+    below = axes.barh(
+        heights + _BAR / 2,
+        means,
+        _BAR,
+        xerr=[means - least, greatest - means] if seeds > 1 else None,
+        error_kw={"ecolor": _RANGE, "capsize": 3, "elinewidth": 1.2},
+        color=_OURS,
+        label="here" if seeds == 1 else f"here: mean and range of {seeds} seeds",
+    )
+    said = ["" if row.system.source == NO_SOURCE else row.system.source for row in shown]
+    axes.bar_label(above, said, padding=4, fontsize=8)
+    axes.bar_label(below, [f"{mean:.1f} %" for mean in means], padding=4, fontsize=8)
+    axes.set_yticks(heights, [row.system.name for row in shown])
     axes.invert_yaxis()
     axes.set_xlim(0, 120)
     axes.set_xticks(range(0, 101, 20))
     axes.axvline(50, color=_SOURCE, linewidth=0.8, linestyle=":", zorder=0)
     axes.set_xlabel("accuracy, %; of the ten phrases in training, of the others on the test reviews")
     axes.spines[["top", "right"]].set_visible(False)
-    seeds = max(len(row.accuracies) for row in shown)
-    ours = "here" if seeds == 1 else f"here: mean and range of {seeds} seeds"
-    keys = [Patch(color=_SOURCE, label="the tutorial"), Patch(color=_OURS, label=ours)]
-    figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(file, dpi=150)
     return True
-
-
-def _pair(axes: Any, height: int, row: Row) -> None:
-    """Two bars: the tutorial's figure above, ours below; a system of our own has only the latter."""
-    below = float(height)
-    if row.system.source != NONE:
-        above, below = height - _BAR / 2, height + _BAR / 2
-        if row.system.figure is not None:
-            axes.barh(above, 100 * row.system.figure, _BAR, color=_SOURCE)
-        _label(axes, above, 100 * (row.system.figure or 0.0), row.system.source)
-    percents = [100 * value for value in row.accuracies]
-    mean = sum(percents) / len(percents)
-    axes.barh(below, mean, _BAR, color=_OURS)
-    if len(percents) > 1:
-        reach = [[mean - min(percents)], [max(percents) - mean]]
-        axes.errorbar(mean, below, xerr=reach, color=_RANGE, capsize=3, linewidth=1.2)
-    _label(axes, below, max(percents), f"{mean:.1f} %")
-
-
-def _label(axes: Any, height: float, right_of: float, text: str) -> None:
-    axes.text(right_of + 1, height, text, va="center", fontsize=8)

@@ -5,6 +5,7 @@ Each run is a folder or file of its own below `--out`; one that is finished is n
 """
 
 import json
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
     table.show(console, rows)
     for note in notes:
         console.say(note)
-    drawn = picture.available() and picture.draw(rows, folder / PICTURE_FILE)
+    drawn = picture.draw(rows, folder / PICTURE_FILE)
     files = [TABLE_FILE, FIGURES_FILE, *([PICTURE_FILE] if drawn else [])]
     console.say(f"written to {settings.out}: {', '.join(files)}")
     failed = [row.system.name for row in rows if len(row.done) < len(row.runs)]
@@ -80,7 +81,8 @@ class _Runs:
     """
 
     def __init__(self, settings: ReproduceSettings, folder: Path, console: Console) -> None:
-        self._glove = None if settings.glove is None else _absolute(settings.glove)
+        local = settings.glove is not None and "://" not in settings.glove
+        self._glove = os.path.abspath(str(settings.glove)) if local else settings.glove
         self._folder, self._console = folder, console
         self._shared = {"address": settings.address, "verbose": settings.verbose}
 
@@ -88,7 +90,7 @@ class _Runs:
         """One system with one seed; a failure is reported and kept, so that the next system gets its turn."""
         self._console.say(f"\n{system.name}, seed {seed}")
         try:
-            return self._vectors_run(system, seed) if system.train is None else self._train(system, seed)
+            return self._run(system, seed)
         except Exception as error:
             mistake = cluster.user_error(error)
             if mistake is None:
@@ -100,41 +102,52 @@ class _Runs:
             self._console.error(f"{system.name}, seed {seed}: {why}")
             return Run(seed, None, {}, why)
 
-    def _vectors_run(self, system: System, seed: int) -> Run:
-        assert isinstance(system.vectors, Recipe)
-        _, facts = self._learn(system.vectors, seed)
-        return Run(seed, facts["seconds"], facts)
-
-    def _train(self, system: System, seed: int) -> Run:
+    def _run(self, system: System, seed: int) -> Run:
+        vectors = self._glove if system.vectors == GLOVE else None
+        if isinstance(system.vectors, Recipe):
+            vectors, facts = self._learn(system.vectors, seed)
+            if system.train is None:
+                return Run(seed, facts["seconds"], facts)
         out = self._folder / "runs" / system.name / f"seed{seed}"
         corpus = str(self._folder / _PHRASES_FILE) if system.phrases else systems.CORPUS
-        settings = system.settings(str(out), seed, corpus, self._vectors(system, seed), **self._shared)
-        if (out / bundle.MANIFEST).exists():
-            _require_same(out / SETTINGS_FILE, settings)
-            self._console.say(f"{out} is there already")
-        else:
+        settings = system.settings(str(out), seed, corpus, vectors, **self._shared)
+        if not self._is_done(out, out / bundle.MANIFEST, out / SETTINGS_FILE, settings):
             train(settings, self._console)
         history = _read(out / HISTORY_FILE)
         return Run(seed, sum(epoch["seconds"] for epoch in history), _read(out / METRICS_FILE))
 
-    def _vectors(self, system: System, seed: int) -> str | None:
-        """The file of a system's word vectors, learnt if need be."""
-        if isinstance(system.vectors, Recipe):
-            return str(self._learn(system.vectors, seed)[0])
-        return self._glove if system.vectors == GLOVE else None
-
-    def _learn(self, recipe: Recipe, seed: int) -> tuple[Path, dict[str, Any]]:
-        """A recipe's vectors and what `embed` found."""
+    def _learn(self, recipe: Recipe, seed: int) -> tuple[str, dict[str, Any]]:
+        """The file of a recipe's vectors, and what `embed` found."""
         file = self._folder / "vectors" / f"{recipe.name}-seed{seed}.txt"
         found = file.with_name(file.name + _FACTS)
         settings = recipe.settings(str(file), seed, **self._shared)
-        if file.exists() and found.exists():
-            _require_same(file.with_name(f"{file.name}.{SETTINGS_FILE}"), settings)
-            self._console.say(f"{file} is there already")
-            return file, _read(found)
-        facts = embed(settings, self._console)
-        write_text(str(found), json.dumps(facts, indent=1) + "\n")
-        return file, facts
+        if not self._is_done(file, found, file.with_name(f"{file.name}.{SETTINGS_FILE}"), settings):
+            write_text(str(found), json.dumps(embed(settings, self._console), indent=1) + "\n")
+        return str(file), _read(found)
+
+    def _is_done(self, made: Path, last: Path, before: Path, settings: Settings) -> bool:
+        """Whether a run is finished.
+
+        Args:
+            made: what it makes.
+            last: what it writes last.
+            before: the file of the settings that it was made with.
+            settings: those that it would be made with now.
+
+        Raises:
+            SentrayError: it was made with others.
+        """
+        if not (made.exists() and last.exists()):
+            return False
+        old = _read(before)
+        for key, value in json.loads(settings_text(settings)).items():
+            if key not in _MAY_CHANGE and old.get(key) != value:
+                raise SentrayError(
+                    f"{before} tells of a run with --{key.replace('_', '-')} {old.get(key)}, not {value}; choose "
+                    "another --out, or remove that run"
+                )
+        self._console.say(f"{made} is there already")
+        return True
 
 
 def _write(folder: Path, rows: list[Row], notes: list[str]) -> None:
@@ -151,21 +164,6 @@ def _check_glove(file: str) -> None:
             f"--glove {file} has vectors of {dimensions} dimensions; the tutorials' systems take those of "
             f"{systems.GLOVE_DIMENSIONS}, as in glove.6B.100d.txt"
         )
-
-
-def _require_same(file: Path, settings: Settings) -> None:
-    """See that a finished run was made with the settings that it would be made with now."""
-    before, now = _read(file), json.loads(settings_text(settings))
-    for key, value in now.items():
-        if key not in _MAY_CHANGE and before.get(key) != value:
-            raise SentrayError(
-                f"{file} tells of a run with --{key.replace('_', '-')} {before.get(key)}, not {value}; choose another "
-                "--out, or remove that run"
-            )
-
-
-def _absolute(file: str) -> str:
-    return file if "://" in file else str(Path(file).absolute())
 
 
 def _read(file: Path) -> Any:

@@ -1,13 +1,13 @@
 """The table: what each tutorial reports beside what its systems gave here, on the console, as Markdown and as JSON."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sentray.console import Console, count, duration
 from sentray.reproduce.systems import System
 
-NONE = "-"
+_NONE = "-"
 _HEADER = ("system", "source", "ours", "least", "greatest", "in training", "dead starts", "time", "words covered")
 _WHAT = "what it is"
 
@@ -66,24 +66,21 @@ class Row:
             "restarts": sum(run.figures.get("restarts", 0) for run in self.done),
             "seconds": _mean(self.values(lambda run: run.seconds)),
             "words_covered": _mean(self.values(covered)),
-            "runs": [
-                {"seed": run.seed, "seconds": run.seconds, "error": run.error, "figures": run.figures}
-                for run in self.runs
-            ],
+            "runs": [asdict(run) for run in self.runs],
         }
 
     def cells(self) -> list[str]:
         """The row as text, in the order of the columns."""
         if not self.done:
-            return [self.system.name, self.system.source, "failed", *[NONE] * (len(_HEADER) - 3)]
+            return [self.system.name, self.system.source, "failed", *[_NONE] * (len(_HEADER) - 3)]
         values = self.to_dict()
         return [
             self.system.name,
             self.system.source,
             self._vectors() if self.system.train is None else _percent(values["mean"]),
             *(_percent(values[name]) for name in ("least", "greatest", "train_accuracy")),
-            NONE if self.system.train is None else str(values["restarts"]),
-            NONE if values["seconds"] is None else duration(values["seconds"]),
+            _NONE if self.system.train is None else str(values["restarts"]),
+            _NONE if values["seconds"] is None else duration(values["seconds"]),
             _percent(values["words_covered"]),
         ]
 
@@ -149,4 +146,4 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.1f} %"
+    return _NONE if value is None else f"{100 * value:.1f} %"

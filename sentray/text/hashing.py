@@ -67,12 +67,8 @@ class HashedWords:
     def __len__(self) -> int:
         return self.buckets
 
-    def id_of(self, word: str) -> int:
-        """A word's id."""
-        return 1 + (word_code(word) - 1) % self.buckets
-
     def ids_of(self, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """The ids of words by their codes, int32 both."""
+        """The ids of words by their codes, int32 both: `1 + (code - 1) % buckets`."""
         numbers = codes.view(np.uint32) - np.uint32(1)
         # Numpy has a fast division by one number and no fast remainder.
         numbers -= numbers // np.uint32(self.buckets) * np.uint32(self.buckets)

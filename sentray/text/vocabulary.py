@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ _NO_WORD = re.compile(r"[^\S\n]|(?:\A|\n)(?:\n|\Z)")
 """White space within a line, or a line without a word; of the last line the end may be missing."""
 
 
+@dataclass
 class Vocabulary:
     """The words a model knows, in id order.
 
@@ -25,9 +26,8 @@ class Vocabulary:
         unknown: what becomes of other words: `drop` leaves them out, `share` gives them one id, `unknown_id`.
     """
 
-    def __init__(self, words: Iterable[str], unknown: Unknown = "drop") -> None:
-        self.words = list(words)
-        self.unknown = unknown
+    words: list[str] = field(repr=False)
+    unknown: Unknown = "drop"
 
     @classmethod
     def from_counts(
@@ -54,13 +54,12 @@ class Vocabulary:
         return cls(kept[:max_words], unknown)
 
     @classmethod
-    def from_text(cls, text: str, unknown: Unknown = "drop", name: str = "vocabulary.txt") -> "Vocabulary":
+    def from_text(cls, text: str, unknown: Unknown = "drop") -> "Vocabulary":
         r"""Read what `to_text` wrote.
 
         Args:
             text: one word a line, lines ended by `\n` alone.
             unknown: as in the class.
-            name: the file's name, for messages.
 
         Raises:
             SentrayError: an empty file, or a line that is empty, holds white space or repeats a word.
@@ -72,7 +71,7 @@ class Vocabulary:
             for line, word in enumerate(words, 1):
                 if word.split() != [word] or word in seen:
                     raise SentrayError(
-                        f"the vocabulary {name} is damaged: line {line} ({word[:40]!r}) is no single new "
+                        f"the vocabulary vocabulary.txt is damaged: line {line} ({word[:40]!r}) is no single new "
                         "word; restore the file or train again"
                     )
                 seen.add(word)
@@ -81,28 +80,6 @@ class Vocabulary:
     def to_text(self) -> str:
         """One word a line, in id order."""
         return "".join(f"{word}\n" for word in self.words)
-
-    def save(self, path: Path | str) -> None:
-        """Write the words as UTF-8, one a line, in id order."""
-        Path(path).write_bytes(self.to_text().encode("utf-8"))
-
-    @classmethod
-    def load(cls, path: Path | str, unknown: Unknown = "drop") -> "Vocabulary":
-        """Read a file that `save` wrote.
-
-        Raises:
-            SentrayError: the file can't be read or is damaged.
-        """
-        try:
-            text = Path(path).read_bytes().decode("utf-8")
-        except OSError as error:
-            raise SentrayError(f"the vocabulary {path} can't be read ({error.strerror}); check the path") from error
-        except UnicodeDecodeError as error:
-            raise SentrayError(
-                f"the vocabulary {path} is damaged: byte {error.start + 1} is not UTF-8; "
-                "restore the file or train again"
-            ) from error
-        return cls.from_text(text, unknown, str(path))
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -135,16 +112,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Vocabulary):
-            return NotImplemented
-        return self.unknown == other.unknown and self.words == other.words
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"Vocabulary({len(self.words)} words, unknown={self.unknown!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # One string pickles faster than a list of words, and the ids are made where they are needed.

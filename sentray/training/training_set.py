@@ -44,7 +44,7 @@ class Facts:
             where words are not hashed.
         dimensions: Numbers of a word's vector; None for what the architecture has.
         embedding: What the word vectors to start from are (`format`, `rows`, `duplicates`, `bad_rows`, `oov`, `center`)
-            and how they cover the vocabulary (as `embeddings.placing.Coverage`); None where there are none.
+            and how they cover the vocabulary (as `embeddings.matrix.Coverage`); None where there are none.
     """
 
     spec: ModelSpec
@@ -194,7 +194,7 @@ def write(
     if vectors is not None:
         vectors.tofile(folder / _VECTORS)
     if isinstance(words, Vocabulary):
-        words.save(folder / _VOCABULARY)
+        (folder / _VOCABULARY).write_bytes(words.to_text().encode())
     values = vars(facts) | {"spec": facts.spec.model_dump(mode="json")}
     partial = folder / f".{_FACTS}"
     partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")

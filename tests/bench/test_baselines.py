@@ -1,5 +1,6 @@
 """What sentray is compared with: each learns, predicts and says why where it cannot."""
 
+import operator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sentray.bench import baselines
-from sentray.bench.baselines import BASELINES, Baseline, Measured, measure, train_and_predict
+from sentray.bench.baselines import BASELINES, Baseline, Measured, Model, measure, train_and_predict
 from sentray.bundle import Bundle
 from sentray.inference.scorer import Scorer
 
@@ -16,7 +17,7 @@ from sentray.inference.scorer import Scorer
 @pytest.mark.parametrize("baseline", BASELINES, ids=lambda baseline: baseline.key)
 def test_each_learns_and_is_timed(baseline: Baseline, labelled_file: Path, small_bundle: Bundle) -> None:
     pytest.importorskip(baseline.module)
-    found = train_and_predict(baseline.key, labelled_file, labelled_file, str(small_bundle.path))
+    found = train_and_predict(baseline, labelled_file, labelled_file, str(small_bundle.path))
     assert found.rows_per_s is not None
     assert found.rows_per_s > 0
     # The bundle's weights are random.
@@ -45,9 +46,9 @@ def test_what_is_not_there_is_reported(labelled_file: Path) -> None:
     assert measure(absent, labelled_file, labelled_file, "") == Measured(
         note="not installed; pip install 'sentray[bench]'"
     )
-    broken = measure(replace(BASELINES[1], key="unheard of"), labelled_file, labelled_file, "")
+    broken = measure(replace(BASELINES[1], train=operator.neg), labelled_file, labelled_file, "")
     assert broken.rows_per_s is None
-    assert "failed: StopIteration" in broken.note
+    assert "failed: TypeError" in broken.note
 
 
 def test_the_least_disturbed_chunk_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,13 +59,9 @@ def test_the_least_disturbed_chunk_counts(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(baselines.time, "perf_counter", lambda: next(clock))
     seen: list[int] = []
 
-    class Slow:
-        def prepare(self, texts: list[str]) -> list[str]:
-            return texts
+    def slow(inputs: list[str]) -> list[str]:
+        seen.append(len(inputs))
+        return inputs
 
-        def predict(self, inputs: list[str]) -> list[str]:
-            seen.append(len(inputs))
-            return inputs
-
-    assert baselines._speed(Slow(), [""] * 40) == 10
+    assert baselines._speed(Model(slow), [""] * 40) == 10
     assert np.sum(seen) == 30

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,15 +14,14 @@ TEXTS = pa.chunked_array([["a good film .\nit is slow .\n", "bad ."], ["never ag
 
 
 def test_reviews_are_sentences_of_the_given_ones(tmp_path: Path) -> None:
-    size = reviews.write_reviews(TEXTS, tmp_path, 300)
+    reviews.write_reviews(TEXTS, tmp_path, 300)
     table = pq.read_table(tmp_path)
     table.validate(full=True)
     assert table["id"].to_pylist()[::299] == ["review-000000000", "review-000000299"]
     sentences = {"a good film .", "it is slow .", "bad .", "never again !", "naïve plot"}
-    drawn = [text.split("\n")[:-1] for text in table["text"].to_pylist()]
+    drawn = [text.split("\n") for text in table["text"].to_pylist()]
     assert {sentence for review in drawn for sentence in review} == sentences
     assert {len(review) for review in drawn} == {1, 2}
-    assert size == sum(len(text.encode()) for text in table["text"].to_pylist())
 
 
 def test_the_same_seed_writes_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,24 +39,23 @@ def test_the_same_seed_writes_the_same_files(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_polarity_corpus_gives_reviews_of_its_length(nltk_polarity: str, tmp_path: Path) -> None:
-    name, table = reviews.labelled()
-    assert name == nltk_polarity
+    assert reviews.corpus() == nltk_polarity
+    table = reviews.labelled(nltk_polarity)
     assert table.num_rows == 2000
     assert pc.sum(pc.equal(table["split"], "test")).as_py() == 200
-    size = reviews.write_reviews(table["text"], tmp_path, 4000)
-    assert size / 4000 == pytest.approx(pc.mean(pc.binary_length(table["text"])).as_py(), rel=0.05)
-    assert len(pc.unique(pq.read_table(tmp_path)["text"])) == 4000
+    reviews.write_reviews(table["text"], tmp_path, 4000)
+    written = pq.read_table(tmp_path)["text"]
+    lengths = [pc.mean(pc.binary_length(texts)).as_py() for texts in (written, table["text"])]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.05)
+    assert len(pc.unique(written)) == 4000
 
 
-def test_made_reviews_where_there_is_no_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_reviews_where_there_is_no_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nltk_data, "find", lambda resource: None)
-    name, table = reviews.labelled()
-    assert name == "made reviews"
-    assert table.equals(reviews.labelled()[1])
-    for split, rows in (("train", 900), ("test", 100)):
+    table = reviews.labelled(reviews.corpus())
+    assert table.num_rows == 2000
+    for split in ("train", "test"):
         labels = table.filter(pc.equal(table["split"], split))["label"].to_pylist()
-        assert (labels.count("neg"), labels.count("pos")) == (rows, rows)
-    lengths = [len(text) for text in table["text"].to_pylist()]
-    assert np.mean(lengths) == pytest.approx(3900, rel=0.1)
-    words = {word for text in table["text"].to_pylist() for word in text.split()}
-    assert 20_000 < len(words) < 30_000
+        assert set(labels) == {"neg", "pos"}
+    reviews.write_reviews(table["text"], tmp_path, 50)
+    assert set(pq.read_table(tmp_path)["text"].to_pylist()) <= set(table["text"].to_pylist())

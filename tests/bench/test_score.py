@@ -35,7 +35,8 @@ PROMISED = {
 
 @pytest.fixture(autouse=True)
 def small_corpus(labelled: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reviews, "labelled", lambda seed: ("a small corpus", labelled))
+    monkeypatch.setattr(reviews, "corpus", lambda: "a small corpus")
+    monkeypatch.setattr(reviews, "labelled", lambda uri: labelled)
 
 
 @pytest.mark.usefixtures("ray_session")

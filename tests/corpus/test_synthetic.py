@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from sentray.corpus.synthetic import SCHEMA, generate
-from sentray.text import clean, preset
+from sentray.text.cleaning import clean, preset
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ def test_words_of_usable_training_reviews_by_count_then_alphabet(
     settings = VocabSettings(corpus=str(reviews), out=str(out), cleaning="reviews", max_bad_rows=0.5)
     vocabulary = write_vocabulary(settings, Console())
     assert vocabulary.words == ["good", "bad", "film"]
-    assert Vocabulary.load(out) == vocabulary
+    assert Vocabulary.from_text(out.read_text("utf-8")) == vocabulary
     assert (tmp_path / "words" / "vocabulary.txt.settings.json").exists()
     assert "4 rows read, 1 quarantined; 3 distinct words, 3 of them in" in capsys.readouterr().out
 

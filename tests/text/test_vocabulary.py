@@ -1,6 +1,5 @@
 import pickle
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -45,36 +44,19 @@ def test_an_empty_vocabulary_pickles() -> None:
     assert pickle.loads(pickle.dumps(Vocabulary([]))).words == []
 
 
-def test_file(tmp_path: Path) -> None:
+def test_text_is_a_word_a_line() -> None:
     vocabulary = Vocabulary(["naïve", "a", "#", "\ufeffb"])
-    vocabulary.save(tmp_path / "v.txt")
-    assert (tmp_path / "v.txt").read_bytes() == "naïve\na\n#\n\ufeffb\n".encode()
-    assert Vocabulary.load(tmp_path / "v.txt") == vocabulary
+    assert vocabulary.to_text() == "naïve\na\n#\n\ufeffb\n"
+    assert Vocabulary.from_text(vocabulary.to_text()) == vocabulary
 
 
 @pytest.mark.parametrize(
-    ("content", "position"),
-    [
-        (b"", "line 1"),
-        (b"\n", "line 1"),
-        (b"a\n\nb\n", "line 2"),
-        (b"a\nb c\n", "line 2"),
-        (b"a\r\nb\r\n", "line 1"),
-        (b"a\nb\na\n", "line 3"),
-        ("a\nb\x85c\n".encode(), "line 2"),
-        (b"a\n\xff\n", "byte 3"),
-    ],
+    ("text", "line"),
+    [("", 1), ("\n", 1), ("a\n\nb\n", 2), ("a\nb c\n", 2), ("a\r\nb\r\n", 1), ("a\nb\na\n", 3), ("a\nb\x85c\n", 2)],
 )
-def test_damaged_file(tmp_path: Path, content: bytes, position: str) -> None:
-    path = tmp_path / "v.txt"
-    path.write_bytes(content)
-    with pytest.raises(SentrayError, match=f"v.txt is damaged: {position}"):
-        Vocabulary.load(path)
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(SentrayError, match="can't be read"):
-        Vocabulary.load(tmp_path / "none.txt")
+def test_damaged_text(text: str, line: int) -> None:
+    with pytest.raises(SentrayError, match=f"vocabulary.txt is damaged: line {line}"):
+        Vocabulary.from_text(text)
 
 
 @settings(deadline=None)
