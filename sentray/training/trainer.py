@@ -22,9 +22,9 @@ from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
 from sentray.training import worker
 from sentray.training.allreduce import AllReduce, Peers, listen
-from sentray.training.checkpoint import BUNDLE_FOLDER, NothingToKeepError, State, read_state
+from sentray.training.checkpoint import BUNDLE_FOLDER, State, read_state
 from sentray.training.progress import Progress
-from sentray.training.worker import Check, Job, Refusal
+from sentray.training.worker import Check, Job
 
 RUN_NAME = "train"
 _RESERVATION = "reservation.txt"
@@ -77,9 +77,8 @@ def fit(
         ) from error
     console.expect("")
     ray.kill(progress.actor)
-    if isinstance(result.return_value, Refusal):
-        ended = NothingToKeepError if result.return_value.lasting else SentrayError
-        raise ended(result.return_value.sentence)
+    if isinstance(result.return_value, SentrayError):
+        raise result.return_value
     with result.checkpoint.as_directory() as folder:
         return Fitted(read_state(result.checkpoint), bundle.load(Path(folder) / BUNDLE_FOLDER))
 
@@ -150,7 +149,7 @@ def describe_failure(worker_exceptions: dict[int, Exception]) -> str:
     return f"{count(lost, 'training worker')} lost" if lost else failed
 
 
-def _train_worker(config: dict[str, Any]) -> Refusal | None:
+def _train_worker(config: dict[str, Any]) -> SentrayError | None:
     allreduce = connect()
     try:
         return worker.run(config["job"], allreduce)
