@@ -46,27 +46,26 @@ class Reporter:
 
 
 class Progress:
-    """Shows on the console what was sent to the actor, while the block runs.
+    """Shows on the console what was sent to its actor, while the block runs.
+
+    Args:
+        console: Where to show it.
 
     Attributes:
-        actor: Its handle.
+        actor: Handle of the actor.
     """
 
-    def __init__(self, actor: Any, console: Console) -> None:
-        self.actor = actor
+    def __init__(self, console: Console) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # On the driver's node, since it is of use as long as that is, and without a CPU of its own.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
         self._console = console
         self._telemetry = TrainingTelemetry(console.verb, console.run)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    @classmethod
-    def start(cls, console: Console) -> "Progress":
-        """Start the actor, without a CPU of its own and on the driver's node, since it is of use as long as that is."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return cls(ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote(), console)
 
     def __enter__(self) -> "Progress":
         self._thread.start()

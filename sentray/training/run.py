@@ -1,12 +1,11 @@
 """A training run from the corpus to the bundle: plan, prepare, fit, evaluate, publish."""
 
-import contextlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sentray import bundle, cluster, models
@@ -159,31 +158,21 @@ def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Cons
     # Before the corpus is read, so that a folder that cannot be written is found at once.
     work.write_json(CLAIM, _claim(settings))
     console.expect("a block of reviews to be read")
-    with _staging(work) as folder:
+    with nullcontext(work.path("")) if work.local else TemporaryDirectory(prefix="sentray-train-") as parent:
+        folder = Path(parent, DATASET)
         try:
             prepare(settings, models.architecture(settings.model), folder, console)
         except SentrayError as error:
             # The rows set aside stay to be looked at; the ids may be gigabytes.
-            stored = folder / QUARANTINE_FILE
-            quarantined = stored.read_bytes() if stored.exists() else None
-            if quarantined is None:
+            if not (stored := folder / QUARANTINE_FILE).exists():
                 raise NothingToKeepError(str(error)) from error
+            quarantined = stored.read_bytes()
             work.delete(DATASET)
             work.write(f"{DATASET}/{QUARANTINE_FILE}", quarantined)
             raise
         if not work.local:
             console.expect("the training set to be stored")
             training_set.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
-
-
-@contextlib.contextmanager
-def _staging(work: Folder) -> Iterator[Path]:
-    """A local folder to make the training set in: the work folder's own, or a temporary one to be copied from."""
-    if work.local:
-        yield Path(work.path(DATASET))
-        return
-    with tempfile.TemporaryDirectory(prefix="sentray-train-") as folder:
-        yield Path(folder) / DATASET
 
 
 def _metrics(facts: training_set.Facts, fitted: "Fitted") -> dict[str, Any]:
@@ -220,7 +209,7 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     from sentray.evaluation import evaluate
 
     shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
-    with tempfile.TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch:
         path = bundle.publish(trained, f"{scratch}/bundle").path
         result = evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
     return {

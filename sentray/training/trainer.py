@@ -62,7 +62,7 @@ def fit(
     wanted = count(workers.max, "worker") if workers.fixed else f"{workers.min} to {workers.max} workers"
     awaited = f"{wanted} wanted, not all started"
     console.expect(awaited)
-    progress = Progress.start(console)
+    progress = Progress(console)
     trainer = _trainer(Job(settings, prepared, progress.actor, require_held), work, awaited)
     _withdraw_reservation(Folder(work))
     Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())

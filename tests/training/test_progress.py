@@ -18,7 +18,7 @@ def test_a_report_is_one_line_with_the_time_left() -> None:
 def test_what_is_sent_is_shown_and_what_is_awaited_is_known(console: Any) -> None:
     import ray
 
-    progress = Progress.start(console)
+    progress = Progress(console)
     with progress:
         progress.actor.put.remote("line", "training with 2 workers")
         progress.actor.put.remote("expected", "a step of training")
@@ -42,7 +42,7 @@ def test_a_line_that_nobody_reads_ends_the_run(console: Any) -> None:
         raise BrokenPipeError(line)
 
     console.say = left
-    progress = Progress.start(console)
+    progress = Progress(console)
     with pytest.raises(BrokenPipeError, match="training with 2 workers"), progress:
         ray.get(progress.actor.put.remote("line", "training with 2 workers"))
     assert isinstance(console.failure, BrokenPipeError)
