@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,25 +166,21 @@ def connect() -> AllReduce:
     return AllReduce(rank, _meeting.pop("peers"), _meeting.pop("listener"))
 
 
+class _AllReduceBackend(Backend):
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        worker_group.execute(_meet, Peers(worker_group.execute(_open)))
+
+
 class AllReduceConfig(BackendConfig):
     """Has each worker of a Ray Train run open a port, and all learn all addresses before training starts."""
 
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Ray Train's hook."""
-        return _AllReduceBackend
-
-
-class _AllReduceBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: AllReduceConfig) -> None:
-        worker_group.execute(_meet, Peers(worker_group.execute(_open)))
+    backend_cls = _AllReduceBackend
 
 
 def _open() -> tuple[str, int]:
     host = ray.util.get_node_ip_address()
-    listener: socket.socket = listen(host)
-    _meeting["listener"] = listener
-    return host, listener.getsockname()[1]
+    _meeting["listener"] = listen(host)
+    return host, _meeting["listener"].getsockname()[1]
 
 
 def _meet(peers: Peers) -> None:
