@@ -126,11 +126,13 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
     else:
         _prepare(settings, work, prepared, console)
     fitted = fit(settings, prepared, work.out, console, partial(require_held, work, LEASE, lease.owner))
-    metrics = _metrics(training_set.Facts.read(prepared), fitted)
-    if metrics["test_rows"]:
-        metrics |= _test(settings, fitted.bundle, console)
+    facts = training_set.Facts.read(prepared)
+    if facts.test_rows:
+        test = _test(settings, fitted.bundle, console)
     else:
+        test = {}
         console.say("no test rows: the bundle's accuracy is not measured")
+    metrics = _metrics(facts, fitted, test)
     with Folder(prepared).open_file(QUARANTINE_FILE) as stored:
         quarantined = stored.readall()
     records = {
@@ -175,7 +177,7 @@ def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Cons
             training_set.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
 
 
-def _metrics(facts: training_set.Facts, fitted: "Fitted") -> dict[str, Any]:
+def _metrics(facts: training_set.Facts, fitted: "Fitted", test: dict[str, Any]) -> dict[str, Any]:
     state = fitted.state
     rows, last = sum(facts.label_rows), state.history[-1]
     if any(record["rows_seen"] != rows for record in state.history):
@@ -199,9 +201,10 @@ def _metrics(facts: training_set.Facts, fitted: "Fitted") -> dict[str, Any]:
         "seed": state.seed,
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
-        "test_accuracy": None,
-        "test_f1": None,
-        "test_auc": None,
+        "test_accuracy": test.get("accuracy"),
+        "test_f1": test.get("f1"),
+        "test_auc": test.get("roc_auc"),
+        **({"test": test} if test else {}),
     }
 
 
@@ -211,13 +214,7 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
     with TemporaryDirectory() as scratch:
         path = bundle.publish(trained, f"{scratch}/bundle").path
-        result = evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
-    return {
-        "test_accuracy": result["accuracy"],
-        "test_f1": result["f1"],
-        "test_auc": result["roc_auc"],
-        "test": result,
-    }
+        return evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
 
 
 def _json(value: Any) -> bytes:
