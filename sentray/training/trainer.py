@@ -22,7 +22,7 @@ from sentray.storage import Folder, first_line, locate
 from sentray.training import worker
 from sentray.training.allreduce import AllReduce, Peers, listen
 from sentray.training.checkpoint import BUNDLE_FOLDER, State, read_state
-from sentray.training.progress import Progress
+from sentray.training.progress import shown_on
 from sentray.training.worker import Check, Job
 
 RUN_NAME = "train"
@@ -61,13 +61,12 @@ def fit(
     wanted = count(workers.max, "worker") if workers.fixed else f"{workers.min} to {workers.max} workers"
     awaited = f"{wanted} wanted, not all started"
     console.expect(awaited)
-    progress = Progress(console)
-    trainer = _trainer(Job(settings, prepared, progress.actor, require_held), work, awaited)
-    _withdraw_reservation(Folder(work))
-    Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
     # Ray Train's handler of Ctrl-C would outlive the training that it ends.
     try:
-        with progress, cluster.keep_handler(signal.SIGINT):
+        with shown_on(console) as board, cluster.keep_handler(signal.SIGINT):
+            trainer = _trainer(Job(settings, prepared, board, require_held), work, awaited)
+            _withdraw_reservation(Folder(work))
+            Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
             result = trainer.fit()
     except WorkerGroupError as error:
         raise cluster.user_error(error) or SentrayError(
@@ -75,7 +74,7 @@ def fit(
             f"{describe_failure(error.worker_failures)}); the same command goes on from the last epoch"
         ) from error
     console.expect("")
-    ray.kill(progress.actor)
+    ray.kill(board)
     if isinstance(result.return_value, SentrayError):
         raise result.return_value
     with result.checkpoint.as_directory() as folder:
@@ -126,7 +125,7 @@ class Failures(UserCallback):
     """Says in Ray Train's controller that workers were lost or failed, and that others are awaited in their stead.
 
     Args:
-        board: Handle of the `Progress` actor.
+        board: Handle of the actor of `shown_on`.
         awaited: What the run waits for until training goes on.
     """
 

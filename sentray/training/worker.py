@@ -38,7 +38,7 @@ class Job:
     Attributes:
         settings: Of the run.
         dataset: Folder of the training set.
-        progress: Handle of the `Progress` actor, or None.
+        progress: Handle of the actor of `shown_on`, or None.
         require_held: Raises when the work folder is no longer the run's; None where nobody else may want it.
     """
 
