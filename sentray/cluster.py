@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from sentray.console import count
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
 
@@ -162,16 +162,15 @@ def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, 
     try:
         ray.init(address, runtime_env={"env_vars": dict(quiet)} if quiet else None, **arguments)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
-        reason = str(error).strip().rstrip(".")
         # Ray goes on trying to connect after it was refused, and ends with a ConnectionError.
         if any("authentic" in str(each).lower() for each in _causes(error)):
             raise refused(f"the Ray cluster at {address}") from error
-        if _NO_NODE_HERE in reason:
+        if _NO_NODE_HERE in str(error):
             raise SentrayError(
                 f"this machine is no node of the Ray cluster at {address}: give the command on one of its nodes, or "
                 "from here by `sentray submit` to its job server"
             ) from error
-        raise _unreachable(address, next(iter(reason.splitlines()), type(error).__name__)) from error
+        raise _unreachable(address, first_line(error)) from error
 
 
 def _probe(address: str) -> None:
@@ -346,10 +345,9 @@ def _answer(ray: Any, answer: Any, node: str) -> bool:
         return bool(ray.get(answer))
     except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
         cause = getattr(error, "cause", None) or error
-        reason = f"{type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}"
         raise SentrayError(
-            f"the node {node} cannot run sentray ({reason}): install it there, or have that done by `sentray submit "
-            "--install`"
+            f"the node {node} cannot run sentray ({type(cause).__name__}: {first_line(cause)}): install it there, or "
+            "have that done by `sentray submit --install`"
         ) from error
     except ray.exceptions.RayError:
         return True

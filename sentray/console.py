@@ -147,13 +147,12 @@ class Console:
             self._streams = (_kept(sys.stdout, 1, undo), _kept(sys.stderr, 2, undo))
             undo.callback(setattr, self, "_streams", None)
             target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            for descriptor in (1, 2):
+            undo.callback(os.close, target)
+            for name, descriptor in (("stdout", 1), ("stderr", 2)):
                 saved = os.dup(descriptor)
                 os.dup2(target, descriptor)
                 undo.callback(os.close, saved)
                 undo.callback(os.dup2, saved, descriptor)
-            os.close(target)
-            for name, descriptor in (("stdout", 1), ("stderr", 2)):
                 stream = getattr(sys, name)
                 undo.callback(setattr, sys, name, stream)
                 undo.callback(_flush, name)

@@ -6,3 +6,9 @@ class SentrayError(Exception):
     """
 
     status = 1
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line without its final stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

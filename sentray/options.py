@@ -180,11 +180,7 @@ def by_field(model: type[Settings], values: Mapping[str, Any], source: str) -> d
     Raises:
         UsageError: There is no such option; the sentence says what sets it, and names the nearest that there is.
     """
-    fields = {
-        known.replace("-", "_"): name
-        for name, field in _offered_fields(model).items()
-        for known in (name, field.alias or name)
-    }
+    fields = _names(_offered_fields(model))
     unknown = [key for key in values if key.replace("-", "_") not in fields]
     if unknown:
         near = difflib.get_close_matches(unknown[0].replace("-", "_"), fields, n=1, cutoff=0.5)
@@ -196,8 +192,7 @@ def by_field(model: type[Settings], values: Mapping[str, Any], source: str) -> d
 def _sentence(model: type[Settings], error: ValidationError, from_file: Collection[str], config: str | None) -> str:
     """The first thing wrong, by the name the user knows it under; all that is missing at once."""
     problems = error.errors(include_url=False)
-    by_name = {field.alias or name: name for name, field in model.model_fields.items()}
-    by_name |= {name: name for name in model.model_fields}
+    by_name = _names(model.model_fields)
     missing = [option_name(model, by_name[str(p["loc"][0])]) for p in problems if p["type"] == "missing"]
     if missing:
         return f"{' and '.join(missing)} must be given; --help shows every option"
@@ -271,6 +266,11 @@ def _offered_fields(model: type[Settings]) -> dict[str, FieldInfo]:
     names = dict.fromkeys(name for parent in model.__mro__ for name in inspect.get_annotations(parent))
     offered = model.model_fields.keys() - model.unused
     return {name: model.model_fields[name] for name in names if name in offered}
+
+
+def _names(fields: Mapping[str, FieldInfo]) -> dict[str, str]:
+    """The name of each field by that and by its option's."""
+    return {known: name for name, field in fields.items() for known in (name, field.alias or name)}
 
 
 def _panel(model: type[Settings], name: str) -> str:

@@ -23,6 +23,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from sentray.errors import SentrayError
+from sentray.errors import first_line as first_line
 
 HALF_WRITTEN = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}")
 """What a killed writer leaves behind, as a name within the folder."""
@@ -111,12 +112,6 @@ def refused(what: str, done: str, cure: str) -> Iterator[None]:
 def read_pauses(filesystem: fs.FileSystem | None) -> tuple[float, ...]:
     """Seconds to wait before each further attempt to read: an object store may be busy or hang up, a disk is not."""
     return () if filesystem is None or isinstance(filesystem, fs.LocalFileSystem) else _PAUSES
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line without its final stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 # --- Bounded reads

@@ -17,7 +17,7 @@ from pydantic import Field
 from sentray import cluster, options
 from sentray.config import ARGUMENT, Settings
 from sentray.console import Console
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 RUNTIME_ENV = "jobs/runtime_env.yaml"
@@ -84,7 +84,7 @@ def submit(settings: SubmitSettings, verbs: Mapping[str, type[Settings]], consol
             runtime_env=environment,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise SentrayError(f"the job server at {address} did not take the job: {_reason(error)}") from error
+        raise SentrayError(f"the job server at {address} did not take the job: {first_line(error)}") from error
     console.note(f"job {name}: {sum(files.values()) / 1e6:.1f} MB of files sent to {address}")
     try:
         asyncio.run(_follow(client, name, console))
@@ -96,8 +96,8 @@ def submit(settings: SubmitSettings, verbs: Mapping[str, type[Settings]], consol
         raise
     except (OSError, RuntimeError) as error:
         raise SentrayError(
-            f"the connection to {address} was lost ({_reason(error)}), of which the job knows nothing: see how it does "
-            f"by `ray job logs --follow {name} --address {address}`"
+            f"the connection to {address} was lost ({first_line(error)}), of which the job knows nothing: see how it "
+            f"does by `ray job logs --follow {name} --address {address}`"
         ) from error
 
 
@@ -214,7 +214,7 @@ def _connect(wish: str | None) -> tuple[Any, str]:
     except AuthenticationError as error:
         raise cluster.refused(f"the job server at {address}") from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise _unreachable(address, _reason(error)) from error
+        raise _unreachable(address, first_line(error)) from error
     return client, client.get_address()
 
 
@@ -261,15 +261,7 @@ def _require_success(client: Any, job: str) -> None:
     if info.status == "STOPPED":
         raise JobEndedError(f"the job {job} was stopped; to go on with it, give the same command again")
     code = info.driver_exit_code
-    why = f"exit status {code}" if code else _reason(RuntimeError(info.message or "no reason given"))
+    why = f"exit status {code}" if code else first_line(RuntimeError(info.message or "no reason given"))
     ended = JobEndedError(f"the job {job} failed: {why}; `ray job logs {job}` and `ray job status {job}` tell more")
     ended.status = code if code and code > 0 else 1
     raise ended
-
-
-def _reason(error: BaseException) -> str:
-    """What an error says, in one line."""
-    # pyarrow takes its time to load, and the command line's help needs this module.
-    from sentray.storage import first_line
-
-    return first_line(error)

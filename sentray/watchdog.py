@@ -36,71 +36,62 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
         StalledError: Nothing moved for so long.
         Exception: What broke in another thread; see `Console.failure`.
     """
-    dog = _Watchdog(console, timeout)
+    done, verdict = threading.Event(), list[Exception]()
+
+    def watch_until_done() -> None:
+        try:
+            verdict.extend(_wait(console, timeout, done))
+        except OSError as error:
+            # Nobody reads the notice any more.
+            verdict.append(error)
+        if not verdict:
+            return
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        if not done.wait(_GRACE_SECONDS):
+            with contextlib.suppress(OSError):
+                console.error(str(verdict[0]))
+            os._exit(1)
+
+    def interrupt(*_: object) -> None:
+        if verdict:
+            raise KeyboardInterrupt
+
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored:
-        # A script's shell starts background jobs so: the user's Ctrl-C remains ignored.
-        signal.signal(signal.SIGINT, dog.interrupt)
+        # A script's shell starts background jobs so: the user's Ctrl-C remains ignored, the watchdog's is not.
+        signal.signal(signal.SIGINT, interrupt)
+    dog = threading.Thread(target=watch_until_done, daemon=True, name="watchdog")
     dog.start()
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         # Ray Train answers the signal with SystemExit.
-        if dog.verdict is None:
+        if not verdict:
             raise
-        raise dog.verdict from None
+        raise verdict[0] from None
     finally:
-        dog.done.set()
+        done.set()
         dog.join()
         if ignored:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Watchdog(threading.Thread):
-    """Interrupts the main thread once `verdict` says why; ends when `done` is set."""
-
-    def __init__(self, console: Console, timeout: float) -> None:
-        super().__init__(daemon=True, name="watchdog")
-        self.done = threading.Event()
-        self.verdict: Exception | None = None
-        self._console, self._timeout = console, timeout
-
-    def interrupt(self, *_: object) -> None:
-        """Answer a SIGINT: by an exception where it is the watchdog's."""
-        if self.verdict is not None:
-            raise KeyboardInterrupt
-
-    def run(self) -> None:
-        """Watch, and end the run where it has to be ended."""
-        try:
-            self.verdict = self._wait()
-        except OSError as error:
-            # Nobody reads the notice any more.
-            self.verdict = error
-        if self.verdict is None:
-            return
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        if not self.done.wait(_GRACE_SECONDS):
-            with contextlib.suppress(OSError):
-                self._console.error(str(self.verdict))
-            os._exit(1)
-
-    def _wait(self) -> Exception | None:
-        """Watch until the work is done; what ends it before."""
-        notice = NOTICE_SECONDS
-        while not self.done.wait(_LOOK_SECONDS):
-            if self._console.failure:
-                return self._console.failure
-            waited = time.monotonic() - self._console.moved_at
-            if waited < NOTICE_SECONDS:
-                notice = NOTICE_SECONDS
-            if self._timeout and waited >= self._timeout:
-                cure = "free what it needs or give it less to do, and run the same command again, or allow more by"
-                return StalledError(f"{_stall(waited, self._console)}; {cure} --stall-timeout")
-            if waited >= notice:
-                self._console.note(_stall(waited, self._console), moved=False)
-                notice *= 2
-        return None
+def _wait(console: Console, timeout: float, done: threading.Event) -> list[Exception]:
+    """Watch until the work is done; what ends it before, if anything."""
+    notice = NOTICE_SECONDS
+    while not done.wait(_LOOK_SECONDS):
+        if console.failure:
+            return [console.failure]
+        waited = time.monotonic() - console.moved_at
+        if waited < NOTICE_SECONDS:
+            notice = NOTICE_SECONDS
+        if timeout and waited >= timeout:
+            cure = "free what it needs or give it less to do, and run the same command again, or allow more by"
+            return [StalledError(f"{_stall(waited, console)}; {cure} --stall-timeout")]
+        if waited >= notice:
+            console.note(_stall(waited, console), moved=False)
+            notice *= 2
+    return []
 
 
 def _stall(seconds: float, console: Console) -> str:

@@ -5,11 +5,11 @@ that asks nobody for a token. Here every worker adds up one part of the buffer f
 worker sends and receives twice the buffer whatever their number, and every worker gets the same bits.
 """
 
+import contextlib
 import secrets
 import socket
-import struct
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -29,11 +29,9 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEP
 
 Floats = NDArray[np.float32]
 Words = NDArray[np.int32]
-Message = NDArray[Any] | bytes
 
 TOKEN_BYTES = 32
 _BUFFER_BYTES = 4 << 20
-_HEADER = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
@@ -87,16 +85,13 @@ class AllReduce:
         values = np.ascontiguousarray(values)
         parts = self._parts(len(values))
         total = self._memory("sum", len(values))
-        sent = [self._send(peer, values[parts[peer]]) for peer in self._sockets]
         mine = total[parts[self.rank]]
         received = np.empty_like(mine)
-        # Added in the order of the ranks, whichever comes first: sums of floating point numbers depend on order.
-        for rank in range(self.world):
-            if rank != self.rank:
-                self._receive_into(rank, received)
-            part = values[parts[rank]] if rank == self.rank else received
-            mine[:] = part if rank == 0 else mine + part
-        _wait(sent)
+        with self._sending(lambda peer: [values[parts[peer]]]):
+            # Added in the order of the ranks, whichever comes first: sums of floating point numbers depend on order.
+            for rank in range(self.world):
+                part = values[parts[rank]] if rank == self.rank else self._receive(rank, received)
+                mine[:] = part if rank == 0 else mine + part
         self._all_gather(total, parts)
         return total
 
@@ -120,31 +115,26 @@ class AllReduce:
         total = self._memory("rows", len(all_words) * dimensions).reshape(-1, dimensions)
         starts = np.searchsorted(words, all_words[[part.start for part in parts]]).tolist()
         own = [slice(start, stop) for start, stop in pairwise([*starts, len(words)])]
-        sent = [
-            self._send(peer, _HEADER.pack(own[peer].stop - own[peer].start), words[own[peer]], rows[own[peer]])
-            for peer in self._sockets
-        ]
         mine, my_words = total[parts[self.rank]], all_words[parts[self.rank]]
         mine[:] = 0
-        for rank in range(self.world):
-            if rank == self.rank:
-                mine[np.searchsorted(my_words, words[own[rank]])] += rows[own[rank]]
-                continue
-            count = self._receive_count(rank)
-            their_words, their_rows = np.empty(count, np.int32), np.empty((count, dimensions), np.float32)
-            self._receive_into(rank, their_words)
-            self._receive_into(rank, their_rows)
-            mine[np.searchsorted(my_words, their_words)] += their_rows
-        _wait(sent)
+        with self._sending(lambda peer: [_length(words[own[peer]]), words[own[peer]], rows[own[peer]]]):
+            for rank in range(self.world):
+                their_words, their_rows = words[own[rank]], rows[own[rank]]
+                if rank != self.rank:
+                    their_words = self._receive(rank, np.empty(self._receive_length(rank), np.int32))
+                    their_rows = self._receive(rank, np.empty((len(their_words), dimensions), np.float32))
+                mine[np.searchsorted(my_words, their_words)] += their_rows
         self._all_gather(total, parts)
         return total
 
     def gather(self, message: bytes) -> list[bytes]:
         """Every worker's message, by rank."""
-        sent = [self._send(peer, _HEADER.pack(len(message)), message) for peer in self._sockets]
-        messages = [message if rank == self.rank else self._receive_message(rank) for rank in range(self.world)]
-        _wait(sent)
-        return messages
+        content = np.frombuffer(message, np.uint8)
+        received = {self.rank: message}
+        with self._sending(lambda peer: [_length(content), content]):
+            for peer in self._sockets:
+                received[peer] = self._receive(peer, np.empty(self._receive_length(peer), np.uint8)).tobytes()
+        return [received[rank] for rank in range(self.world)]
 
     def close(self) -> None:
         """End the connections."""
@@ -157,13 +147,13 @@ class AllReduce:
         listener.settimeout(TIMEOUT_SECONDS)
         for peer in range(self.rank):
             connection = socket.create_connection(peers.addresses[peer], timeout=TIMEOUT_SECONDS)
-            connection.sendall(peers.token + _HEADER.pack(self.rank))
+            connection.sendall(peers.token + np.int64(self.rank).tobytes())
             self._add(peer, connection)
         while len(self._sockets) < self.world - 1:
             connection, _ = listener.accept()
-            greeting = _greeting(connection)
-            if secrets.compare_digest(greeting[:TOKEN_BYTES], peers.token):
-                self._add(_HEADER.unpack(greeting[TOKEN_BYTES:])[0], connection)
+            token, rank = _greeting(connection)
+            if secrets.compare_digest(token, peers.token):
+                self._add(rank, connection)
             else:
                 connection.close()
         self._sockets = dict(sorted(self._sockets.items()))
@@ -191,52 +181,49 @@ class AllReduce:
 
     def _all_gather(self, total: Floats, parts: list[slice]) -> None:
         """Send this worker's part of the total to all others, and receive theirs."""
-        sent = [self._send(peer, total[parts[self.rank]]) for peer in self._sockets]
-        for peer in self._sockets:
-            self._receive_into(peer, total[parts[peer]])
-        _wait(sent)
+        with self._sending(lambda _: [total[parts[self.rank]]]):
+            for peer in self._sockets:
+                self._receive(peer, total[parts[peer]])
 
-    def _send(self, peer: int, *messages: Message) -> "Future[None]":
-        return self._sender.submit(_send_all, self._sockets[peer], messages)
+    @contextlib.contextmanager
+    def _sending(self, arrays_for: Callable[[int], Sequence[NDArray[Any]]]) -> Iterator[None]:
+        """Send each peer its arrays, while the block receives; the block's end waits until they are sent."""
+        sent = [self._sender.submit(_send, stream, arrays_for(peer)) for peer, stream in self._sockets.items()]
+        yield
+        for future in sent:
+            future.result()
 
-    def _receive_into(self, peer: int, target: NDArray[Any]) -> None:
-        _receive(self._sockets[peer], target.reshape(-1).view(np.uint8).data)
+    def _receive(self, peer: int, target: NDArray[Any]) -> NDArray[Any]:
+        """Fill an array with what a peer sends, and return it."""
+        return _fill(self._sockets[peer], target)
 
-    def _receive_count(self, peer: int) -> int:
-        header = bytearray(_HEADER.size)
-        _receive(self._sockets[peer], memoryview(header))
-        return int(_HEADER.unpack(header)[0])
-
-    def _receive_message(self, peer: int) -> bytes:
-        message = bytearray(self._receive_count(peer))
-        _receive(self._sockets[peer], memoryview(message))
-        return bytes(message)
+    def _receive_length(self, peer: int) -> int:
+        return int(self._receive(peer, np.empty(1, np.int64))[0])
 
 
-def _greeting(connection: socket.socket) -> bytes:
-    """What a caller sends first; zeros for one that leaves or sends nothing: anybody may call."""
-    greeting = bytearray(TOKEN_BYTES + _HEADER.size)
+def _length(array: NDArray[Any]) -> NDArray[np.int64]:
+    return np.array([len(array)])
+
+
+def _greeting(connection: socket.socket) -> tuple[bytes, int]:
+    """The token and rank that a caller sends first; anybody may call, and leave or send nothing: then zeros."""
+    greeting = np.zeros(TOKEN_BYTES + 8, np.uint8)
     connection.settimeout(_GREETING_SECONDS)
-    try:
-        _receive(connection, memoryview(greeting))
-    except OSError:
-        return bytes(len(greeting))
-    return bytes(greeting)
+    with contextlib.suppress(OSError):
+        _fill(connection, greeting)
+    return greeting[:TOKEN_BYTES].tobytes(), int(greeting[TOKEN_BYTES:].view(np.int64)[0])
 
 
-def _send_all(connection: socket.socket, messages: Sequence[Message]) -> None:
-    for message in messages:
-        connection.sendall(message.data if isinstance(message, np.ndarray) else message)
+def _send(connection: socket.socket, arrays: Sequence[NDArray[Any]]) -> None:
+    for array in arrays:
+        connection.sendall(array.data)
 
 
-def _receive(connection: socket.socket, target: memoryview) -> None:
-    while target:
-        count = connection.recv_into(target)
+def _fill(connection: socket.socket, target: NDArray[Any]) -> NDArray[Any]:
+    rest = target.reshape(-1).view(np.uint8).data
+    while rest:
+        count = connection.recv_into(rest)
         if count == 0:
             raise ConnectionError("another training worker went away")
-        target = target[count:]
-
-
-def _wait(sent: list["Future[None]"]) -> None:
-    for future in sent:
-        future.result()
+        rest = rest[count:]
+    return target

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from sentray.training.batches import Reviews
 from sentray.training.network import Network, Packed, pack_padded
@@ -256,7 +257,8 @@ def _input_layers(model: Any) -> type[InputLayers] | None:
 def _is_as_set(layer: Any) -> bool:
     """Whether a layer is computed here as Keras does."""
     config = layer.get_config()
-    if config.get("strides", config.get("pool_size")) != config.get("pool_size", config.get("strides")):
+    strides = config.get("strides")
+    if config.get("pool_size", strides) != strides:
         return False
     if config.get("data_format", "channels_last") != "channels_last" or config.get("axis", -1) not in (-1, [-1], [1]):
         return False
@@ -268,5 +270,5 @@ def _kinds(model: Any) -> list[str]:
     return [type(layer).__name__ for layer in model.layers]
 
 
-def _lengths(reviews: Reviews) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def _lengths(reviews: Reviews) -> NDArray[np.int64]:
     return np.fromiter(map(len, reviews), np.int64, len(reviews))

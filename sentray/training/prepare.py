@@ -72,20 +72,16 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
     console.say(f"corpus: {corpus.describe()}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    words: Words
     counts: Counter[str] = Counter()
-    ids_file = folder / training_set.IDS_FILE
-    if settings.encoder == "hash":
-        words = HashedWords(settings.buckets)
-        _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
-        reviews = _write_reviews(corpus, rules, words, ids_file, console)
-        inspection = _checked(reviews.inspection, corpus, folder)
-    else:
+    words: Words = HashedWords(settings.buckets)
+    if settings.encoder == "vocabulary":
         inspection, counts = survey(corpus, rules, console)
         inspection = _checked(inspection, corpus, folder)
         words = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
-        _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
-        reviews = _write_reviews(corpus, rules, words, ids_file, console)
+    _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
+    reviews = _write_reviews(corpus, rules, words, folder / training_set.IDS_FILE, console)
+    if settings.encoder == "hash":
+        inspection = _checked(reviews.inspection, corpus, folder)
     longest = int(reviews.lengths.max())
     facts = training_set.Facts(
         spec=ModelSpec.of(

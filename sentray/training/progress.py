@@ -1,7 +1,9 @@
-"""How far training is: workers send it to an actor by a `Reporter`, and the driver's `Progress` shows it."""
+"""How far training is: workers send it to an actor by a `Reporter`, and the driver has it `shown_on` its console."""
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from sentray.console import Console, duration
@@ -45,64 +47,55 @@ class Reporter:
         self._board.put.remote(kind, content)
 
 
-class Progress:
-    """Shows on the console what was sent to the actor, while the block runs.
+@contextlib.contextmanager
+def shown_on(console: Console) -> Iterator[Any]:
+    """Show on a console what is sent to the actor whose handle the block gets, until the block ends.
 
-    Attributes:
-        actor: Its handle.
+    Raises:
+        Exception: What went wrong in showing it; see `Console.failure`.
     """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def __init__(self, actor: Any, console: Console) -> None:
-        self.actor = actor
-        self._console = console
-        self._telemetry = TrainingTelemetry(console.verb, console.run)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+    # On the driver's node, since it is of use as long as that is, and without a CPU of its own.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+    telemetry, done = TrainingTelemetry(console.verb, console.run), threading.Event()
 
-    @classmethod
-    def start(cls, console: Console) -> "Progress":
-        """Start the actor, without a CPU of its own and on the driver's node, since it is of use as long as that is."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return cls(ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote(), console)
-
-    def __enter__(self) -> "Progress":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        if self._console.failure:
-            raise self._console.failure
-
-    def _follow(self) -> None:
-        import ray
-
+    def follow() -> None:
         try:
             finished = False
             while not finished:
-                finished = self._done.wait(POLL_SECONDS)
-                for kind, content in ray.get(self.actor.take.remote()):
-                    self._show(kind, content)
+                finished = done.wait(POLL_SECONDS)
+                for kind, content in ray.get(board.take.remote()):
+                    _show(kind, content, console, telemetry)
         except Exception as error:
             # Nobody would see the run go on, not even the watchdog.
-            self._console.failure = error
+            console.failure = error
 
-    def _show(self, kind: Kind, content: Any) -> None:
-        if kind == "line":
-            self._console.say(content)
-        elif kind == "expected":
-            self._console.expect(content)
-        elif kind == "step":
-            self._telemetry.step(content)
-            self._console.progress(progress_line(content))
-        else:
-            self._telemetry.epoch(content)
-            fields = {name: content[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
-            self._console.event(f"epoch {content['epoch']} finished", **fields)
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        done.set()
+        thread.join()
+        if console.failure:
+            raise console.failure
+
+
+def _show(kind: Kind, content: Any, console: Console, telemetry: TrainingTelemetry) -> None:
+    if kind == "line":
+        console.say(content)
+    elif kind == "expected":
+        console.expect(content)
+    elif kind == "step":
+        telemetry.step(content)
+        console.progress(progress_line(content))
+    else:
+        telemetry.epoch(content)
+        fields = {name: content[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
+        console.event(f"epoch {content['epoch']} finished", **fields)
 
 
 def progress_line(report: dict[str, Any]) -> str:

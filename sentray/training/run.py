@@ -1,12 +1,11 @@
 """A training run from the corpus to the bundle: plan, prepare, fit, evaluate, publish."""
 
-import contextlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sentray import bundle, cluster, models
@@ -127,11 +126,13 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
     else:
         _prepare(settings, work, prepared, console)
     fitted = fit(settings, prepared, work.out, console, partial(require_held, work, LEASE, lease.owner))
-    metrics = _metrics(training_set.Facts.read(prepared), fitted)
-    if metrics["test_rows"]:
-        metrics |= _test(settings, fitted.bundle, console)
+    facts = training_set.Facts.read(prepared)
+    if facts.test_rows:
+        test = _test(settings, fitted.bundle, console)
     else:
+        test = {}
         console.say("no test rows: the bundle's accuracy is not measured")
+    metrics = _metrics(facts, fitted, test)
     with Folder(prepared).open_file(QUARANTINE_FILE) as stored:
         quarantined = stored.readall()
     records = {
@@ -159,15 +160,15 @@ def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Cons
     # Before the corpus is read, so that a folder that cannot be written is found at once.
     work.write_json(CLAIM, _claim(settings))
     console.expect("a block of reviews to be read")
-    with _staging(work) as folder:
+    with nullcontext(work.path("")) if work.local else TemporaryDirectory(prefix="sentray-train-") as parent:
+        folder = Path(parent, DATASET)
         try:
             prepare(settings, models.architecture(settings.model), folder, console)
         except SentrayError as error:
             # The rows set aside stay to be looked at; the ids may be gigabytes.
-            stored = folder / QUARANTINE_FILE
-            quarantined = stored.read_bytes() if stored.exists() else None
-            if quarantined is None:
+            if not (stored := folder / QUARANTINE_FILE).exists():
                 raise NothingToKeepError(str(error)) from error
+            quarantined = stored.read_bytes()
             work.delete(DATASET)
             work.write(f"{DATASET}/{QUARANTINE_FILE}", quarantined)
             raise
@@ -176,17 +177,7 @@ def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Cons
             training_set.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
 
 
-@contextlib.contextmanager
-def _staging(work: Folder) -> Iterator[Path]:
-    """A local folder to make the training set in: the work folder's own, or a temporary one to be copied from."""
-    if work.local:
-        yield Path(work.path(DATASET))
-        return
-    with tempfile.TemporaryDirectory(prefix="sentray-train-") as folder:
-        yield Path(folder) / DATASET
-
-
-def _metrics(facts: training_set.Facts, fitted: "Fitted") -> dict[str, Any]:
+def _metrics(facts: training_set.Facts, fitted: "Fitted", test: dict[str, Any]) -> dict[str, Any]:
     state = fitted.state
     rows, last = sum(facts.label_rows), state.history[-1]
     if any(record["rows_seen"] != rows for record in state.history):
@@ -210,9 +201,10 @@ def _metrics(facts: training_set.Facts, fitted: "Fitted") -> dict[str, Any]:
         "seed": state.seed,
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
-        "test_accuracy": None,
-        "test_f1": None,
-        "test_auc": None,
+        "test_accuracy": test.get("accuracy"),
+        "test_f1": test.get("f1"),
+        "test_auc": test.get("roc_auc"),
+        **({"test": test} if test else {}),
     }
 
 
@@ -220,15 +212,9 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     from sentray.evaluation import evaluate
 
     shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
-    with tempfile.TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch:
         path = bundle.publish(trained, f"{scratch}/bundle").path
-        result = evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
-    return {
-        "test_accuracy": result["accuracy"],
-        "test_f1": result["f1"],
-        "test_auc": result["roc_auc"],
-        "test": result,
-    }
+        return evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
 
 
 def _json(value: Any) -> bytes:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
 from sentray.training import worker
 from sentray.training.allreduce import AllReduce, Peers, listen
-from sentray.training.checkpoint import BUNDLE_FOLDER, NothingToKeepError, State, read_state
-from sentray.training.progress import Progress
-from sentray.training.worker import Check, Job, Refusal
+from sentray.training.checkpoint import BUNDLE_FOLDER, State, read_state
+from sentray.training.progress import shown_on
+from sentray.training.worker import Check, Job
 
 RUN_NAME = "train"
 _RESERVATION = "reservation.txt"
@@ -62,13 +61,12 @@ def fit(
     wanted = count(workers.max, "worker") if workers.fixed else f"{workers.min} to {workers.max} workers"
     awaited = f"{wanted} wanted, not all started"
     console.expect(awaited)
-    progress = Progress.start(console)
-    trainer = _trainer(Job(settings, prepared, progress.actor, require_held), work, awaited)
-    _withdraw_reservation(Folder(work))
-    Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
     # Ray Train's handler of Ctrl-C would outlive the training that it ends.
     try:
-        with progress, cluster.keep_handler(signal.SIGINT):
+        with shown_on(console) as board, cluster.keep_handler(signal.SIGINT):
+            trainer = _trainer(Job(settings, prepared, board, require_held), work, awaited)
+            _withdraw_reservation(Folder(work))
+            Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
             result = trainer.fit()
     except WorkerGroupError as error:
         raise cluster.user_error(error) or SentrayError(
@@ -76,10 +74,9 @@ def fit(
             f"{describe_failure(error.worker_failures)}); the same command goes on from the last epoch"
         ) from error
     console.expect("")
-    ray.kill(progress.actor)
-    if isinstance(result.return_value, Refusal):
-        ended = NothingToKeepError if result.return_value.lasting else SentrayError
-        raise ended(result.return_value.sentence)
+    ray.kill(board)
+    if isinstance(result.return_value, SentrayError):
+        raise result.return_value
     with result.checkpoint.as_directory() as folder:
         return Fitted(read_state(result.checkpoint), bundle.load(Path(folder) / BUNDLE_FOLDER))
 
@@ -128,7 +125,7 @@ class Failures(UserCallback):
     """Says in Ray Train's controller that workers were lost or failed, and that others are awaited in their stead.
 
     Args:
-        board: Handle of the `Progress` actor.
+        board: Handle of the actor of `shown_on`.
         awaited: What the run waits for until training goes on.
     """
 
@@ -150,7 +147,7 @@ def describe_failure(worker_exceptions: dict[int, Exception]) -> str:
     return f"{count(lost, 'training worker')} lost" if lost else failed
 
 
-def _train_worker(config: dict[str, Any]) -> Refusal | None:
+def _train_worker(config: dict[str, Any]) -> SentrayError | None:
     allreduce = connect()
     try:
         return worker.run(config["job"], allreduce)
@@ -168,25 +165,21 @@ def connect() -> AllReduce:
     return AllReduce(rank, _meeting.pop("peers"), _meeting.pop("listener"))
 
 
+class _AllReduceBackend(Backend):
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        worker_group.execute(_meet, Peers(worker_group.execute(_open)))
+
+
 class AllReduceConfig(BackendConfig):
     """Has each worker of a Ray Train run open a port, and all learn all addresses before training starts."""
 
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Ray Train's hook."""
-        return _AllReduceBackend
-
-
-class _AllReduceBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: AllReduceConfig) -> None:
-        worker_group.execute(_meet, Peers(worker_group.execute(_open)))
+    backend_cls = _AllReduceBackend
 
 
 def _open() -> tuple[str, int]:
     host = ray.util.get_node_ip_address()
-    listener: socket.socket = listen(host)
-    _meeting["listener"] = listener
-    return host, listener.getsockname()[1]
+    _meeting["listener"] = listen(host)
+    return host, _meeting["listener"].getsockname()[1]
 
 
 def _meet(peers: Peers) -> None:

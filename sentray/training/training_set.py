@@ -1,17 +1,18 @@
 """The encoded training reviews as the workers read them: files in the run's work folder, mapped into memory."""
 
 import contextlib
-import json
+import dataclasses
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from sentray.bundle import ModelSpec
 from sentray.errors import SentrayError
@@ -27,7 +28,7 @@ _OFFSETS, _TARGETS, _VECTORS = "offsets.npy", "targets.npy", "embedding.bin"
 _COPY_BYTES = 4 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Facts:
     """What is known of a training set besides its rows.
 
@@ -66,22 +67,18 @@ class Facts:
         Raises:
             SentrayError: It cannot be read.
         """
-        place = Folder(folder)
         try:
-            with place.open_file(_FACTS) as file:
-                values: dict[str, Any] = json.loads(file.readall())
+            with Folder(folder).open_file(_FACTS) as file:
+                return TypeAdapter(cls).validate_json(file.readall())
         except OSError as error:
             raise _unseen(folder, error) from error
-        try:
-            spec = ModelSpec.model_validate(values["spec"])
-            return cls(**values | {"spec": spec, "label_rows": tuple(values["label_rows"])})
-        except (KeyError, TypeError, ValueError) as error:
+        except ValidationError as error:
             raise SentrayError(
                 f"the training set in {folder} was made by another version of sentray; remove the folder to start anew"
             ) from error
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class TrainingSet:
     """Encoded training reviews.
 
@@ -127,24 +124,19 @@ class TrainingSet:
         Raises:
             SentrayError: This machine does not see it, or has no room for it.
         """
-        facts, place = Facts.read(folder), Folder(folder)
+        facts, vectors = Facts.read(folder), None
         try:
-            with _local(place, _OFFSETS) as file:
-                offsets = np.load(file)
-            with _local(place, _TARGETS) as file:
-                targets = np.load(file)
-            with _local(place, IDS_FILE) as file:
+            with contextlib.ExitStack() as stack:
+
+                def local(name: str) -> IO[bytes]:
+                    return stack.enter_context(_local(Folder(folder), name))
+
+                offsets, targets = np.load(local(_OFFSETS)), np.load(local(_TARGETS))
                 # A file without bytes cannot be mapped.
-                ids = np.memmap(file, np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
-            vocabulary = None
-            if facts.spec.buckets is None:
-                with _local(place, _VOCABULARY) as file:
-                    vocabulary = file.read()
-            words = facts.spec.words(vocabulary)
-            vectors = None
-            if facts.embedding is not None:
-                with _local(place, _VECTORS) as file:
-                    vectors = np.memmap(file, np.float32, "r").reshape(words.size, -1)
+                ids = np.memmap(local(IDS_FILE), np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
+                words = facts.spec.words(local(_VOCABULARY).read() if facts.spec.buckets is None else None)
+                if facts.embedding is not None:
+                    vectors = np.memmap(local(_VECTORS), np.float32, "r").reshape(words.size, -1)
         except OSError as error:
             raise _unseen(folder, error) from error
         return cls(facts, words, ids, offsets, targets, vectors)
@@ -153,15 +145,12 @@ class TrainingSet:
 @contextlib.contextmanager
 def _local(place: Folder, name: str) -> Iterator[IO[bytes]]:
     """A file of the training set on this machine's disk."""
-    if place.local:
-        with open(place.path(name), "rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile() as copy:
-        with place.open_file(name) as source:
-            shutil.copyfileobj(source, copy, _COPY_BYTES)
-        copy.seek(0)
-        yield copy
+    with open(place.path(name), "rb") if place.local else tempfile.TemporaryFile() as file:
+        if not place.local:
+            with place.open_file(name) as source:
+                shutil.copyfileobj(source, file, _COPY_BYTES)
+            file.seek(0)
+        yield file
 
 
 def _unseen(folder: str, error: OSError) -> SentrayError:
@@ -195,10 +184,7 @@ def write(
         vectors.tofile(folder / _VECTORS)
     if isinstance(words, Vocabulary):
         (folder / _VOCABULARY).write_bytes(words.to_text().encode())
-    values = vars(facts) | {"spec": facts.spec.model_dump(mode="json")}
-    partial = folder / f".{_FACTS}"
-    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.rename(folder / _FACTS)
+    Folder(str(folder)).write(_FACTS, TypeAdapter(Facts).dump_json(facts, indent=1))
 
 
 def upload(folder: Path, remote: str, show: Callable[[float], None]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from sentray.console import count
 from sentray.errors import SentrayError
 from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
-from sentray.training.checkpoint import State
+from sentray.training.checkpoint import NothingToKeepError, State
 from sentray.training.progress import Reporter
 from sentray.training.training_set import TrainingSet
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _STEP = "a step of training"
 
-
 Check = Callable[[], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Job:
     Attributes:
         settings: Of the run.
         dataset: Folder of the training set.
-        progress: Handle of the `Progress` actor, or None.
+        progress: Handle of the actor of `shown_on`, or None.
         require_held: Raises when the work folder is no longer the run's; None where nobody else may want it.
     """
 
@@ -47,53 +47,47 @@ class Job:
     progress: Any = None
     require_held: Check | None = None
 
-    @property
-    def threads(self) -> int:
-        """CPU threads of a worker."""
-        return max(int(self.settings.cpus_per_worker), 1)
 
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why training ended without a bundle. It is returned and not raised, since Ray Train would try again.
-
-    Attributes:
-        sentence: What went wrong and the cure.
-        lasting: Whether the same command would end so again, so that nothing needs to be kept for it.
-    """
-
-    sentence: str
-    lasting: bool = False
-
-
-def run(job: Job, allreduce: AllReduce) -> Refusal | None:
+def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
     """Train under Ray Train: from its latest checkpoint, one new checkpoint an epoch, the bundle in the last.
 
     Returns:
-        Why there is no bundle, on every worker; None where there is one.
+        None where there is a bundle. Else why there is none, on every worker: a `NothingToKeepError` where the same
+        command would end so again. It is returned and not raised, since Ray Train would try again.
     """
     reporter, settings = Reporter(job.progress if allreduce.rank == 0 else None), job.settings
     wanted = "" if str(settings.workers) == str(allreduce.world) else f" of {settings.workers}"
     reporter.send("line", f"training with {count(allreduce.world, 'worker')}{wanted}")
     reporter.send("expected", "the workers to load the training set")
-    dataset = _load(job, allreduce)
-    if isinstance(dataset, Refusal):
+    dataset = _together(allreduce, lambda: _load(job))
+    if isinstance(dataset, SentrayError):
         return dataset
     state, replica = _start(job, dataset, allreduce, reporter)
     reporter.send("expected", _STEP)
     replica.check_replicas()
+    still_held = (job.require_held if allreduce.rank == 0 else None) or (lambda: None)
     while state.epoch < settings.epochs:
-        record = _train_epoch(replica, state.epoch, reporter)
+        record = replica.epoch(state.epoch, lambda report: reporter.send("step", report))
+        reporter.send("epoch", record)
         if record.pop("dead"):
             if state.restarts >= settings.max_restarts:
-                return Refusal(_no_start(settings), lasting=True)
-            state = _next_seed(state, reporter)
+                return NothingToKeepError(
+                    f"the network did not start to learn with {settings.max_restarts + 1} seeds from {settings.seed} "
+                    "on: every unit of a layer died in each, or the loss was no number; try a smaller --learning-rate "
+                    "or a larger --max-restarts"
+                )
+            reporter.send(
+                "line",
+                f"seed {state.seed} made a dead start (no unit of a layer reacts, or the loss is no number): again "
+                f"with seed {state.seed + 1}",
+            )
+            state = State(0, state.seed + 1, state.restarts + 1)
             replica = Replica(job, dataset, allreduce, state.seed)
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
         replica.check_replicas()
-        if refusal := _refusal(allreduce, _lost_lease(job) if allreduce.rank == 0 else ""):
-            return refusal
+        if isinstance(lost := _together(allreduce, still_held), SentrayError):
+            return lost
         reporter.send("expected", f"the checkpoint after epoch {state.epoch} to be stored")
         _report(state, replica, allreduce)
         reporter.send("expected", _STEP)
@@ -102,35 +96,20 @@ def run(job: Job, allreduce: AllReduce) -> Refusal | None:
     return None
 
 
-def _load(job: Job, allreduce: AllReduce) -> TrainingSet | Refusal:
-    """The training set; or, where a worker does not get it or its GPU, what that worker says, on all of them."""
-    dataset, mistake = None, ""
+def _together(allreduce: AllReduce, work: Callable[[], T]) -> T | SentrayError:
+    """What some work gives on this worker; what is wrong with it on the first worker that says so, on all of them."""
+    result, mistake = None, ""
     try:
-        models.prepare_tensorflow(job.threads)
-        dataset = TrainingSet.load(job.dataset)
+        result = work()
     except SentrayError as error:
         mistake = str(error)
-    refusal = _refusal(allreduce, mistake)
-    if refusal is None:
-        assert dataset is not None
-        return dataset
-    return refusal
-
-
-def _lost_lease(job: Job) -> str:
-    """Why this run may not go on in its work folder; empty where it may."""
-    try:
-        if job.require_held:
-            job.require_held()
-    except SentrayError as error:
-        return str(error)
-    return ""
-
-
-def _refusal(allreduce: AllReduce, mistake: str) -> Refusal | None:
-    """What the first worker that cannot go on says, on all of them."""
     mistakes = [each.decode() for each in allreduce.gather(mistake.encode()) if each]
-    return Refusal(mistakes[0]) if mistakes else None
+    return SentrayError(mistakes[0]) if mistakes else cast(T, result)
+
+
+def _load(job: Job) -> TrainingSet:
+    models.prepare_tensorflow(max(int(job.settings.cpus_per_worker), 1))
+    return TrainingSet.load(job.dataset)
 
 
 def _start(job: Job, dataset: TrainingSet, allreduce: AllReduce, reporter: Reporter) -> tuple[State, "Replica"]:
@@ -143,30 +122,6 @@ def _start(job: Job, dataset: TrainingSet, allreduce: AllReduce, reporter: Repor
         checkpoint.restore(stored, replica.network)
         reporter.send("line", f"going on after epoch {state.epoch} of {job.settings.epochs}")
     return state, replica
-
-
-def _train_epoch(replica: "Replica", number: int, reporter: Reporter) -> dict[str, Any]:
-    report: dict[str, Any] = {}
-    for report in replica.epoch(number):
-        if "step" in report:
-            reporter.send("step", report)
-    reporter.send("epoch", report)
-    return report
-
-
-def _no_start(settings: TrainSettings) -> str:
-    seeds = f"{settings.max_restarts + 1} seeds from {settings.seed} on"
-    return (
-        f"the network did not start to learn with {seeds}: every unit of a layer died in each, or the loss was no "
-        "number; try a smaller --learning-rate or a larger --max-restarts"
-    )
-
-
-def _next_seed(state: State, reporter: Reporter) -> State:
-    seed = state.seed + 1
-    why = "no unit of a layer reacts, or the loss is no number"
-    reporter.send("line", f"seed {state.seed} made a dead start ({why}): again with seed {seed}")
-    return State(0, seed, state.restarts + 1)
 
 
 def _report(
@@ -215,18 +170,23 @@ class Replica:
         counts = np.array(facts.label_rows, np.float64)
         even = len(dataset) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
-        self._clock = Clock()
+        self._seconds: dict[str, float] = {}
 
-    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
-        """Train one epoch, the `number`-th from 0.
+    def epoch(self, number: int, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Train one epoch.
 
-        Yields:
-            A report after each step on this worker's rows so far; then, as the last, the epoch's record over all
-            workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`, `started_at` (Unix time),
-            `seconds`, of them `first_step_seconds` and by part of a step `parts`, `peak_rss_mb`, and `dead`:
-            whether the loss is no number, or no unit of some layer reacted to any row in the epoch's second half.
+        Args:
+            number: Of the epoch, from 0.
+            report: Called after each step with what the progress line shows of this worker's rows so far.
+
+        Returns:
+            The epoch's record over all workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`,
+            `started_at` (Unix time), `seconds`, of them `first_step_seconds` and by part of a step `parts`,
+            `peak_rss_mb`, and `dead`: whether the loss is no number, or no unit of some layer reacted to any row in
+            the epoch's second half.
         """
-        started_at, started, self._clock = time.time(), time.perf_counter(), Clock()
+        started_at, started = time.time(), time.perf_counter()
+        self._seconds = dict.fromkeys(("data", "network", "allreduce", "optimizer"), 0.0)
         first_step = 0.0
         allreduce, batch_size = self._allreduce, self._batch_size
         steps = batches.epoch_batches(len(self._dataset), batch_size, self._seed, number)
@@ -239,18 +199,20 @@ class Replica:
             sums += (result.loss, result.correct, len(mine))
             alive |= reacts and step >= len(steps) // 2
             seen = max(sums[2], 1)
-            yield {
-                "epoch": number + 1,
-                "epochs": self._epochs,
-                "step": step + 1,
-                "steps": len(steps),
-                "loss": sums[0] / seen,
-                "accuracy": sums[1] / seen,
-                "rows": (step + 1) * batch_size,
-                "seconds": time.perf_counter() - started,
-            }
+            report(
+                {
+                    "epoch": number + 1,
+                    "epochs": self._epochs,
+                    "step": step + 1,
+                    "steps": len(steps),
+                    "loss": sums[0] / seen,
+                    "accuracy": sums[1] / seen,
+                    "rows": (step + 1) * batch_size,
+                    "seconds": time.perf_counter() - started,
+                }
+            )
         loss, correct, rows = np.sum([np.frombuffer(part) for part in allreduce.gather(sums.tobytes())], axis=0)
-        yield {
+        return {
             "epoch": number + 1,
             "loss": float(loss / rows),
             "accuracy": float(correct / rows),
@@ -259,7 +221,7 @@ class Replica:
             "started_at": started_at,
             "seconds": time.perf_counter() - started,
             "first_step_seconds": first_step,
-            "parts": self._clock.seconds,
+            "parts": self._seconds,
             "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             # A network that has learnt every row by heart gets no gradient either.
             "dead": not np.isfinite(loss) or (not alive and bool(correct < rows)),
@@ -281,19 +243,25 @@ class Replica:
         return digest.hexdigest()
 
     def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["StepResult", bool]:
-        dataset, clock = self._dataset, self._clock
-        with clock.part("data"):
+        dataset = self._dataset
+        with self._timed("data"):
             packed = self.network.pack([dataset.review(row) for row in mine])
             labels = dataset.targets[mine]
-        with clock.part("network"):
+        with self._timed("network"):
             weights = self._class_weights[labels]
             result, gradients = self.network.gradients(packed, labels, weights, len(batch))
         if self._allreduce.world > 1:
-            with clock.part("allreduce"):
+            with self._timed("allreduce"):
                 gradients = self._sum(gradients, batch)
-        with clock.part("optimizer"):
+        with self._timed("optimizer"):
             reacts = self.network.apply(gradients)
         return result, reacts
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[part] += time.perf_counter() - started
 
     def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
         """The global batch's gradients, from every worker's part of them."""
@@ -322,17 +290,3 @@ def network_for(model: Any, settings: TrainSettings) -> Any:
     if settings.precision != "float32":
         raise ValueError(f"--precision {settings.precision} is of the networks that fast_network knows")
     return Network(model, *rates, device=device)
-
-
-class Clock:
-    """Adds up the seconds spent in the parts of a step."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("data", "network", "allreduce", "optimizer"), 0.0)
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Count the block's time as this part's."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - started

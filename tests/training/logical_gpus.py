@@ -16,7 +16,6 @@ from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
-from sentray.training.worker import Refusal
 
 
 def command(*words: str) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def placement(folder: Path) -> list[dict[str, Any]]:
 
     from sentray.training import trainer
 
-    def look(_: dict[str, Any]) -> Refusal:
+    def look(_: dict[str, Any]) -> SentrayError:
         context = ray.get_runtime_context()
         allreduce = trainer.connect()
         seen = {
@@ -48,7 +47,7 @@ def placement(folder: Path) -> list[dict[str, Any]]:
         }
         parts = allreduce.gather(json.dumps(seen).encode())
         allreduce.close()
-        return Refusal(json.dumps([json.loads(part) for part in parts]))
+        return SentrayError(json.dumps([json.loads(part) for part in parts]))
 
     trainer._train_worker = look
     settings = TrainSettings(corpus="unused", out="unused", gpu=True, workers=2, cpus_per_worker=0.5)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sentray.training.progress import Progress, progress_line
+from sentray.training.progress import progress_line, shown_on
 
 REPORT = {"epoch": 2, "epochs": 3, "step": 5, "steps": 10, "loss": 0.5, "accuracy": 0.75, "rows": 100, "seconds": 2.0}
 
@@ -18,20 +18,17 @@ def test_a_report_is_one_line_with_the_time_left() -> None:
 def test_what_is_sent_is_shown_and_what_is_awaited_is_known(console: Any) -> None:
     import ray
 
-    progress = Progress.start(console)
-    with progress:
-        progress.actor.put.remote("line", "training with 2 workers")
-        progress.actor.put.remote("expected", "a step of training")
-        ray.get(progress.actor.put.remote("step", REPORT))
+    with shown_on(console) as board:
+        board.put.remote("line", "training with 2 workers")
+        board.put.remote("expected", "a step of training")
+        ray.get(board.put.remote("step", REPORT))
     assert console.lines == ["training with 2 workers"]
     assert console.shown == [(progress_line(REPORT), None)]
     assert console.expected == "a step of training"
     # A node that is lost must not take with it what the driver needs.
-    (info,) = [
-        actor for actor in ray._private.state.actors().values() if actor["ActorID"] == progress.actor._actor_id.hex()
-    ]
+    (info,) = [actor for actor in ray._private.state.actors().values() if actor["ActorID"] == board._actor_id.hex()]
     assert info["Address"]["NodeID"] == ray.get_runtime_context().get_node_id()
-    ray.kill(progress.actor)
+    ray.kill(board)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -42,11 +39,10 @@ def test_a_line_that_nobody_reads_ends_the_run(console: Any) -> None:
         raise BrokenPipeError(line)
 
     console.say = left
-    progress = Progress.start(console)
-    with pytest.raises(BrokenPipeError, match="training with 2 workers"), progress:
-        ray.get(progress.actor.put.remote("line", "training with 2 workers"))
+    with pytest.raises(BrokenPipeError, match="training with 2 workers"), shown_on(console) as board:
+        ray.get(board.put.remote("line", "training with 2 workers"))
     assert isinstance(console.failure, BrokenPipeError)
-    ray.kill(progress.actor)
+    ray.kill(board)
 
 
 def test_lost_workers_are_counted_and_others_named() -> None:
