@@ -19,6 +19,7 @@ def test_the_notebook_goes_from_csv_to_parquet_to_a_plot(tmp_path: Path, monkeyp
     pytest.importorskip("matplotlib")
     # The kernel imports this checkout, and may not find the machine's own kernels and settings.
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parents[1]))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     notebook = nbformat.read(EXAMPLES / "csv_to_parquet.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
@@ -48,7 +49,7 @@ def test_the_pipeline_writes_by_rays_own_sinks(sink: str, stars: Path, tmp_path:
     pq.write_table(pa.table({"customer": [1, 2, 3, 4], "body": bodies}), tmp_path / "in" / "reviews.parquet")
     out = tmp_path / "out"
     command = [sys.executable, EXAMPLES / "ray_data_pipeline.py", stars, tmp_path / "in", out]
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parents[1])}
+    environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(EXAMPLES.parents[1])}
     run = [*command, "--text-column", "body", "--sink", sink]
     done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr

@@ -181,7 +181,7 @@ def _short(made: Bundle) -> Bundle:
     ("change", "message"),
     [
         (_hashed, "has no list of words, since it was trained with --encoder hash"),
-        (_short, r"does not fit it \(embedding has the shape \(7, 3\)\): train it again"),
+        (_short, r"does not fit it \(it knows 7 words, the bundle 8\): train it again"),
     ],
 )
 def test_a_bundle_without_rows_for_words_is_refused(

@@ -62,6 +62,7 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, file: Any) -> An
         ValueError: When they are not those of this network, or a review becomes too large in it.
     """
     import keras
+    from keras.src.backend.common import global_state
 
     rows, length = bundle.vocabulary.size, bundle.spec.max_length
     if length < architecture.min_length:
@@ -70,6 +71,8 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, file: Any) -> An
     # Without any memory for its weights: they may be larger than all that the file has.
     with keras.StatelessScope(initialize_variables=False):
         planned = architecture.build(rows, length, len(bundle.labels), dimensions)
+    # Else the next such scope in this process, as training enters, would make these weights after all.
+    global_state.set_global_attribute("uninitialized_variables", [])
     for name, weight in _named_weights(planned):
         _array(file, name, weight.shape)
     for layer in planned.layers:

@@ -77,8 +77,8 @@ def test_a_dead_start_goes_on_with_the_next_seed(
     normal = models.architecture("tutorial-cnn.v1")
     built = []
 
-    def first_is_dead() -> list[Any]:
-        layers = normal.layers()
+    def first_is_dead(kinds: Any) -> list[Any]:
+        layers = normal.layers(kinds)
         if not built:
             layers[-1].bias_initializer = keras.initializers.Constant(-1e6)
         built.append(layers)
