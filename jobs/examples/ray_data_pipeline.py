@@ -3,7 +3,7 @@
     python jobs/examples/ray_data_pipeline.py models/stars 'reviews/*.parquet' out --text-column body --sink delta
 
 Nothing here is written exactly once: a run that is killed leaves what its sink leaves. Parquet and Delta Lake
-(`pip install deltalake`) and Lance (`pip install pylance`) are shown; Ray has more.
+(`pip install deltalake`) are shown; Ray has more.
 """
 
 import argparse
@@ -17,7 +17,7 @@ parser.add_argument("bundle", help="folder or URI that every node sees")
 parser.add_argument("input", help="Parquet: a path, folder or glob")
 parser.add_argument("out", help="folder or URI of the table")
 parser.add_argument("--text-column", default="text", help="column that holds the review (default text)")
-parser.add_argument("--sink", choices=("parquet", "delta", "lance"), default="parquet", help="(default parquet)")
+parser.add_argument("--sink", choices=("parquet", "delta"), default="parquet", help="(default parquet)")
 parser.add_argument("--concurrency", type=int, default=1, help="actors that score, with a CPU each (default 1)")
 given = parser.parse_args()
 
@@ -27,11 +27,10 @@ scored = ray.data.read_parquet(given.input).map_batches(
     batch_format="pyarrow",
     concurrency=given.concurrency,
 )
-# Each refuses a table that is there already, where its default would append to it or replace it.
 if given.sink == "parquet":
+    # Its default would append to what is there already.
     scored.write_parquet(given.out, mode="error")
-elif given.sink == "delta":
-    scored.write_delta(given.out, mode="error")
 else:
-    scored.write_lance(given.out, mode="create")
+    # Ray's sink for Delta Lake can append and overwrite, and no more.
+    scored.write_delta(given.out, mode="append")
 print(f"{given.out} is written")
