@@ -13,6 +13,7 @@ from sentray.config import (
     EvaluateSettings,
     PredictSettings,
     QuickstartSettings,
+    ReadSettings,
     ScoreSettings,
     Settings,
     TrainSettings,
@@ -20,7 +21,7 @@ from sentray.config import (
     write_settings_beside,
 )
 from sentray.models import ARCHITECTURES
-from sentray.options import UsageError, option_name, resolve
+from sentray.options import UsageError, option_name, resolve, signature
 
 MODELS = [
     TrainSettings,
@@ -126,6 +127,11 @@ def test_help_names_every_network() -> None:
 )
 def test_one_string_is_a_list_of_it(model: type[Settings], name: str, rest: dict[str, str]) -> None:
     assert getattr(resolve(model, {name: "customer", **rest}), name) == ("customer",)
+
+
+def test_reading_offers_no_bound_on_bad_rows() -> None:
+    assert "max_bad_rows" not in signature(ReadSettings).parameters
+    assert "test_fraction" in signature(ReadSettings).parameters
 
 
 def test_the_sentence_on_a_table_is_one_short_line() -> None:
