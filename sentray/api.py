@@ -63,7 +63,7 @@ class Model:
     process may fork with one. It travels to other processes as the path of its bundle.
 
     Args:
-        bundle: Folder or URI (`s3://…`) of the bundle.
+        bundle: Folder or URI (`s3://…`) of the bundle, or a loaded `Model`, whose engine `auto` then means.
         engine: What computes the scores: `auto`, `folded` or `keras`.
 
     Attributes:
@@ -78,8 +78,8 @@ class Model:
         from sentray.inference.scorer import Scorer
 
         self.path = os.fspath(bundle)
-        self._engine = engine
-        self._scorer = Scorer(bundles.load(self.path), engine)
+        self._engine: str = bundle._engine if engine == "auto" and isinstance(bundle, Model) else engine
+        self._scorer = Scorer(bundles.load(self.path), self._engine)
 
     @property
     def labels(self) -> list[str]:
@@ -168,7 +168,7 @@ class Predictor:
     Args:
         model: Folder or URI of the bundle, which each node must see, or a loaded `Model`.
         text_column: Column of the texts.
-        keep: Columns of the batch to give on; all where not given.
+        keep: Column or columns of the batch to give on; all where not given.
         engine: What computes the scores: `auto`, `folded` or `keras`.
 
     Raises:
@@ -176,10 +176,14 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Source | Model, text_column: str = "text", keep: Sequence[str] | None = None, engine: str = "auto"
+        self,
+        model: Source | Model,
+        text_column: str = "text",
+        keep: str | Sequence[str] | None = None,
+        engine: str = "auto",
     ) -> None:
         self._model = Model(model, engine)
-        self._text_column, self._keep = text_column, keep
+        self._text_column, self._keep = text_column, [keep] if isinstance(keep, str) else keep
 
     def __call__(self, batch: Any) -> Any:
         """Score a batch.
@@ -262,13 +266,14 @@ _READ = Verb(
 )
 
 
-def run(verb: Verb, settings: Settings, console: Console) -> Any:
+def run(verb: Verb, settings: Settings, console: Console, end_process: bool = False) -> Any:
     """Do a verb's work, as both the command line and the Python functions do.
 
     Args:
         verb: What to do.
         settings: Of the verb's class.
         console: Where to say what happens.
+        end_process: Whether the process may be ended where stalled work cannot be interrupted.
 
     Returns:
         What the work gives; it is also written as JSON where `settings.json_file` says so.
@@ -278,7 +283,7 @@ def run(verb: Verb, settings: Settings, console: Console) -> Any:
     """
     module, _, name = verb.work.partition(":")
     try:
-        with _watched(settings, console):
+        with _watched(settings, console, end_process):
             result = getattr(importlib.import_module(module), name)(settings, console)
     except Exception as error:
         mistake = cluster.user_error(error)
@@ -294,10 +299,10 @@ def run(verb: Verb, settings: Settings, console: Console) -> Any:
     return result
 
 
-def _watched(settings: Settings, console: Console) -> contextlib.AbstractContextManager[None]:
+def _watched(settings: Settings, console: Console, end_process: bool) -> contextlib.AbstractContextManager[None]:
     """Watch over work on a cluster that runs in the main thread, the only one that can be interrupted."""
     if isinstance(settings, ClusterSettings) and threading.current_thread() is threading.main_thread():
-        return watchdog.watch(console, settings.stall_timeout)
+        return watchdog.watch(console, settings.stall_timeout, end_process)
     return contextlib.nullcontext()
 
 
@@ -355,11 +360,11 @@ def _stored(table: Any, key: str, settings: Settings) -> contextlib.AbstractCont
             f"{key} is a {type(table).__name__}: give a path or URI, a table with __arrow_c_stream__ (pyarrow, pandas, "
             "Polars, DuckDB) or a Ray Dataset (of Hugging Face's: dataset.with_format('arrow')[:])"
         )
-    if not isinstance(settings, TrainSettings | ScoreSettings) or getattr(settings, "dry_run", False):
+    if not isinstance(settings, TrainSettings | ScoreSettings):
         return memory.stored(table)
     from sentray.training.run import work_folder
 
-    return memory.stored(table, work_folder(settings.out))
+    return memory.stored(table, work_folder(settings.out), settings.out, add=not getattr(settings, "dry_run", False))
 
 
 def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "list[Prediction]":
@@ -419,7 +424,9 @@ def _texts(texts: Any) -> "pa.ChunkedArray":
         if hasattr(texts, "__arrow_c_stream__"):
             column = pa.chunked_array(texts)
         else:
-            column = pa.chunked_array([pa.array(texts, from_pandas=True)])
+            column = pa.array(texts, from_pandas=True)
+            # More than 2 GB of text come in several chunks already.
+            column = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
         column = decoded(column)
         # A column of nulls alone may have any type.
         if column.null_count == len(column):

@@ -110,7 +110,7 @@ def _run(name: str, verb: Verb, settings: Settings) -> None:
             raise SystemExit(USER_ERROR) from None
         try:
             with console.quiet(log, verbose):
-                result = api.run(verb, settings, console)
+                result = api.run(verb, settings, console, end_process=True)
                 if show := SHOWN.get(name):
                     show(result, settings, console)
         # Ray Train answers Ctrl-C by ending the process; no verb of ours does.
@@ -150,11 +150,11 @@ def _stoppable() -> Iterator[threading.Event]:
 
 
 def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoReturn:
-    told = printable("".join(traceback.format_exception(error)))
+    report = printable("".join(traceback.format_exception(error)))
     with log.open("a", encoding="utf-8") as stream:
-        stream.write(told)
+        stream.write(report)
     if verbose:
-        sys.stderr.write(told)
+        sys.stderr.write(report)
     first_line = next(iter(str(error).strip().splitlines()), "")
     console.error(f"unexpected {type(error).__name__}: {first_line[:300]} (the traceback is in {log})")
     raise SystemExit(UNEXPECTED_ERROR)

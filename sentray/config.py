@@ -36,6 +36,11 @@ def argument(description: str) -> Any:
     return Field(description=description, json_schema_extra=ARGUMENT)
 
 
+def one_or_several(value: Any) -> Any:
+    """One string as a tuple of it, for fields that take several."""
+    return (value,) if isinstance(value, str) else value
+
+
 class CorpusSettings(Settings):
     """Which reviews to read and what their columns are called."""
 
@@ -241,6 +246,8 @@ class ScoreSettings(CorpusSettings, PoolSettings):
         default=None, description="column of the output whose values become folders, as in COLUMN=value/"
     )
 
+    _keep_one = field_validator("keep", mode="before")(one_or_several)
+
     @field_validator("keep")
     @classmethod
     def _each_once(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
@@ -328,6 +335,8 @@ class WordsSettings(Settings):
 
 class ReadSettings(CorpusSettings):
     """Read reviews as a Ray Dataset of id, text, label and split, for pipelines of your own."""
+
+    unused = frozenset({"max_bad_rows"})
 
     uri: str = argument("reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
 

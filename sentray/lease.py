@@ -244,7 +244,9 @@ class Lease:
 def _conditional_store(folder: Folder, name: str) -> Any:
     """A folder on S3 for obstore, None where the store has no conditional puts or lets nobody in by these credentials.
 
-    Address and keys are those of pyarrow's file system, or of the same environment.
+    Address and keys are those of pyarrow's file system, or of the environment or the machine's role. Keys in
+    `~/.aws/credentials` are not seen: with those, as where the store ignores the condition and on other stores, a run
+    writes its name, waits and reads who is there.
     """
     file_system, path = locate(folder.out)
     if file_system.type_name != "s3":

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import json
 import re
+import reprlib
 import tomllib
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,6 +26,8 @@ MISUSE: Any = typer.BadParameter.__base__
 """What Typer raises for words that it cannot read; `format_message` says which."""
 _SECRET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*:[^/?#]*@")
 """User and password before the host of a URI."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 200
 
 
 class UsageError(SentrayError):
@@ -203,7 +206,14 @@ def _sentence(model: type[Settings], error: ValidationError, from_file: Collecti
         return message
     name = by_name[str(problem["loc"][0])]
     where = f" in {config}" if name in from_file else ""
-    return f"{option_name(model, name)} is {problem['input']!r}{where}: {message}"
+    return f"{option_name(model, name)} is {_shown(problem['input'])}{where}: {message}"
+
+
+def _shown(value: Any) -> str:
+    """A value on one line; of what nobody writes as an option, such as a table, only the name of its type."""
+    if value is None or isinstance(value, str | int | float | list | tuple):
+        return _SHORT.repr(value).replace("\n", " ")
+    return f"a {type(value).__name__}"
 
 
 def _parameter(model: type[Settings], name: str, field: FieldInfo) -> Any:

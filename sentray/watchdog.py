@@ -17,7 +17,7 @@ NOTICE_SECONDS = 30.0
 """After so long without progress, and again whenever that has doubled, a line says what the run waits for."""
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 60.0
-"""How long an interrupted run may take to end by itself; then its process is ended."""
+"""How long an interrupted run of the command line may take to end by itself; then its process is ended."""
 
 
 class StalledError(SentrayError):
@@ -25,12 +25,14 @@ class StalledError(SentrayError):
 
 
 @contextlib.contextmanager
-def watch(console: Console, timeout: float) -> Iterator[None]:
+def watch(console: Console, timeout: float, end_process: bool = False) -> Iterator[None]:
     """Watch over the work of a block in the main thread, since only that can be interrupted.
 
     Args:
         console: What is printed on it counts as progress; see `Console.moved_at`.
         timeout: Seconds without progress after which the block ends; 0 for never.
+        end_process: Whether to end the process where the interrupted block does not end. A program that calls sentray
+            is not ended: it gets the exception when the block does end.
 
     Raises:
         StalledError: Nothing moved for so long.
@@ -47,7 +49,7 @@ def watch(console: Console, timeout: float) -> Iterator[None]:
         if not verdict:
             return
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        if not done.wait(_GRACE_SECONDS):
+        if end_process and not done.wait(_GRACE_SECONDS):
             with contextlib.suppress(OSError):
                 console.error(str(verdict[0]))
             os._exit(1)

@@ -230,6 +230,19 @@ def test_what_is_no_text_is_one_sentence(texts: Any, sentence: str, stars: Path)
         assert "\n" not in str(caught.value)
 
 
+def test_a_column_may_come_in_chunks_of_arrows_own(stars: Path) -> None:
+    class Chunked:
+        def __arrow_array__(self, type: Any = None) -> pa.ChunkedArray:
+            return pa.chunked_array([TEXTS[:1], TEXTS[1:]])
+
+    assert list(sentray.load(stars).predict(Chunked())) == LABELS
+
+
+def test_a_model_made_of_a_model_keeps_its_engine(stars: Path) -> None:
+    model = sentray.load(stars, engine="folded")
+    assert sentray.load(model)._engine == "folded"
+
+
 def test_what_a_model_says_of_itself(stars: Path) -> None:
     model = sentray.load(stars)
     assert model.labels == ["neg", "pos"]
@@ -295,6 +308,7 @@ def test_a_table_is_scored_once_resumed_and_verified(stars: Path, tmp_path: Path
     same = pl.DataFrame(frame)
     assert sentray.score(model, same, out=out, text_column="body", keep=["customer"], max_bad_rows=0.5) == first
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.parquet")} == files
+    sentray.score(model, frame, out=out, text_column="body", keep="customer", max_bad_rows=0.5, dry_run=True)
     with pytest.raises(SentrayError, match=r"scored was made from the input .* is not the same now; choose another"):
         sentray.score(model, frame[:9], out=out, text_column="body", keep=["customer"], max_bad_rows=0.5)
     assert len([*Path(f"{out}.work").iterdir()]) == 1

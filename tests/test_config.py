@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from sentray.bench.settings import ReproduceSettings
 from sentray.config import (
     CheckSettings,
     EvaluateSettings,
     PredictSettings,
     QuickstartSettings,
+    ReadSettings,
     ScoreSettings,
     Settings,
     TrainSettings,
@@ -18,7 +21,7 @@ from sentray.config import (
     write_settings_beside,
 )
 from sentray.models import ARCHITECTURES
-from sentray.options import UsageError, option_name, resolve
+from sentray.options import UsageError, option_name, resolve, signature
 
 MODELS = [
     TrainSettings,
@@ -116,6 +119,27 @@ def test_options_that_fit_are_taken_and_can_be_given_again(given: dict[str, str 
 def test_help_names_every_network() -> None:
     described = TrainSettings.model_fields["model"].description or ""
     assert all(name.rpartition(".v")[0] in described for name in ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "rest"),
+    [(ScoreSettings, "keep", {"bundle": "b", "input": "i", "out": "o"}), (ReproduceSettings, "only", {})],
+)
+def test_one_string_is_a_list_of_it(model: type[Settings], name: str, rest: dict[str, str]) -> None:
+    assert getattr(resolve(model, {name: "customer", **rest}), name) == ("customer",)
+
+
+def test_reading_offers_no_bound_on_bad_rows() -> None:
+    assert "max_bad_rows" not in signature(ReadSettings).parameters
+    assert "test_fraction" in signature(ReadSettings).parameters
+
+
+def test_the_sentence_on_a_table_is_one_short_line() -> None:
+    for table in (pa.table({"text": ["good"] * 100}), [pa.table({"text": ["good"] * 100})]):
+        with pytest.raises(UsageError) as error:
+            resolve(ScoreSettings, {"bundle": table, "input": "i", "out": "o"})
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 200
 
 
 def test_a_bad_value_of_the_file_names_the_file(tmp_path: Path) -> None:

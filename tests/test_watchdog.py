@@ -123,6 +123,21 @@ def test_a_stall_says_what_the_cluster_has_free(capsys: pytest.CaptureFixture[st
             ray.kill(worker)
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_program_that_calls_sentray_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_GRACE_SECONDS", 0.05)
+
+    def ends_late() -> None:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            time.sleep(1)
+            raise
+
+    with pytest.raises(StalledError, match="nothing has moved"), watch(Console(), 0.5):
+        ends_late()
+
+
 def test_a_run_that_does_not_heed_the_interrupt_is_ended(tmp_path: Path) -> None:
     program = """
         import signal, time
@@ -130,7 +145,7 @@ def test_a_run_that_does_not_heed_the_interrupt_is_ended(tmp_path: Path) -> None
         from sentray.console import Console
         watchdog._GRACE_SECONDS = 0.5
         signal.signal(signal.SIGINT, lambda *_: None)
-        with watchdog.watch(Console(), 1):
+        with watchdog.watch(Console(), 1, end_process=True):
             time.sleep(60)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=50)

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from sentray.config import ClusterSettings, Settings
+from sentray.config import ClusterSettings, Settings, one_or_several
 
 
 class BenchSettings(Settings):
@@ -72,3 +72,5 @@ class ReproduceSettings(ClusterSettings):
     glove: str | None = Field(
         default=None, description="file of GloVe vectors of 100 dimensions; its systems are left out where not given"
     )
+
+    _only_one = field_validator("only", mode="before")(one_or_several)

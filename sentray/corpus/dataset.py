@@ -1,7 +1,9 @@
 """Corpora on Ray Data: `read_reviews` gives a Ray Dataset, and the verbs map stages over the rows of a `Corpus`."""
 
+import contextlib
 import functools
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -161,12 +163,14 @@ class Corpus:
         rows = self.rows(concurrency=self.workers, ray_remote_args=_REMOTE)
         rows.context.target_max_block_size = TABLE_BYTES
         work = _named(stage, lambda rows: stage(rows, **arguments))
-        results = rows.map_batches(work, batch_format="pyarrow", concurrency=self.workers, **_REMOTE)
+        with _no_deprecations():
+            results = rows.map_batches(work, batch_format="pyarrow", concurrency=self.workers, **_REMOTE)
         at_once = -(-len(self.shards) // MERGED)
         if merge is not None and at_once > 1:
             # A stage that asks for something else has tasks of its own, which get the results of several others.
             work = _named(merge, lambda results: merge(_unpacked(results)))
-            results = results.map_batches(work, batch_format="pyarrow", batch_size=at_once, num_cpus=0.5, **_REMOTE)
+            with _no_deprecations():
+                results = results.map_batches(work, batch_format="pyarrow", batch_size=at_once, num_cpus=0.5, **_REMOTE)
         yield from map(_unpacked, _run(results))
 
     def _read_rows(self) -> "Read":
@@ -183,10 +187,21 @@ class Corpus:
         items = [(shard, self.duplicates.get(shard.index, {})) for shard in self.shards]
         tasks = max(1, min(len(items), MAX_READ_TASKS))
         source = ShardDatasource(name, items, read, schema)
-        dataset = ray.data.read_datasource(source, override_num_blocks=tasks, **options)
+        with _no_deprecations():
+            dataset = ray.data.read_datasource(source, override_num_blocks=tasks, **options)
         dataset.context.execution_options.preserve_order = True
         dataset.context.raise_original_map_exception = True
         return dataset
+
+
+@contextlib.contextmanager
+def _no_deprecations() -> Iterator[None]:
+    """Keep quiet of Ray's advice to name each parameter of a task: it has no name for `max_retries` yet."""
+    from ray.util.annotations import RayDeprecationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
 
 
 def _read_rows(
@@ -240,7 +255,9 @@ def _run(dataset: "Dataset") -> Iterator[pa.Table]:
     from ray.exceptions import RayTaskError, WorkerCrashedError
 
     # What goes wrong is raised, and not also printed.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("ray.data")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     dataset.context.enable_progress_bars = False
     try:
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -256,6 +273,8 @@ def _run(dataset: "Dataset") -> Iterator[pa.Table]:
             f"the processes that worked on one shard died, {RETRIES + 1} of them (out of memory?); take "
             "fewer --workers or a smaller --shard-size"
         ) from error
+    finally:
+        logger.setLevel(before)
 
 
 def _copied(block: pa.Table) -> pa.Table:

@@ -1,6 +1,6 @@
 """How much one file may ask for before a row of it, or what is left of it, is set aside.
 
-A file may come from a stranger, and a few of its bytes may stand for as many as there is memory. Every bound is far
+Files are untrusted: a few of their bytes may ask for any amount of memory. Every bound is far
 above what reviews need, and a whole file may be as large as it likes: those that are read piece by piece in any case,
 one that cannot be cut, as what is compressed with gzip, where its rows and bytes are in proportion to its size.
 """

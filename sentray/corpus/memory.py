@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 from sentray.storage import Folder, behind
 
 GROUP_ROWS = 16_384
@@ -22,11 +22,12 @@ _PREFIX, _DIGITS = "input-", 16
 
 def is_table(value: object) -> bool:
     """Whether it can be stored: it has Arrow's PyCapsule stream, or it is a Ray Dataset."""
-    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "iter_batches")
+    # A Parquet file has batches, too.
+    return hasattr(value, "__arrow_c_stream__") or (hasattr(value, "iter_batches") and hasattr(value, "context"))
 
 
 @contextlib.contextmanager
-def stored(table: Any, work: str | None = None) -> Iterator[str]:
+def stored(table: Any, work: str | None = None, out: str | None = None, add: bool = True) -> Iterator[str]:
     """A table's rows as a Parquet file, for the length of the block.
 
     Args:
@@ -34,29 +35,35 @@ def stored(table: Any, work: str | None = None) -> Iterator[str]:
             Ray Dataset. It is read once, as a stream.
         work: Folder or URI in which the file stays, so that the same call finds the same file; a temporary one where
             not given.
+        out: Folder or URI of what is made of the table; while it is empty, a job may not have begun.
+        add: Whether to put the file into that folder where it is not; if not, a temporary file takes its place.
 
     Yields:
-        Path or URI of the file, `input-DIGEST.parquet`. The digest is of the values, names and types of the columns.
+        Path or URI of the file, `input-DIGEST.parquet`. The digest is of the Parquet file: another version of pyarrow
+        may write the same rows in other bytes.
 
     Raises:
         SentrayError: The table has no row or cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="sentray-input-") as scratch:
         file = _written(table, Path(scratch))
-        if work is None:
+        names = [] if work is None else Folder(work).names()
+        new = file.name not in names
+        if work is None or (new and not add):
             yield str(file)
             return
         folder = Folder(work)
-        names = [name for name in folder.names() if name.startswith(_PREFIX)]
         # A file that is there keeps its time: a job that goes on asks whether its input is what it was.
-        if file.name not in names:
+        if new:
             with folder.create(file.name) as target, file.open("rb") as source:
                 shutil.copyfileobj(source, target)
     try:
         yield behind(work, f"/{file.name}")
     except SentrayError:
-        if names and file.name not in names:
-            # The folder belongs to a run on other data, which goes on without this file.
+        others = any(name.startswith(_PREFIX) for name in names)
+        begun = folder.names() != [file.name] or (out is not None and Folder(out).names() != [])
+        if new and (others or not begun):
+            # The folder belongs to a run on other data, which goes on without this file, or nothing was begun.
             folder.delete(file.name)
         raise
 
@@ -73,17 +80,22 @@ def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _written(table: Any, folder: Path) -> Path:
     """Write a table, and name the file by its digest."""
-    schema, batches = _stream(table)
     rows, file = 0, folder / "rows.parquet"
     try:
-        # Without Arrow's own schema, texts with offsets of 32 and of 64 bits and views make the same file.
-        with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
-            for group in _groups(batches):
-                writer.write_table(group)
-                rows += group.num_rows
-    except (pa.ArrowException, OSError) as error:
+        with _in_order(table):
+            schema, batches = _stream(table)
+            # Without Arrow's own schema, texts with offsets of 32 and of 64 bits and views make the same file.
+            with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
+                for group in _groups(batches):
+                    writer.write_table(group)
+                    rows += group.num_rows
+    # Each library refuses what it cannot turn into Arrow's columns by an exception of its own choice.
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        # What broke in a process of Ray's is in the cause of Ray's exception.
+        reason = first_line(getattr(error, "cause", error))
         raise SentrayError(
-            f"the table in memory cannot be written as Parquet ({error}): leave the column out, or convert it"
+            f"the table in memory cannot be written as Parquet ({reason}): leave the column out, or convert it "
+            "(a series: by to_frame)"
         ) from error
     if not rows:
         raise SentrayError("the table in memory has no row: give one that has some")
@@ -99,16 +111,52 @@ def _stream(table: Any) -> tuple[pa.Schema, Iterator[pa.Table]]:
         pieces = (pa.Table.from_batches([batch], reader.schema) for batch in reader)
         first = reader.schema.empty_table()
     else:
-        # Otherwise the same dataset would give its rows in another order each time.
-        table.context.execution_options.preserve_order = True
         pieces = iter(table.iter_batches(batch_size=None, batch_format="pyarrow"))
         first = next(pieces, pa.table({}))
     schema = _plain(first).schema
-    return schema, (_plain(piece).cast(schema) for piece in itertools.chain([first], pieces))
+    return schema, (_alike(_plain(piece), schema) for piece in itertools.chain([first], pieces))
+
+
+@contextlib.contextmanager
+def _in_order(table: Any) -> Iterator[None]:
+    """Let a Ray Dataset give its rows in one order, so that they are the same each time, and without progress bars."""
+    if hasattr(table, "__arrow_c_stream__"):
+        yield
+        return
+    context, options = table.context, table.context.execution_options
+    before = options.preserve_order, context.enable_progress_bars
+    options.preserve_order, context.enable_progress_bars = True, False
+    try:
+        yield
+    finally:
+        options.preserve_order, context.enable_progress_bars = before
 
 
 def _plain(piece: pa.Table) -> pa.Table:
-    return pa.table({name: decoded(piece[name]) for name in piece.column_names})
+    names = piece.column_names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SentrayError(f"the table in memory has several columns {twice[0]!r}: give each a name of its own")
+    return pa.table({name: decoded(piece[name]) for name in names})
+
+
+def _alike(piece: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A block with the columns and types of the first; that of a text may differ in how Arrow keeps it."""
+    if piece.column_names != schema.names:
+        raise SentrayError(
+            f"a block of the dataset has the columns {', '.join(piece.column_names)}, and the first has "
+            f"{', '.join(schema.names)}: give all the same, such as by dataset.select_columns"
+        )
+    for name, kind, first in zip(schema.names, piece.schema.types, schema.types, strict=True):
+        if kind != first and not (_is_text(kind) and _is_text(first)):
+            raise SentrayError(
+                f"the column {name!r} is {first} in the first block of the dataset and {kind} in another: give it one "
+                "type, such as by dataset.map_batches(lambda table: table.cast(schema), batch_format='pyarrow')"
+            )
+    return piece.cast(schema)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _groups(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -139,8 +139,8 @@ class ShardPlan(Sequence[Shard]):
             SentrayError: a piece is of another, which nobody asked to be read.
         """
         known = pc.index_in(self._strings("path"), value_set=paths)
-        place = pc.index_in(self._strings("name"), value_set=names)
-        if not known.equals(place) or known.null_count:
+        positions = pc.index_in(self._strings("name"), value_set=names)
+        if not known.equals(positions) or known.null_count:
             raise SentrayError("the plan of shards names other files than the input's: choose another --out")
 
     def _require_sound(self) -> None:
@@ -167,8 +167,8 @@ class ShardPlan(Sequence[Shard]):
     def extended(self, other: "ShardPlan") -> "ShardPlan":
         """This plan with another's shards after its own, which go on with the numbers."""
         table = other.to_table()
-        place = PLAN_SCHEMA.get_field_index("shard")
-        moved = table.set_column(place, PLAN_SCHEMA.field(place), pc.add(table["shard"], len(self)))
+        column = PLAN_SCHEMA.get_field_index("shard")
+        moved = table.set_column(column, PLAN_SCHEMA.field(column), pc.add(table["shard"], len(self)))
         return ShardPlan(pa.concat_tables([self._table, moved]), self.format)
 
     @property
@@ -190,9 +190,9 @@ class ShardPlan(Sequence[Shard]):
     def __getitem__(self, index: slice) -> list[Shard]: ...
     def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
         if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
-        place = range(len(self))[index]
-        return self._made(place, place + 1)[0]
+            return [self[position] for position in range(len(self))[index]]
+        position = range(len(self))[index]
+        return self._made(position, position + 1)[0]
 
     def __iter__(self) -> Iterator[Shard]:
         batches = range(0, len(self), _BATCH)
@@ -268,26 +268,26 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
     cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else _UNKNOWN
     pieces: list[list[int]] = []
     shard = filled = 0
-    for place, file in enumerate(source.files):
+    for number, file in enumerate(source.files):
         whole = _Part(0, _UNKNOWN, 0, file.size, rows_of_file)
         for part in cut.get(file.path) or [whole]:
             weight = max(file.size, _MIN_WEIGHT) if part is whole else part.bytes
             if filled and filled + weight > size:
                 shard, filled = shard + 1, 0
-            if filled and pieces[-1][0] == place:
+            if filled and pieces[-1][0] == number:
                 # Neighbouring parts of a file that share a shard are one piece.
                 before = pieces[-1]
                 unknown = _UNKNOWN in (before[5], part.rows)
                 before[2], before[4] = part.stop, before[4] + part.bytes
                 before[5] = _UNKNOWN if unknown else before[5] + part.rows
             else:
-                pieces.append([place, *part, shard])
+                pieces.append([number, *part, shard])
             filled += weight
     return _plan(source, source.files, np.array(pieces, np.int64).reshape(-1, 7))
 
 
 def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> ShardPlan:
-    """The plan of pieces: a row each with the file's place, the fields of a `_Part`, and the shard."""
+    """The plan of pieces: a row each with the file's position, the fields of a `_Part`, and the shard."""
     of, start, stop, row, stored, rows, shard = pieces.T
 
     def texts(values: Iterable[str | None]) -> pa.Array:
@@ -331,8 +331,8 @@ def _at_row_groups(file: SourceFile, groups: RowGroups) -> list[_Part]:
     before = accumulate(groups.rows, initial=0)
     stored = [end - start for start, end in pairwise([0, *ends])]
     return [
-        _Part(place, place + 1, *numbers)
-        for place, numbers in enumerate(zip(before, stored, groups.rows, strict=False))
+        _Part(index, index + 1, *numbers)
+        for index, numbers in enumerate(zip(before, stored, groups.rows, strict=False))
     ]
 
 
@@ -348,10 +348,10 @@ def _at_records(source: Source, file: SourceFile, size: int) -> list[_Part]:
     assert source.filesystem is not None
     with reading(file.path):
         stream = open_stream(source.filesystem, file.path, 0, file.size)
-        places, rows = (csv.find_records if source.format == "csv" else jsonl.find_lines)(stream, targets)
-    if not (places := [place for place in places if place[0] < file.size]):
+        starts, rows = (csv.find_records if source.format == "csv" else jsonl.find_lines)(stream, targets)
+    if not (starts := [start for start in starts if start[0] < file.size]):
         return []
-    bounds = pairwise([(0, 0, 0), *places, (file.size, 0, rows)])
+    bounds = pairwise([(0, 0, 0), *starts, (file.size, 0, rows)])
     return [
         _Part(start, stop, lines, stop - start, _UNKNOWN if total is None or before is None else total - before)
         for (start, lines, before), (stop, _, total) in bounds

@@ -258,7 +258,7 @@ def _fields(line: bytes) -> list[bytes]:
 def _dimensions(head: bytes, whole: bool, file: str) -> int:
     """How many numbers most rows have."""
     lengths = _row_lengths(head, whole)
-    # No UTF-8 begins as a pickle does, so that it is refused whatever follows.
+    # No valid UTF-8 begins as a pickle does, so that it is refused whatever follows.
     if not lengths or head.startswith(b"\x80"):
         for magic, what in _OTHERS:
             if re.match(magic, head):

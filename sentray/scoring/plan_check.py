@@ -26,12 +26,12 @@ def plan_faults(plan: ShardPlan, files: pa.Table) -> Iterator[str]:
     """
     table = plan.to_table()
     names = table["name"].cast(pa.string()).combine_chunks()
-    place = pc.fill_null(pc.index_in(names, value_set=files["name"]), _UNKNOWN).to_numpy()
+    file = pc.fill_null(pc.index_in(names, value_set=files["name"]), _UNKNOWN).to_numpy()
     row = table["row"].to_numpy()
     start, stop, rows = (_numbers(table[name]) for name in ("start", "stop", "rows"))
-    first = np.diff(place, prepend=-2) != 0
+    first = np.diff(file, prepend=-2) != 0
     last, later = np.append(first[1:], True), np.flatnonzero(~first)
-    times = np.bincount(place[first & (place >= 0)], minlength=files.num_rows)
+    times = np.bincount(file[first & (file >= 0)], minlength=files.num_rows)
     for name in files["name"].filter(pa.array(times != 1))[:1]:
         several = int((times != 1).sum())
         yield f"{several:,} of {files.num_rows:,} input files are not in the plan in one place (the first is {name})"
@@ -44,9 +44,9 @@ def plan_faults(plan: ShardPlan, files: pa.Table) -> Iterator[str]:
         # Blank lines are numbered and are no rows.
         counted[later] |= row[later] > row[later - 1] + rows[later - 1]
     ends = ~last | (stop == _END)
-    ends |= True if plan.format == "parquet" else stop == np.append(files["size"].to_numpy(), _UNKNOWN)[place]
+    ends |= True if plan.format == "parquet" else stop == np.append(files["size"].to_numpy(), _UNKNOWN)[file]
     for holds, what in (
-        (place >= 0, "are of files that the input did not have"),
+        (file >= 0, "are of files that the input did not have"),
         (begins, "do not begin where the one before ends"),
         ((stop == _END) | (stop > start), "end before they begin"),
         (ends, "do not end where their file does"),

@@ -128,7 +128,7 @@ class Tasks:
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._sizes: deque[float] = deque(maxlen=RECENT)
         self._crashes = 0
-        self._moves = self._moves_told = 0
+        self._moves = self._moves_reported = 0
         self._starts: list[float] = []
 
     def __enter__(self) -> Self:
@@ -154,7 +154,7 @@ class Tasks:
 
     def moved(self) -> bool:
         """Whether anything went on since this was asked before: a task began, ended or said that it goes on."""
-        moved, self._moves_told = self._moves != self._moves_told, self._moves
+        moved, self._moves_reported = self._moves != self._moves_reported, self._moves
         return moved
 
     def expected(self, name: Callable[[Any], str]) -> str:

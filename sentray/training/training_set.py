@@ -143,11 +143,11 @@ class TrainingSet:
 
 
 @contextlib.contextmanager
-def _local(place: Folder, name: str) -> Iterator[IO[bytes]]:
+def _local(folder: Folder, name: str) -> Iterator[IO[bytes]]:
     """A file of the training set on this machine's disk."""
-    with open(place.path(name), "rb") if place.local else tempfile.TemporaryFile() as file:
-        if not place.local:
-            with place.open_file(name) as source:
+    with open(folder.path(name), "rb") if folder.local else tempfile.TemporaryFile() as file:
+        if not folder.local:
+            with folder.open_file(name) as source:
                 shutil.copyfileobj(source, file, _COPY_BYTES)
             file.seek(0)
         yield file
@@ -164,7 +164,7 @@ def exists(folder: str) -> bool:
     """Whether a whole training set lies in the folder, local or remote.
 
     Raises:
-        SentrayError: The place cannot be reached.
+        SentrayError: The folder cannot be reached.
     """
     return Folder(folder).read(_FACTS) is not None
 
@@ -196,7 +196,7 @@ def upload(folder: Path, remote: str, show: Callable[[float], None]) -> None:
         show: Told again and again which share of its bytes is there, from 0 to 1.
 
     Raises:
-        SentrayError: The place cannot be written.
+        SentrayError: The folder cannot be written.
     """
     filesystem, path = locate(remote)
     files = sorted(folder.iterdir(), key=lambda file: file.name == _FACTS)

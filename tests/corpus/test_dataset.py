@@ -1,10 +1,13 @@
+import logging
 import os
 import signal
+import warnings
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.util.annotations import RayDeprecationWarning
 
 from sentray.config import CorpusSettings
 from sentray.corpus.dataset import Corpus, read_reviews
@@ -202,6 +205,18 @@ def test_a_corpus_without_rows_gives_nothing(write):
     corpus = Corpus.open(str(write("a.csv", "text,label\n")), CorpusSettings())
     assert sum(map(Inspection.of, corpus.map_blocks(inspect_rows)), start=Inspection()) == Inspection()
     assert read_reviews(str(write("b.csv", "text,label\n"))).take_all() == []
+
+
+def test_rays_logger_is_left_as_it_was_and_no_warning_reaches_the_user():
+    logger = logging.getLogger("ray.data")
+    corpus = Corpus.open("synthetic:50", CorpusSettings())
+    list(corpus.map_blocks(inspect_rows))
+    # Ray has set the level that it likes by now.
+    before = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RayDeprecationWarning)
+        assert sum(1 for _ in corpus.map_blocks(inspect_rows)) == 1
+    assert logger.level == before
 
 
 def test_stopping_early_is_fine():

@@ -1,7 +1,8 @@
 """A table in memory becomes a Parquet file that its content names, from whatever library it comes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -17,6 +18,26 @@ from sentray.errors import SentrayError
 ROWS = GROUP_ROWS + 100
 COLUMNS = {"text": ["good", None, "naïve"] * (ROWS // 3), "stars": list(range(ROWS // 3 * 3))}
 TABLE = pa.table(COLUMNS)
+
+
+class Blocks:
+    """What a Ray Dataset of these blocks offers, and whether it would keep their order and show progress."""
+
+    def __init__(self, blocks: list[pa.Table]) -> None:
+        self.context = SimpleNamespace(
+            execution_options=SimpleNamespace(preserve_order=False), enable_progress_bars=True
+        )
+        self._blocks = blocks
+        self.seen: set[tuple[bool, bool]] = set()
+
+    @property
+    def state(self) -> tuple[bool, bool]:
+        return self.context.execution_options.preserve_order, self.context.enable_progress_bars
+
+    def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
+        for block in self._blocks:
+            self.seen.add(self.state)
+            yield block
 
 
 def name_of(table: Any) -> str:
@@ -81,6 +102,19 @@ def test_a_ray_dataset_in_its_order(ray_session: None) -> None:
         assert Path(file).name == name_of(TABLE)
 
 
+def test_a_dataset_is_read_in_order_without_progress_bars_and_left_as_it_was() -> None:
+    large = pa.schema({"text": pa.large_string(), "stars": pa.int64()})
+    dataset = Blocks([TABLE.slice(0, 5), TABLE.slice(5).cast(large)])
+    assert name_of(dataset) == name_of(TABLE)
+    assert dataset.seen == {(True, False)}
+    assert dataset.state == (False, True)
+
+
+def test_a_parquet_file_is_no_table(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    assert not is_table(pq.ParquetFile(tmp_path / "x.parquet"))
+
+
 def test_the_file_holds_the_rows_and_a_temporary_one_goes() -> None:
     with stored(TABLE) as file:
         assert pq.read_table(file).equals(TABLE)
@@ -100,10 +134,32 @@ def test_in_a_work_folder_it_is_written_once_and_stays(tmp_path: Path) -> None:
     assert [*work.iterdir()] == [Path(file)]
 
 
-def _refused(table: pa.Table, work: Path) -> None:
-    with stored(table, str(work)) as file:
+def _refused(table: pa.Table, work: Path, out: Path | None = None) -> None:
+    with stored(table, str(work), str(out) if out else None) as file:
         assert Path(file).exists()
         raise SentrayError("other data")
+
+
+def test_a_table_refused_before_anything_was_begun_leaves_nothing(tmp_path: Path) -> None:
+    work, out = tmp_path / "out.work", tmp_path / "out"
+    with pytest.raises(SentrayError, match="other data"):
+        _refused(TABLE, work, out)
+    assert not [*work.iterdir()]
+    out.mkdir()
+    (out / "plan").touch()
+    with pytest.raises(SentrayError, match="other data"):
+        _refused(TABLE, work, out)
+    # The job that has begun asks for the same file, with the same time.
+    assert len([*work.iterdir()]) == 1
+
+
+def test_what_shall_not_be_added_is_there_already_or_temporary(tmp_path: Path) -> None:
+    with stored(TABLE, str(tmp_path / "new"), add=False) as file:
+        assert tmp_path not in Path(file).parents
+    assert not Path(file).exists()
+    assert not (tmp_path / "new").exists()
+    with stored(TABLE, str(tmp_path)) as kept, stored(TABLE, str(tmp_path), add=False) as file:
+        assert file == kept
 
 
 def test_a_refused_table_leaves_nothing_beside_that_of_another_run(tmp_path: Path) -> None:
@@ -121,6 +177,21 @@ def test_a_refused_table_leaves_nothing_beside_that_of_another_run(tmp_path: Pat
     [
         (TABLE.slice(0, 0), "the table in memory has no row: give one that has some"),
         (pa.table({"bad": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), "the table in memory cannot be"),
+        (pd.DataFrame({"text": ["good", 1, b"bad"]}), "the table in memory cannot be written as Parquet"),
+        (pd.Series(["good"]), "the table in memory cannot be written as Parquet"),
+        (
+            pl.DataFrame({"tags": [["a"]]}, schema={"tags": pl.List(pl.Categorical)}),
+            "the table in memory cannot be written as Parquet",
+        ),
+        (pa.table([["a"], ["b"]], ["text", "text"]), "the table in memory has several columns 'text'"),
+        (
+            Blocks([pa.table({"text": ["a"]}), pa.table({"body": ["a"]})]),
+            "a block of the dataset has the columns body, and the first has text",
+        ),
+        (
+            Blocks([pa.table({"stars": [1]}), pa.table({"stars": [1.5]})]),
+            "the column 'stars' is int64 in the first block of the dataset and double in another: give it one type",
+        ),
     ],
 )
 def test_what_cannot_be_stored_is_one_sentence(table: pa.Table, sentence: str) -> None:

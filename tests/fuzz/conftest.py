@@ -1,4 +1,4 @@
-"""Files of sentray's, changed as a stranger might. SENTRAY_FUZZ_EXAMPLES=5000 looks longer, at other ones each time."""
+"""Our files, changed as an untrusted source might; SENTRAY_FUZZ_EXAMPLES=5000 looks longer, elsewhere each time."""
 
 import copy
 import os

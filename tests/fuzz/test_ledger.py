@@ -1,4 +1,4 @@
-"""An output folder from a stranger is gone on with and verified, or gives one sentence; nothing outside is touched."""
+"""An output folder from an untrusted source goes on and is verified, or gives one sentence; nothing else is touched."""
 
 import json
 import time
