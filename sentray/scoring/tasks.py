@@ -28,7 +28,7 @@ from sentray.scoring.stats import WORKER_CPUS
 RETRIES = 3
 """How often a shard is tried again alone when its process died, or when it got no memory alone."""
 TICK_SECONDS = 0.5
-"""A map gives its caller a moment at least this often."""
+"""A map gives its caller a moment about this often."""
 PULSE_SECONDS = 5.0
 """A task that takes longer says so often that it goes on."""
 SHORT_SECONDS = 0.25
@@ -86,6 +86,7 @@ class _Item:
         tries: How many tasks work on it now.
         deaths: Processes that died of it.
         shortages: How often it got no memory although nothing else ran.
+        losses: How often its node was lost or its task cancelled while no other worked on it.
         done: Whether it has given its result.
     """
 
@@ -94,6 +95,7 @@ class _Item:
     tries: int = 0
     deaths: int = 0
     shortages: int = 0
+    losses: int = 0
     done: bool = False
 
 
@@ -180,7 +182,7 @@ class Tasks:
             method: Name of the method.
             items: Small values, drawn as they are needed.
             retries: How often an item whose process died is tried again, alone; with none, any death loses it at once.
-            tick: Called now and then while there is nothing to give.
+            tick: Called about every `TICK_SECONDS`, however much there is to give.
 
         Yields:
             The results, and a `Lost` for each item of which `retries + 1` processes died.
@@ -191,6 +193,7 @@ class Tasks:
         import ray
 
         course = _Course(self._task.options(name=f"sentray {method}"), method, items, retries)
+        ticked = time.monotonic()
         try:
             while True:
                 self._hand_out(course)
@@ -203,8 +206,9 @@ class Tasks:
                 # Processes are at work again while the caller looks at the results.
                 self._hand_out(course)
                 yield from results
-                if not ready:
+                if not ready or time.monotonic() - ticked >= TICK_SECONDS:
                     tick()
+                    ticked = time.monotonic()
         finally:
             # What a map that was left has begun must not turn up in the next.
             self._end(list(self._running))
@@ -253,10 +257,14 @@ class Tasks:
         except exceptions.OutOfMemoryError:
             message = _OutOfMemory()
         except exceptions.TaskCancelledError:
-            return self._again(task, item, course, "cancelled", "its task was cancelled; it is done again")
-        except (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.LocalRayletDiedError):
+            return self._lost(task, item, course, "cancelled", "its task was cancelled; it is done again")
+        except (exceptions.NodeDiedError, exceptions.ObjectLostError):
             line = "the node that worked on it cannot be reached any more; it is done elsewhere"
-            return self._again(task, item, course, "node_lost", line)
+            return self._lost(task, item, course, "node_lost", line)
+        except exceptions.LocalRayletDiedError as error:
+            raise SentrayError(
+                "Ray has ended on this machine, so that no task can run; run the same command again to go on"
+            ) from error
         self._moves += 1
         if isinstance(message, SentrayError):
             raise message
@@ -299,6 +307,16 @@ class Tasks:
         self._limit = max(1, self._limit - 1)
         line = f"it got no memory; it is done again, with at most {count(self._limit, 'worker')} at once"
         return self._again(task, item, course, "out_of_memory", line)
+
+    def _lost(self, task: Any, item: _Item, course: "_Course", reason: str, line: str) -> list[Any]:
+        """Do an item again that is not to blame, unless that goes wrong each time."""
+        item.losses += item.tries == 1
+        if item.losses > RETRIES:
+            raise SentrayError(
+                f"Ray lost the task of one shard {item.losses} times ({reason}); see Ray's logs and whether the "
+                "cluster's nodes stay up, then run the same command again to go on"
+            )
+        return self._again(task, item, course, reason, line)
 
     def _again(self, task: Any, item: _Item, course: "_Course", reason: str, line: str) -> list[Any]:
         self._forget(task, item)
