@@ -162,7 +162,7 @@ class Run:
             self._stats.reset(self._out.records())
         self._progress.begin()
         missing = (
-            Task(shard, duplicates.get(shard.index, {}), ids_unread=shard.index in unread)
+            Task(shard, duplicates.get(shard.index, {}), ids_unread=unread.get(shard.index, frozenset()))
             for shard in self._plan
             if not self._stats.done[shard.index]
         )
@@ -179,24 +179,27 @@ class Run:
             self._note_retry(task, "killing_rows", line)
             self._commits.add(score_without_crashes(self._tasks, task, self._tick))
 
-    def _duplicates(self) -> tuple[dict[int, Rows], set[int]]:
-        """Rows whose id an earlier row has, by the index of their shard; and shards of which not all ids were read.
+    def _duplicates(self) -> tuple[dict[int, Rows], dict[int, frozenset[str]]]:
+        """Rows whose id an earlier row has, and files of which not all ids were read, by the index of their shard.
 
         Ids that are made of file and row cannot occur twice, so formats without columns are not read.
+
+        Raises:
+            SentrayError: When a file whose rows are scored and committed cannot be read now.
         """
         if self._job.source.format not in WITH_COLUMNS:
-            return {}, set()
+            return {}, {}
         found: dict[int, list[Ids]] = {}
-        unread = set()
+        unread: dict[int, frozenset[str]] = {}
 
         def show() -> None:
             self._lease.check()
             self._progress.show_ids(len(found), self._moved())
 
-        def add(result: tuple[int, list[Ids], bool]) -> None:
-            index, found[result[0]], complete = result
-            if not complete:
-                unread.add(index)
+        def add(result: tuple[int, list[Ids], frozenset[str]]) -> None:
+            index, found[result[0]], files = result
+            if files:
+                unread[index] = files
             show()
 
         lost: list[Task] = []
@@ -210,6 +213,7 @@ class Run:
             if isinstance(result, Lost):
                 raise SentrayError(tasks.reading_kills(task.shard))
             add(result)
+        self._require_committed_ids(unread)
         self._console.expect("the comparison of the ids")
 
         def in_order() -> Iterator[tuple[int, str, Any, Any]]:
@@ -218,6 +222,16 @@ class Run:
                     yield index, *block
 
         return find_duplicates(in_order()), unread
+
+    def _require_committed_ids(self, unread: Mapping[int, frozenset[str]]) -> None:
+        """Rows that are committed must lend their ids, or later rows with the same ones would be scored too."""
+        committed = {index for index in unread if self._stats.done[index]}
+        for record in self._out.records() if committed else ():
+            if record.shard in committed and not _has_unread(record):
+                raise SentrayError(
+                    f"{min(unread[record.shard])} was scored and cannot be read now, so that other rows' ids cannot be "
+                    "compared with its own; make it readable and run the same command again to go on"
+                )
 
     def _committed(self, record: Record) -> None:
         counts = record.counts

@@ -303,7 +303,7 @@ def _compare(out: OutputFolder, uri: str, faults: Faults) -> str:
     duplicates = find_duplicates(
         (shard.index, *block)
         for shard in map(partial(_moved, root), plan)
-        for block in read_ids(source, shard, settings, on_unreadable="quarantine", isolated=shard.index in unread)
+        for block in read_ids(source, shard, settings, unread=set(), isolated=shard.index in unread)
     )
     records = {record.shard: replace(record, counts=_NO_COUNTS) for record in out.recorded()}
     scores = _Scores(out)
