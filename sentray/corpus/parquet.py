@@ -237,7 +237,8 @@ def row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroup
 
 def _harmless_row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
     try:
-        found = sandbox.run(paths[0], _row_groups, filesystem, paths)
+        with sandbox.memory_explained(paths[0]):
+            found = sandbox.run(paths[0], _row_groups, filesystem, paths)
         return [groups and RowGroups(*groups) for groups in found]
     except (sandbox.CrashError, sandbox.TooMuchError):
         if len(paths) == 1:

@@ -18,6 +18,7 @@ from sentray.console import Console, count
 from sentray.corpus.duplicates import Rows, find_duplicates, mark_duplicates
 from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
+from sentray.corpus.sandbox import memory_explained
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
@@ -92,7 +93,8 @@ def verify(settings: VerifySettings, console: Console) -> None:
     audit.check()
     console.say(audit.describe() + ("" if faults.count else "; every file as recorded"))
     if settings.input is not None and not faults.count:
-        console.say(_compare(out, settings.input, faults))
+        with memory_explained(settings.input):
+            console.say(_compare(out, settings.input, faults))
     for fault in faults.first:
         console.say(f"fault: {fault}")
     if faults.count:

@@ -1,5 +1,6 @@
 """Memory is bounded while something is read, and what kills its process kills no other."""
 
+import errno
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ from sentray.corpus.readers import read_shard
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
+from sentray.storage import reading
 
 LIMIT = sandbox.MAX_READ_BYTES
 SCHEMA = pa.schema([("name", pa.dictionary(pa.int32(), pa.string())), ("more", pa.string()), ("size", pa.int64())])
@@ -57,6 +59,40 @@ def test_a_process_that_dies_is_replaced(end: signal.Signals) -> None:
     with pytest.raises(error, match=why):
         sandbox.run("a.parquet", signal.raise_signal, end)
     assert sandbox.run("a", os.getpid) != pid
+
+
+def test_a_process_that_cannot_start_blames_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program in ("/bin/false", "/nothing/python"):
+        sandbox._stop()
+        monkeypatch.setattr(sys, "executable", program)
+        with pytest.raises(MemoryError, match="process to read files in"):
+            sandbox.run("a", os.getpid)
+        with pytest.raises(SentrayError, match=r"not enough memory to read a .*; end other programs .* same command"):
+            sandbox.rehearsed("a", os.getpid)
+    monkeypatch.undo()
+    assert sandbox.run("a", os.getpid) != os.getpid()
+
+
+def test_a_process_that_is_killed_once_is_replaced_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dying.py").write_text(
+        "import os, pathlib\n"
+        "def once(mark):\n"
+        "    if not os.path.exists(mark):\n        pathlib.Path(mark).touch()\n        os.kill(os.getpid(), 9)\n"
+        "    return 7\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sandbox._stop()
+    import dying  # type: ignore[import-not-found]
+
+    assert sandbox.run("a", dying.once, str(tmp_path / "mark")) == 7
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN])
+def test_what_the_machine_lacks_is_no_fault_of_a_file(code: int) -> None:
+    with pytest.raises(MemoryError), reading("a"):
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(SentrayError, match="a cannot be read"), reading("a"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_fork_has_a_process_of_its_own() -> None:
