@@ -307,6 +307,15 @@ class OutputFolder(Folder):
         for name in self.names(ATTEMPTS):
             self.delete(name)
 
+    def delete(self, name: str) -> None:
+        """Remove a file or a folder with all it holds, unless the output folder is another run's by now.
+
+        Raises:
+            SentrayError: When the file system refuses, or another run has taken the folder over.
+        """
+        self._check()
+        super().delete(name)
+
     @contextmanager
     def create(self, name: str) -> Iterator[Output]:
         """Write a file piece by piece; it appears at the end of the block, unless the folder is another run's by then.
@@ -565,6 +574,9 @@ class OutputFolder(Folder):
 
         Returns:
             The shards.
+
+        Raises:
+            SentrayError: When another run has taken the folder over, or a file cannot be removed.
         """
         found = []
         for record in filter(wrong, self.recorded()):
