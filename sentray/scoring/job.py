@@ -1,7 +1,7 @@
 """The scoring job, from top to bottom: `score` plans the shards, has them scored, commits them, counts every row."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from sentray.console import Console, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
 from sentray.corpus.readers import WITH_COLUMNS, read_shard
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
+from sentray.corpus.sandbox import memory_explained
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
@@ -373,17 +374,21 @@ def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: H
     if stored is not None:
         stats.reset(out.records())
     _describe(source, plan, stats.committed, console)
-    missing = [shard for shard in plan if not stats.done[shard.index]]
-    size = sum(shard.bytes for shard in missing)
+
+    def missing() -> Iterator[Shard]:
+        return (shard for shard in plan if not stats.done[shard.index])
+
+    size = sum(shard.bytes for shard in missing())
     with cluster.connect(settings.address, verbose=settings.verbose):
-        workers = tasks.plan_workers(settings.workers, len(missing), int(settings.gpu))
+        workers = tasks.plan_workers(settings.workers, stats.missing, int(settings.gpu))
     console.say(_workers(workers, int(settings.gpu), header.engine, model.files))
-    rows, per_byte = _sample(settings, model, header.engine, source, missing)
-    found: Summary = {"shards": len(missing), "bytes": size, "workers": workers, "sample_rows": rows}
+    with memory_explained(source.uri):
+        rows, per_byte = _sample(settings, model, header.engine, source, missing())
+    found: Summary = {"shards": stats.missing, "bytes": size, "workers": workers, "sample_rows": rows}
     seconds = size * per_byte if rows else None
     found["core_hours"] = None if seconds is None else round(seconds * WORKER_CPUS / 3600, 6)
     found["seconds"] = None if seconds is None else round(seconds / workers, 1)
-    console.say(f"to be scored: {count(len(missing), 'shard')}, {size / 1e6:,.1f} MB")
+    console.say(f"to be scored: {count(stats.missing, 'shard')}, {size / 1e6:,.1f} MB")
     if seconds is not None:
         console.say(
             f"about {found['core_hours']:.4f} core-hours, {found['seconds']:,.0f} s once started: estimated from "
@@ -394,13 +399,18 @@ def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: H
 
 
 def _sample(
-    settings: ScoreSettings, model: Bundle, engine: str, source: Source, shards: list[Shard]
+    settings: ScoreSettings, model: Bundle, engine: str, source: Source, shards: Iterable[Shard]
 ) -> tuple[int, float]:
     """Score the first rows of the first shard that can be read: how many, and the seconds a byte as stored took."""
     scorer: Scorer | None = None
     for shard in shards:
         began, rows, text = 0.0, 0, 0
-        for table in read_shard(source, shard, settings, keep=settings.keep, on_unreadable="quarantine"):
+        read = partial(read_shard, source, shard, settings, keep=settings.keep, on_unreadable="quarantine")
+        # A file may kill its reader, which is the driver here; a process of its own would count as slowness.
+        isolated = any(
+            pc.any(pc.equal(table["reason"], Reason.UNREADABLE_FILE)).as_py() for table in read(isolated=True)
+        )
+        for table in read(isolated=isolated):
             good = table.filter(pc.is_null(table["reason"]))
             scorer = scorer or Scorer(model, engine, WORKER_CPUS)
             if not began:
