@@ -38,6 +38,8 @@ QUEUED, MAX_QUEUED = 3, 64
 STRAGGLER_TIMES, STRAGGLER_SECONDS = 3.0, 5.0
 """A shard is tried a second time when it takes so many times the usual time of its size (as Spark's speculation has
 it; a shard may well take twice as long as others), and at least so long."""
+MORE_AFTER = 20
+"""So many tasks that end well in a row, after one got no memory, let one more run at once."""
 RECENT = 101
 """So many finished tasks tell how long one takes."""
 MAX_CRASHES = 16
@@ -129,6 +131,7 @@ class Tasks:
         self._processes: set[_Pulse] = set()
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._sizes: deque[float] = deque(maxlen=RECENT)
+        self._lowered, self._fed = float("-inf"), 0
         self._crashes = 0
         self._moves = self._moves_told = 0
         self._starts: list[float] = []
@@ -276,6 +279,9 @@ class Tasks:
             self._processes.add(message)
             return []
         self._forget(task, item)
+        self._fed += 1
+        if self._fed >= MORE_AFTER and self._limit < self._wanted:
+            self._limit, self._fed = self._limit + 1, 0
         self._seconds.append(message.seconds)
         self._sizes.append(self._size(item.value))
         item.done = True
@@ -300,11 +306,14 @@ class Tasks:
         return []
 
     def _starved(self, task: Any, item: _Item, course: "_Course") -> list[Any]:
-        """Let fewer tasks run at once; nothing helps an item that got no memory although it ran alone."""
+        """Let fewer tasks run at once, for a while; nothing helps an item that got no memory although it ran alone."""
         item.shortages += len(self._running) == 1
         if item.shortages > RETRIES:
             raise SentrayError(died(1, item.shortages))
-        self._limit = max(1, self._limit - 1)
+        self._fed = 0
+        # Those that began before the last lowering say nothing of what is enough now.
+        if item.began > self._lowered:
+            self._limit, self._lowered = max(1, self._limit - 1), time.monotonic()
         line = f"it got no memory; it is done again, with at most {count(self._limit, 'worker')} at once"
         return self._again(task, item, course, "out_of_memory", line)
 

@@ -62,3 +62,35 @@ def test_the_caller_gets_moments_while_every_task_has_something_to_say(monkeypat
     says = [tasks._Pulse("127.0.0.1", 1)] * 100 + [tasks._Result(7, 1.0)]
     assert map_of(monkeypatch, says, tick=lambda: ticks.append(None)) == [7]
     assert len(ticks) >= 20
+
+
+def test_a_burst_without_memory_lowers_the_limit_once_and_successes_raise_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "get", messages.get)
+    running = Tasks(object, workers=8)
+    course = tasks._Course(None, "work", [], 1)
+
+    def end(*found: tuple[str, Any]) -> None:
+        """Tasks that begin together, and how each ends."""
+        running._running |= {Named(name): tasks._Item(name, time.monotonic(), tries=1) for name, _ in found}
+        messages.update(found)
+        for task in list(running._running):
+            running._collect(task, course)
+
+    end(*((f"hungry {number}", tasks._OutOfMemory()) for number in range(6)))
+    assert running._limit == 7
+    end(("hungry", tasks._OutOfMemory()), ("another", tasks._OutOfMemory()))
+    assert running._limit == 6
+    for wanted in (7, 8, 8):
+        end(*((f"fed {number}", tasks._Result(1, 1.0)) for number in range(tasks.MORE_AFTER)))
+        assert running._limit == wanted
+
+
+class Named:
+    """A task whose only message is known by its name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __next__(self) -> str:
+        return self._name
