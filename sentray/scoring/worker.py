@@ -209,8 +209,10 @@ class ShardScorer:
             isolated=task.isolated,
         )
         try:
-            # Threads of one process share its CPU, so that reading ahead only pays where reading is waiting.
-            for table in _ahead(tables) if self._pauses else tables:
+            # Threads of one process share its CPU, so that reading ahead only pays where reading is waiting. The memory
+            # that reading Parquet may take is the process's, and scoring must not count.
+            ahead = self._pauses and task.shard.format != "parquet"
+            for table in _ahead(tables) if ahead else tables:
                 rows = mark_duplicates(table, task.duplicates)
                 if task.crashes:
                     indices = np.arange(index, index + rows.num_rows)

@@ -1,6 +1,7 @@
 """What one worker makes of one shard: an attempt and its counts, also where reading fails."""
 
 import errno
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +186,21 @@ def test_an_object_store_that_is_busy_is_asked_again(
     assert attempt.record.counts.rows == 304
     # Of the readings that broke off nothing is left.
     assert len(list((out / "_sentray/attempts").iterdir())) == 2 * len(attempt.names)
+
+
+def test_parquet_is_read_by_the_thread_that_scores(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, (task,) = make()
+    monkeypatch.setattr(scorer, "_pauses", (0.0,))
+    threads = set()
+
+    def read(*given: Any, **more: Any) -> Any:
+        for table in read_shard(*given, **more):
+            threads.add(threading.current_thread())
+            yield table
+
+    monkeypatch.setattr(worker, "read_shard", read)
+    result(scorer.score(task))
+    assert threads == {threading.main_thread()}
 
 
 def test_rows_that_kill_are_left_out_by_their_index(make: MakeWorker, out: Path) -> None:
