@@ -61,6 +61,8 @@ Sizes = dict[str, int]
 T = TypeVar("T")
 
 MAX_SHARDS = 10**8
+_ROWS_AT_ONCE = 1_000_000
+"""Rows of a row group of the plan, which is read row group by row group: it may have many millions."""
 MAX_MOVES = 64
 """Files that are moved at the same time on an object store, where a move takes some round trips."""
 _OTHER_OUT = "choose another --out, or remove it"
@@ -650,7 +652,7 @@ class OutputFolder(Folder):
         """Write a plan; `plan.json` comes last, so that after a kill the older generation counts."""
         for name, table in ((stored.plan_name, plan.to_table()), (stored.files_name, files)):
             with self.create(name) as output:
-                pq.write_table(table, output, compression="zstd")
+                pq.write_table(table, output, _ROWS_AT_ONCE, compression="zstd")
         self.write_json(_PLAN, asdict(stored) | {"files": files.num_rows})
         for name in self.names(OWN):
             if name.endswith(".parquet") and name not in (stored.plan_name, stored.files_name):

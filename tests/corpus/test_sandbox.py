@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pytest
 from pyarrow import fs
 
 from sentray.config import CorpusSettings
-from sentray.corpus import parquet, readers, sandbox
+from sentray.corpus import limits, parquet, readers, sandbox
 from sentray.corpus.parquet import read_footer, read_table, row_groups
 from sentray.corpus.readers import read_shard
 from sentray.corpus.source import resolve
@@ -182,6 +183,34 @@ def test_a_table_that_would_take_too_much(tmp_path: Path) -> None:
     pq.write_table(table, path, compression="zstd", write_statistics=False, store_schema=False)
     with pytest.raises(SentrayError, match=r"a\.parquet takes more than 800,000,000 bytes of memory"):
         read_table(fs.LocalFileSystem(), path, SCHEMA)
+
+
+def test_a_table_of_many_row_groups_may_be_larger_than_what_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"name": list("abcde"), "more": list("fgh") + [None] * 2, "size": range(5)}).cast(SCHEMA)
+    path, filesystem, read = str(tmp_path / "a.parquet"), fs.LocalFileSystem(), []
+    pq.write_table(table, path, row_group_size=2)
+    rehearsed = sandbox.rehearsed
+
+    def note(*given: Any) -> Any:
+        found = rehearsed(*given)
+        if isinstance(found, pa.Table):
+            read.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(sandbox, "rehearsed", note)
+    assert read_table(filesystem, path, SCHEMA).to_pylist() == table.to_pylist()
+    assert read == [2, 2, 1]
+    # All of them together are bounded by what is stored.
+    monkeypatch.setattr(limits, "FREE_INFLATION", 1)
+    monkeypatch.setattr(limits, "MAX_INFLATION", 0)
+    with pytest.raises(SentrayError, match="becomes more than 0 times as large"):
+        read_table(filesystem, path, SCHEMA)
+    pq.write_table(table, path, row_group_size=1)
+    monkeypatch.setattr(parquet, "_MAX_TABLE_GROUPS", 4)
+    with pytest.raises(SentrayError, match="has more than 4 row groups"):
+        read_table(filesystem, path, SCHEMA)
 
 
 def test_ten_thousand_footers_are_planned_by_one_process(tmp_path: Path) -> None:
