@@ -191,7 +191,8 @@ class Tasks:
             The results, and a `Lost` for each item of which `retries + 1` processes died.
 
         Raises:
-            SentrayError: When a worker raised one, the workers cannot start, or there is not enough memory.
+            SentrayError: When a worker raised one, the workers cannot start, there is not enough memory, or Ray loses a
+                task each time.
         """
         import ray
 
