@@ -168,7 +168,9 @@ class Lease:
         Raises:
             SentrayError: When another run took it over, because this one stood still for long.
         """
-        if time.monotonic() - self._renewed > STALE_SECONDS:
+        # The monotonic clock stands still while the machine sleeps, the other may be set back.
+        asleep = time.time() - self._me.heartbeat
+        if max(time.monotonic() - self._renewed, asleep) > STALE_SECONDS:
             self._renew()
         if self._lost_to:
             raise SentrayError(
@@ -178,8 +180,8 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._end.wait(HEARTBEAT_SECONDS):
-            # A full disk or a network that is down for a while is the job's to report.
-            with contextlib.suppress(SentrayError):
+            # A full disk or a network that is down for a while is the job's to report, and must not end the thread.
+            with contextlib.suppress(Exception):
                 self._renew()
 
     def _renew(self) -> None:

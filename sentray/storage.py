@@ -4,6 +4,7 @@ A `Folder` is local or on any pyarrow file system; its files appear whole or not
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import lzma
@@ -73,6 +74,7 @@ class UnsoundError(ValueError):
 
 # pyarrow raises Python's own errors for invalid UTF-8 and excessive numbers within Parquet.
 _DECOMPRESSION = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, struct.error, NotImplementedError)
+_SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 _DAMAGED = (OSError, EOFError, pa.ArrowException, UnicodeError, OverflowError, *_DECOMPRESSION)
 
 
@@ -82,6 +84,7 @@ def reading(path: str, damaged: str = "it seems damaged; replace it or leave it 
 
     Raises:
         SentrayError: the file is gone, damaged, cut short or may not be read.
+        MemoryError: memory, open files or processes are scarce, which is no file's fault.
     """
     try:
         yield
@@ -93,6 +96,8 @@ def reading(path: str, damaged: str = "it seems damaged; replace it or leave it 
     except PermissionError as error:
         raise SentrayError(f"{path} may not be read: give this user the right to, or leave the file out") from error
     except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno in _SCARCE:
+            raise MemoryError(first_line(error)) from error
         raise SentrayError(f"{path} cannot be read ({first_line(error)}): {damaged}") from error
 
 

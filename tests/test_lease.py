@@ -215,6 +215,32 @@ def test_a_run_here_that_stood_still_is_taken_over_and_stops(folder: Folder, mon
             assert owner(folder) == second.owner
 
 
+def test_a_run_whose_machine_slept_looks_who_holds_the_lease(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(local, NAME) as held:
+        held._stop()
+        leave(local, heartbeat=time.time())
+        held.check()
+        # Only the wall clock went on.
+        now = time.time() + 100
+        monkeypatch.setattr(time, "time", lambda: now)
+        with pytest.raises(SentrayError, match="was taken over by process"):
+            held.check()
+
+
+def test_whatever_goes_wrong_the_lease_is_renewed_again(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, errors = Lease(local, NAME), iter([RuntimeError("unforeseen"), SentrayError("full")])
+    again = threading.Event()
+
+    def renew() -> None:
+        if error := next(errors, None):
+            raise error
+        again.set()
+
+    monkeypatch.setattr(held, "_renew", renew)
+    with held:
+        assert again.wait(30)
+
+
 @pytest.mark.parametrize("changes", [{}, {"space": "another"}, {"space": ""}])
 def test_only_a_process_that_could_be_seen_is_dead(local: Folder, changes: dict[str, str]) -> None:
     with subprocess.Popen(["true"]) as gone:

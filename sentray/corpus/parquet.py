@@ -30,6 +30,8 @@ _ROWS_AT_ONCE = (TABLE_ROWS, 64, 1)
 """Rows to read together, and fewer where those take too much memory: a value may be stored once for many rows."""
 _READ_BYTES = 4 << 20
 """What is read at once of a column, whose row group may be larger than memory."""
+_MAX_TABLE_GROUPS = 1000
+"""Row groups of a table that sentray wrote: a million rows each."""
 _FOOTERS, _THREADS = 1000, 16
 """Footers that are read by one call of the sandbox, and how many of them at once."""
 
@@ -204,25 +206,39 @@ def _footer(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema]:
 
 
 def read_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Table:
-    """A table that sentray wrote, or anyone else in its name.
+    """A table that sentray wrote, or anyone else in its name; a row group at a time, as it may have millions of rows.
 
     Raises:
         SentrayError: it is gone or damaged, lacks a column, has one of another type, or takes too much memory.
     """
-    return sandbox.rehearsed(path, _table, filesystem, path, schema)
+    groups, stored = sandbox.rehearsed(path, _table_size, filesystem, path, schema)
+    tables, inflated = [schema.empty_table()], 0
+    for group in range(groups):
+        tables.append(sandbox.rehearsed(path, _table, filesystem, path, schema, group))
+        inflated += tables[-1].nbytes
+        limits.require_little_inflation(path, inflated, stored)
+    return pa.concat_tables(tables)
 
 
-def _table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Table:
+def _table_size(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> tuple[int, int]:
+    """How many row groups a table has, and its size as stored, once its columns are as they should be."""
     with reading(path), open_file(filesystem, path) as stream:
         file = pq.ParquetFile(stream)
         for field in schema:
             index = file.schema_arrow.get_field_index(field.name)
             if index < 0 or _value_type(file.schema_arrow.field(index).type) != _value_type(field.type):
                 raise SentrayError(f"{path} has other columns than it should")
-        # A name may be stored once for all of a million rows.
-        strings = [field.name for field in schema if pa.types.is_string(_value_type(field.type))]
-        file = pq.ParquetFile(stream, metadata=file.metadata, read_dictionary=strings)
-        return file.read(schema.names, use_threads=False).select(schema.names).cast(schema)
+        if file.num_row_groups > _MAX_TABLE_GROUPS:
+            raise SentrayError(f"{path} has more than {_MAX_TABLE_GROUPS:,} row groups")
+        return file.num_row_groups, stream.size()
+
+
+def _table(filesystem: fs.FileSystem, path: str, schema: pa.Schema, group: int) -> pa.Table:
+    # A name may be stored once for all of a million rows.
+    strings = [field.name for field in schema if pa.types.is_string(_value_type(field.type))]
+    with reading(path), open_file(filesystem, path) as stream:
+        file = pq.ParquetFile(stream, read_dictionary=strings)
+        return file.read_row_group(group, schema.names, use_threads=False).select(schema.names).cast(schema)
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
@@ -237,7 +253,8 @@ def row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroup
 
 def _harmless_row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
     try:
-        found = sandbox.run(paths[0], _row_groups, filesystem, paths)
+        with sandbox.memory_explained(paths[0]):
+            found = sandbox.run(paths[0], _row_groups, filesystem, paths)
         return [groups and RowGroups(*groups) for groups in found]
     except (sandbox.CrashError, sandbox.TooMuchError):
         if len(paths) == 1:

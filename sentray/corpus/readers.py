@@ -132,16 +132,16 @@ def read_ids(
     source: Source,
     shard: Shard,
     settings: CorpusSettings,
-    on_unreadable: OnUnreadable = "raise",
+    unread: set[str] | None = None,
     isolated: bool = False,
 ) -> Iterator[tuple[str, Rows, Hashes]]:
     """File, rows and 64-bit hashes of the ids that a column gives; nothing where no column does.
 
-    With `on_unreadable="quarantine"`, a piece that cannot be read ends where the damage begins; `isolated` as for
-    `read_shard`.
+    With a set `unread`, a piece that cannot be read ends where the damage begins, and its name is put there; `isolated`
+    as for `read_shard`.
 
     Raises:
-        SentrayError: a file cannot be read.
+        SentrayError: a file cannot be read, without `unread`.
     """
     # Numba takes its time to load, and not every run looks for ids.
     from sentray.corpus.duplicates import hash_texts
@@ -159,8 +159,9 @@ def read_ids(
                     given = ids.is_valid().to_numpy(zero_copy_only=False)
                     yield piece.name, block.rows[given], hash_texts(ids.drop_null())
         except SentrayError:
-            if on_unreadable == "raise":
+            if unread is None:
                 raise
+            unread.add(piece.name)
 
 
 def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns) -> Iterator[Block]:

@@ -29,11 +29,13 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 
 MAX_READ_BYTES = 800_000_000
 """Memory that reading may take beside what the process has: eight pages as large as DuckDB's, which are the largest."""
 
+_READY = b"ready\n"
+"""What the process says before it reads anything."""
 _KILLS = (signal.SIGKILL, signal.SIGTERM)
 _bounding, _calling = threading.RLock(), threading.RLock()
 _child: subprocess.Popen[bytes] | None = None
@@ -97,9 +99,14 @@ def run(path: str, function: Callable[..., T], *args: object) -> T:
         SentrayError: the function raised it.
         TooMuchError: the function takes too much memory.
         CrashError: the process died.
-        MemoryError: the process was killed, as the kernel does when memory is scarce: nobody knows whose fault it is.
+        MemoryError: the process could not start or was killed, as the kernel does when memory is scarce, and so was a
+            second one: nobody knows whose fault it is.
     """
-    reply = _ask(path, pickle.dumps((function, args)))
+    request = pickle.dumps((function, args))
+    try:
+        reply = _ask(path, request)
+    except MemoryError:
+        reply = _ask(path, request)
     if "result" in reply:
         result: T = reply["result"]
         return result
@@ -117,10 +124,31 @@ def rehearse(path: str, function: Callable[..., object], *args: object) -> None:
 
 
 def rehearsed(path: str, function: Callable[..., T], *args: object) -> T:
-    """What a function gives here, within `bounded_memory`, once it did no harm to another process; raises as `run`."""
-    rehearse(path, function, *args)
-    with bounded_memory():
-        return function(*args)
+    """What a function gives here, within `bounded_memory`, once it did no harm to another process; raises as `run`.
+
+    It is for processes that nobody starts again: where memory is scarce it raises a SentrayError.
+    """
+    with memory_explained(path):
+        rehearse(path, function, *args)
+        with bounded_memory():
+            return function(*args)
+
+
+@contextlib.contextmanager
+def memory_explained(path: str) -> Iterator[None]:
+    """Make one sentence of a MemoryError, for a process that nobody starts again, unlike a worker's.
+
+    Raises:
+        SentrayError: when memory was too scarce to read `path`.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        why = f" ({first_line(error)})" if str(error) else ""
+        raise SentrayError(
+            f"there was not enough memory to read {path}{why}; end other programs or take a machine with more memory, "
+            "then run the same command again"
+        ) from error
 
 
 def _without_result(function: Callable[..., object], args: tuple[object, ...]) -> None:
@@ -135,6 +163,7 @@ def _ask(path: str, request: bytes) -> dict[str, Any]:
         except BaseException:
             # A later call must not get this one's answer.
             child.kill()
+            child.wait()
             raise
         if line.endswith(b"\n"):
             reply: dict[str, Any] = json.loads(line)
@@ -161,16 +190,32 @@ def _sent(child: subprocess.Popen[bytes], request: bytes) -> bytes:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    """The process of this one that answers requests; a new one where there is none or it ended."""
+    """The process of this one that answers requests; a new one where there is none or it ended.
+
+    Raises:
+        MemoryError: it cannot start, which is no file's fault.
+    """
     global _child
     if _child is None or _child.poll() is not None:
-        _child = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        try:
+            _child = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        except OSError as error:
+            raise MemoryError(f"no process to read files in can be started: {error}") from error
+        assert _child.stdout is not None
+        try:
+            ready = _child.stdout.readline()
+        except BaseException:
+            _stop()
+            raise
+        if ready != _READY:
+            _stop()
+            raise MemoryError("the process to read files in ended while it started")
     return _child
 
 
@@ -198,6 +243,8 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     # What a library prints is no reply.
     os.dup2(2, 1)
+    replies.write(_READY)
+    replies.flush()
     while True:
         try:
             function, args = pickle.load(sys.stdin.buffer)

@@ -1,7 +1,7 @@
 """The scoring job, from top to bottom: `score` plans the shards, has them scored, commits them, counts every row."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from sentray.console import Console, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
 from sentray.corpus.readers import WITH_COLUMNS, read_shard
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
+from sentray.corpus.sandbox import memory_explained
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
@@ -162,7 +163,7 @@ class Run:
             self._stats.reset(self._out.records())
         self._progress.begin()
         missing = (
-            Task(shard, duplicates.get(shard.index, {}), ids_unread=shard.index in unread)
+            Task(shard, duplicates.get(shard.index, {}), ids_unread=unread.get(shard.index, frozenset()))
             for shard in self._plan
             if not self._stats.done[shard.index]
         )
@@ -179,24 +180,27 @@ class Run:
             self._note_retry(task, "killing_rows", line)
             self._commits.add(score_without_crashes(self._tasks, task, self._tick))
 
-    def _duplicates(self) -> tuple[dict[int, Rows], set[int]]:
-        """Rows whose id an earlier row has, by the index of their shard; and shards of which not all ids were read.
+    def _duplicates(self) -> tuple[dict[int, Rows], dict[int, frozenset[str]]]:
+        """Rows whose id an earlier row has, and files of which not all ids were read, by the index of their shard.
 
         Ids that are made of file and row cannot occur twice, so formats without columns are not read.
+
+        Raises:
+            SentrayError: When a file whose rows are scored and committed cannot be read now.
         """
         if self._job.source.format not in WITH_COLUMNS:
-            return {}, set()
+            return {}, {}
         found: dict[int, list[Ids]] = {}
-        unread = set()
+        unread: dict[int, frozenset[str]] = {}
 
         def show() -> None:
             self._lease.check()
             self._progress.show_ids(len(found), self._moved())
 
-        def add(result: tuple[int, list[Ids], bool]) -> None:
-            index, found[result[0]], complete = result
-            if not complete:
-                unread.add(index)
+        def add(result: tuple[int, list[Ids], frozenset[str]]) -> None:
+            index, found[result[0]], files = result
+            if files:
+                unread[index] = files
             show()
 
         lost: list[Task] = []
@@ -210,6 +214,7 @@ class Run:
             if isinstance(result, Lost):
                 raise SentrayError(tasks.reading_kills(task.shard))
             add(result)
+        self._require_committed_ids(unread)
         self._console.expect("the comparison of the ids")
 
         def in_order() -> Iterator[tuple[int, str, Any, Any]]:
@@ -218,6 +223,16 @@ class Run:
                     yield index, *block
 
         return find_duplicates(in_order()), unread
+
+    def _require_committed_ids(self, unread: Mapping[int, frozenset[str]]) -> None:
+        """Rows that are committed must lend their ids, or later rows with the same ones would be scored too."""
+        committed = {index for index in unread if self._stats.done[index]}
+        for record in self._out.records() if committed else ():
+            if record.shard in committed and not _has_unread(record):
+                raise SentrayError(
+                    f"{min(unread[record.shard])} was scored and cannot be read now, so that other rows' ids cannot be "
+                    "compared with its own; make it readable and run the same command again to go on"
+                )
 
     def _committed(self, record: Record) -> None:
         counts = record.counts
@@ -359,17 +374,21 @@ def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: H
     if stored is not None:
         stats.reset(out.records())
     _describe(source, plan, stats.committed, console)
-    missing = [shard for shard in plan if not stats.done[shard.index]]
-    size = sum(shard.bytes for shard in missing)
+
+    def missing() -> Iterator[Shard]:
+        return (shard for shard in plan if not stats.done[shard.index])
+
+    size = sum(shard.bytes for shard in missing())
     with cluster.connect(settings.address, verbose=settings.verbose):
-        workers = tasks.plan_workers(settings.workers, len(missing), int(settings.gpu))
+        workers = tasks.plan_workers(settings.workers, stats.missing, int(settings.gpu))
     console.say(_workers(workers, int(settings.gpu), header.engine, model.files))
-    rows, per_byte = _sample(settings, model, header.engine, source, missing)
-    found: Summary = {"shards": len(missing), "bytes": size, "workers": workers, "sample_rows": rows}
+    with memory_explained(source.uri):
+        rows, per_byte = _sample(settings, model, header.engine, source, missing())
+    found: Summary = {"shards": stats.missing, "bytes": size, "workers": workers, "sample_rows": rows}
     seconds = size * per_byte if rows else None
     found["core_hours"] = None if seconds is None else seconds * WORKER_CPUS / 3600
     found["seconds"] = None if seconds is None else round(seconds / workers, 1)
-    console.say(f"to be scored: {count(len(missing), 'shard')}, {size / 1e6:,.1f} MB")
+    console.say(f"to be scored: {count(stats.missing, 'shard')}, {size / 1e6:,.1f} MB")
     if seconds is not None:
         console.say(
             f"about {found['core_hours']:.4f} core-hours, {found['seconds']:,.0f} s once started: estimated from "
@@ -380,13 +399,18 @@ def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: H
 
 
 def _sample(
-    settings: ScoreSettings, model: Bundle, engine: str, source: Source, shards: list[Shard]
+    settings: ScoreSettings, model: Bundle, engine: str, source: Source, shards: Iterable[Shard]
 ) -> tuple[int, float]:
     """Score the first rows of the first shard that can be read: how many, and the seconds a byte as stored took."""
     scorer: Scorer | None = None
     for shard in shards:
         began, rows, text = 0.0, 0, 0
-        for table in read_shard(source, shard, settings, keep=settings.keep, on_unreadable="quarantine"):
+        read = partial(read_shard, source, shard, settings, keep=settings.keep, on_unreadable="quarantine")
+        # A file may kill its reader, which is the driver here; a process of its own would count as slowness.
+        isolated = any(
+            pc.any(pc.equal(table["reason"], Reason.UNREADABLE_FILE)).as_py() for table in read(isolated=True)
+        )
+        for table in read(isolated=isolated):
             good = table.filter(pc.is_null(table["reason"]))
             scorer = scorer or Scorer(model, engine, WORKER_CPUS)
             if not began:

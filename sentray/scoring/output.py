@@ -61,6 +61,8 @@ Sizes = dict[str, int]
 T = TypeVar("T")
 
 MAX_SHARDS = 10**8
+_ROWS_AT_ONCE = 1_000_000
+"""Rows of a row group of the plan, which is read row group by row group: it may have many millions."""
 MAX_MOVES = 64
 """Files that are moved at the same time on an object store, where a move takes some round trips."""
 _OTHER_OUT = "choose another --out, or remove it"
@@ -306,6 +308,15 @@ class OutputFolder(Folder):
         """Delete all attempts, one by one: a worker that nobody waits for any more may be writing another."""
         for name in self.names(ATTEMPTS):
             self.delete(name)
+
+    def delete(self, name: str) -> None:
+        """Remove a file or a folder with all it holds, unless the output folder is another run's by now.
+
+        Raises:
+            SentrayError: When the file system refuses, or another run has taken the folder over.
+        """
+        self._check()
+        super().delete(name)
 
     @contextmanager
     def create(self, name: str) -> Iterator[Output]:
@@ -565,6 +576,9 @@ class OutputFolder(Folder):
 
         Returns:
             The shards.
+
+        Raises:
+            SentrayError: When another run has taken the folder over, or a file cannot be removed.
         """
         found = []
         for record in filter(wrong, self.recorded()):
@@ -638,7 +652,7 @@ class OutputFolder(Folder):
         """Write a plan; `plan.json` comes last, so that after a kill the older generation counts."""
         for name, table in ((stored.plan_name, plan.to_table()), (stored.files_name, files)):
             with self.create(name) as output:
-                pq.write_table(table, output, compression="zstd")
+                pq.write_table(table, output, _ROWS_AT_ONCE, compression="zstd")
         self.write_json(_PLAN, asdict(stored) | {"files": files.num_rows})
         for name in self.names(OWN):
             if name.endswith(".parquet") and name not in (stored.plan_name, stored.files_name):

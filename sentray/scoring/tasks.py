@@ -28,7 +28,7 @@ from sentray.scoring.stats import WORKER_CPUS
 RETRIES = 3
 """How often a shard is tried again alone when its process died, or when it got no memory alone."""
 TICK_SECONDS = 0.5
-"""A map gives its caller a moment at least this often."""
+"""A map gives its caller a moment about this often."""
 PULSE_SECONDS = 5.0
 """A task that takes longer says so often that it goes on."""
 SHORT_SECONDS = 0.25
@@ -38,6 +38,8 @@ QUEUED, MAX_QUEUED = 3, 64
 STRAGGLER_TIMES, STRAGGLER_SECONDS = 3.0, 5.0
 """A shard is tried a second time when it takes so many times the usual time of its size (as Spark's speculation has
 it; a shard may well take twice as long as others), and at least so long."""
+MORE_AFTER = 20
+"""So many tasks that end well in a row, after one got no memory, let one more run at once."""
 RECENT = 101
 """So many finished tasks tell how long one takes."""
 MAX_CRASHES = 16
@@ -86,6 +88,7 @@ class _Item:
         tries: How many tasks work on it now.
         deaths: Processes that died of it.
         shortages: How often it got no memory although nothing else ran.
+        losses: How often its node was lost or its task cancelled while no other worked on it.
         done: Whether it has given its result.
     """
 
@@ -94,6 +97,7 @@ class _Item:
     tries: int = 0
     deaths: int = 0
     shortages: int = 0
+    losses: int = 0
     done: bool = False
 
 
@@ -127,6 +131,7 @@ class Tasks:
         self._processes: set[_Pulse] = set()
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._sizes: deque[float] = deque(maxlen=RECENT)
+        self._lowered, self._fed = float("-inf"), 0
         self._crashes = 0
         self._moves = self._moves_reported = 0
         self._starts: list[float] = []
@@ -180,17 +185,19 @@ class Tasks:
             method: Name of the method.
             items: Small values, drawn as they are needed.
             retries: How often an item whose process died is tried again, alone; with none, any death loses it at once.
-            tick: Called now and then while there is nothing to give.
+            tick: Called about every `TICK_SECONDS`, however much there is to give.
 
         Yields:
             The results, and a `Lost` for each item of which `retries + 1` processes died.
 
         Raises:
-            SentrayError: When a worker raised one, the workers cannot start, or there is not enough memory.
+            SentrayError: When a worker raised one, the workers cannot start, there is not enough memory, or Ray loses a
+                task each time.
         """
         import ray
 
         course = _Course(self._task.options(name=f"sentray {method}"), method, items, retries)
+        ticked = time.monotonic()
         try:
             while True:
                 self._hand_out(course)
@@ -203,8 +210,9 @@ class Tasks:
                 # Processes are at work again while the caller looks at the results.
                 self._hand_out(course)
                 yield from results
-                if not ready:
+                if not ready or time.monotonic() - ticked >= TICK_SECONDS:
                     tick()
+                    ticked = time.monotonic()
         finally:
             # What a map that was left has begun must not turn up in the next.
             self._end(list(self._running))
@@ -253,10 +261,14 @@ class Tasks:
         except exceptions.OutOfMemoryError:
             message = _OutOfMemory()
         except exceptions.TaskCancelledError:
-            return self._again(task, item, course, "cancelled", "its task was cancelled; it is done again")
-        except (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.LocalRayletDiedError):
+            return self._lost(task, item, course, "cancelled", "its task was cancelled; it is done again")
+        except (exceptions.NodeDiedError, exceptions.ObjectLostError):
             line = "the node that worked on it cannot be reached any more; it is done elsewhere"
-            return self._again(task, item, course, "node_lost", line)
+            return self._lost(task, item, course, "node_lost", line)
+        except exceptions.LocalRayletDiedError as error:
+            raise SentrayError(
+                "Ray has ended on this machine, so that no task can run; run the same command again to go on"
+            ) from error
         self._moves += 1
         if isinstance(message, SentrayError):
             raise message
@@ -268,6 +280,9 @@ class Tasks:
             self._processes.add(message)
             return []
         self._forget(task, item)
+        self._fed += 1
+        if self._fed >= MORE_AFTER and self._limit < self._wanted:
+            self._limit, self._fed = self._limit + 1, 0
         self._seconds.append(message.seconds)
         self._sizes.append(self._size(item.value))
         item.done = True
@@ -292,13 +307,26 @@ class Tasks:
         return []
 
     def _starved(self, task: Any, item: _Item, course: "_Course") -> list[Any]:
-        """Let fewer tasks run at once; nothing helps an item that got no memory although it ran alone."""
+        """Let fewer tasks run at once, for a while; nothing helps an item that got no memory although it ran alone."""
         item.shortages += len(self._running) == 1
         if item.shortages > RETRIES:
             raise SentrayError(died(1, item.shortages))
-        self._limit = max(1, self._limit - 1)
+        self._fed = 0
+        # Those that began before the last lowering say nothing of what is enough now.
+        if item.began > self._lowered:
+            self._limit, self._lowered = max(1, self._limit - 1), time.monotonic()
         line = f"it got no memory; it is done again, with at most {count(self._limit, 'worker')} at once"
         return self._again(task, item, course, "out_of_memory", line)
+
+    def _lost(self, task: Any, item: _Item, course: "_Course", reason: str, line: str) -> list[Any]:
+        """Do an item again that is not to blame, unless that goes wrong each time."""
+        item.losses += item.tries == 1
+        if item.losses > RETRIES:
+            raise SentrayError(
+                f"Ray lost the task of one shard {item.losses} times ({reason}); see Ray's logs and whether the "
+                "cluster's nodes stay up, then run the same command again to go on"
+            )
+        return self._again(task, item, course, reason, line)
 
     def _again(self, task: Any, item: _Item, course: "_Course", reason: str, line: str) -> list[Any]:
         self._forget(task, item)

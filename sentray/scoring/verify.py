@@ -18,6 +18,7 @@ from sentray.console import Console, count
 from sentray.corpus.duplicates import Rows, find_duplicates, mark_duplicates
 from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
+from sentray.corpus.sandbox import memory_explained
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
@@ -92,7 +93,8 @@ def verify(settings: VerifySettings, console: Console) -> None:
     audit.check()
     console.say(audit.describe() + ("" if faults.count else "; every file as recorded"))
     if settings.input is not None and not faults.count:
-        console.say(_compare(out, settings.input, faults))
+        with memory_explained(settings.input):
+            console.say(_compare(out, settings.input, faults))
     for fault in faults.first:
         console.say(f"fault: {fault}")
     if faults.count:
@@ -303,7 +305,7 @@ def _compare(out: OutputFolder, uri: str, faults: Faults) -> str:
     duplicates = find_duplicates(
         (shard.index, *block)
         for shard in map(partial(_moved, root), plan)
-        for block in read_ids(source, shard, settings, on_unreadable="quarantine", isolated=shard.index in unread)
+        for block in read_ids(source, shard, settings, unread=set(), isolated=shard.index in unread)
     )
     records = {record.shard: replace(record, counts=_NO_COUNTS) for record in out.recorded()}
     scores = _Scores(out)

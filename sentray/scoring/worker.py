@@ -81,14 +81,14 @@ class Task:
         shard: The shard.
         duplicates: Those of its rows whose id an earlier row has.
         crashes: Those of its rows that kill the process which scores them, by their index in the shard from 0.
-        ids_unread: Whether not all ids could be read when duplicates were looked for.
+        ids_unread: Names of the files whose ids could not all be read when duplicates were looked for.
         isolated: Whether its files are first read in a process of their own, since they may kill their reader.
     """
 
     shard: Shard
     duplicates: Rows = field(default_factory=dict)
     crashes: tuple[int, ...] = ()
-    ids_unread: bool = False
+    ids_unread: frozenset[str] = frozenset()
     isolated: bool = False
 
 
@@ -106,11 +106,11 @@ class ShardScorer:
         self._pauses = read_pauses(job.source.filesystem)
         self._scorer = self._load(files)
 
-    def ids(self, task: Task) -> Steps[tuple[int, list[Ids], bool]]:
-        """The shard's index, hashes of the ids that a column gives its rows, and whether all could be read."""
+    def ids(self, task: Task) -> Steps[tuple[int, list[Ids], frozenset[str]]]:
+        """The shard's index, hashes of the ids that a column gives its rows, and the files that could not be read."""
 
-        def read(on_unreadable: OnUnreadable) -> Steps[tuple[int, list[Ids], bool]]:
-            blocks = list[Ids]()
+        def read(on_unreadable: OnUnreadable) -> Steps[tuple[int, list[Ids], frozenset[str]]]:
+            blocks, unread = list[Ids](), set[str]()
             ids = partial(read_ids, self._job.source, task.shard, self._job.settings, isolated=task.isolated)
             try:
                 for block in ids():
@@ -119,8 +119,8 @@ class ShardScorer:
             except SentrayError as error:
                 if on_unreadable == "raise":
                     raise UnreadableError from error
-                return task.shard.index, list(ids(on_unreadable="quarantine")), False
-            return task.shard.index, blocks, True
+                blocks = list(ids(unread=unread))
+            return task.shard.index, blocks, frozenset(unread)
 
         return self._persist(read)
 
@@ -184,10 +184,10 @@ class ShardScorer:
                 if good.num_rows:
                     scored.add(self._table(good, counts))
                 yield
-            if task.ids_unread and not unread:
+            if back := task.ids_unread - unread:
                 raise SentrayError(
-                    f"{shard.pieces[0].path} (or a file that is read with it) could not be read at first and now can, "
-                    "so that its ids are not compared with the others; run the same command again to go on"
+                    f"{min(back)} could not be read at first and now can, so that its ids are not compared with the "
+                    "others; run the same command again to go on"
                 )
         counts.unread_bytes = self._unread_bytes(shard, unread)
         counts.seconds = round(time.perf_counter() - started, 3)
@@ -209,8 +209,10 @@ class ShardScorer:
             isolated=task.isolated,
         )
         try:
-            # Threads of one process share its CPU, so that reading ahead only pays where reading is waiting.
-            for table in _ahead(tables) if self._pauses else tables:
+            # Threads of one process share its CPU, so that reading ahead only pays where reading is waiting. The memory
+            # that reading Parquet may take is the process's, and scoring must not count.
+            ahead = self._pauses and task.shard.format != "parquet"
+            for table in _ahead(tables) if ahead else tables:
                 rows = mark_duplicates(table, task.duplicates)
                 if task.crashes:
                     indices = np.arange(index, index + rows.num_rows)
@@ -288,9 +290,10 @@ class _File:
         if kind is not None:
             self._undo.__exit__(kind, error, trace)
             return
-        if self._held or (self._empty and self._writer is None):
-            self.flush()
-        self._undo.close()
+        # What is open makes one sentence of a disk that is full.
+        with self._undo:
+            if self._held or (self._empty and self._writer is None):
+                self.flush()
 
     @property
     def part(self) -> Part:

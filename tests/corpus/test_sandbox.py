@@ -1,10 +1,12 @@
 """Memory is bounded while something is read, and what kills its process kills no other."""
 
+import errno
 import os
 import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,12 +14,13 @@ import pytest
 from pyarrow import fs
 
 from sentray.config import CorpusSettings
-from sentray.corpus import parquet, readers, sandbox
+from sentray.corpus import limits, parquet, readers, sandbox
 from sentray.corpus.parquet import read_footer, read_table, row_groups
 from sentray.corpus.readers import read_shard
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
+from sentray.storage import reading
 
 LIMIT = sandbox.MAX_READ_BYTES
 SCHEMA = pa.schema([("name", pa.dictionary(pa.int32(), pa.string())), ("more", pa.string()), ("size", pa.int64())])
@@ -57,6 +60,40 @@ def test_a_process_that_dies_is_replaced(end: signal.Signals) -> None:
     with pytest.raises(error, match=why):
         sandbox.run("a.parquet", signal.raise_signal, end)
     assert sandbox.run("a", os.getpid) != pid
+
+
+def test_a_process_that_cannot_start_blames_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program in ("/bin/false", "/nothing/python"):
+        sandbox._stop()
+        monkeypatch.setattr(sys, "executable", program)
+        with pytest.raises(MemoryError, match="process to read files in"):
+            sandbox.run("a", os.getpid)
+        with pytest.raises(SentrayError, match=r"not enough memory to read a .*; end other programs .* same command"):
+            sandbox.rehearsed("a", os.getpid)
+    monkeypatch.undo()
+    assert sandbox.run("a", os.getpid) != os.getpid()
+
+
+def test_a_process_that_is_killed_once_is_replaced_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dying.py").write_text(
+        "import os, pathlib\n"
+        "def once(mark):\n"
+        "    if not os.path.exists(mark):\n        pathlib.Path(mark).touch()\n        os.kill(os.getpid(), 9)\n"
+        "    return 7\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sandbox._stop()
+    import dying  # type: ignore[import-not-found]
+
+    assert sandbox.run("a", dying.once, str(tmp_path / "mark")) == 7
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN])
+def test_what_the_machine_lacks_is_no_fault_of_a_file(code: int) -> None:
+    with pytest.raises(MemoryError), reading("a"):
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(SentrayError, match="a cannot be read"), reading("a"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_fork_has_a_process_of_its_own() -> None:
@@ -146,6 +183,34 @@ def test_a_table_that_would_take_too_much(tmp_path: Path) -> None:
     pq.write_table(table, path, compression="zstd", write_statistics=False, store_schema=False)
     with pytest.raises(SentrayError, match=r"a\.parquet takes more than 800,000,000 bytes of memory"):
         read_table(fs.LocalFileSystem(), path, SCHEMA)
+
+
+def test_a_table_of_many_row_groups_may_be_larger_than_what_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"name": list("abcde"), "more": list("fgh") + [None] * 2, "size": range(5)}).cast(SCHEMA)
+    path, filesystem, read = str(tmp_path / "a.parquet"), fs.LocalFileSystem(), []
+    pq.write_table(table, path, row_group_size=2)
+    rehearsed = sandbox.rehearsed
+
+    def note(*given: Any) -> Any:
+        found = rehearsed(*given)
+        if isinstance(found, pa.Table):
+            read.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(sandbox, "rehearsed", note)
+    assert read_table(filesystem, path, SCHEMA).to_pylist() == table.to_pylist()
+    assert read == [2, 2, 1]
+    # All of them together are bounded by what is stored.
+    monkeypatch.setattr(limits, "FREE_INFLATION", 1)
+    monkeypatch.setattr(limits, "MAX_INFLATION", 0)
+    with pytest.raises(SentrayError, match="becomes more than 0 times as large"):
+        read_table(filesystem, path, SCHEMA)
+    pq.write_table(table, path, row_group_size=1)
+    monkeypatch.setattr(parquet, "_MAX_TABLE_GROUPS", 4)
+    with pytest.raises(SentrayError, match="has more than 4 row groups"):
+        read_table(filesystem, path, SCHEMA)
 
 
 def test_ten_thousand_footers_are_planned_by_one_process(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ for seed in range(first, last):
         source = resolve(str(folder))
         plan = plan_shards(source, chance.choice((100, 1_000_000)))
         for shard in plan:
-            list(read_ids(source, shard, CorpusSettings(), on_unreadable="quarantine"))
+            list(read_ids(source, shard, CorpusSettings(), unread=set()))
             for found in read_shard(source, shard, CorpusSettings(), KEEP, on_unreadable="quarantine"):
                 found.validate(full=True)
                 for row in found.to_pylist():

@@ -32,7 +32,7 @@ def read_all(path: Path, size: int, our_error: Any) -> int:
     source, seen = resolve(str(path)), 0
     keep = ("more",) if source.format != "text" else ()
     for shard in plan_shards(source, size):
-        list(read_ids(source.lean(), shard, CorpusSettings(), on_unreadable="quarantine"))
+        list(read_ids(source.lean(), shard, CorpusSettings(), unread=set()))
         for table in read_shard(source.lean(), shard, CorpusSettings(), keep, on_unreadable="quarantine"):
             table.validate(full=True)
             for row in table.to_pylist():

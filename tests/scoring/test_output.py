@@ -457,3 +457,16 @@ def test_small_segments_are_merged_and_the_last_line_stays_the_last(tmp_path: Pa
     output.merge(folder, "log")
     assert {line.shard: line for line in reversed(lines(tmp_path))} == newest
     assert len(output.segments(folder, "log")) < 20
+
+
+def test_nothing_is_deleted_in_a_folder_that_another_run_took_over(out: Path) -> None:
+    folder = OutputFolder(str(out))
+    folder.write("_sentray/staged/part", b"")
+
+    def lost() -> None:
+        raise SentrayError("taken over")
+
+    folder._check = lost
+    with pytest.raises(SentrayError, match="taken over"):
+        folder.delete("_sentray/staged")
+    assert (out / "_sentray/staged/part").exists()

@@ -1,8 +1,11 @@
 """What one worker makes of one shard: an attempt and its counts, also where reading fails."""
 
+import errno
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -16,9 +19,10 @@ from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
 from sentray.scoring import job, worker
 from sentray.scoring.columns import output_schema
-from sentray.scoring.output import Attempt
+from sentray.scoring.output import Attempt, Record
 from sentray.scoring.stats import Counts
 from sentray.scoring.worker import Job, ShardScorer, Steps, Task
+from sentray.storage import Output
 
 DIGEST = "d" * 64
 LABELS = ("neg", "pos")
@@ -138,6 +142,20 @@ def test_the_size_of_files_that_vanished_is_counted(make: MakeWorker, reviews: P
     assert result(scorer.score(task)).record.counts.unread_bytes == wanted
 
 
+def test_a_disk_that_is_full_at_the_last_flush_is_one_sentence(
+    make: MakeWorker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, (task,) = make()
+
+    def write(self: Output, content: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Output, "write", write)
+    with pytest.raises(SentrayError, match=r"cannot be written \(.*No space left on device\); make room"):
+        result(scorer.score(task))
+    assert not list((out / "_sentray/attempts").iterdir())
+
+
 def test_a_value_that_makes_too_long_a_folder_name_is_refused(make: MakeWorker, monkeypatch) -> None:
     monkeypatch.setattr(worker, "_MAX_NAME_BYTES", 8)
     scorer, (task,) = make(partition_by="label")
@@ -170,6 +188,21 @@ def test_an_object_store_that_is_busy_is_asked_again(
     assert len(list((out / "_sentray/attempts").iterdir())) == 2 * len(attempt.names)
 
 
+def test_parquet_is_read_by_the_thread_that_scores(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, (task,) = make()
+    monkeypatch.setattr(scorer, "_pauses", (0.0,))
+    threads = set()
+
+    def read(*given: Any, **more: Any) -> Any:
+        for table in read_shard(*given, **more):
+            threads.add(threading.current_thread())
+            yield table
+
+    monkeypatch.setattr(worker, "read_shard", read)
+    result(scorer.score(task))
+    assert threads == {threading.main_thread()}
+
+
 def test_rows_that_kill_are_left_out_by_their_index(make: MakeWorker, out: Path) -> None:
     scorer, (task,) = make()
     assert result(scorer.count(task)) == 304
@@ -180,19 +213,35 @@ def test_rows_that_kill_are_left_out_by_their_index(make: MakeWorker, out: Path)
     assert [row["id"] for row in bad if row["reason"] == "crash"] == ["r0", "r100", "r303"]
 
 
+def test_a_committed_shard_must_lend_its_ids() -> None:
+    counts = Counts.none()
+    run: Any = object.__new__(job.Run)
+    run._stats = SimpleNamespace(done=[True, False, True])
+    set_aside = replace(counts, quarantined={"unreadable_file": 1})
+    run._out = SimpleNamespace(records=lambda: iter([Record(0, (), None, counts), Record(2, (), None, set_aside)]))
+    run._require_committed_ids({1: frozenset({"b.csv"}), 2: frozenset({"c.csv"})})
+    with pytest.raises(SentrayError, match=r"^a\.csv was scored and cannot be read now.*run the same command again"):
+        run._require_committed_ids({0: frozenset({"a.csv"})})
+
+
 def test_a_file_whose_ids_were_not_read_is_not_scored_unseen(make: MakeWorker, out: Path, reviews: Path) -> None:
     scorer, (task,) = make()
-    index, blocks, complete = result(scorer.ids(task))
-    assert (index, len(blocks), complete) == (0, 4, True)
+    index, blocks, unread = result(scorer.ids(task))
+    assert (index, len(blocks), unread) == (0, 4, set())
     content = (reviews / "part1.parquet").read_bytes()
     (reviews / "part1.parquet").write_bytes(content[:1000])
-    _, blocks, complete = result(scorer.ids(task))
-    assert (len(blocks), complete) == (3, False)
-    unseen = replace(task, ids_unread=True)
+    _, blocks, unread = result(scorer.ids(task))
+    assert (len(blocks), unread) == (3, {"part1.parquet"})
+    unseen = replace(task, ids_unread=unread)
     attempt = result(scorer.score(unseen))
     assert attempt.record.counts.quarantined["unreadable_file"] == 1
     (reviews / "part1.parquet").write_bytes(content)
-    with pytest.raises(SentrayError, match="could not be read at first and now can"):
+    with pytest.raises(SentrayError, match=r"^part1\.parquet could not be read at first and now can"):
+        result(scorer.score(unseen))
+    # Another file that cannot be read now does not stand for it.
+    other = (reviews / "part2.parquet").read_bytes()
+    (reviews / "part2.parquet").write_bytes(other[:1000])
+    with pytest.raises(SentrayError, match=r"^part1\.parquet could not be read at first and now can"):
         result(scorer.score(unseen))
     assert sorted(attempt.names) == sorted(
         f"_sentray/attempts/{path.name}" for path in (out / "_sentray/attempts").iterdir()
