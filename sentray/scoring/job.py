@@ -386,7 +386,7 @@ def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: H
         rows, per_byte = _sample(settings, model, header.engine, source, missing())
     found: Summary = {"shards": stats.missing, "bytes": size, "workers": workers, "sample_rows": rows}
     seconds = size * per_byte if rows else None
-    found["core_hours"] = None if seconds is None else seconds * WORKER_CPUS / 3600
+    found["core_hours"] = None if seconds is None else round(seconds * WORKER_CPUS / 3600, 9)
     found["seconds"] = None if seconds is None else round(seconds / workers, 1)
     console.say(f"to be scored: {count(stats.missing, 'shard')}, {size / 1e6:,.1f} MB")
     if seconds is not None:
