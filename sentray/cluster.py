@@ -156,7 +156,13 @@ def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, 
         "log_to_driver": verbose or show_workers.get(),
     }
     if address is None:
-        ray.init("local", num_cpus=cpus, include_dashboard=False, **arguments)
+        # What _LOOPBACK says, where Ray was imported before and does not read it any more.
+        constants = ray._private.ray_constants
+        before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+        try:
+            ray.init("local", num_cpus=cpus, include_dashboard=False, **arguments)
+        finally:
+            constants.ENABLE_RAY_CLUSTER = before
         return
     _probe(address)
     try:

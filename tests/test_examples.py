@@ -19,7 +19,6 @@ def test_the_notebook_goes_from_csv_to_parquet_to_a_plot(tmp_path: Path, monkeyp
     pytest.importorskip("matplotlib")
     # The kernel imports this checkout, and may not find the machine's own kernels and settings.
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parents[1]))
-    monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     notebook = nbformat.read(EXAMPLES / "csv_to_parquet.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"

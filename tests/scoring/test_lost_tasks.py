@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import ray
-from ray import exceptions
 
 from sentray.errors import SentrayError
 from sentray.scoring import tasks
@@ -32,9 +30,9 @@ def map_of(monkeypatch: pytest.MonkeyPatch, says: list[Any], **options: Any) -> 
             raise message
         return message
 
-    monkeypatch.setattr(ray, "get", get)
-    monkeypatch.setattr(ray, "wait", lambda running, **_: (running, []))
-    monkeypatch.setattr(ray, "cancel", lambda *_, **__: None)
+    monkeypatch.setattr("ray.get", get)
+    monkeypatch.setattr("ray.wait", lambda running, **_: (running, []))
+    monkeypatch.setattr("ray.cancel", lambda *_, **__: None)
     running = Tasks(object, workers=1)
     running._task, running._made, running._may_queue = Task(says), None, False
     running._began = 0.0
@@ -42,15 +40,22 @@ def map_of(monkeypatch: pytest.MonkeyPatch, says: list[Any], **options: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "error",
-    [exceptions.TaskCancelledError(), exceptions.ObjectLostError("0" * 56, None, ""), exceptions.NodeDiedError("")],
+    ("kind", "given"), [("TaskCancelledError", ()), ("ObjectLostError", ("0" * 56, None, "")), ("NodeDiedError", ("",))]
 )
-def test_a_task_that_is_lost_each_time_ends_the_map(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_task_that_is_lost_each_time_ends_the_map(
+    monkeypatch: pytest.MonkeyPatch, kind: str, given: tuple[Any, ...]
+) -> None:
+    # Not imported above: a local cluster keeps to the loopback address only where Ray is imported after it is asked to.
+    from ray import exceptions
+
+    error = getattr(exceptions, kind)(*given)
     with pytest.raises(SentrayError, match=r"Ray lost the task of one shard 4 times \((cancelled|node_lost)\)"):
         map_of(monkeypatch, [error])
 
 
 def test_without_ray_on_this_machine_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import exceptions
+
     with pytest.raises(SentrayError, match=r"^Ray has ended on this machine.*run the same command again"):
         map_of(monkeypatch, [exceptions.LocalRayletDiedError()])
 
@@ -66,7 +71,7 @@ def test_the_caller_gets_moments_while_every_task_has_something_to_say(monkeypat
 
 def test_a_burst_without_memory_lowers_the_limit_once_and_successes_raise_it(monkeypatch: pytest.MonkeyPatch) -> None:
     messages: dict[str, Any] = {}
-    monkeypatch.setattr(ray, "get", messages.get)
+    monkeypatch.setattr("ray.get", messages.get)
     running = Tasks(object, workers=8)
     course = tasks._Course(None, "work", [], 1)
 
