@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,11 +20,6 @@ from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from sentray.console import count
 from sentray.errors import SentrayError, first_line
-
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "RAY_AIR_NEW_OUTPUT": "0"}
-
-# Ray reads this when it is imported: "0" makes a local cluster use the loopback address on Linux too.
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 show_workers: ContextVar[bool] = ContextVar("show_workers", default=True)
 """Whether what Ray's processes print comes to this one, whose output a command line may send into a log."""
@@ -118,25 +113,23 @@ def connect(address: str | None = None, *, cpus: int | None = None, verbose: boo
     Args:
         address: `host:port` of the head, or `auto` for the cluster running on this machine.
         cpus: CPUs of the local cluster; without effect on a running one.
-        verbose: let TensorFlow and Ray report what they do.
+        verbose: let Ray report what it does.
 
     Raises:
         SentrayError: no cluster answers at the address, or it refuses this client.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    quiet = {} if verbose else _QUIET
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
-    with _environment(quiet if address else {**quiet, **_LOOPBACK}):
-        import ray
+    import ray
 
-        try:
-            with keep_handler(signal.SIGTERM):
-                _start(ray, address, cpus, quiet, verbose)
-            yield
-        finally:
-            ray.shutdown()
+    try:
+        with keep_handler(signal.SIGTERM):
+            _start(ray, address, cpus, verbose)
+        yield
+    finally:
+        ray.shutdown()
 
 
 @contextmanager
@@ -150,13 +143,13 @@ def keep_handler(number: signal.Signals) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, str], verbose: bool) -> None:
+def _start(ray: Any, address: str | None, cpus: int | None, verbose: bool) -> None:
     arguments: dict[str, Any] = {
         "logging_level": logging.INFO if verbose else logging.ERROR,
         "log_to_driver": verbose or show_workers.get(),
     }
     if address is None:
-        # What _LOOPBACK says, where Ray was imported before and does not read it any more.
+        # Ray's own switch for the loopback address; the variable that sets it is read when Ray is imported.
         constants = ray._private.ray_constants
         before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
         try:
@@ -166,7 +159,8 @@ def _start(ray: Any, address: str | None, cpus: int | None, quiet: Mapping[str, 
         return
     _probe(address)
     try:
-        ray.init(address, runtime_env={"env_vars": dict(quiet)} if quiet else None, **arguments)
+        # Without an environment of its own, so that it takes the processes that Ray keeps ready.
+        ray.init(address, **arguments)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         # Ray goes on trying to connect after it was refused, and ends with a ConnectionError.
         if any("authentic" in str(each).lower() for each in _causes(error)):
@@ -218,18 +212,6 @@ def _unreachable(address: str, reason: str) -> SentrayError:
         f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, or leave out "
         "--address and RAY_ADDRESS to use this machine"
     )
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that the user has not set, for the processes Ray starts within the block."""
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def resources() -> Resources:

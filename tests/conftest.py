@@ -4,12 +4,14 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -137,8 +139,57 @@ def make_reviews() -> MakeReviews:
     return make
 
 
+InProcess = Callable[[pytest.MonkeyPatch], None]
+
+
 @pytest.fixture(scope="session")
-def stars(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trains_in_process(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
+    """Called, it has Ray Train's worker run in this process, alone: six others with Ray and one with TensorFlow would
+    take half a minute to start."""
+
+    class Trainer:
+        """Stands in for Ray Train's."""
+
+        train_run_context = SimpleNamespace(run_id="in-process")
+
+        def __init__(self, *_: object, train_loop_config: dict[str, Any], **__: object) -> None:
+            self._job = train_loop_config["job"]
+
+        def fit(self) -> Any:
+            import ray.train
+
+            from sentray.training import worker
+            from sentray.training.allreduce import AllReduce, Peers
+
+            stored: list[Path] = []
+
+            def report(metrics: dict[str, Any], checkpoint: Any) -> None:
+                stored.append(tmp_path_factory.mktemp("checkpoint") / "copy")
+                shutil.copytree(checkpoint.path, stored[-1])
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ray.train, "get_checkpoint", lambda: None)
+                patch.setattr(ray.train, "report", report)
+                refusal = worker.run(self._job, AllReduce(0, Peers([("127.0.0.1", 0)])))
+            checkpoint = ray.train.Checkpoint.from_directory(stored[-1]) if stored else None
+            return SimpleNamespace(return_value=refusal, checkpoint=checkpoint)
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        from sentray.training import trainer
+
+        monkeypatch.setattr(trainer, "DataParallelTrainer", Trainer)
+
+    return patch
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, trains_in_process: InProcess) -> Callable[[], None]:
+    """Called, it has the rest of the test train in this process."""
+    return lambda: trains_in_process(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def stars(ray_session: None, trains_in_process: InProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that knows a good film from a bad one: labels neg and pos, trained by the Python API."""
     import pyarrow as pa
 
@@ -147,7 +198,9 @@ def stars(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = {"pos": "a great and moving film", "neg": "an awful and boring film"}
     rows = [{"text": f"{words[label]} {number}", "label": label} for number in range(200) for label in words]
     out = tmp_path_factory.mktemp("stars") / "bundle"
-    sentray.train(pa.Table.from_pylist(rows), out=str(out), cleaning="reviews", epochs=4)
+    with pytest.MonkeyPatch.context() as patch:
+        trains_in_process(patch)
+        sentray.train(pa.Table.from_pylist(rows), out=str(out), cleaning="reviews", epochs=4)
     return out
 
 
@@ -166,6 +219,8 @@ class Raylets:
         self.client |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         # Ray's own switch for staying on the loopback address; a lost raylet is missed after 5 s and not after 15.
         self.client |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_health_check_period_ms": "1000"}
+        # A process for each group of training workers, which would look whether their machines are to be taken away.
+        self.client |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
         self._holder = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("raylets.py")],
             env=self.client,

@@ -320,7 +320,10 @@ def test_a_table_is_scored_once_resumed_and_verified(stars: Path, tmp_path: Path
     assert rows["label"].tolist() == LABELS * 50
 
 
-def test_training_on_a_table_is_resumed_and_other_data_refused(ray_session: None, tmp_path: Path) -> None:
+def test_training_on_a_table_is_resumed_and_other_data_refused(
+    ray_session: None, in_process: Callable[[], None], tmp_path: Path
+) -> None:
+    in_process()
     out = tmp_path / "model"
     table = pa.table({"review": ["a great film", "an awful film"] * 100, "stars": [5, 1] * 100})
     settings = {"out": out, "text_column": "review", "label_column": "stars", "epochs": 1}

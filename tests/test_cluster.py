@@ -77,13 +77,6 @@ def test_the_local_cluster_refuses_who_lacks_its_token(ray_session: None, client
     assert ask({**others, "RAY_AUTH_MODE": "token"}).stdout.strip() == "1"
 
 
-def test_workers_of_the_local_cluster_keep_tensorflow_quiet(ray_session: None) -> None:
-    import ray
-
-    level = ray.remote(lambda: os.environ["TF_CPP_MIN_LOG_LEVEL"])
-    assert ray.get(level.remote()) == "3"
-
-
 def test_a_connected_process_stays_connected(ray_session: None) -> None:
     import ray
 

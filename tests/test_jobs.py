@@ -22,11 +22,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from sentray.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
@@ -148,28 +149,12 @@ def head() -> Iterator[Head]:
         yield head
 
 
-@pytest.fixture(scope="module")
-def readme(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+@pytest.fixture
+def readme(tmp_path: Path) -> list[list[str]]:
     """The commands of jobs/README.md that submit training and scoring: small reviews, a folder of this machine."""
-    shared = tmp_path_factory.mktemp("shared")
     text = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^ray job submit .*$", text, re.MULTILINE)
-    return [shlex.split(line.replace(LARGE, SMALL).replace("/shared/", f"{shared}/")) for line in lines]
-
-
-@pytest.fixture(scope="module")
-def trained(head: Head, readme: list[list[str]]) -> SimpleNamespace:
-    """What the README's training left: the bundle, what the command printed, and all series that were ever shown."""
-    process, seen = head.start(*readme[0]), dict[str, float]()
-    # A gauge goes when nothing sets it any more.
-    while process.poll() is None:
-        for series in head.series().values():
-            seen |= series
-        time.sleep(0.5)
-    shown, _ = process.communicate()
-    assert process.returncode == 0, shown
-    bundle = _out(readme[0])
-    return SimpleNamespace(bundle=bundle, output=shown, series=seen | head.series()[_run_of(bundle)])
+    return [shlex.split(line.replace(LARGE, SMALL).replace("/shared/", f"{tmp_path}/")) for line in lines]
 
 
 def _out(command: Sequence[str]) -> Path:
@@ -200,19 +185,31 @@ def _committed(out: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in out.glob("_sentray/ledger/*.jsonl"))
 
 
-def test_trains_as_the_readme_says(head: Head, trained: SimpleNamespace) -> None:
-    assert f"the bundle is in {trained.bundle}" in trained.output
-    (name,) = re.findall(r"Job '(\w+)' succeeded", trained.output)
+@pytest.mark.slow
+def test_trains_as_the_readme_says(head: Head, readme: list[list[str]]) -> None:
+    process, seen = head.start(*readme[0]), dict[str, float]()
+    # A gauge goes when nothing sets it any more.
+    while process.poll() is None:
+        for series in head.series().values():
+            seen |= series
+        time.sleep(0.5)
+    shown, _ = process.communicate()
+    assert process.returncode == 0, shown
+    bundle = _out(readme[0])
+    assert f"the bundle is in {bundle}" in shown
+    (name,) = re.findall(r"Job '(\w+)' succeeded", shown)
     assert head.jobs.get_job_status(name) == "SUCCEEDED"
-    metrics = json.loads((trained.bundle / "metrics.json").read_text())
-    assert trained.series["epochs_total"] == metrics["epochs"]
-    assert trained.series["rows_trained_total"] == metrics["epochs"] * metrics["train_rows"]
-    assert trained.series["rows_per_second"] > 0
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    seen |= head.series()[_run_of(bundle)]
+    assert seen["epochs_total"] == metrics["epochs"]
+    assert seen["rows_trained_total"] == metrics["epochs"] * metrics["train_rows"]
+    assert seen["rows_per_second"] > 0
 
 
 def test_scores_as_the_readme_says_and_counts_what_it_does(
-    head: Head, trained: SimpleNamespace, readme: list[list[str]]
+    head: Head, small_bundle: Bundle, readme: list[list[str]]
 ) -> None:
+    shutil.copytree(small_bundle.path, _out(readme[0]))
     jobs, before = head.jobs, {job.submission_id for job in head.jobs.list_jobs()}
     process = head.start(*readme[1])
     (name,) = _wait(lambda: {job.submission_id for job in jobs.list_jobs()} - before, process)
@@ -234,10 +231,10 @@ def test_scores_as_the_readme_says_and_counts_what_it_does(
     assert counted == {"rows_read_total": 400, "rows_scored_total": 400, "bytes_read_total": summary["bytes"]}
 
 
-def test_a_failed_job_fails_and_is_counted_all_the_same(head: Head, trained: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_failed_job_fails_and_is_counted_all_the_same(head: Head, small_bundle: Bundle, tmp_path: Path) -> None:
     reviews, out = tmp_path / "reviews.csv", tmp_path / "scored"
     reviews.write_text("id,text\n1,a fine film\n2,\n3,dull\n3,dull again\n")
-    done = head.run("sentray", "submit", "score", trained.bundle, reviews, "--out", out, "--log-format", "json")
+    done = head.run("sentray", "submit", "score", small_bundle.path, reviews, "--out", out, "--log-format", "json")
     assert done.returncode == 1, done.stdout
     (name,) = re.findall(r"the job (sentray-score-\S+) failed: exit status 1;", done.stdout)
     info = head.jobs.get_job_info(name)
@@ -254,6 +251,9 @@ def test_a_failed_job_fails_and_is_counted_all_the_same(head: Head, trained: Sim
     assert counted["rows_scored_total"] == 2
     assert counted["rows_quarantined_total:empty_text"] == counted["rows_quarantined_total:duplicate_id"] == 1
 
+
+@pytest.mark.slow
+def test_rays_own_submit_ends_as_the_job_does(head: Head, tmp_path: Path) -> None:
     failed = head.run(
         *("ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/score.py", tmp_path / "nothing"),
         *(SMALL, "--out", tmp_path / "none"),
@@ -262,9 +262,10 @@ def test_a_failed_job_fails_and_is_counted_all_the_same(head: Head, trained: Sim
     assert f"sentray: {tmp_path / 'nothing'}" in failed.stdout
 
 
-def test_scoring_that_was_stopped_goes_on(head: Head, trained: SimpleNamespace, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_scoring_that_was_stopped_goes_on(head: Head, small_bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "scored"
-    command = ["sentray", "submit", "score", trained.bundle, "synthetic:300000", "--shard-size", "1", "--out", out]
+    command = ["sentray", "submit", "score", small_bundle.path, "synthetic:300000", "--shard-size", "1", "--out", out]
     process = head.start(*command)
     _wait(lambda: _committed(out) > 2, process)
     (name,) = (job.submission_id for job in head.jobs.list_jobs() if job.status == "RUNNING")

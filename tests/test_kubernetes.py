@@ -65,11 +65,13 @@ def schema_of(kind: str) -> Any:
 def test_fits_kuberays_schema(file: Path) -> None:
     manifest = read(file)
     schema = schema_of(manifest["kind"])
-    jsonschema.validate(manifest, schema)
+    # Without a look at the schema itself, which is large and others' concern.
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    validator.validate(manifest)
     spec = manifest["spec"].get("jobTemplate", manifest["spec"])
     spec["rayClusterSpec"]["headGroupSpec"]["tempalte"] = {}
     with pytest.raises(jsonschema.ValidationError, match="tempalte"):
-        jsonschema.validate(manifest, schema)
+        validator.validate(manifest)
 
 
 def test_sentray_takes_the_command(file: Path) -> None:

@@ -1,5 +1,6 @@
 """The quickstart goes the whole way, on real reviews where they can be had and on made-up ones elsewhere."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -30,8 +31,9 @@ def test_a_uri_is_no_folder() -> None:
 
 
 def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
-    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_session: None, in_process: Callable[[], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    in_process()
     out = tmp_path / "quickstart"
     settings = QuickstartSettings(out=str(out), corpus="synthetic:600?seed=3", epochs=2, workers=1)
     quickstart(settings, Console())

@@ -9,7 +9,7 @@ from sentray.bench.settings import BenchDriverSettings
 @pytest.mark.usefixtures("ray_session")
 def test_shards_are_committed_in_few_requests_and_in_memory_that_does_not_grow(console) -> None:
     pytest.importorskip("moto.server")
-    figures = bench_driver(BenchDriverSettings(shards=100, remote_shards=100, memory_shards=2000), console)
+    figures = bench_driver(BenchDriverSettings(shards=100, remote_shards=50, memory_shards=2000), console)
     assert figures["local_shards_per_s"] > 0
     assert figures["remote_shards_per_s"] > 0
     assert 3 <= figures["requests_per_shard"] <= 4

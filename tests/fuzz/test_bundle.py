@@ -129,7 +129,7 @@ print("done", refused > 0, flush=True)
 
 def test_whatever_a_network_file_holds() -> None:
     """In a process of its own: HDF5 is read by a library in C."""
-    last = os.environ.get("SENTRAY_FUZZ_EXAMPLES", "200")
+    last = os.environ.get("SENTRAY_FUZZ_EXAMPLES", "100")
     arguments = [sys.executable, "-c", CHILD, "0", last]
     ran = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=False)
     assert (ran.returncode, ran.stdout.split()[-2:]) == (0, ["done", "True"]), ran.stderr[-2000:]

@@ -179,7 +179,8 @@ def test_a_url_is_no_folder(tmp_path: Path) -> None:
         run.reproduce(ReproduceSettings(out="s3://b/c"), Console())
 
 
-def test_the_hashed_system_in_earnest(ray_session: None, tmp_path: Path) -> None:
+def test_the_hashed_system_in_earnest(ray_session: None, in_process: Callable[[], None], tmp_path: Path) -> None:
+    in_process()
     (row,) = reproduce(tmp_path, only=("embedding-mlp-hashed",))
     assert row.accuracies == [1.0]
     assert row.runs[0].figures["train_rows"] == 10

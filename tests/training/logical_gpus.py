@@ -74,8 +74,8 @@ def main(folder: Path) -> None:
     small_bundle(folder / "bundle")
     found = {
         "three": command(*train, str(folder / "three"), "--workers", "3"),
-        "train": command(*train, str(folder / "two"), "--workers", "2"),
-        "left": sorted(path.name for path in (folder / "two.work").iterdir()),
+        "train": command(*train, str(folder / "one"), "--workers", "1"),
+        "left": sorted(path.name for path in (folder / "one.work").iterdir()),
         "score": command("score", str(folder / "bundle"), "synthetic:50", "--out", str(folder / "scored"), "--gpu"),
         "placement": placement(folder),
     }

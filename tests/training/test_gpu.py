@@ -23,6 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_each_worker_gets_a_gpu_of_its_own(found: dict[str, Any]) -> None:
     first, second = found["placement"]
     assert {first["visible"], second["visible"]} == {"0", "1"}
@@ -31,6 +32,7 @@ def test_each_worker_gets_a_gpu_of_its_own(found: dict[str, Any]) -> None:
     assert first["node"] == second["node"]
 
 
+@pytest.mark.slow
 def test_more_workers_than_gpus_are_refused(found: dict[str, Any]) -> None:
     three = found["three"]
     assert three["code"] == 1
@@ -40,6 +42,7 @@ def test_more_workers_than_gpus_are_refused(found: dict[str, Any]) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "score"])
 def test_a_gpu_that_tensorflow_does_not_see_is_refused(found: dict[str, Any], verb: str) -> None:
     ended = found[verb]
@@ -50,6 +53,7 @@ def test_a_gpu_that_tensorflow_does_not_see_is_refused(found: dict[str, Any], ve
     assert "was given GPU " in sentence
 
 
+@pytest.mark.slow
 def test_the_prepared_corpus_stays_for_a_run_without_gpus(found: dict[str, Any]) -> None:
     assert "dataset" in found["left"]
 

@@ -81,9 +81,11 @@ def settings(out: str | Path, **values: Any) -> TrainSettings:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(
-    store: Store, tmp_path: Path, console: Any
+    store: Store, tmp_path: Path, console: Any, trains_in_process: Any
 ) -> None:
-    train(settings(tmp_path / "model"), Console())
+    with pytest.MonkeyPatch.context() as patch:
+        trains_in_process(patch)
+        train(settings(tmp_path / "model"), Console())
     asked = settings(store.uri("bucket/model"))
     _kill_after_a_checkpoint(asked, store)
     assert store.names("bucket/model") == set()

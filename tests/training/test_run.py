@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,8 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path, in_process: Any)
 
 @pytest.fixture
 def killer(console: Any) -> Iterator[Any]:
-    """A console that kills a training worker after the third epoch: a checkpoint counts once Ray Train has seen it."""
+    """The console, which kills a training worker once, after the third epoch: a checkpoint counts once Ray Train has
+    seen it."""
     killed: list[int] = []
 
     def progress(line: str, share: float | None = None, *, moved: bool = True) -> None:
@@ -126,6 +128,7 @@ def killer(console: Any) -> Iterator[Any]:
     assert killed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_lost_worker_costs_no_epoch(tmp_path: Path, killer: Any) -> None:
     metrics = train(settings(tmp_path / "model", workers=2, epochs=25, test_fraction=0), killer)
@@ -135,13 +138,27 @@ def test_a_lost_worker_costs_no_epoch(tmp_path: Path, killer: Any) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_too_many_lost_workers_end_in_one_sentence(tmp_path: Path, killer: Any) -> None:
+def test_too_many_lost_workers_end_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RayActorError
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    from sentray.training import trainer
+
+    class Losing:
+        train_run_context = SimpleNamespace(run_id="losing")
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def fit(self) -> None:
+            raise WorkerGroupError("lost", {0: RayActorError(), 1: RuntimeError("another went away")})
+
+    monkeypatch.setattr(trainer, "DataParallelTrainer", Losing)
     sentence = (
         r"lost or failed more than --max-failures 0 times \(at last 1 training worker lost\); the same command goes on "
         "from the last epoch"
     )
     with pytest.raises(SentrayError, match=sentence):
-        train(settings(tmp_path / "model", workers=2, epochs=25, max_failures=0), killer)
+        train(settings(tmp_path / "model", workers=2, max_failures=0), Console())
     assert Path(work_folder(str(tmp_path / "model")), "dataset").exists()
 
 

@@ -108,6 +108,8 @@ def test_innocent_workers_that_are_killed_at_random_quarantine_nothing(
 
 
 def test_a_shard_that_always_kills_stops_the_job(score, out: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tasks, "RETRIES", 1)
+
     class Deadly(job.ShardScorer):
         """Dies of a shard, but of none of its rows: as one does that has too little memory."""
 
@@ -124,10 +126,13 @@ def test_a_shard_that_always_kills_stops_the_job(score, out: Path, monkeypatch) 
     assert score()["rows"] == 304
 
 
-def test_rows_that_kill_are_found_and_set_aside(score, out: Path, reviews: Path, proved, monkeypatch) -> None:
+@pytest.mark.parametrize("rows", [[70], pytest.param([7, 70], marks=pytest.mark.slow)])
+def test_rows_that_kill_are_found_and_set_aside(
+    score, out: Path, reviews: Path, proved, monkeypatch, rows: list[int]
+) -> None:
     score(out=out.parent / "undisturbed")
     wanted = proved(out.parent / "undisturbed", reviews).to_pylist()
-    _poison(reviews, [7, 70])
+    _poison(reviews, rows)
     ticks = []
     monkeypatch.setattr(
         "sentray.scoring.job.score_without_crashes",
@@ -135,17 +140,18 @@ def test_rows_that_kill_are_found_and_set_aside(score, out: Path, reviews: Path,
     )
     summary = score(workers=2)
     assert ticks
-    assert summary["quarantined"] == {"null_text": 2, "empty_text": 2, "crash": 2}
+    assert summary["quarantined"] == {"null_text": 2, "empty_text": 2, "crash": len(rows)}
     bad = pq.read_table(out / "quarantine.parquet").to_pylist()
     assert [(row["file"], row["row"], row["text"]) for row in bad if row["reason"] == "crash"] == [
-        ("part3.parquet", 8, POISON),
-        ("part3.parquet", 71, POISON),
+        ("part3.parquet", row + 1, POISON) for row in rows
     ]
-    assert proved(out, reviews).to_pylist() == [row for row in wanted if row["id"] not in ("r235", "r298")]
+    killers = {f"r{228 + row}" for row in rows}
+    assert proved(out, reviews).to_pylist() == [row for row in wanted if row["id"] not in killers]
 
 
 def test_where_too_many_rows_kill_the_job_stops(score, out: Path, reviews: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sentray.scoring.tasks.MAX_CRASHES", 3)
+    monkeypatch.setattr(tasks, "MAX_CRASHES", 3)
+    monkeypatch.setattr(tasks, "RETRIES", 1)
     _poison(reviews, list(range(76)))
     with pytest.raises(SentrayError, match=r"more than 3 rows of .*part3\.parquet kill the process"):
         score(workers=2)
