@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from sentray.console import count
 from sentray.errors import SentrayError, first_line
+
+# Ray reads this when it is imported: "0" makes a local cluster use the loopback address on Linux too.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 show_workers: ContextVar[bool] = ContextVar("show_workers", default=True)
 """Whether what Ray's processes print comes to this one, whose output a command line may send into a log."""
@@ -122,14 +125,15 @@ def connect(address: str | None = None, *, cpus: int | None = None, verbose: boo
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
-    import ray
+    with _environment({} if address else _LOOPBACK):
+        import ray
 
-    try:
-        with keep_handler(signal.SIGTERM):
-            _start(ray, address, cpus, verbose)
-        yield
-    finally:
-        ray.shutdown()
+        try:
+            with keep_handler(signal.SIGTERM):
+                _start(ray, address, cpus, verbose)
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
@@ -149,7 +153,7 @@ def _start(ray: Any, address: str | None, cpus: int | None, verbose: bool) -> No
         "log_to_driver": verbose or show_workers.get(),
     }
     if address is None:
-        # Ray's own switch for the loopback address; the variable that sets it is read when Ray is imported.
+        # What _LOOPBACK says, where Ray was imported before and does not read it any more.
         constants = ray._private.ray_constants
         before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
         try:
@@ -212,6 +216,18 @@ def _unreachable(address: str, reason: str) -> SentrayError:
         f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, or leave out "
         "--address and RAY_ADDRESS to use this machine"
     )
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that the user has not set, for the processes Ray starts within the block."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def resources() -> Resources:
