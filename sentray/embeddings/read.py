@@ -216,6 +216,7 @@ def _first_lines(file: str) -> list[bytes]:
     with opened(file) as (stream, _):
         buffered = io.BufferedReader(stream, _BLOCK)  # type: ignore[type-var]
         while len(lines) < _HEAD_LINES and sum(map(len, lines)) < _HEAD_BYTES:
+            # Behind the end of the file all lines are empty.
             lines.append(buffered.readline(MAX_ROW_BYTES))
             if len(lines[-1]) == MAX_ROW_BYTES:
                 raise _endless(file, f"line {len(lines)}")

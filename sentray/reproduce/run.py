@@ -84,7 +84,7 @@ def _attempt(system: System, seed: int, settings: ReproduceSettings, folder: Pat
 
 
 def _run(system: System, seed: int, settings: ReproduceSettings, folder: Path, console: Console) -> Run:
-    where = {"address": settings.address, "verbose": settings.verbose}
+    where: dict[str, Any] = {"address": settings.address, "verbose": settings.verbose}
     vectors = None
     if system.vectors == GLOVE:
         glove = str(settings.glove)

@@ -40,7 +40,7 @@ class Row:
         """The runs that did not fail."""
         return [run for run in self.runs if run.error is None]
 
-    def values(self, name: str) -> list[float]:
+    def values(self, name: str) -> list[Any]:
         """A figure of each run that has it."""
         return [value for run in self.done if (value := run.figures.get(name)) is not None]
 
