@@ -5,6 +5,7 @@ the first line and the reason; a file with many of them is refused.
 """
 
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -13,6 +14,8 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import csv
 
 from sentray.console import count
 from sentray.corpus.files import opened
@@ -29,6 +32,10 @@ _HEAD_LINES = 100
 _HEAD_BYTES = 1 << 20
 """How far the format is looked for."""
 _SHOWN = 40
+_NUMBERS_AT_ONCE = 20_000
+_READ = csv.ReadOptions(use_threads=False, column_names=["number"])
+_PARSE = csv.ParseOptions(quote_char=False)
+_CONVERT = csv.ConvertOptions(column_types={"number": pa.float64()}, null_values=[])
 _BOM = b"\xef\xbb\xbf"
 _HEADER = re.compile(rb"\s*([0-9]{1,30})\s+([0-9]{1,30})\s*")
 _is_number = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?").fullmatch
@@ -96,13 +103,8 @@ class FileReport:
     def reasons(self) -> str:
         """The bad rows in words, such as `2 with nan or infinity, first in line 7`."""
         unit = "row" if self.format == "word2vec binary" else "line"
-        return "; ".join(
-            f"{number:,} with {why}, first in {unit} {first:,}" for why, (number, first) in self.bad.items()
-        )
-
-
-class _BadRowError(Exception):
-    """A row cannot be used; the text is the reason."""
+        by_position = sorted(self.bad.items(), key=lambda item: item[1][1])
+        return "; ".join(f"{number:,} with {why}, first in {unit} {first:,}" for why, (number, first) in by_position)
 
 
 def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vectors, FileReport]:
@@ -123,32 +125,27 @@ def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vect
         SentrayError: the file cannot be read, holds something else, or more than 1 % of its rows are bad.
     """
     report = _recognise(file)
-    keep = None if wanted is None else frozenset(wanted)
-    words: dict[str, None] = {}
-    numbers = bytearray()
+    wanted = None if wanted is None else frozenset(wanted)
     rows = _BinaryRows(report) if report.format == "word2vec binary" else _TextRows(report)
+    kept = _Kept(report, rows)
     position = 0
     with opened(file) as (stream, report.compression), np.errstate(over="ignore"):
         for position, row in rows.read(io.BufferedReader(stream, _BLOCK)):  # type: ignore[type-var]
             try:
-                word = rows.word(row)
-                if keep is None or word in keep:
-                    vector = rows.vector(row)
-                    if not np.isfinite(vector).all():
-                        raise _BadRowError("nan or infinity")
-                    if word in words:
-                        report.duplicates += 1
-                    else:
-                        words[word] = None
-                        numbers += vector.tobytes()
-                report.rows += 1
+                word, numbers = rows.split(row)
             except _BadRowError as bad:
                 report.skip(str(bad), position)
+                continue
+            if wanted is None or word in wanted:
+                kept.add(position, word, numbers)
+            else:
+                report.rows += 1
+    vectors = kept.finish()
     missing = (report.declared or 0) - report.rows - report.bad_rows
     if missing > 0:
         report.skip("no row, though the header counts it", position + 1, missing)
     _check(report)
-    return Vectors(list(words), np.frombuffer(numbers, np.float32).reshape(-1, report.dimensions)), report
+    return vectors, report
 
 
 def dimensions_of(file: str) -> int:
@@ -241,7 +238,11 @@ def _not_vectors(file: str, start: bytes) -> SentrayError:
     )
 
 
-# --- Rows: found in the stream (`read`), looked at for their word (`word`), and where that is wanted read (`vector`)
+# --- Rows: found in the stream (`read`), split into word and numbers (`split`), and many at once read (`vectors`)
+
+
+class _BadRowError(Exception):
+    """A row cannot be used; the text is the reason."""
 
 
 class _TextRows:
@@ -259,21 +260,27 @@ class _TextRows:
             if line.strip():
                 yield position, line
 
-    def word(self, line: bytes) -> str:
+    def split(self, line: bytes) -> tuple[str, list[bytes]]:
         word, *numbers = line.strip().rsplit(None, self._dimensions)
         if len(numbers) < self._dimensions:
             raise _BadRowError("too few numbers" if line.endswith(b"\n") else "an end in the middle")
         # A word may have spaces, but where numbers are in it the row is too long.
         if any(map(_is_number, word.split()[1:])):
             raise _BadRowError("too many numbers")
-        return _decoded(word)
+        return _decoded(word), numbers
 
-    def vector(self, line: bytes) -> npt.NDArray[np.float32]:
+    def vectors(self, rows: list[list[bytes]]) -> npt.NDArray[np.float32]:
+        column = pa.BufferReader(b"\n".join(itertools.chain.from_iterable(rows)))
         try:
-            # By way of float64: the float32 nearest to what is written may be another.
-            return np.array(list(map(float, line.split()[-self._dimensions :])), np.float32)
-        except ValueError as error:
-            raise _BadRowError("something that is no number") from error
+            # Arrow's own allocator would keep several times the memory of these rows.
+            table = csv.read_csv(column, _READ, _PARSE, _CONVERT, pa.system_memory_pool())
+            numbers = table["number"].to_numpy()
+        except pa.ArrowInvalid:
+            # Some decimals Arrow does not know, such as +1.
+            numbers = np.array([list(map(float, row)) for row in rows])
+        # By way of float64: the float32 nearest to what is written may be another.
+        vectors: npt.NDArray[np.float32] = numbers.astype(np.float32)
+        return vectors.reshape(len(rows), self._dimensions)
 
 
 class _BinaryRows:
@@ -303,16 +310,16 @@ class _BinaryRows:
         if start < len(content):
             yield position, content[start:]
 
-    def word(self, row: bytes) -> str:
+    def split(self, row: bytes) -> tuple[str, list[bytes]]:
         word, _, numbers = row.partition(b" ")
         if len(numbers) < self._bytes:
             raise _BadRowError("an end in the middle")
         if not word or b"\n" in word:
             raise _BadRowError("no single word")
-        return _decoded(word)
+        return _decoded(word), [numbers]
 
-    def vector(self, row: bytes) -> npt.NDArray[np.float32]:
-        return np.frombuffer(row[-self._bytes :], "<f4").astype(np.float32, copy=False)
+    def vectors(self, rows: list[list[bytes]]) -> npt.NDArray[np.float32]:
+        return np.frombuffer(b"".join(itertools.chain.from_iterable(rows)), "<f4").reshape(len(rows), -1)
 
 
 def _decoded(word: bytes) -> str:
@@ -320,3 +327,48 @@ def _decoded(word: bytes) -> str:
         return word.decode()
     except UnicodeDecodeError as error:
         raise _BadRowError("a word that is not UTF-8") from error
+
+
+class _Kept:
+    """Words and vectors of the good rows that are wanted, read some at once."""
+
+    def __init__(self, report: FileReport, rows: _TextRows | _BinaryRows) -> None:
+        self._report, self._rows = report, rows
+        self._words: dict[str, None] = {}
+        self._numbers = bytearray()
+        self._pending: list[tuple[int, str, list[bytes]]] = []
+        self._at_once = max(_NUMBERS_AT_ONCE // report.dimensions, 1)
+
+    def add(self, position: int, word: str, numbers: list[bytes]) -> None:
+        self._pending.append((position, word, numbers))
+        if len(self._pending) >= self._at_once:
+            self._settle(self._pending)
+            self._pending = []
+
+    def finish(self) -> Vectors:
+        if self._pending:
+            self._settle(self._pending)
+        return Vectors(list(self._words), np.frombuffer(self._numbers, np.float32).reshape(-1, self._report.dimensions))
+
+    def _settle(self, some: list[tuple[int, str, list[bytes]]]) -> None:
+        """Read the numbers of some rows, and keep those of new words."""
+        reason = ""
+        try:
+            vectors = self._rows.vectors([numbers for _, _, numbers in some])
+            if not np.isfinite(vectors).all():
+                reason = "nan or infinity"
+        except ValueError:
+            reason = "something that is no number"
+        if reason and len(some) > 1:
+            for row in some:
+                self._settle([row])
+        elif reason:
+            self._report.skip(reason, some[0][0])
+        else:
+            self._report.rows += len(some)
+            for (_, word, _), vector in zip(some, vectors, strict=True):
+                if word in self._words:
+                    self._report.duplicates += 1
+                else:
+                    self._words[word] = None
+                    self._numbers += vector.tobytes()
