@@ -129,7 +129,7 @@ def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vect
     rows = _BinaryRows(report) if report.format == "word2vec binary" else _TextRows(report)
     kept = _Kept(report, rows)
     position = 0
-    with opened(file) as (stream, report.compression), np.errstate(over="ignore"):
+    with opened(file) as (stream, report.compression):
         for position, row in rows.read(io.BufferedReader(stream, _BLOCK)):  # type: ignore[type-var]
             try:
                 word, numbers = rows.split(row)
@@ -279,7 +279,8 @@ class _TextRows:
             # Some decimals Arrow does not know, such as +1.
             numbers = np.array([list(map(float, row)) for row in rows])
         # By way of float64: the float32 nearest to what is written may be another.
-        vectors: npt.NDArray[np.float32] = numbers.astype(np.float32)
+        with np.errstate(over="ignore"):
+            vectors: npt.NDArray[np.float32] = numbers.astype(np.float32)
         return vectors.reshape(len(rows), self._dimensions)
 
 
