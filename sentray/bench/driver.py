@@ -3,12 +3,10 @@
 What the workers write is there before the clock starts: small files, since a move takes as long whatever their size.
 """
 
-import http.client
 import logging
 import multiprocessing
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ import pyarrow as pa
 from sentray import cluster
 from sentray.bench import processes
 from sentray.bench.settings import BenchDriverSettings
+from sentray.bench.tables import Rows, show, with_ratios
 from sentray.config import ScoreSettings
 from sentray.console import Console
 from sentray.corpus.source import Source, resolve
@@ -32,6 +31,7 @@ from sentray.scoring.stats import Counts, Stats
 from sentray.scoring.worker import Job, Task
 from sentray.storage import locate
 
+DRIVER = "committed by one driver"
 DIGEST = "0" * 64
 CONTENT = b"scores"
 WORKERS = 2
@@ -70,38 +70,27 @@ def bench_driver(settings: BenchDriverSettings, console: Console) -> dict[str, A
     """Measure and print.
 
     Returns:
-        The figures with stable keys; what was not measured is missing.
+        The figures; what was not measured is missing.
 
     Raises:
         SentrayError: The disk cannot be written, or moto is missing.
     """
     processes.require_own_ray()
-    figures: dict[str, Any] = {"cores": len(os.sched_getaffinity(0))}
+    tables: dict[str, Rows] = {}
     with tempfile.TemporaryDirectory(prefix="sentray-bench-") as folder:
         with cluster.connect(None, cpus=WORKERS, verbose=settings.verbose):
             console.progress("shards on a local disk")
-            figures["local_shards_per_s"] = _rate(f"{folder}/out", settings.shards)
+            tables["local disk"] = {DRIVER: _rate(f"{folder}/out", settings.shards)}
             if settings.remote_shards:
                 console.progress("shards on a loopback S3 server")
-                figures |= _remote(settings.remote_shards)
+                tables["loopback S3 server"] = with_ratios(_remote(settings.remote_shards), "shards_per_s")
         if settings.memory_shards:
             console.progress(f"a plan of {settings.memory_shards:,} shards")
-            figures["memory"] = processes.run("the memory of a plan", _memory, f"{folder}/plan", settings.memory_shards)
-    _show(figures, console)
-    return figures
-
-
-def _show(figures: dict[str, Any], console: Console) -> None:
-    rows = [["a local disk", round(figures["local_shards_per_s"]), "-", "-"]]
-    if "remote_shards_per_s" in figures:
-        remote, bare = figures["remote_shards_per_s"], figures["bare_moves_per_s"]
-        requests = f"{figures['requests_per_shard']:.2f}"
-        rows.append(["a loopback S3 server", round(remote), requests, f"{remote / bare:.0%}"])
-        rows.append(["its copies and deletions alone", round(bare), "2.00", "100%"])
-    console.table(["committed by one driver on", "shards/s", "requests a shard", "of the server's rate"], rows)
-    if "memory" in figures:
-        console.say()
-        console.table(["shards committed", "driver's MB"], [[row["shards"], row["mb"]] for row in figures["memory"]])
+            tables["memory of a plan"] = processes.run(
+                "the memory of a plan", _memory, f"{folder}/plan", settings.memory_shards
+            )
+    show(console, tables)
+    return {"cores": len(os.sched_getaffinity(0)), **tables}
 
 
 @contextmanager
@@ -119,15 +108,16 @@ def _job(uri: str, shards: int) -> Iterator[tuple[OutputFolder, Source, ShardPla
         yield out, source, plan, lambda console: Run(job, out, plan, Stats(plan, settings), lease, console, False)
 
 
-def _rate(uri: str, shards: int, before: Callable[[], None] = lambda: None) -> float:
-    """Shards that a driver commits a second, once its workers have started."""
+def _rate(uri: str, shards: int, requests: Any = None) -> dict[str, float]:
+    """Shards that a driver commits a second, once its workers have started, and the requests to a server for each."""
     with _job(uri, shards) as (out, source, _, run):
         _make_attempts(uri, shards)
-        before()
+        before = requests.value if requests else 0
         speed = run(Console()).work(InstantScorer, {}, source)
+        asked = {"requests_per_shard": (requests.value - before) / shards} if requests else {}
         if sum(1 for _ in out.records()) != shards:
             raise SentrayError(f"the driver did not commit {shards:,} shards to {uri}")
-    return float(shards / speed["seconds"])
+    return {"shards_per_s": shards / speed["seconds"], **asked}
 
 
 def _make_attempts(uri: str, shards: int) -> None:
@@ -142,45 +132,30 @@ def _make_attempts(uri: str, shards: int) -> None:
         list(threads.map(put, range(shards)))
 
 
-def _remote(shards: int) -> dict[str, Any]:
-    """The same on a loopback S3 server, how many requests that took, and how many moves it can do at all."""
+def _remote(shards: int) -> Rows:
+    """The same on a loopback S3 server, beside the copies and deletions alone, by as many threads as a driver uses."""
+    import obstore
+
     with _server() as (port, requests):
         query = f"endpoint_override=127.0.0.1%3A{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
         locate(f"s3://user:secret@bench?{query}")[0].create_dir("bench")
-        before: list[int] = []
-        rate = _rate(f"s3://user:secret@bench/out?{query}", shards, lambda: before.append(requests.value))
+        key: Any = {"access_key_id": "user", "secret_access_key": "secret", "region": "us-east-1"}
+        endpoint = f"http://127.0.0.1:{port}"
+        store = obstore.store.S3Store("bench", endpoint=endpoint, client_options={"allow_http": True}, **key)
+
+        def move(shard: int) -> None:
+            obstore.copy(store, f"bare/{_name(shard)}", f"bare/{shard}")
+            obstore.delete(store, f"bare/{_name(shard)}")
+
+        _make_attempts(f"s3://user:secret@bench/bare?{query}", shards)
+        before, began = requests.value, time.perf_counter()
+        with ThreadPoolExecutor(MAX_MOVES) as threads:
+            list(threads.map(move, range(shards)))
+        rate, asked = shards / (time.perf_counter() - began), (requests.value - before) / shards
         return {
-            "remote_shards_per_s": rate,
-            "requests_per_shard": (requests.value - before[0]) / shards,
-            "bare_moves_per_s": _bare_rate(port, shards),
+            "copies and deletions alone": {"shards_per_s": rate, "requests_per_shard": asked},
+            DRIVER: _rate(f"s3://user:secret@bench/out?{query}", shards, requests),
         }
-
-
-def _bare_rate(port: int, files: int) -> float:
-    """Files that are copied and deleted a second by as many connections as a driver uses, and by nothing else."""
-    local = threading.local()
-
-    def request(method: str, path: str, body: bytes = b"", copied: str = "") -> None:
-        if not hasattr(local, "connection"):
-            local.connection = http.client.HTTPConnection("127.0.0.1", port)
-        # moto asks for no signature, only for the account in one.
-        account = "AWS4-HMAC-SHA256 Credential=user/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
-        headers = {"Authorization": account} | ({"x-amz-copy-source": copied} if copied else {})
-        local.connection.request(method, path, body, headers)
-        answer = local.connection.getresponse()
-        answer.read()
-        if answer.status >= 300:
-            raise SentrayError(f"the S3 server refuses {method} {path} ({answer.status})")
-
-    def move(file: int) -> None:
-        request("PUT", f"/bench/to/{file}", copied=f"/bench/from/{file}")
-        request("DELETE", f"/bench/from/{file}")
-
-    with ThreadPoolExecutor(MAX_MOVES) as threads:
-        list(threads.map(lambda file: request("PUT", f"/bench/from/{file}", CONTENT), range(files)))
-        began = time.perf_counter()
-        list(threads.map(move, range(files)))
-        return files / (time.perf_counter() - began)
 
 
 @contextmanager
@@ -221,12 +196,12 @@ def _serve(port: Any, requests: Any) -> None:
     server.serve_forever()
 
 
-def _memory(uri: str, shards: int) -> list[dict[str, int]]:
-    """A driver's memory once its plan is stored and after ever more commits, in MB; no file of a shard is moved."""
-    found: list[dict[str, int]] = []
+def _memory(uri: str, shards: int) -> Rows:
+    """A driver's memory once its plan is stored and after ever more commits; no file of a shard is moved."""
+    found: Rows = {}
 
     def measure(committed: int) -> None:
-        found.append({"shards": committed, "mb": int(processes.memory_mb("VmRSS"))})
+        found[f"{committed:,} committed"] = {"mb": processes.memory_mb("VmRSS")}
 
     def move(attempt: str, name: str) -> None:
         if "part-" not in name:

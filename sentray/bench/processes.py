@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -31,20 +30,6 @@ def require_own_ray() -> None:
     """
     if os.environ.get("RAY_ADDRESS"):
         raise SentrayError("the bench starts a Ray of its own on this machine: unset RAY_ADDRESS and run it again")
-
-
-def require_room(folder: str, size: float, what: str) -> None:
-    """Refuse to write more bytes into a folder than there is room for.
-
-    Raises:
-        SentrayError: there is less.
-    """
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise SentrayError(
-            f"{what} take some {size / 1e9:,.0f} GB and {folder} has {free / 1e9:,.0f} GB left; set TMPDIR to a folder "
-            "with more room, or take fewer"
-        )
 
 
 def memory_mb(name: str) -> float:

@@ -6,6 +6,7 @@ lengths, no two are alike, and making a gigabyte takes seconds.
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,25 +33,19 @@ def corpus() -> str:
 def labelled(uri: str) -> pa.Table:
     """The good rows of a corpus as `text`, `label` and `split` (`train` or `test`), all `string`."""
     schema = pa.schema([(name, pa.string()) for name in ("text", "label", "split")])
-    rows = pa.concat_tables(itertools.chain.from_iterable(shards(uri)))
-    return rows.select(schema.names).cast(schema).combine_chunks()
+    return pa.concat_tables(good_rows(uri)).select(schema.names).cast(schema).combine_chunks()
 
 
-def shards(uri: str) -> Iterator[Iterator[pa.Table]]:
-    """The good rows of a corpus (`id`, `text`, `label`, `split`) in tables, shard after shard, read by this process."""
+def good_rows(uri: str, max_rows: int | None = None) -> Iterator[pa.Table]:
+    """The first good rows of a corpus (`id`, `text`, `label`, `split`) in tables, read by this process."""
     corpus = Corpus.plan(uri, CheckSettings(corpus=uri), need_label=False)
-    for shard in corpus.shards:
-        yield (table.filter(table["reason"].is_null()) for table in corpus.read(shard))
-
-
-def first_texts(uri: str, rows: int) -> pa.Table:
-    """The texts of the first good rows of a corpus, as a table with the column `text`."""
-    tables: list[pa.Table] = []
-    for table in itertools.chain.from_iterable(shards(uri)):
-        tables.append(table.select(["text"]))
-        if sum(table.num_rows for table in tables) >= rows:
+    left = sys.maxsize if max_rows is None else max_rows
+    for table in itertools.chain.from_iterable(map(corpus.read, corpus.shards)):
+        good = table.filter(table["reason"].is_null()).slice(0, left)
+        yield good
+        left -= len(good)
+        if not left:
             break
-    return pa.concat_tables(tables).slice(0, rows)
 
 
 def write_reviews(texts: pa.ChunkedArray, folder: Path, rows: int, seed: int = 0) -> None:

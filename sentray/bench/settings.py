@@ -25,7 +25,7 @@ class BenchTrainSettings(BenchSettings):
 
 
 class BenchScoreSettings(BenchSettings):
-    """Compare scoring with the tutorial's path, scikit-learn, fastText and Vowpal Wabbit, and two workers with one."""
+    """Compare scoring with the tutorial's path, scikit-learn and fastText, and two workers with one."""
 
     rows: Annotated[int, Field(ge=1000)] = Field(default=100_000, description="reviews to score through Ray")
     bundle: str | None = Field(

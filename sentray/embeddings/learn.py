@@ -1,26 +1,12 @@
-"""`sentray embed`: word2vec on a corpus's reviews, by gensim's compiled loops, in memory that follows the vocabulary.
+"""`sentray embed`: word2vec on a corpus's reviews, by gensim, in memory that follows the vocabulary."""
 
-Gensim's own `train(corpus_file=…)` gives each thread a range of bytes of one file, which may begin within a word, and
-stops the thread after its share of all words and up to 10,000 more. So 8 threads learn from a file of ten lines 4.5
-times an epoch; they never reach the end of a range whose words are shorter than elsewhere; and progress is reported
-only at the end of an epoch. Here the sentences are in many small files and each thread takes the next one: what gensim
-calls an epoch is one of these files. Every word is learnt from once an epoch, and with one file and one thread the
-vectors are gensim's own, bit for bit.
-"""
-
-import fcntl
-import itertools
 import os
-import shutil
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,16 +14,16 @@ from sentray import cluster
 from sentray.config import EmbedSettings, write_settings_beside
 from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
-from sentray.embeddings.sentences import FILE_WORDS, SentenceFiles, write_sentences
-from sentray.embeddings.vectors import MAX_DIMENSIONS, Vectors, local_path, output, write_vectors
+from sentray.embeddings.sentences import write_sentences
+from sentray.embeddings.vectors import MAX_DIMENSIONS, Vectors, output, write_vectors
 from sentray.errors import SentrayError
-from sentray.storage import first_line
+from sentray.storage import refused
 from sentray.text.cleaning import rules_from
 from sentray.text.vocabulary import Vocabulary
 
-_POLL_SECONDS = 0.5
 _SEEDS = 2**32
-_SCRATCH = ".sentray-embed-"
+_PIECE_WORDS = 10_000
+"""Gensim would leave out what follows in a longer sentence."""
 
 
 def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
@@ -61,31 +47,31 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
     rules, note = rules_from(settings)
     if note:
         console.say(note)
-    with _scratch(settings.out) as folder:
+    with _scratch(settings.out) as file:
         with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
             corpus = Corpus.open(settings.corpus, settings, need_label=False)
             console.say(f"corpus: {corpus.describe()}")
-            inspection, found = write_sentences(corpus, rules, settings.sentence, folder, console)
+            inspection, counts, lines = write_sentences(corpus, rules, settings.sentence, file, console)
         inspection.check_usable(corpus.name, settings.max_bad_rows)
-        if not found.lines:
+        if not lines:
             raise SentrayError(
                 f"{corpus.name} has no review to learn from; name the right column with --split-column, or take a "
                 "smaller --test-fraction"
             )
-        vocabulary = Vocabulary.from_counts(found.counts, settings.min_count)
+        vocabulary = Vocabulary.from_counts(counts, settings.min_count)
         facts: dict[str, Any] = {
             "rows": inspection.rows,
             "quarantined": inspection.reasons.total(),
-            "lines": found.lines,
-            "words": found.counts.total(),
-            "distinct": len(found.counts),
+            "lines": lines,
+            "words": counts.total(),
+            "distinct": len(counts),
             "kept": len(vocabulary),
-            "dropped": found.counts.total() - sum(found.counts[word] for word in vocabulary.words),
+            "dropped": counts.total() - sum(counts[word] for word in vocabulary.words),
+            "threads": settings.workers or len(os.sched_getaffinity(0)),
         }
         _say_found(facts, settings, console)
-        facts["threads"] = _threads(settings.workers, len(found.files), console)
         began = time.monotonic()
-        vectors = learn(found, vocabulary, settings, facts["threads"], console)
+        vectors = learn(file, counts, vocabulary, settings, facts["threads"], console)
         facts["seconds"] = time.monotonic() - began
     write_vectors(settings.out, vectors)
     write_settings_beside(settings.out, settings)
@@ -99,18 +85,23 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
 
 
 def learn(
-    sentences: SentenceFiles, vocabulary: Vocabulary, settings: EmbedSettings, threads: int, console: Console
+    file: IO[bytes],
+    counts: Counter[str],
+    vocabulary: Vocabulary,
+    settings: EmbedSettings,
+    threads: int,
+    console: Console,
 ) -> Vectors:
     """Learn the vectors of a vocabulary's words; the same ones each time with one thread.
 
-    Gensim skips other words before it looks for neighbours, as if they were not in the sentences; it cuts a sentence
-    of more than 10,000 words into several and learns from all of them.
+    Gensim skips other words before it looks for neighbours, as if they were not in the sentences.
 
     Args:
-        sentences: files with their words, and how often each word occurs.
+        file: the sentences, one a line.
+        counts: how often each word occurs.
         vocabulary: the words to learn.
         settings: the algorithm, its sizes, epochs and seed.
-        threads: files that are learnt from at the same time.
+        threads: that learn at the same time.
         console: for the progress.
 
     Raises:
@@ -118,77 +109,68 @@ def learn(
     """
     from gensim.models import Word2Vec
 
-    steps = settings.epochs * len(sentences.files)
-    # One worker, since gensim divides the words of a file by the workers to know where to stop.
     model = Word2Vec(
         vector_size=settings.dimensions,
         window=settings.window,
         sg=int(settings.algorithm == "skip-gram"),
-        epochs=steps,
         seed=settings.seed,
-        workers=1,
+        workers=threads,
         min_count=1,
         sorted_vocab=0,
     )
     try:
-        model.build_vocab_from_freq({word: sentences.counts[word] for word in vocabulary.words})
+        model.build_vocab_from_freq({word: counts[word] for word in vocabulary.words})
     except MemoryError as error:
         raise SentrayError(
             f"{count(len(vocabulary), 'word')} of {settings.dimensions} numbers do not fit in memory; take fewer "
             "--dimensions or a greater --min-count"
         ) from error
-    step = _step(model, sentences.files)
-    words, total = [0] * threads, sentences.counts.total() * settings.epochs
-    numbers, stop = itertools.count(), threading.Event()
-
-    def work(thread: int) -> None:
-        try:
-            # The interpreter takes the next number whole, so that no two threads get the same.
-            while not stop.is_set() and (number := next(numbers)) < steps:
-                words[thread] += step(number)
-        finally:
-            stop.set()
-
-    began = time.monotonic()
-    with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(work, thread) for thread in range(threads)]
-        try:
-            while wait(running, timeout=_POLL_SECONDS).not_done:
-                _show(sum(words), total, settings.epochs, time.monotonic() - began, console)
-        finally:
-            stop.set()
-    for thread in running:
-        thread.result()
+    sentences = _Sentences(file, counts.total(), settings.epochs, console)
+    try:
+        model.train(sentences, total_words=counts.total(), epochs=settings.epochs)
+    finally:
+        # Gensim's threads outlive an interruption, and end with their sentences.
+        sentences.stopped = True
+    if sentences.failure:
+        raise sentences.failure
     return Vectors(list(model.wv.index_to_key), np.asarray(model.wv.vectors, np.float32))
 
 
-def _step(model: Any, files: list[tuple[Path, int]]) -> Callable[[int], int]:
-    """A function that learns from one file, given the number of the step, and returns the number of its words."""
-    from gensim.models import word2vec
-    from gensim.models.word2vec_corpusfile import CythonVocab
+class _Sentences:
+    """The sentences of a file as lists of words, again in each epoch; shows how far the learning is.
 
-    learn_file = word2vec.train_epoch_sg if model.sg else word2vec.train_epoch_cbow
-    vocabulary = CythonVocab(model.wv)
+    Attributes:
+        stopped: whether no further sentence is wanted.
+        failure: what went wrong: gensim reads in a thread, and would wait for ever for one that an error ended.
+    """
 
-    def step(number: int) -> int:
-        path, words = files[number % len(files)]
-        path.open("rb").close()  # gensim would wait for ever for a file that cannot be opened
-        work, mean = np.zeros((2, model.layer1_size), np.float32)
-        _, _, learnt = learn_file(model, str(path), 0, vocabulary, number, None, words, work, mean, False)
-        return int(learnt)
+    def __init__(self, file: IO[bytes], words: int, epochs: int, console: Console) -> None:
+        self._file, self._total, self._epochs, self._console = file, words * epochs, epochs, console
+        self._done, self._shown, self._began = 0, 0, time.monotonic()
+        self.stopped = False
+        self.failure: Exception | None = None
 
-    return step
+    def __iter__(self) -> Iterator[list[str]]:
+        try:
+            self._file.seek(0)
+            for line in self._file:
+                words = line.decode().split()
+                for start in range(0, len(words), _PIECE_WORDS):
+                    if self.stopped:
+                        return
+                    yield words[start : start + _PIECE_WORDS]
+                self._done += len(words)
+                if self._done >= self._shown + _PIECE_WORDS or self._done == self._total:
+                    self._show()
+        except Exception as error:
+            self.stopped, self.failure = True, error
 
-
-def _threads(asked: int | None, files: int, console: Console) -> int:
-    """How many threads learn: as many as were asked for, or CPUs, and not more than there are files."""
-    # Not every system knows which of its CPUs this process may use.
-    wanted = asked or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    if asked is not None and asked > files:
-        console.say(
-            f"{count(files, 'thread')} instead of {asked}: each needs about {FILE_WORDS:,} words to have enough to do"
-        )
-    return min(wanted, files)
+    def _show(self) -> None:
+        self._shown = self._done
+        share, rate = self._done / self._total, self._done / (time.monotonic() - self._began)
+        left = duration((self._total - self._done) / rate)
+        epoch = min(int(share * self._epochs) + 1, self._epochs)
+        self._console.progress(f"learning: epoch {epoch}/{self._epochs}  {rate:,.0f} words/s  ETA {left}", share)
 
 
 def _say_found(facts: dict[str, Any], settings: EmbedSettings, console: Console) -> None:
@@ -203,51 +185,15 @@ def _say_found(facts: dict[str, Any], settings: EmbedSettings, console: Console)
     console.say(kept)
 
 
-def _show(done: int, total: int, epochs: int, seconds: float, console: Console) -> None:
-    share = done / total
-    left = duration(seconds * (1 - share) / share) if done else "?"
-    epoch = min(int(share * epochs) + 1, epochs)
-    console.progress(f"learning: epoch {epoch}/{epochs}  {done / seconds:,.0f} words/s  ETA {left}", share)
-
-
-@contextmanager
-def _scratch(out: str) -> Iterator[Path]:
-    """A temporary folder for the sentences, beside a local output; gone afterwards, at the latest by the next run.
+def _scratch(out: str) -> IO[bytes]:
+    """A file without a name for the sentences, beside a local output; gone with this process at the latest.
 
     Raises:
-        SentrayError: nothing can be written under that name.
+        SentrayError: nothing can be written to `out`, which is found before learning for hours.
     """
     target, name = output(out)
-    beside = target.path("")
-    if local_path(out) is None:
-        # Learning may take hours, and would be lost.
-        probe, beside = f".{name}.{uuid.uuid4().hex}", tempfile.gettempdir()
-        target.write(probe, b"")
-        target.delete(probe)
-    try:
-        os.makedirs(beside, exist_ok=True)
-        for left in Path(beside).glob(f"{_SCRATCH}*"):
-            with _locked(left) as ours:
-                if ours:
-                    shutil.rmtree(left, ignore_errors=True)
-        folder = tempfile.TemporaryDirectory(dir=beside, prefix=_SCRATCH)
-    except OSError as error:
-        raise SentrayError(f"{out} cannot be written ({first_line(error)}); choose another --out") from error
-    with folder as path, _locked(Path(path)):
-        yield Path(path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder until the process ends, however it does; yields whether no other process has it locked."""
-    handle, ours = -1, False
-    # Another user's folder cannot be opened, nor one that is gone by now.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours = True
-    try:
-        yield ours
-    finally:
-        if handle >= 0:
-            os.close(handle)
+    probe = f".{name}.{uuid.uuid4().hex}"
+    target.write(probe, b"")
+    target.delete(probe)
+    with refused(out, "written", "choose another --out"):
+        return tempfile.TemporaryFile(dir=target.path("") if target.local else None)

@@ -44,29 +44,20 @@ def output(file: str) -> tuple[Folder, str]:
     Raises:
         SentrayError: the name is none of a file, or what has it is no regular file; or no file system has the URI.
     """
-    path = local_path(file)
-    if path is not None:
-        return Folder(os.path.dirname(path)), os.path.basename(path)
-    address, mark, query = file.partition("?")
-    folder, _, name = address.rpartition("/")
-    if not name or folder.endswith("/"):
-        raise SentrayError(f"{file} names no file: give one, as in s3://BUCKET/vectors.txt")
-    return Folder(f"{folder}{mark}{query}"), name
-
-
-def local_path(file: str) -> str | None:
-    """The real path of a local file that is to be written; None for another file system's URI; see `output`."""
-    path = file
-    if "://" in file:
-        filesystem, path = locate(file)
-        if not isinstance(filesystem, fs.LocalFileSystem):
-            return None
-    if not os.path.basename(path) or os.path.isdir(path):
+    filesystem, path = locate(file)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        address, mark, query = file.partition("?")
+        folder, _, name = address.rpartition("/")
+        if not name or folder.endswith("/"):
+            raise SentrayError(f"{file} names no file: give one, as in s3://BUCKET/vectors.txt")
+        return Folder(f"{folder}{mark}{query}"), name
+    if file.endswith("/") or os.path.isdir(path):
         raise SentrayError(f"{file or 'an empty name'} is a folder; name a file with --out")
     if os.path.exists(path) and not os.path.isfile(path):
         # The new file would replace it.
         raise SentrayError(f"{file} is no regular file; name another with --out")
-    return os.path.realpath(path)
+    path = os.path.realpath(path)
+    return Folder(os.path.dirname(path)), os.path.basename(path)
 
 
 def write_vectors(file: str, vectors: Vectors) -> None:

@@ -10,25 +10,21 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from sentray import bundle, cluster
+from sentray import cluster
 from sentray.bench.settings import ReproduceSettings
-from sentray.config import SETTINGS_FILE, Settings, settings_text
+from sentray.config import SETTINGS_FILE, EmbedSettings, TrainSettings, settings_text
 from sentray.console import Console, count
 from sentray.embeddings.learn import embed
 from sentray.embeddings.read import dimensions_of
 from sentray.errors import SentrayError
 from sentray.reproduce import picture, systems, table
-from sentray.reproduce.systems import GLOVE, Recipe, System, write_phrases
+from sentray.reproduce.systems import GLOVE, System, write_phrases
 from sentray.reproduce.table import Row, Run
 from sentray.storage import write_text
-from sentray.training.run import HISTORY_FILE, METRICS_FILE, RESUMABLE, train
+from sentray.training.run import HISTORY_FILE, train
 
 TABLE_FILE, FIGURES_FILE, PICTURE_FILE = "reproduce.md", "reproduce.json", "reproduce.png"
 _PHRASES_FILE = "phrases.jsonl"
-_FACTS = ".facts.json"
-"""Suffix of the file beside learnt vectors with what `embed` reports."""
-_MAY_CHANGE = {"out", *RESUMABLE}
-"""Settings that do not change what a finished run found."""
 
 
 def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
@@ -41,8 +37,8 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
     if "://" in settings.out:
         raise SentrayError(f"--out {settings.out} is no folder; name a folder, which may be copied afterwards")
     chosen, left_out = systems.choose(settings.only, settings.glove)
-    if any(system.vectors == GLOVE for system in chosen):
-        _check_glove(str(settings.glove))
+    if settings.glove and any(system.vectors == GLOVE for system in chosen):
+        _check_glove(settings.glove)
     if not picture.available():
         console.note(picture.MISSING)
     folder = Path(settings.out).absolute()
@@ -51,19 +47,18 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
     notes = table.notes(settings.seeds, left_out)
     rows: list[Row] = []
     with cluster.connect(settings.address, verbose=settings.verbose):
-        runs = _Runs(settings, folder, console)
         for system in chosen:
-            rows.append(Row(system, tuple(runs.attempt(system, seed) for seed in range(settings.seeds))))
-            _write(folder, rows, notes)
+            runs = [_attempt(system, seed, settings, folder, console) for seed in range(settings.seeds)]
+            rows.append(Row(system, tuple(runs)))
+            write_text(str(folder / TABLE_FILE), table.markdown(rows, notes))
+            figures = {"systems": [row.to_dict() for row in rows], "notes": notes}
+            write_text(str(folder / FIGURES_FILE), json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     console.say()
-    table.show(console, rows)
-    for note in notes:
-        console.say(note)
+    table.show(console, rows, notes)
     drawn = picture.draw(rows, folder / PICTURE_FILE)
     files = [TABLE_FILE, FIGURES_FILE, *([PICTURE_FILE] if drawn else [])]
     console.say(f"written to {settings.out}: {', '.join(files)}")
-    failed = [row.system.name for row in rows if len(row.done) < len(row.runs)]
-    if failed:
+    if failed := [row.system.name for row in rows if len(row.done) < len(row.runs)]:
         raise SentrayError(
             f"{count(len(failed), 'system')} of {len(rows)} failed ({', '.join(failed)}); the table in "
             f"{folder / TABLE_FILE} says why"
@@ -71,89 +66,54 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
     return rows
 
 
-class _Runs:
-    """Makes the runs of the systems, or finds them made.
-
-    Args:
-        settings: of `reproduce`.
-        folder: where each run has a folder of its own.
-        console: for what the runs say.
-    """
-
-    def __init__(self, settings: ReproduceSettings, folder: Path, console: Console) -> None:
-        local = settings.glove is not None and "://" not in settings.glove
-        self._glove = os.path.abspath(str(settings.glove)) if local else settings.glove
-        self._folder, self._console = folder, console
-        self._shared = {"address": settings.address, "verbose": settings.verbose}
-
-    def attempt(self, system: System, seed: int) -> Run:
-        """One system with one seed; a failure is reported and kept, so that the next system gets its turn."""
-        self._console.say(f"\n{system.name}, seed {seed}")
-        try:
-            return self._run(system, seed)
-        except Exception as error:
-            mistake = cluster.user_error(error)
-            if mistake is None:
-                # Into the log, where there is one.
-                traceback.print_exception(error)
-            # Ray's text is a traceback, which ends with the sentence.
-            last = next(reversed(str(error).strip().splitlines()), "")
-            why = str(mistake or f"unexpected {type(error).__name__}: {last[:300]} (its traceback is in the log)")
-            self._console.error(f"{system.name}, seed {seed}: {why}")
-            return Run(seed, None, {}, why)
-
-    def _run(self, system: System, seed: int) -> Run:
-        vectors = self._glove if system.vectors == GLOVE else None
-        if isinstance(system.vectors, Recipe):
-            vectors, facts = self._learn(system.vectors, seed)
-            if system.train is None:
-                return Run(seed, facts["seconds"], facts)
-        out = self._folder / "runs" / system.name / f"seed{seed}"
-        corpus = str(self._folder / _PHRASES_FILE) if system.phrases else systems.CORPUS
-        settings = system.settings(str(out), seed, corpus, vectors, **self._shared)
-        if not self._is_done(out, out / bundle.MANIFEST, out / SETTINGS_FILE, settings):
-            train(settings, self._console)
-        history = _read(out / HISTORY_FILE)
-        return Run(seed, sum(epoch["seconds"] for epoch in history), _read(out / METRICS_FILE))
-
-    def _learn(self, recipe: Recipe, seed: int) -> tuple[str, dict[str, Any]]:
-        """The file of a recipe's vectors, and what `embed` found."""
-        file = self._folder / "vectors" / f"{recipe.name}-seed{seed}.txt"
-        found = file.with_name(file.name + _FACTS)
-        settings = recipe.settings(str(file), seed, **self._shared)
-        if not self._is_done(file, found, file.with_name(f"{file.name}.{SETTINGS_FILE}"), settings):
-            write_text(str(found), json.dumps(embed(settings, self._console), indent=1) + "\n")
-        return str(file), _read(found)
-
-    def _is_done(self, made: Path, last: Path, before: Path, settings: Settings) -> bool:
-        """Whether a run is finished.
-
-        Args:
-            made: what it makes.
-            last: what it writes last.
-            before: the file of the settings that it was made with.
-            settings: those that it would be made with now.
-
-        Raises:
-            SentrayError: it was made with others.
-        """
-        if not (made.exists() and last.exists()):
-            return False
-        old = _read(before)
-        for key, value in json.loads(settings_text(settings)).items():
-            if key not in _MAY_CHANGE and old.get(key) != value:
-                raise SentrayError(
-                    f"{before} tells of a run with --{key.replace('_', '-')} {old.get(key)}, not {value}; choose "
-                    "another --out, or remove that run"
-                )
-        self._console.say(f"{made} is there already")
-        return True
+def _attempt(system: System, seed: int, settings: ReproduceSettings, folder: Path, console: Console) -> Run:
+    """One system with one seed; a failure is reported and kept, so that the next system gets its turn."""
+    console.say(f"\n{system.name}, seed {seed}")
+    try:
+        return _run(system, seed, settings, folder, console)
+    except Exception as error:
+        mistake = cluster.user_error(error)
+        if mistake is None:
+            # Into the log, where there is one.
+            traceback.print_exception(error)
+        # Ray's text is a traceback, which ends with the sentence.
+        last = next(reversed(str(error).strip().splitlines()), "")
+        why = str(mistake or f"unexpected {type(error).__name__}: {last[:300]} (its traceback is in the log)")
+        console.error(f"{system.name}, seed {seed}: {why}")
+        return Run(seed, None, {}, why)
 
 
-def _write(folder: Path, rows: list[Row], notes: list[str]) -> None:
-    write_text(str(folder / TABLE_FILE), table.markdown(rows, notes))
-    figures = {"systems": [row.to_dict() for row in rows], "notes": notes}
-    write_text(str(folder / FIGURES_FILE), json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+def _run(system: System, seed: int, settings: ReproduceSettings, folder: Path, console: Console) -> Run:
+    where: dict[str, Any] = {"address": settings.address, "verbose": settings.verbose}
+    vectors = None
+    if system.vectors == GLOVE:
+        glove = str(settings.glove)
+        vectors = glove if "://" in glove else os.path.abspath(glove)
+    elif system.vectors is not None:
+        vectors, facts = _learn(system.vectors, seed, folder, console, where)
+        if system.train is None:
+            return Run(seed, facts["seconds"], facts)
+    out = folder / "runs" / system.name / f"seed{seed}"
+    corpus = str(folder / _PHRASES_FILE) if system.phrases else systems.CORPUS
+    given: dict[str, Any] = {"corpus": corpus, "out": str(out), "seed": seed, "embedding": vectors}
+    metrics = train(TrainSettings(**given, **system.train or {}, **where), console)
+    return Run(seed, sum(epoch["seconds"] for epoch in _read(out / HISTORY_FILE)), metrics)
+
+
+def _learn(recipe: str, seed: int, folder: Path, console: Console, where: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The file of a recipe's vectors, and what `embed` found."""
+    file = folder / "vectors" / f"{recipe}-seed{seed}.txt"
+    found = Path(f"{file}.facts.json")
+    options = systems.RECIPES[recipe]
+    if found.exists():
+        before = _read(Path(f"{file}.{SETTINGS_FILE}"))
+        if any(before.get(name) != value for name, value in options.items()):
+            raise SentrayError(f"{file} was learnt with other settings; choose another --out, or remove {found}")
+        console.say(f"{file} is there already")
+    else:
+        settings = EmbedSettings(corpus=systems.CORPUS, out=str(file), seed=seed, **options, **where)
+        write_text(str(found), json.dumps(embed(settings, console), indent=1) + "\n")
+    return str(file), _read(found)
 
 
 def _check_glove(file: str) -> None:

@@ -9,35 +9,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from sentray.config import EmbedSettings, TrainSettings
 from sentray.errors import SentrayError
 from sentray.storage import write_text
 
 CORPUS = "nltk:movie_reviews"
 GLOVE: Final = "glove"
-"""In place of a recipe: the vectors of `--glove`."""
+"""In place of a recipe's name: the vectors of `--glove`."""
 GLOVE_DIMENSIONS = 100
 NO_SOURCE: Final = "-"
 """What a tutorial says of a system of our own."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How word vectors are learnt from the training reviews; learnt once a seed for all systems that use it.
-
-    Attributes:
-        name: of their files.
-        embed: settings of `sentray embed` besides the corpus, the file and the seed.
-    """
-
-    name: str
-    embed: Mapping[str, Any]
-
-    def settings(self, file: str, seed: int, **shared: Any) -> EmbedSettings:
-        """The settings that learn the vectors into a file."""
-        return EmbedSettings(corpus=CORPUS, out=file, seed=seed, **self.embed, **shared)
 
 
 @dataclass(frozen=True)
@@ -50,7 +32,7 @@ class System:
         source: what its tutorial reports, in words; a dash for a system of our own.
         figure: the accuracy that it reports, from 0 to 1, where it gives a number.
         train: settings of `sentray train` besides corpus, out, seed and vectors; None where the vectors are the system.
-        vectors: where its word vectors come from; None where it learns its own.
+        vectors: where its word vectors come from: a name of `RECIPES`, or `GLOVE`; None where it learns its own.
         phrases: whether it is trained on the ten phrases, and so measured on them, instead of the polarity corpus.
     """
 
@@ -59,7 +41,7 @@ class System:
     source: str
     figure: float | None = None
     train: Mapping[str, Any] | None = field(default_factory=dict)
-    vectors: Recipe | Literal["glove"] | None = None
+    vectors: str | None = None
     phrases: bool = False
 
     @property
@@ -67,29 +49,21 @@ class System:
         """Which of the metrics is the system's figure."""
         return "train_accuracy" if self.phrases else "test_accuracy"
 
-    def settings(self, out: str, seed: int, corpus: str, vectors: str | None, **shared: Any) -> TrainSettings:
-        """The settings that train it.
-
-        Args:
-            out: Folder for the bundle.
-            seed: Fixes first weights and order of reviews.
-            corpus: What to train on.
-            vectors: File of its word vectors, or None.
-            shared: Where the work runs.
-        """
-        return TrainSettings(corpus=corpus, out=out, seed=seed, embedding=vectors, **(self.train or {}), **shared)
-
 
 # The tutorial's vectors are of the words that its vocabulary keeps: those that occur twice or more.
 _VECTORS = {"dimensions": 100, "window": 5, "min_count": 2}
-WORD2VEC = Recipe("word2vec", _VECTORS | {"algorithm": "cbow", "epochs": 5, "workers": 8})
-# The same but for two settings, to show what of a poor accuracy is due to the vectors.
-SKIP_GRAM = Recipe("skip-gram", _VECTORS | {"algorithm": "skip-gram", "epochs": 15})
-# Neighbours far off, in all of a review, make vectors of what reviews are about and not of parts of speech.
-TOPICAL = Recipe(
-    "skip-gram-wide",
-    {"algorithm": "skip-gram", "sentence": "review", "dimensions": 200, "window": 10, "min_count": 2, "epochs": 20},
-)
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "word2vec": _VECTORS | {"algorithm": "cbow", "epochs": 5, "workers": 8},
+    # The same but for two settings, to show what of a poor accuracy is due to the vectors.
+    "skip-gram": _VECTORS | {"algorithm": "skip-gram", "epochs": 15},
+    # Neighbours far off, in all of a review, make vectors of what reviews are about and not of parts of speech.
+    "skip-gram-wide": {
+        "algorithm": "skip-gram", "sentence": "review", "dimensions": 200, "window": 10, "min_count": 2, "epochs": 20,
+    },
+}  # fmt: skip
+"""How word vectors are learnt from the training reviews, once a seed for all systems that use them: settings of
+`sentray embed` besides corpus, out and seed."""
 
 _POLARITY = {"epochs": 10, "batch_size": 32, "learning_rate": 0.001}
 _PRETRAINED = _POLARITY | {"model": "pretrained-cnn", "oov": "zero"}
@@ -107,15 +81,15 @@ SYSTEMS: tuple[System, ...] = (
     ),
     System(
         "word2vec", "the vectors themselves: CBOW, 100-d, window 5, 8 threads",
-        "58,109 lines, 25,767 words", train=None, vectors=WORD2VEC,
+        "58,109 lines, 25,767 words", train=None, vectors="word2vec",
     ),
     System(
         "pretrained-cnn-word2vec-frozen", "word2vec, frozen; Conv1D 128x5, pool, Flatten, Dense 1",
-        "just above 50 %", 0.5, _PRETRAINED | _FROZEN, WORD2VEC,
+        "just above 50 %", 0.5, _PRETRAINED | _FROZEN, "word2vec",
     ),
     System(
         "pretrained-cnn-word2vec-trainable", "word2vec, trained on; Conv1D 128x5, pool, Flatten, Dense 1",
-        "slightly better, still poor", None, _PRETRAINED, WORD2VEC,
+        "slightly better, still poor", None, _PRETRAINED, "word2vec",
     ),
     System(
         "pretrained-cnn-glove-frozen",
@@ -132,22 +106,22 @@ SYSTEMS: tuple[System, ...] = (
     ),
     System(
         "pretrained-cnn-skip-gram-frozen", "the tutorial's network; skip-gram, 15 epochs, frozen",
-        NO_SOURCE, None, _PRETRAINED | _FROZEN, SKIP_GRAM,
+        NO_SOURCE, None, _PRETRAINED | _FROZEN, "skip-gram",
     ),
     System(
         "pretrained-cnn-skip-gram-trainable", "the tutorial's network; skip-gram, 15 epochs, trained on",
-        NO_SOURCE, None, _PRETRAINED, SKIP_GRAM,
+        NO_SOURCE, None, _PRETRAINED, "skip-gram",
     ),
     System(
         "embedding-average-frozen",
         "mean of a review's vectors, normalized, Dense 1; skip-gram 200-d, window 10, reviews as sentences, 20 epochs; "
         "centred, frozen",
-        NO_SOURCE, None, _AVERAGE | _FROZEN | {"center": True, "epochs": 20, "learning_rate": 0.003}, TOPICAL,
+        NO_SOURCE, None, _AVERAGE | _FROZEN | {"center": True, "epochs": 20, "learning_rate": 0.003}, "skip-gram-wide",
     ),
     System(
         "embedding-average-trainable",
         "mean of a review's vectors, normalized, Dense 1; the same vectors, not centred, trained on",
-        NO_SOURCE, None, _AVERAGE, TOPICAL,
+        NO_SOURCE, None, _AVERAGE, "skip-gram-wide",
     ),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The table: what each tutorial reports beside what its systems gave here, on the console, as Markdown and as JSON."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ from sentray.reproduce.systems import System
 
 _NONE = "-"
 _HEADER = ("system", "source", "ours", "least", "greatest", "in training", "dead starts", "time", "words covered")
-_WHAT = "what it is"
 
 
 @dataclass(frozen=True)
@@ -41,82 +40,67 @@ class Row:
         """The runs that did not fail."""
         return [run for run in self.runs if run.error is None]
 
-    def values(self, of: Callable[[Run], Any]) -> list[float]:
+    def values(self, name: str) -> list[Any]:
         """A figure of each run that has it."""
-        return [value for run in self.done if (value := of(run)) is not None]
+        return [value for run in self.done if (value := run.figures.get(name)) is not None]
 
     @property
     def accuracies(self) -> list[float]:
         """The system's figure in each run, from 0 to 1."""
-        return self.values(lambda run: run.figures.get(self.system.measure))
+        return self.values(self.system.measure)
 
     def to_dict(self) -> dict[str, Any]:
         """The row with every run's figures, in values of JSON."""
-        accuracies = self.accuracies
+        system, accuracies = self.system, self.accuracies
         return {
-            "name": self.system.name,
-            "what": self.system.what,
-            "source": self.system.source,
-            "source_accuracy": self.system.figure,
-            "measure": None if self.system.train is None else self.system.measure,
+            "name": system.name,
+            "what": system.what,
+            "source": system.source,
+            "source_accuracy": system.figure,
+            "measure": None if system.train is None else system.measure,
             "mean": _mean(accuracies),
             "least": min(accuracies, default=None),
             "greatest": max(accuracies, default=None),
-            "train_accuracy": _mean(self.values(lambda run: run.figures.get("train_accuracy"))),
-            "restarts": sum(run.figures.get("restarts", 0) for run in self.done),
-            "seconds": _mean(self.values(lambda run: run.seconds)),
-            "words_covered": _mean(self.values(covered)),
+            "train_accuracy": _mean(self.values("train_accuracy")),
+            "restarts": sum(self.values("restarts")),
+            "seconds": _mean([run.seconds for run in self.done if run.seconds is not None]),
+            "words_covered": _mean([found["words_found"] / found["words"] for found in self.values("embedding")]),
             "runs": [asdict(run) for run in self.runs],
         }
 
     def cells(self) -> list[str]:
         """The row as text, in the order of the columns."""
+        row = self.to_dict()
+        ours, restarts = _percent(row["mean"]), str(row["restarts"])
         if not self.done:
-            return [self.system.name, self.system.source, "failed", *[_NONE] * (len(_HEADER) - 3)]
-        values = self.to_dict()
+            ours, restarts = "failed", _NONE
+        elif self.system.train is None:
+            # Lines and words are the same with every seed.
+            facts, norm = self.done[0].figures, _mean(self.values("mean_norm"))
+            ours, restarts = f"{facts['lines']:,} lines, {facts['kept']:,} words, mean norm {norm:.2f}", _NONE
         return [
-            self.system.name,
-            self.system.source,
-            self._vectors() if self.system.train is None else _percent(values["mean"]),
-            *(_percent(values[name]) for name in ("least", "greatest", "train_accuracy")),
-            _NONE if self.system.train is None else str(values["restarts"]),
-            _NONE if values["seconds"] is None else duration(values["seconds"]),
-            _percent(values["words_covered"]),
+            *(row["name"], row["source"], ours),
+            *(_percent(row[name]) for name in ("least", "greatest", "train_accuracy")),
+            *(restarts, _NONE if row["seconds"] is None else duration(row["seconds"])),
+            _percent(row["words_covered"]),
         ]
 
-    def _vectors(self) -> str:
-        """The result of learning vectors: lines and words, the same with every seed, and their mean norm."""
-        facts, norms = self.done[0].figures, self.values(lambda run: run.figures["mean_norm"])
-        return f"{facts['lines']:,} lines, {facts['kept']:,} words, mean norm {sum(norms) / len(norms):.2f}"
 
-
-def covered(run: Run) -> float | None:
-    """The share of the vocabulary's words that have a vector, where the run was given vectors."""
-    coverage = run.figures.get("embedding")
-    return None if coverage is None else float(coverage["words_found"] / coverage["words"])
-
-
-def show(console: Console, rows: Sequence[Row]) -> None:
-    """Print the table, and the reasons of failures."""
+def show(console: Console, rows: Sequence[Row], notes: Sequence[str]) -> None:
+    """Print the table, the reasons of failures, and the notes."""
     console.table(_HEADER, [row.cells() for row in rows])
-    for line in failures(rows):
+    for line in (*failures(rows), *notes):
         console.say(line)
 
 
 def markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """The table as Markdown.
-
-    Args:
-        rows: the systems.
-        notes: lines to put below it, after the failures.
-    """
-    header = [_HEADER[0], _WHAT, *_HEADER[1:]]
-    lines = [_line(header), _line(["---"] * len(header))]
+    """The table as Markdown, with the reasons of failures and the notes below it."""
+    grid = [[_HEADER[0], "what it is", *_HEADER[1:]], ["---"] * (len(_HEADER) + 1)]
     for row in rows:
         name, *cells = row.cells()
-        lines.append(_line([f"`{name}`", row.system.what, *cells]))
-    below = [*failures(rows), *notes]
-    return "\n".join([*lines, *([""] if below else []), *(f"- {line}" for line in below)]) + "\n"
+        grid.append([f"`{name}`", row.system.what, *cells])
+    lines = [f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in grid]
+    return "\n".join([*lines, "", *(f"- {line}" for line in (*failures(rows), *notes))]) + "\n"
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
@@ -135,10 +119,6 @@ def notes(seeds: int, left_out: Sequence[System]) -> list[str]:
     if left_out:
         lines.append(f"left out, for want of --glove: {', '.join(system.name for system in left_out)}")
     return lines
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in cells)} |"
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -10,9 +10,12 @@ from sentray.bench.settings import BenchDriverSettings
 def test_shards_are_committed_in_few_requests_and_in_memory_that_does_not_grow(console) -> None:
     pytest.importorskip("moto.server")
     figures = bench_driver(BenchDriverSettings(shards=100, remote_shards=50, memory_shards=2000), console)
-    assert figures["local_shards_per_s"] > 0
-    assert figures["remote_shards_per_s"] > 0
-    assert 3 <= figures["requests_per_shard"] <= 4
-    assert [row["shards"] for row in figures["memory"]] == [0, 20, 200, 2000]
-    assert figures["memory"][-1]["mb"] - figures["memory"][0]["mb"] < 50
-    assert any(line.startswith("a loopback S3 server") for line in console.lines)
+    assert figures["local disk"]["committed by one driver"]["shards_per_s"] > 0
+    bare, driver = figures["loopback S3 server"].values()
+    assert bare["requests_per_shard"] == 2
+    assert 3 <= driver["requests_per_shard"] <= 4
+    assert driver["ratio"] == driver["shards_per_s"] / bare["shards_per_s"] > 0
+    memory = figures["memory of a plan"]
+    assert list(memory) == [f"{shards:,} committed" for shards in (0, 20, 200, 2000)]
+    assert memory["2,000 committed"]["mb"] - memory["0 committed"]["mb"] < 50
+    assert any(line.startswith("loopback S3 server") for line in console.lines)

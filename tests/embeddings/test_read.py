@@ -61,7 +61,7 @@ def test_files_of_other_projects_read_as_gensim_reads_them(shared: Path, name: s
     file, (kind, rows, dimensions, duplicates) = str(shared / "data" / "vectors" / name), GOOD[name]
     ours, report = read_vectors(file)
     assert (report.format, report.rows, report.dimensions, report.duplicates) == (kind, rows, dimensions, duplicates)
-    assert (report.bad, report.compression) == ((), "none")
+    assert (report.bad, report.compression) == ({}, "none")
     theirs = KeyedVectors.load_word2vec_format(file, binary=kind.endswith("binary"), no_header=kind == "GloVe")
     # Of words that occur again gensim leaves empty rows at the end.
     kept = len(theirs) - duplicates
@@ -155,7 +155,6 @@ def test_binary_numbers_may_be_without_control_characters(tmp_path: Path) -> Non
         pytest.param(b"\xef\xbb\xbf1 2\na 1 2\n", "word2vec text", "a", [[1, 2]], id="byte order mark"),
         pytest.param(b"a 1e0 -2E-3\nb +3 .4\n", "GloVe", "a b", [[1, -2e-3], [3, 0.4]], id="exponents"),
         pytest.param(b"1 0.5\n2 0.25\n", "GloVe", "1 2", [[0.5], [0.25]], id="words that are numbers"),
-        pytest.param(b"7 3\n8 4\n9 5\n", "GloVe", "7 8 9", [[3], [4], [5]], id="one whole number, no header"),
         pytest.param(b"2 1\na 3\nb 4\n", "word2vec text", "a b", [[3], [4]], id="one number and a header"),
         pytest.param(b"12 1 2\n5 3 4\n", "GloVe", "12 5", [[1, 2], [3, 4]], id="all numbers"),
     ],
@@ -164,7 +163,7 @@ def test_what_text_may_look_like(tmp_path: Path, text: bytes, kind: str, words: 
     (tmp_path / "vectors").write_bytes(text)
     found, report = read_vectors(str(tmp_path / "vectors"))
     assert same(found, words.split(), np.array(rows, np.float64).astype(np.float32))
-    assert (report.format, report.bad, report.duplicates) == (kind, (), 0)
+    assert (report.format, report.bad, report.duplicates) == (kind, {}, 0)
 
 
 def _next_to_middle(bits: int, steps: int) -> float:
@@ -192,7 +191,7 @@ def test_decimals_are_read_as_python_and_gensim_read_them(
     path.write_text("word" + blank + blank.join(decimals) + "\n" + blank.join(["other"] + ["1"] * len(decimals)) + "\n")
     found, report = read_vectors(str(path))
     expected = np.array([list(map(float, decimals))]).astype(np.float32)
-    assert (report.bad, found.rows[:1].tobytes()) == ((), expected.tobytes())
+    assert (report.bad, found.rows[:1].tobytes()) == ({}, expected.tobytes())
     theirs = KeyedVectors.load_word2vec_format(str(path), no_header=True) if blank == " " else None
     assert theirs is None or theirs.vectors[:1].tobytes() == expected.tobytes()
 
@@ -224,7 +223,7 @@ def test_the_report_says_what_is_odd(tmp_path: Path) -> None:
         f"{file}: word2vec text, 301 rows of 2 numbers",
         "the header says 200 rows; all that are there were read",
         "words that occur again, of which the first row counts: 1",
-        "bad rows, skipped: 2 (1 with too few numbers, first in line 304; 1 with nan or infinity, first in line 303)",
+        "bad rows, skipped: 2 (1 with nan or infinity, first in line 303; 1 with too few numbers, first in line 304)",
     ]
     _, filtered = read_vectors(str(file), ["w3"])
     assert (filtered.rows, filtered.duplicates, filtered.bad_rows) == (302, 0, 1)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 
-from sentray.embeddings import vectors as module
 from sentray.embeddings.read import read_vectors
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
@@ -95,9 +94,3 @@ def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_vectors("s3://bucket?region=us-east-1", _vectors([1]))
     with pytest.raises(SentrayError, match="is a folder"):
         write_vectors(f"file://{tmp_path}", _vectors([1]))
-
-
-def test_another_file_system_gets_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "local_path", lambda _: None)
-    write_vectors(f"file://{tmp_path}/vectors.txt", _vectors([1, 2]))
-    assert (tmp_path / "vectors.txt").read_text() == "1 2\nword0 1 2\n"

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from sentray.reproduce.systems import WORD2VEC, System
+from sentray.reproduce.systems import System
 from sentray.reproduce.table import Row, Run
 
 CNN = System("cnn", "a network", "84.5 % test", 0.845, {"model": "tutorial-cnn"})
-VECTORS = System("vectors", "the vectors", "58,109 lines", train=None, vectors=WORD2VEC)
+VECTORS = System("vectors", "the vectors", "58,109 lines", train=None, vectors="word2vec")
 PHRASES = System("phrases", "ten | phrases", "100 % in training", 1.0, phrases=True)
 OWN = System("own", "ours", "-")
 

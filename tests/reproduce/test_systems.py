@@ -6,22 +6,23 @@ from pathlib import Path
 import pytest
 
 from sentray import models
+from sentray.config import EmbedSettings, TrainSettings
 from sentray.errors import SentrayError
-from sentray.reproduce.systems import GLOVE, PHRASES, SYSTEMS, Recipe, System, choose, write_phrases
+from sentray.reproduce.systems import GLOVE, PHRASES, RECIPES, SYSTEMS, System, choose, write_phrases
 from sentray.text.cleaning import clean, preset
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
 def test_settings_of_every_system_are_valid(system: System) -> None:
-    if isinstance(system.vectors, Recipe):
-        learnt = system.vectors.settings("vectors.txt", seed=3, verbose=True)
-        assert (learnt.out, learnt.seed, learnt.verbose) == ("vectors.txt", 3, True)
+    if system.vectors in RECIPES:
+        EmbedSettings(corpus="corpus", out="vectors.txt", **RECIPES[system.vectors])
+    else:
+        assert system.vectors in (None, GLOVE)
     if system.train is None:
-        assert isinstance(system.vectors, Recipe)
+        assert system.vectors in RECIPES
         return
     file = None if system.vectors is None else "vectors.txt"
-    settings = system.settings("out", 4, "corpus", file, address=None)
-    assert (settings.corpus, settings.out, settings.seed, settings.embedding) == ("corpus", "out", 4, file)
+    settings = TrainSettings(corpus="corpus", out="out", embedding=file, **system.train)
     assert models.architecture(settings.model)
     assert (settings.epochs, settings.test_fraction) == (50, 0.0) if system.phrases else settings.epochs >= 10
     assert system.figure is None or 0 <= system.figure <= 1

@@ -44,9 +44,9 @@ def test_markdown_is_one_table_with_its_notes_below(rows: list[Row]) -> None:
 
 
 def test_the_console_shows_the_same(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
-    table.show(Console(), rows)
+    table.show(Console(), rows, ["a note"])
     shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 1 + len(rows) + 2
+    assert len(shown) == 1 + len(rows) + 3
     assert shown[1].split("  ")[0] == "cnn"
     assert "85.0 %" in shown[1]
-    assert shown[-2:] == ["cnn, seed 2: no words left", "own, seed 0: it broke in two"]
+    assert shown[-3:] == ["cnn, seed 2: no words left", "own, seed 0: it broke in two", "a note"]

@@ -1,0 +1,20 @@
+"""Training runs are compared by rows a second, and by the time to the least loss that all reach."""
+
+import pytest
+
+from sentray.bench.train import compared
+
+
+def test_runs_are_compared_at_a_loss_that_all_reach() -> None:
+    def epoch(loss: float, seconds: float, **more: object) -> dict[str, object]:
+        return {"loss": loss, "seconds": seconds, **more}
+
+    ours = {"parts": {"network": 2.0}, "steps": 100, "first_step_seconds": 3.0, "peak_rss_mb": 500.0}
+    runs = {
+        "script": [epoch(0.5, 10.0), epoch(0.2, 8.0)],
+        "sentray": [epoch(0.3, 5.0, **ours), epoch(0.2, 4.0, **ours), epoch(0.1, 4.0, **ours)],
+    }
+    script, sentray = compared(runs, 800).values()
+    assert (script["rows_per_s"], script["s_to_loss_0.2000"], script["ratio"]) == (100, 18, 1)
+    assert (sentray["rows_per_s"], sentray["s_to_loss_0.2000"], sentray["ratio"]) == (200, 9, 2)
+    assert (sentray["network_ms"], sentray["peak_mb"], sentray["loss"]) == (pytest.approx(20), 500, 0.1)
