@@ -17,6 +17,8 @@ from sentray.storage import first_line, locate
 
 Format = Literal["csv", "jsonl", "parquet", "text", "nltk", "synthetic"]
 
+WITH_COLUMNS = ("csv", "jsonl", "parquet")
+"""Formats whose files have columns, so that a column may give the ids."""
 NLTK_RESOURCE = "corpora/movie_reviews"
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",

@@ -1,10 +1,9 @@
 """The plan of a run: the input cut into pieces (`Piece`) and these put into shards (`plan_shards`), always the same."""
 
+import importlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate, chain, pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -12,12 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus import limits
-from sentray.corpus.files import open_stream, try_again
-from sentray.corpus.parquet import RowGroups, row_groups
-from sentray.corpus.source import Format, Source, SourceFile
+from sentray.corpus.source import WITH_COLUMNS, Format, Source, SourceFile
 from sentray.errors import SentrayError
-from sentray.storage import reading
 
 # Opening a file takes about as long as reading this many bytes, so that a bundle of small files stays at some
 # thousand of them.
@@ -30,8 +25,7 @@ _SYNTHETIC_ROW_BYTES = 750
 _MAX = 1 << 48
 # Shards are made so many at a time when a plan is gone through.
 _BATCH = 4096
-_UNKNOWN = -1
-_THREADS = 16
+UNKNOWN = -1
 
 Numbers = npt.NDArray[np.int64]
 _NAMES = pa.dictionary(pa.int32(), pa.string())
@@ -93,6 +87,21 @@ class Shard:
     pieces: tuple[Piece, ...]
     bytes: int
     rows: int | None = None
+
+
+class Part(NamedTuple):
+    """The smallest part of a file that a shard can hold, as a reader's `cut` finds it; `start` to `row` as a piece's.
+
+    Attributes:
+        bytes: size as stored.
+        rows: how many it has, or `UNKNOWN`.
+    """
+
+    start: int
+    stop: int
+    row: int
+    bytes: int
+    rows: int
 
 
 class ShardPlan(Sequence[Shard]):
@@ -198,14 +207,6 @@ class ShardPlan(Sequence[Shard]):
         batches = range(0, len(self), _BATCH)
         return chain.from_iterable(self._made(start, min(start + _BATCH, len(self))) for start in batches)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ShardPlan):
-            return NotImplemented
-        plain = pa.schema([(field.name, pa.string() if field.type == _NAMES else field.type) for field in PLAN_SCHEMA])
-        return self.format == other.format and bool(self._table.cast(plain).equals(other.to_table().cast(plain)))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def _made(self, start: int, stop: int) -> list[Shard]:
         """The shards from `start` to `stop`."""
         first = self._first[start : stop + 1].tolist()
@@ -231,21 +232,6 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return list(column.cast(pa.string()).to_pylist() if column.type == _NAMES else column.to_pylist())
 
 
-class _Part(NamedTuple):
-    """The smallest part of a file that a shard can hold; `start`, `stop`, `row` as a piece's.
-
-    Attributes:
-        bytes: size as stored.
-        rows: how many it has, or `_UNKNOWN`.
-    """
-
-    start: int
-    stop: int
-    row: int
-    bytes: int
-    rows: int
-
-
 def plan_shards(source: Source, shard_size: int) -> ShardPlan:
     """Cut a corpus into shards: small files in bundles, large ones at their records or row groups.
 
@@ -265,11 +251,11 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
         columns = [np.zeros_like(index), start, stop, start, rows * _SYNTHETIC_ROW_BYTES, rows, index]
         return _plan(source, [SourceFile(source.uri, "synthetic", 0)], np.column_stack(columns))
     size = min(shard_size, max(_MIN_SHARD, sum(max(file.size, _MIN_WEIGHT) for file in source.files) // _MIN_SHARDS))
-    cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else _UNKNOWN
+    cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else UNKNOWN
     pieces: list[list[int]] = []
     shard = filled = 0
     for number, file in enumerate(source.files):
-        whole = _Part(0, _UNKNOWN, 0, file.size, rows_of_file)
+        whole = Part(0, UNKNOWN, 0, file.size, rows_of_file)
         for part in cut.get(file.path) or [whole]:
             weight = max(file.size, _MIN_WEIGHT) if part is whole else part.bytes
             if filled and filled + weight > size:
@@ -277,9 +263,9 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
             if filled and pieces[-1][0] == number:
                 # Neighbouring parts of a file that share a shard are one piece.
                 before = pieces[-1]
-                unknown = _UNKNOWN in (before[5], part.rows)
+                unknown = UNKNOWN in (before[5], part.rows)
                 before[2], before[4] = part.stop, before[4] + part.bytes
-                before[5] = _UNKNOWN if unknown else before[5] + part.rows
+                before[5] = UNKNOWN if unknown else before[5] + part.rows
             else:
                 pieces.append([number, *part, shard])
             filled += weight
@@ -287,7 +273,7 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
 
 
 def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> ShardPlan:
-    """The plan of pieces: a row each with the file's position, the fields of a `_Part`, and the shard."""
+    """The plan of pieces: a row each with the file's position, the fields of a `Part`, and the shard."""
     of, start, stop, row, stored, rows, shard = pieces.T
 
     def texts(values: Iterable[str | None]) -> pa.Array:
@@ -297,62 +283,26 @@ def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> Shard
         "path": texts(file.path for file in files),
         "name": texts(file.name for file in files),
         "start": start,
-        "stop": pa.array(stop, mask=stop == _UNKNOWN),
+        "stop": pa.array(stop, mask=stop == UNKNOWN),
         "row": row,
         "label": texts(file.label for file in files),
         "split": texts(file.split for file in files),
         "shard": shard,
         "bytes": stored,
-        "rows": pa.array(rows, mask=rows == _UNKNOWN),
+        "rows": pa.array(rows, mask=rows == UNKNOWN),
     }
     return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
 
 
-def _cut(source: Source, size: int) -> dict[str, list[_Part]]:
+def _cut(source: Source, size: int) -> dict[str, list[Part]]:
     """The parts of files larger than `size`, by path; none of what cannot be read or is one record."""
-    files, filesystem = [file for file in source.files if file.size > size], source.filesystem
-    if not files or filesystem is None or source.format not in ("parquet", "csv", "jsonl"):
+    files = [file for file in source.files if file.size > size and not file.name.lower().endswith(".gz")]
+    if not files or source.filesystem is None or source.format not in WITH_COLUMNS:
         return {}
-    paths = [file.path for file in files]
-    if source.format == "parquet":
-        found = row_groups(filesystem, paths)
-        return {file.path: _at_row_groups(file, groups) for file, groups in zip(files, found, strict=True) if groups}
-    with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
-        cut = threads.map(lambda file: try_again(filesystem, partial(_at_records, source, file, size)), files)
-        return {path: parts for path, parts in zip(paths, cut, strict=True) if parts}
+    parts = reader(source.format).cut(source.filesystem, files, size)
+    return {file.path: found for file, found in zip(files, parts, strict=True)}
 
 
-def _at_row_groups(file: SourceFile, groups: RowGroups) -> list[_Part]:
-    """A Parquet file's row groups; their share of its bytes is that of their values' sizes."""
-    # A footer may say what it likes.
-    if not groups.rows or min(groups.rows + groups.bytes) < 0 or max(groups.rows) > limits.max_rows(file.size):
-        return []
-    ends = [file.size * size // max(1, sum(groups.bytes)) for size in accumulate(groups.bytes)]
-    before = accumulate(groups.rows, initial=0)
-    stored = [end - start for start, end in pairwise([0, *ends])]
-    return [
-        _Part(index, index + 1, *numbers)
-        for index, numbers in enumerate(zip(before, stored, groups.rows, strict=False))
-    ]
-
-
-def _at_records(source: Source, file: SourceFile, size: int) -> list[_Part]:
-    """Byte ranges of whole records; none of what is compressed."""
-    # csv's compiled loop takes its time to load, which only large files are worth.
-    from sentray.corpus import csv, jsonl
-
-    if file.name.lower().endswith(".gz"):
-        return []
-    count = -(-file.size // size)
-    targets = [file.size * part // count for part in range(1, count)]
-    assert source.filesystem is not None
-    with reading(file.path):
-        stream = open_stream(source.filesystem, file.path, 0, file.size)
-        starts, rows = (csv.find_records if source.format == "csv" else jsonl.find_lines)(stream, targets)
-    if not (starts := [start for start in starts if start[0] < file.size]):
-        return []
-    bounds = pairwise([(0, 0, 0), *starts, (file.size, 0, rows)])
-    return [
-        _Part(start, stop, lines, stop - start, _UNKNOWN if total is None or before is None else total - before)
-        for (start, lines, before), (stop, _, total) in bounds
-    ]
+def reader(format: str) -> Any:
+    """The module that reads a format; see `sentray.corpus.readers`. Numba, which some need, takes its time to load."""
+    return importlib.import_module(f"sentray.corpus.{format}")

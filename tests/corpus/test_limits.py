@@ -236,7 +236,7 @@ def test_a_file_may_have_rows_in_proportion_to_its_size(monkeypatch: pytest.Monk
     monkeypatch.setattr(limits, "FREE_ROWS", 10)
     limits.require_few_rows("a.jsonl.gz", 10, 1)
     limits.require_few_rows("a.jsonl.gz", 25, 100)
-    with pytest.raises(SentrayError, match="more than 25 rows in one piece: split it, or store it uncompressed"):
+    with pytest.raises(SentrayError, match=r"more than 25 rows in one piece: .* store it uncompressed"):
         limits.require_few_rows("a.jsonl.gz", 26, 100)
     with pytest.raises(SentrayError, match="more than 10 rows in one piece: take a smaller --shard-size"):
         limits.require_few_rows("a.parquet", 11, 1)
