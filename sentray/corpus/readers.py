@@ -15,7 +15,6 @@ from sentray.config import CorpusSettings
 from sentray.corpus import sandbox
 from sentray.corpus.limits import require_few_rows
 from sentray.corpus.rows import (
-    ROW_SCHEMA,
     Block,
     Broken,
     Columns,
@@ -31,8 +30,6 @@ from sentray.corpus.splits import Piece, Shard, reader
 from sentray.corpus.text_files import read_reviews
 from sentray.errors import SentrayError
 from sentray.storage import reading
-
-__all__ = ["ROW_SCHEMA", "WITH_COLUMNS", "OnUnreadable", "read_ids", "read_schema", "read_shard"]
 
 OnUnreadable = Literal["raise", "quarantine"]
 

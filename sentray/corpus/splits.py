@@ -3,7 +3,8 @@
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -23,7 +24,7 @@ _MIN_SHARD = 1_000_000
 _SYNTHETIC_ROWS = 8192
 _SYNTHETIC_ROW_BYTES = 750
 _MAX = 1 << 48
-# Shards are made so many at a time when a plan is gone through.
+# Rows of the plan that are made shards at a time when it is gone through.
 _BATCH = 4096
 UNKNOWN = -1
 
@@ -117,24 +118,28 @@ class ShardPlan(Sequence[Shard]):
     def __init__(self, table: pa.Table, format: Format) -> None:
         self.format = format
         self._table = table.unify_dictionaries().combine_chunks()
-        shards = self._column("shard")
-        self._first = np.flatnonzero(np.diff(shards, prepend=-1, append=-2))
+        self._first = np.flatnonzero(np.diff(self._table["shard"].to_numpy(), prepend=-1, append=-2))
 
     @classmethod
     def from_table(cls, table: pa.Table, format: Format) -> "ShardPlan":
-        """The plan that `to_table` gave, also after a way through Parquet.
+        """The plan that `to_table` gave, also after a way through Parquet, from whomever.
 
         Raises:
-            SentrayError: the table is no plan.
+            SentrayError: the table is no plan: a column or a number is missing or out of range, or a name leads out of
+                the input's folder.
         """
         try:
             plan = cls(table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), format)
-            plan._require_sound()
         except (KeyError, ValueError, pa.ArrowException) as error:
             raise SentrayError("the plan of shards has other columns than it should: choose another --out") from error
-        shards = plan._column("shard")
-        if len(shards) and not (shards[0] == 0 and np.isin(np.diff(shards), (0, 1)).all()):
-            raise SentrayError("the plan of shards has gaps: choose another --out")
+        table, steps = plan.to_table(), np.diff(plan.to_table()["shard"].to_numpy(), prepend=-1)
+        numbers = [table[name] for name in ("start", "stop", "row", "bytes", "rows")]
+        wrong = [pc.or_(pc.less(column, 0), pc.greater(column, _MAX)) for column in numbers]
+        wrong += [pc.less(table["stop"], table["start"]), pa.array((steps < 0) | (steps > 1))]
+        wrong += [pc.is_null(table[name]) for name in ("path", "name", "start", "row", "shard", "bytes")]
+        wrong += [pc.match_substring_regex(plan._strings("name"), r"^/|(^|/)\.\.(/|$)"), pa.array(steps[:1] != 1)]
+        if any(pc.any(mask).as_py() for mask in wrong):
+            raise SentrayError("the plan of shards has gaps, or numbers that no plan has: choose another --out")
         return plan
 
     def to_table(self) -> pa.Table:
@@ -152,24 +157,6 @@ class ShardPlan(Sequence[Shard]):
         if not known.equals(positions) or known.null_count:
             raise SentrayError("the plan of shards names other files than the input's: choose another --out")
 
-    def _require_sound(self) -> None:
-        """Refuse what no plan holds.
-
-        Raises:
-            ValueError: a number is missing or out of range, or a name leads out of the input's folder.
-        """
-        table = self._table
-        for name in ("path", "name", "start", "row", "shard", "bytes"):
-            if table[name].null_count:
-                raise ValueError(f"{name} is missing")
-        for name in ("start", "stop", "row", "bytes", "rows"):
-            if pc.any(pc.or_(pc.less(table[name], 0), pc.greater(table[name], _MAX))).as_py():
-                raise ValueError(f"{name} is out of range")
-        if pc.any(pc.less(table["stop"], table["start"])).as_py():
-            raise ValueError("a piece ends before it begins")
-        if pc.any(pc.match_substring_regex(self._strings("name").unique(), r"^/|(^|/)\.\.(/|$)")).as_py():
-            raise ValueError("a name leads elsewhere")
-
     def _strings(self, name: str) -> pa.ChunkedArray:
         return self._table[name].cast(pa.string())
 
@@ -183,12 +170,12 @@ class ShardPlan(Sequence[Shard]):
     @property
     def bytes(self) -> int:
         """Size of all shards together, as stored."""
-        return int(self._column("bytes").sum())
+        return int(pc.sum(self._table["bytes"]).as_py() or 0)
 
     @property
     def rows(self) -> int | None:
         """How many rows all shards hold, where that is known of each."""
-        return None if self._table["rows"].null_count else int(self._column("rows").sum())
+        return None if self._table["rows"].null_count else int(pc.sum(self._table["rows"]).as_py() or 0)
 
     def __len__(self) -> int:
         return len(self._first) - 1
@@ -200,36 +187,22 @@ class ShardPlan(Sequence[Shard]):
     def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
         if isinstance(index, slice):
             return [self[position] for position in range(len(self))[index]]
-        position = range(len(self))[index]
-        return self._made(position, position + 1)[0]
+        first, end = self._first[range(len(self))[index] :][:2].tolist()
+        return next(self._shards(self._table.slice(first, end - first)))
 
     def __iter__(self) -> Iterator[Shard]:
-        batches = range(0, len(self), _BATCH)
-        return chain.from_iterable(self._made(start, min(start + _BATCH, len(self))) for start in batches)
+        return self._shards(self._table)
 
-    def _made(self, start: int, stop: int) -> list[Shard]:
-        """The shards from `start` to `stop`."""
-        first = self._first[start : stop + 1].tolist()
-        table = self._table.slice(first[0], first[-1] - first[0])
-        *parts, _, sizes, rows = (_values(column) for column in table.columns)
-        pieces = list(map(Piece, *parts))
-        shards = []
-        for index, (begin, end) in enumerate(pairwise(first), start=start):
-            here = slice(begin - first[0], end - first[0])
-            known = None if None in rows[here] else sum(rows[here])
-            shards.append(Shard(index, self.format, tuple(pieces[here]), sum(sizes[here]), known))
-        return shards
-
-    def _column(self, name: str) -> Numbers:
-        column: Numbers = self._table[name].to_numpy()
-        return column
+    def _shards(self, table: pa.Table) -> Iterator[Shard]:
+        rows = (row for batch in table.to_batches(_BATCH) for row in batch.to_pylist())
+        for index, pieces in groupby(rows, key=itemgetter("shard")):
+            of_shard = list(pieces)
+            known = None if any(row["rows"] is None for row in of_shard) else sum(row["rows"] for row in of_shard)
+            made = tuple(Piece(*_piece(row)) for row in of_shard)
+            yield Shard(index, self.format, made, sum(row["bytes"] for row in of_shard), known)
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    if column.type != _NAMES and not column.null_count:
-        # Several times as fast as Arrow's own way.
-        return list(column.to_numpy().tolist())
-    return list(column.cast(pa.string()).to_pylist() if column.type == _NAMES else column.to_pylist())
+_piece = itemgetter("path", "name", "start", "stop", "row", "label", "split")
 
 
 def plan_shards(source: Source, shard_size: int) -> ShardPlan:

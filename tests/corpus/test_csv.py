@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
 from sentray.corpus.duplicates import hash_texts
-from sentray.corpus.readers import ROW_SCHEMA, read_ids, read_shard
+from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.records import Dialect, Window, read_records
+from sentray.corpus.rows import ROW_SCHEMA
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError

@@ -6,7 +6,8 @@ import pytest
 
 from sentray.config import CorpusSettings
 from sentray.corpus.duplicates import hash_texts
-from sentray.corpus.readers import ROW_SCHEMA, read_ids
+from sentray.corpus.readers import read_ids
+from sentray.corpus.rows import ROW_SCHEMA
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
