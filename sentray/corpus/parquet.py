@@ -209,6 +209,8 @@ def read_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Ta
     tables, inflated = [schema.empty_table()], 0
     with sandbox.memory_explained(path):
         groups, stored = sandbox.run(path, _table_size, filesystem, path, schema)
+        if groups > _MAX_TABLE_GROUPS:
+            raise SentrayError(f"{path} has more than {_MAX_TABLE_GROUPS:,} row groups")
         for group in range(groups):
             tables.append(sandbox.run(path, _table, filesystem, path, schema, group))
             inflated += tables[-1].nbytes
@@ -224,8 +226,6 @@ def _table_size(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> tupl
             index = file.schema_arrow.get_field_index(field.name)
             if index < 0 or _value_type(file.schema_arrow.field(index).type) != _value_type(field.type):
                 raise SentrayError(f"{path} has other columns than it should")
-        if file.num_row_groups > _MAX_TABLE_GROUPS:
-            raise SentrayError(f"{path} has more than {_MAX_TABLE_GROUPS:,} row groups")
         return file.num_row_groups, stream.size()
 
 

@@ -236,9 +236,7 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
             if filled and pieces[-1][0] == number:
                 # Neighbouring parts of a file that share a shard are one piece.
                 before = pieces[-1]
-                unknown = UNKNOWN in (before[5], part.rows)
-                before[2], before[4] = part.stop, before[4] + part.bytes
-                before[5] = UNKNOWN if unknown else before[5] + part.rows
+                before[2], before[4], before[5] = part.stop, before[4] + part.bytes, before[5] + part.rows
             else:
                 pieces.append([number, *part, shard])
             filled += weight

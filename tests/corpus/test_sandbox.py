@@ -210,6 +210,7 @@ def test_a_table_of_many_row_groups_may_be_larger_than_what_is_read_at_once(
     monkeypatch.setattr(limits, "MAX_INFLATION", 0)
     with pytest.raises(SentrayError, match="becomes more than 0 times as large"):
         read_table(filesystem, path, SCHEMA)
+    monkeypatch.undo()
     pq.write_table(table, path, row_group_size=1)
     monkeypatch.setattr(parquet, "_MAX_TABLE_GROUPS", 4)
     with pytest.raises(SentrayError, match="has more than 4 row groups"):
