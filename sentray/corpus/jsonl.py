@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 from pyarrow import fs
@@ -31,24 +32,32 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     """
     head, window = open_windows(source, piece)
     _refuse_array(head, piece.path)
-    found, first = read_records(head, LINES, 1, [0]), list[Records]()
-    while sum(len(some.ends) for some in first) < _HEAD and (some := next(found, None)):
-        first.append(some)
-    lines = [line for some in first for line in some.fields[0].drop_null().to_pylist()]
-    if keys := dict.fromkeys(key for line in lines[:_HEAD] for key in _parse(line) or ()):
+    first = next(found := read_records(head, LINES), None)
+    if first is None:
+        return
+    # The same ones, however much is read at once.
+    count = max(1, min(_HEAD, int(np.searchsorted(first.ends, records.HEAD, "right"))))
+    known = [_parse(line) for index, line in enumerate(_lines(first, head)[:count]) if index not in first.broken]
+    if keys := dict.fromkeys(key for record in known for key in record or ()):
         columns.choose(list(keys), piece.path)
-    found = itertools.chain(first, found) if head is window else read_records(window, LINES, 1, [0])
     names = list(dict.fromkeys([columns.name(role) for role in columns.roles] + list(columns.keep)))
-    for some in found:
+    for some in itertools.chain([first], found) if head is window else read_records(window, LINES):
         rows, broken = some.positions + piece.row + 1, dict(some.broken)
         values: list[list[str | None]] = []
-        for index, (number, line) in enumerate(zip(rows.tolist(), some.fields[0].to_pylist(), strict=True)):
-            row = None if line is None else _values(line, names, columns, f"{piece.name}:{number}")
-            if row is None and line is not None:
-                broken[index] = Broken(Reason.INVALID_RECORD, limits.excerpt(line))
+        for index, (number, line) in enumerate(zip(rows.tolist(), _lines(some, window), strict=True)):
+            row = None if index in broken else _values(line, names, columns, piece.name, number)
+            if row is None and index not in broken:
+                broken[index] = Broken(Reason.INVALID_RECORD, limits.excerpt(bytes(line)))
             values.append(row or [None] * len(names))
         arrays = dict(zip(names, map(_strings, zip(*values, strict=True)), strict=True))
         yield Block(piece.name, rows, arrays, broken, all_text=True)
+
+
+def _lines(some: Records, window: Window) -> list[memoryview]:
+    """The bytes of records that were just read, with the ends of their lines; not of one that is too long."""
+    data = memoryview(window.data)  # type: ignore[arg-type]
+    starts, ends = ((places - window.offset).tolist() for places in (some.starts, some.ends))
+    return [data[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> list[list[Part]]:
@@ -61,15 +70,15 @@ def _refuse_array(window: Window, path: str) -> None:
         raise SentrayError(f"{path} holds one JSON array: write one object a line (JSON Lines) instead")
 
 
-def _values(line: bytes, names: list[str], columns: Columns, position: str) -> list[str | None] | None:
+def _values(line: memoryview, names: list[str], columns: Columns, file: str, row: int) -> list[str | None] | None:
     """What a line holds in some columns; None where it is no record, or holds what cannot be there."""
     record = _parse(line)
     if record is not None and any(_is_inexact(record.get(name)) for name in names):
         record = _parse_by_python(line)
     if record is None:
         return None
-    if not columns.ids_only:
-        record.setdefault(columns.name("id"), position)
+    if not columns.ids_only and columns.name("id") not in record:
+        record[columns.name("id")] = f"{file}:{row}"
     try:
         return [_as_text(record.get(name), name, columns) for name in names]
     # What can be parsed may be nested too deeply to be written.
@@ -77,7 +86,7 @@ def _values(line: bytes, names: list[str], columns: Columns, position: str) -> l
         return None
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: memoryview) -> dict[str, Any] | None:
     """The record that a line holds, if any."""
     try:
         record = orjson.loads(line)
@@ -86,10 +95,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _parse_by_python(line: bytes) -> dict[str, Any] | None:
+def _parse_by_python(line: memoryview) -> dict[str, Any] | None:
     """The same by the standard library, which also reads NaN, lone surrogates and numbers of any size."""
     try:
-        record = _decode_json(line.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
+        record = _decode_json(bytes(line).decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -34,7 +34,7 @@ from sentray.text.simd import BLOCK, compiled, lowest
 
 CHUNK = 4 << 20
 """Bytes to read at once; more where a record is longer."""
-HEAD = 1 << 16
+HEAD = 1 << 20
 """Bytes to read at once of a file's beginning, where only its columns are looked for."""
 _STEP = 1 << 18
 _THREADS = 16

@@ -72,6 +72,7 @@ def check(tmp_path, monkeypatch):
 
     def check(content: bytes, name: str, size: int, chunk: int = 1 << 20, longest: int = 1 << 24) -> list[Shard]:
         monkeypatch.setattr(records, "CHUNK", chunk)
+        monkeypatch.setattr(records, "HEAD", chunk)
         monkeypatch.setattr(limits, "MAX_ROW_BYTES", longest)
         path = tmp_path / name
         path.write_bytes(content)
