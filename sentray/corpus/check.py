@@ -31,6 +31,8 @@ REVIEWS_SCHEMA = pa.schema(
 )
 """What is kept of a usable review: `hash` is of its text, `words` counts what white space separates."""
 
+Pairs = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True)
 class Report:
@@ -51,19 +53,20 @@ class Report:
     inspection: Inspection
     words: dict[str, float] = field(default_factory=dict)
     duplicates: int = 0
-    duplicate_examples: tuple[tuple[str, str], ...] = ()
+    duplicate_examples: Pairs = ()
     overlap: int = 0
-    overlap_examples: tuple[tuple[str, str], ...] = ()
+    overlap_examples: Pairs = ()
     problem: str | None = None
 
     def lines(self) -> list[str]:
         """The report as plain text."""
-        counts = self.inspection
+        counts, w = self.inspection, self.words
         lines = [self.corpus, f"rows            {counts.rows:,}, usable {counts.usable:,}"]
-        for split in sorted({split for split, _ in counts.labels}):
-            lines.append(f"{split:<16}{_balance(counts, split)}")
-        if self.words:
-            w = self.words
+        for split, labels in self._labels().items():
+            total = sum(labels.values())
+            shares = [f"{label or 'no label'} {rows:,} ({rows / total:.1%})" for label, rows in labels.items()]
+            lines.append(f"{split:<16}{total:,}: {', '.join(shares)}")
+        if w:
             lines.append(
                 f"words a review  least {w['min']:,.0f}, mean {w['mean']:,.1f}, median {w['median']:,.0f}, "
                 f"95 % up to {w['p95']:,.0f}, most {w['max']:,.0f}"
@@ -71,22 +74,22 @@ class Report:
         bad = ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.most_common())
         lines.append(f"bad rows        {bad or 'none'}")
         lines += [f"  {row['file']} row {row['row']}: {row['reason']}" for row in self._first_bad()]
-        lines.append(f"same text       {self.duplicates:,} reviews repeat an earlier one")
-        lines += [f"  {later} is {first}" for later, first in self.duplicate_examples]
-        lines.append(f"test in train   {self.overlap:,} test reviews are in train too")
-        lines += [f"  {test} is {train}" for test, train in self.overlap_examples]
+        for what, count, says, examples in (
+            ("same text", self.duplicates, "reviews repeat an earlier one", self.duplicate_examples),
+            ("test in train", self.overlap, "test reviews are in train too", self.overlap_examples),
+        ):
+            lines.append(f"{what:<16}{count:,} {says}")
+            lines += [f"  {one} is {other}" for one, other in examples]
         return lines + ([f"training would stop: {self.problem}"] if self.problem else [])
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values with stable keys."""
-        labels: dict[str, dict[str, int]] = {}
-        for (split, label), count in sorted(self.inspection.labels.items(), key=str):
-            labels.setdefault(split, {})["" if label is None else label] = count
+        labels = self._labels()
         return {
             "corpus": self.corpus,
             "rows": self.inspection.rows,
             "usable_rows": self.inspection.usable,
-            "unlabelled_rows": self.inspection.unlabelled,
+            "unlabelled_rows": sum(rows.get("", 0) for rows in labels.values()),
             "labels": labels,
             "words": self.words,
             "bad_rows": dict(self.inspection.reasons),
@@ -98,10 +101,15 @@ class Report:
             "problem": self.problem,
         }
 
+    def _labels(self) -> dict[str, dict[str, int]]:
+        """Usable rows by split and label, sorted; the last label is "", of those without one."""
+        labels: dict[str, dict[str, int]] = {}
+        for split, label in sorted(self.inspection.labels, key=lambda key: (key[0], key[1] is None, key[1])):
+            labels.setdefault(split, {})[label or ""] = self.inspection.labels[split, label]
+        return labels
+
     def _first_bad(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = (
-            self.inspection.bad.slice(0, EXAMPLES).select(["file", "row", "reason"]).to_pylist()
-        )
+        rows: list[dict[str, Any]] = self.inspection.bad[:EXAMPLES].select(["file", "row", "reason"]).to_pylist()
         return rows
 
 
@@ -147,18 +155,23 @@ def report(name: str, blocks: Iterable[Tables], settings: CheckSettings, console
     if not inspection.usable:
         return Report(name, inspection, problem=problem)
     reviews = pa.concat_tables(tables)
-    hashes = reviews["hash"].to_numpy()
+    hashes, words, ids = reviews["hash"].to_numpy(), reviews["words"].to_numpy(), reviews["id"]
     train, test = (np.flatnonzero(pc.equal(reviews["split"], split).to_numpy()) for split in ("train", "test"))
-    later, first = _repeats(hashes)
-    both, source = _found_in(hashes, test, train)
+    everything = np.arange(len(hashes))
+    first = _first_equal(hashes, everything, everything)
+    later = np.flatnonzero(first < everything)
+    twin = _first_equal(hashes, test, train)
+    both = twin >= 0
+    shares = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
+    lengths = np.quantile(words, list(shares.values()), method="inverted_cdf").astype(int).tolist()
     return Report(
         name,
         inspection,
-        _lengths(reviews["words"].to_numpy()),
+        {**dict(zip(shares, lengths, strict=True)), "mean": float(words.sum() / len(words))},
         len(later),
-        _pairs(reviews["id"], later, first),
-        len(both),
-        _pairs(reviews["id"], both, source),
+        _pairs(ids, later, first[later]),
+        int(both.sum()),
+        _pairs(ids, test[both], twin[both]),
         problem,
     )
 
@@ -166,36 +179,15 @@ def report(name: str, blocks: Iterable[Tables], settings: CheckSettings, console
 Positions = npt.NDArray[np.intp]
 
 
-def _repeats(hashes: Hashes) -> tuple[Positions, Positions]:
-    """Positions whose hash occurs before, and where each occurs first."""
-    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    later = np.flatnonzero(first[group] != np.arange(len(hashes)))
-    return later, first[group[later]]
-
-
-def _found_in(hashes: Hashes, wanted: Positions, among: Positions) -> tuple[Positions, Positions]:
-    """Those of the positions `wanted` whose hash occurs `among` others, and where."""
+def _first_equal(hashes: Hashes, wanted: Positions, among: Positions) -> Positions:
+    """For each position `wanted`, the first `among` others with the same hash, or -1."""
+    if not len(among):
+        return np.full(len(wanted), -1)
     known, first = np.unique(hashes[among], return_index=True)
-    both = wanted[np.isin(hashes[wanted], known)]
-    return both, among[first[np.searchsorted(known, hashes[both])]]
+    at = np.searchsorted(known, hashes[wanted]).clip(max=len(known) - 1)
+    return np.where(known[at] == hashes[wanted], among[first[at]], -1)
 
 
-def _pairs(ids: pa.ChunkedArray, left: Positions, right: Positions) -> tuple[tuple[str, str], ...]:
+def _pairs(ids: pa.ChunkedArray, left: Positions, right: Positions) -> Pairs:
     sides = (ids.take(pa.array(side[:EXAMPLES])).to_pylist() for side in (left, right))
     return tuple(zip(*sides, strict=True))
-
-
-def _lengths(words: npt.NDArray[np.int32]) -> dict[str, float]:
-    shares = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
-    found = np.quantile(words, list(shares.values()), method="inverted_cdf").astype(int).tolist()
-    return {**dict(zip(shares, found, strict=True)), "mean": float(words.sum() / len(words))}
-
-
-def _balance(counts: Inspection, split: str) -> str:
-    labels = {label: count for (part, label), count in counts.labels.items() if part == split}
-    total = sum(labels.values())
-    shares = [
-        f"{'no label' if label is None else label} {count:,} ({count / total:.1%})"
-        for label, count in sorted(labels.items(), key=lambda item: (item[0] is None, item[0]))
-    ]
-    return f"{total:,}: {', '.join(shares)}"

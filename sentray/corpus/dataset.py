@@ -15,9 +15,9 @@ from sentray import cluster
 from sentray.config import CorpusSettings
 from sentray.console import count
 from sentray.corpus.duplicates import IdBlock, Rows, find_duplicates, mark_duplicates
-from sentray.corpus.readers import WITH_COLUMNS, read_ids, read_shard
+from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.rows import ROLES, ROW_SCHEMA, TABLE_BYTES
-from sentray.corpus.source import Source, resolve
+from sentray.corpus.source import WITH_COLUMNS, Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
 
@@ -102,7 +102,12 @@ class Corpus:
         Raises:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
-        return replace(cls.plan(uri, settings, need_label), workers=workers).without_duplicates()
+        corpus = replace(cls.plan(uri, settings, need_label), workers=workers)
+        if corpus.source.format not in WITH_COLUMNS:
+            return corpus
+        read = functools.partial(_read_ids, corpus.source.lean(), settings)
+        ids = corpus._read("Ids", read, _IDS_SCHEMA, concurrency=workers, ray_remote_args=_REMOTE)
+        return replace(corpus, duplicates=find_duplicates(_id_blocks(_run(ids))))
 
     @classmethod
     def plan(cls, uri: str, settings: CorpusSettings, need_label: bool = True) -> "Corpus":
@@ -113,14 +118,6 @@ class Corpus:
         """
         source = resolve(uri)
         return cls(source, settings, plan_shards(source, settings.shard_size * 1_000_000), need_label)
-
-    def without_duplicates(self) -> "Corpus":
-        """The corpus with the rows known whose id an earlier row has."""
-        if self.source.format not in WITH_COLUMNS:
-            return self
-        read = functools.partial(_read_ids, self.source.lean(), self.settings)
-        ids = self._read("Ids", read, _IDS_SCHEMA, concurrency=self.workers, ray_remote_args=_REMOTE)
-        return replace(self, duplicates=find_duplicates(_id_blocks(_run(ids))))
 
     @property
     def name(self) -> str:
@@ -133,7 +130,7 @@ class Corpus:
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The rows of one shard, good and bad, read by this process."""
-        return self._read_rows()(shard, self.duplicates.get(shard.index, {}))
+        return self._read_rows(shard, self.duplicates.get(shard.index, {}))
 
     def rows(self, **options: Any) -> "Dataset":
         """All rows, good and bad, as a Ray Dataset of `ROW_SCHEMA` in the input's order.
@@ -141,7 +138,7 @@ class Corpus:
         Args:
             options: for `ray.data.read_datasource`.
         """
-        return self._read("Reviews", self._read_rows(), ROW_SCHEMA, **options)
+        return self._read("Reviews", self._read_rows, ROW_SCHEMA, **options)
 
     def map_blocks(
         self, stage: Stage, merge: Callable[[Tables], Tables] | None = None, **arguments: Any
@@ -162,17 +159,17 @@ class Corpus:
         # Ray Data lets one task read and map where both ask for the same.
         rows = self.rows(concurrency=self.workers, ray_remote_args=_REMOTE)
         rows.context.target_max_block_size = TABLE_BYTES
-        work = _named(stage, lambda rows: stage(rows, **arguments))
         with _no_deprecations():
+            work = _named(stage, lambda rows: stage(rows, **arguments))
             results = rows.map_batches(work, batch_format="pyarrow", concurrency=self.workers, **_REMOTE)
-        at_once = -(-len(self.shards) // MERGED)
-        if merge is not None and at_once > 1:
-            # A stage that asks for something else has tasks of its own, which get the results of several others.
-            work = _named(merge, lambda results: merge(_unpacked(results)))
-            with _no_deprecations():
+            at_once = -(-len(self.shards) // MERGED)
+            if merge is not None and at_once > 1:
+                # A stage that asks for something else has tasks of its own, which get the results of several others.
+                work = _named(merge, lambda results: merge(_unpacked(results)))
                 results = results.map_batches(work, batch_format="pyarrow", batch_size=at_once, num_cpus=0.5, **_REMOTE)
         yield from map(_unpacked, _run(results))
 
+    @property
     def _read_rows(self) -> "Read":
         return functools.partial(_read_rows, self.source.lean(), self.settings, self.need_label)
 
@@ -227,18 +224,11 @@ def _named(name: Callable[..., Tables], work: Callable[[pa.Table], Tables]) -> C
 
     @functools.wraps(name)
     def packed(rows: pa.Table) -> pa.Table:
-        return _packed(work(rows))
+        columns = {key: table.to_struct_array().combine_chunks() for key, table in work(rows).items()}
+        # A list of structures each.
+        return pa.table({key: pa.ListArray.from_arrays([0, len(column)], column) for key, column in columns.items()})
 
     return packed
-
-
-def _packed(tables: Tables) -> pa.Table:
-    """Tables as one row, a list of structures each."""
-    columns = {}
-    for name, table in tables.items():
-        rows = table.to_struct_array().combine_chunks()
-        columns[name] = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
-    return pa.table(columns)
 
 
 def _unpacked(results: pa.Table) -> Tables:

@@ -23,9 +23,6 @@ from sentray.storage import first_line, locate, read_pauses, reading
 
 _READ_AHEAD = 4 << 20
 """Decompressors ask for a few kB at a time, and object stores take about as long for these as for a megabyte."""
-_XZ_MEMORY = 256 << 20
-"""An .xz file that asks for more is refused; `xz -9` needs a quarter of it."""
-_XZ_INPUT = 1 << 16
 _SHOWN_MEMBERS = 8
 _MAGIC = {
     "gzip": rb"\x1f\x8b",
@@ -142,7 +139,7 @@ def _decompressed(stored: pa.NativeFile, kind: str, address: str, member: str = 
     if kind in ("gzip", "bzip2"):
         return pa.CompressedInputStream(pa.BufferedInputStream(stored, _READ_AHEAD), kind.replace("bzip2", "bz2"))
     buffered = io.BufferedReader(stored, _READ_AHEAD)
-    return _Xz(buffered) if kind == "xz" else _member(buffered, address, member)
+    return lzma.LZMAFile(buffered) if kind == "xz" else _member(buffered, address, member)
 
 
 def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
@@ -168,50 +165,18 @@ def _member(stored: Any, address: str, member: str) -> IO[bytes]:
     """The only member of a zip archive, or the one that is named."""
     try:
         archive = zipfile.ZipFile(stored)
-        info = _choose(archive, address, member)
-        return archive.open(info)
+        # macOS adds members of its own beside the real ones.
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        found = [name for name in names if member in ("", name)]
+        if len(found) == 1:
+            if archive.getinfo(found[0]).flag_bits & 1:
+                raise SentrayError(f"{address} is encrypted: unzip it with its password first")
+            return archive.open(found[0])
     except (ValueError, struct.error) as error:
         # What zipfile raises where an archive is damaged.
         raise zipfile.BadZipFile(first_line(error)) from error
-
-
-def _choose(archive: zipfile.ZipFile, address: str, member: str) -> zipfile.ZipInfo:
-    # macOS adds members of its own beside the real ones.
-    names = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__MACOSX/")]
-    found = [info for info in names if member in ("", info.filename)]
-    if len(found) != 1:
-        held = ", ".join(info.filename for info in names[:_SHOWN_MEMBERS]) + ", …" * (len(names) > _SHOWN_MEMBERS)
-        if not names:
-            raise SentrayError(f"{address} is a zip archive without a file in it: get it again")
-        cure = f"name one, as in {address}#{names[0].filename}"
-        if member and not found:
-            raise SentrayError(f"{address} has no member {member}, but {held}: {cure}")
-        raise SentrayError(f"{address} is a zip archive of several files ({held}): {cure}")
-    if found[0].flag_bits & 1:
-        raise SentrayError(f"{address} is encrypted: unzip it with its password first")
-    return found[0]
-
-
-class _Xz(io.RawIOBase):
-    """The content of an .xz file; unlike `lzma.LZMAFile` it bounds memory and reads on after padding."""
-
-    def __init__(self, stored: Any) -> None:
-        self._stored, self._decompressor = stored, lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            decompressor, data = self._decompressor, b""
-            if decompressor.eof:
-                # A file may be several streams, with zeros after each.
-                data = decompressor.unused_data.lstrip(b"\0") or self._stored.read(_XZ_INPUT).lstrip(b"\0")
-                if not data:
-                    return 0
-                decompressor = self._decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
-            elif decompressor.needs_input and not (data := self._stored.read(_XZ_INPUT)):
-                raise EOFError("it ends in the middle of its compressed data")
-            if content := decompressor.decompress(data, len(buffer)):
-                buffer[: len(content)] = content
-                return len(content)
+    if not names:
+        raise SentrayError(f"{address} is a zip archive without a file in it: get it again")
+    held = ", ".join(names[:_SHOWN_MEMBERS]) + ", …" * (len(names) > _SHOWN_MEMBERS)
+    what = f"has no member {member}, but {held}" if member else f"is a zip archive of several files ({held})"
+    raise SentrayError(f"{address} {what}: name one, as in {address}#{names[0]}")

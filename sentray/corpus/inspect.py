@@ -75,21 +75,14 @@ class Inspection:
         """Rows that are not set aside."""
         return self.labels.total()
 
-    @property
-    def unlabelled(self) -> int:
-        """Usable rows without a label."""
-        return sum(count for (_, label), count in self.labels.items() if label is None)
-
     def of_split(self, split: str) -> Counter[str]:
         """Labelled usable rows of a split, by label."""
-        return Counter(
-            {label: count for (part, label), count in self.labels.items() if part == split and label is not None}
-        )
+        of_split = {label: count for (part, label), count in self.labels.items() if part == split}
+        return Counter({label: count for label, count in of_split.items() if label is not None})
 
-    def classes(self, split: str | None = None) -> list[str]:
-        """The labels that occur, sorted; in one split where given."""
-        parts = {label for part, label in self.labels if label is not None and split in (None, part)}
-        return sorted(parts)
+    def classes(self, split: str) -> list[str]:
+        """The labels that occur in a split, sorted."""
+        return sorted(self.of_split(split))
 
     def check_usable(self, name: str, max_bad_rows: float) -> None:
         """Refuse a corpus without a usable row, or with too many rows that are not.

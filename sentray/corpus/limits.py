@@ -24,9 +24,9 @@ MAX_NAME = 100
 """Characters of a name from a file that a message shows."""
 
 
-def beginning(row: bytes) -> str:
-    """So much of a row that is too large as is shown of it; non-UTF-8 bytes are surrogates."""
-    return row[: min(4 * EXCERPT_CHARACTERS, MAX_ROW_BYTES)].decode("utf-8", "surrogateescape")
+def excerpt(row: bytes) -> str:
+    """So much of a row that is set aside as is shown of it, without the end of its line."""
+    return row[: 4 * EXCERPT_CHARACTERS].decode(errors="replace")[:EXCERPT_CHARACTERS].rstrip("\r\n")
 
 
 def max_rows(stored: int) -> int:
@@ -46,10 +46,10 @@ def require_few_rows(path: str, rows: int, stored: int) -> None:
         SentrayError: there are more than `max_rows`.
     """
     if rows > max_rows(stored):
-        cure = "take a smaller --shard-size, or write smaller row groups where it is Parquet"
-        if path.lower().endswith(".gz"):
-            cure = "split it, or store it uncompressed, so that it can be cut"
-        raise SentrayError(f"{path} has more than {max_rows(stored):,} rows in one piece: {cure}")
+        raise SentrayError(
+            f"{path} has more than {max_rows(stored):,} rows in one piece: take a smaller --shard-size or smaller row "
+            "groups, or store it uncompressed, so that it can be cut"
+        )
 
 
 def require_little_inflation(path: str, inflated: int, stored: int) -> None:

@@ -1,4 +1,4 @@
-"""Parquet: the rows of a file (`read_parquet`), its row groups for a plan, and tables of sentray's own.
+"""Parquet: the rows of a file (`read`), its row groups for a plan, and tables of sentray's own.
 
 Whoever wrote a file may have meant harm: what its footer and its pages ask for is bounded by the process that reads
 it; see `sandbox`.
@@ -7,7 +7,8 @@ it; see `sandbox`.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +20,10 @@ from sentray.corpus import limits, sandbox
 from sentray.corpus.files import open_file, try_again
 from sentray.corpus.limits import EXCERPT_CHARACTERS
 from sentray.corpus.rows import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Columns, Mask, as_mask, no_rows, no_text
-from sentray.corpus.source import Source
+from sentray.corpus.source import Source, SourceFile
+from sentray.corpus.splits import Part, Piece
 from sentray.errors import SentrayError
 from sentray.storage import reading
-
-if TYPE_CHECKING:
-    from sentray.corpus.splits import Piece
 
 _ROWS_AT_ONCE = (TABLE_ROWS, 64, 1)
 """Rows to read together, and fewer where those take too much memory: a value may be stored once for many rows."""
@@ -48,8 +47,8 @@ class RowGroups(NamedTuple):
     bytes: list[int]
 
 
-def read_parquet(source: Source, piece: "Piece", columns: Columns) -> Iterator[Block]:
-    """The rows of a Parquet file's row groups `piece.start` to `piece.stop`.
+def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
+    """The rows of a file's row groups `piece.start` to `piece.stop`; see `sentray.corpus.readers`.
 
     Raises:
         SentrayError: the file lacks a column, has fewer row groups than were planned, is damaged, or takes too much
@@ -66,17 +65,17 @@ def read_parquet(source: Source, piece: "Piece", columns: Columns) -> Iterator[B
         except MemoryError:
             pass
     # Something else in this process may have taken the memory: the file is blamed for what it does alone.
-    sandbox.rehearse(piece.path, _read_all, source, piece, columns)
+    sandbox.run(piece.path, _read_all, source, piece, columns)
     raise MemoryError(f"{piece.path} was read in little memory alone, and not here")
 
 
-def _read_all(source: Source, piece: "Piece", columns: Columns) -> None:
+def _read_all(source: Source, piece: Piece, columns: Columns) -> None:
     with reading(piece.path):
         for _ in _blocks(source, piece, columns, _ROWS_AT_ONCE[-1], 0):
             pass
 
 
-def _blocks(source: Source, piece: "Piece", columns: Columns, at_once: int, done: int) -> Iterator[Block]:
+def _blocks(source: Source, piece: Piece, columns: Columns, at_once: int, done: int) -> Iterator[Block]:
     """The rows after row `done`, at most so many at once."""
     assert source.filesystem is not None
     with open_file(source.filesystem, piece.path) as stream:
@@ -105,9 +104,8 @@ def _blocks(source: Source, piece: "Piece", columns: Columns, at_once: int, done
                     if (start := max(start, done - row)) < stop:
                         part = values.slice(start, stop - start)
                         rows = np.arange(row + start + 1, row + stop + 1, dtype=np.int64)
-                        block = columns.block(piece.name, rows, dict(zip(part.schema.names, part.columns, strict=True)))
-                        block.too_large = too_large[start:stop]
-                        yield block
+                        arrays = dict(zip(part.schema.names, part.columns, strict=True))
+                        yield Block(piece.name, rows, arrays, too_large=too_large[start:stop])
                 row += batch.num_rows
             if row != end:
                 raise SentrayError(
@@ -115,23 +113,19 @@ def _blocks(source: Source, piece: "Piece", columns: Columns, at_once: int, done
                 )
 
 
-def parquet_columns(source: Source, piece: "Piece", columns: Columns) -> Block | None:
-    """A block without a row that has the columns of a Parquet file; none of a file without rows.
+def empty_block(source: Source, piece: Piece, columns: Columns) -> Block | None:
+    """A block without a row that has the columns of a file; none of a file without rows.
 
     Raises:
         SentrayError: the file lacks a column, or its footer cannot be read.
     """
     rows, schema = read_footer(source.filesystem, piece.path)
     chosen = _chosen(schema, piece, columns)
-    if not rows:
-        return None
-    empty, _ = _shortened(
-        pa.RecordBatch.from_arrays([pa.array([], schema.field(name).type) for name in chosen], chosen)
-    )
-    return columns.block(piece.name, np.zeros(0, np.int64), dict(zip(chosen, empty.columns, strict=True)))
+    arrays = {name: _shortened_column(pa.array([], schema.field(name).type))[0] for name in chosen}
+    return Block(piece.name, np.zeros(0, np.int64), arrays) if rows else None
 
 
-def _chosen(schema: pa.Schema, piece: "Piece", columns: Columns) -> list[str]:
+def _chosen(schema: pa.Schema, piece: Piece, columns: Columns) -> list[str]:
     """The columns to read, of which those that have a role hold no lists or structures."""
     chosen = columns.choose(schema.names, piece.path)
     for name in {columns.name(role) for role in ROLES}.intersection(chosen):
@@ -196,7 +190,8 @@ def read_footer(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema]:
     Raises:
         SentrayError: the file is gone, damaged or no Parquet, or takes too much memory.
     """
-    return sandbox.rehearsed(path, _footer, filesystem, path)
+    with sandbox.memory_explained(path):
+        return sandbox.run(path, _footer, filesystem, path)
 
 
 def _footer(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema]:
@@ -211,12 +206,15 @@ def read_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Ta
     Raises:
         SentrayError: it is gone or damaged, lacks a column, has one of another type, or takes too much memory.
     """
-    groups, stored = sandbox.rehearsed(path, _table_size, filesystem, path, schema)
     tables, inflated = [schema.empty_table()], 0
-    for group in range(groups):
-        tables.append(sandbox.rehearsed(path, _table, filesystem, path, schema, group))
-        inflated += tables[-1].nbytes
-        limits.require_little_inflation(path, inflated, stored)
+    with sandbox.memory_explained(path):
+        groups, stored = sandbox.run(path, _table_size, filesystem, path, schema)
+        if groups > _MAX_TABLE_GROUPS:
+            raise SentrayError(f"{path} has more than {_MAX_TABLE_GROUPS:,} row groups")
+        for group in range(groups):
+            tables.append(sandbox.run(path, _table, filesystem, path, schema, group))
+            inflated += tables[-1].nbytes
+            limits.require_little_inflation(path, inflated, stored)
     return pa.concat_tables(tables)
 
 
@@ -228,8 +226,6 @@ def _table_size(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> tupl
             index = file.schema_arrow.get_field_index(field.name)
             if index < 0 or _value_type(file.schema_arrow.field(index).type) != _value_type(field.type):
                 raise SentrayError(f"{path} has other columns than it should")
-        if file.num_row_groups > _MAX_TABLE_GROUPS:
-            raise SentrayError(f"{path} has more than {_MAX_TABLE_GROUPS:,} row groups")
         return file.num_row_groups, stream.size()
 
 
@@ -247,20 +243,16 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 def row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
     """The row groups of files, None of those that cannot be read: whoever reads the rows says why."""
-    some = [paths[start : start + _FOOTERS] for start in range(0, len(paths), _FOOTERS)]
-    return [found for part in some for found in _harmless_row_groups(filesystem, part)]
-
-
-def _harmless_row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
-    try:
-        with sandbox.memory_explained(paths[0]):
-            found = sandbox.run(paths[0], _row_groups, filesystem, paths)
-        return [groups and RowGroups(*groups) for groups in found]
-    except (sandbox.CrashError, sandbox.TooMuchError):
-        if len(paths) == 1:
-            return [None]
-        middle = len(paths) // 2
-        return _harmless_row_groups(filesystem, paths[:middle]) + _harmless_row_groups(filesystem, paths[middle:])
+    if len(paths) <= _FOOTERS:
+        try:
+            with sandbox.memory_explained(" ".join(paths[:1])):
+                return sandbox.run(paths[0], _row_groups, filesystem, paths) if paths else []
+        except (sandbox.CrashError, sandbox.TooMuchError):
+            if len(paths) == 1:
+                return [None]
+    # They are too many, or one of them ends its reader.
+    middle = len(paths) // 2
+    return row_groups(filesystem, paths[:middle]) + row_groups(filesystem, paths[middle:])
 
 
 def _row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGroups | None]:
@@ -273,3 +265,26 @@ def _groups(filesystem: fs.FileSystem, path: str) -> RowGroups:
         metadata = pq.ParquetFile(stream).metadata
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         return RowGroups([group.num_rows for group in groups], [group.total_byte_size for group in groups])
+
+
+def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> list[list[Part]]:
+    """The row groups of each file, whatever the size; none of what cannot be read."""
+    return list(map(_parts, files, row_groups(filesystem, [file.path for file in files])))
+
+
+def _parts(file: SourceFile, groups: RowGroups | None) -> list[Part]:
+    """A file's row groups as parts; their share of its bytes is that of their values' sizes."""
+    # A footer may say what it likes.
+    if (
+        groups is None
+        or not groups.rows
+        or min(groups.rows + groups.bytes) < 0
+        or max(groups.rows) > limits.max_rows(file.size)
+    ):
+        return []
+    ends = [file.size * size // max(1, sum(groups.bytes)) for size in accumulate(groups.bytes)]
+    before = accumulate(groups.rows, initial=0)
+    stored = [end - start for start, end in pairwise([0, *ends])]
+    return [
+        Part(index, index + 1, *numbers) for index, numbers in enumerate(zip(before, stored, groups.rows, strict=False))
+    ]

@@ -1,42 +1,37 @@
-"""From a shard to checked rows, whatever the format: `read_shard`, `read_schema`, `read_ids`."""
+"""From a shard to checked rows, whatever the format: `read_shard`, `read_schema`, `read_ids`.
 
-from collections.abc import Callable, Iterator, Sequence
+A reader is a module with `read(source, piece, columns)`, which gives `Block`s, and, where large files can be cut,
+`cut(filesystem, files, size)`, which gives the `Part`s of each.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from sentray.config import CorpusSettings
 from sentray.corpus import sandbox
-from sentray.corpus.jsonl import read_jsonl
 from sentray.corpus.limits import require_few_rows
-from sentray.corpus.parquet import parquet_columns, read_parquet
 from sentray.corpus.rows import (
-    ROW_SCHEMA,
     Block,
     Broken,
     Columns,
     Hashes,
+    Numbers,
     Reason,
-    Rows,
-    alone,
     blank_to_null,
     decode,
     finish,
 )
-from sentray.corpus.source import Format, Source
-from sentray.corpus.splits import Piece, Shard
-from sentray.corpus.text_files import read_reviews, read_synthetic
+from sentray.corpus.source import WITH_COLUMNS, Source
+from sentray.corpus.splits import Piece, Shard, reader
+from sentray.corpus.text_files import read_reviews
 from sentray.errors import SentrayError
 from sentray.storage import reading
 
-__all__ = ["ROW_SCHEMA", "WITH_COLUMNS", "OnUnreadable", "read_ids", "read_schema", "read_shard"]
-
 OnUnreadable = Literal["raise", "quarantine"]
-
-Reader = Callable[[Source, Piece, Columns], Iterator[Block]]
-WITH_COLUMNS = ("csv", "jsonl", "parquet")
-"""Formats whose files have columns, so that a column may give the ids."""
 
 
 def read_shard(
@@ -78,37 +73,23 @@ def read_shard(
         for block in read_reviews(source, shard, columns, quarantine):
             yield finish(block, columns)
         return
-    kept: dict[str, pa.Array] = columns.no_kept(pa.null() if shard.format == "parquet" else pa.large_string())
+    nulls: dict[str, pa.Array] = dict.fromkeys(
+        keep, pa.nulls(1, pa.null() if shard.format == "parquet" else pa.string())
+    )
     for piece in shard.pieces:
         row = piece.row + 1
         try:
-            if isolated:
-                _require_harmless(source, shard, piece, columns)
-            for block in _blocks(source, shard, piece, columns):
+            for block in _blocks(source, shard, piece, columns, isolated):
                 table = finish(block, columns)
-                kept = {name: pa.nulls(0, array.type) for name, array in block.kept.items()}
+                nulls = {name: pa.nulls(1, table.schema.field(name).type) for name in keep}
                 if table.num_rows:
                     row = table["row"][-1].as_py() + 1
                     yield table
         except SentrayError as error:
             if not quarantine:
                 raise
-            yield finish(alone(piece.name, Broken(row, str(error), Reason.UNREADABLE_FILE), kept), columns)
-
-
-def _require_harmless(source: Source, shard: Shard, piece: Piece, columns: Columns) -> None:
-    """Raise a CrashError for a piece that ends the process which reads it; what else is wrong, its reader says."""
-    try:
-        sandbox.rehearse(piece.path, _read_all, source.lean(), replace(shard, pieces=(piece,)), piece, columns)
-    except sandbox.CrashError:
-        raise
-    except SentrayError:
-        pass
-
-
-def _read_all(source: Source, shard: Shard, piece: Piece, columns: Columns) -> None:
-    for block in _blocks(source, shard, piece, columns):
-        finish(block, columns)
+            bad = Broken(Reason.UNREADABLE_FILE, str(error))
+            yield finish(Block(piece.name, np.array([row]), nulls, {0: bad}), columns)
 
 
 def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Sequence[str] = ()) -> pa.Schema | None:
@@ -120,9 +101,10 @@ def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Se
         SentrayError: the file cannot be read or lacks a column.
     """
     if source.format == "parquet":
+        from sentray.corpus.parquet import empty_block
+
         columns = Columns(settings, tuple(keep))
-        with reading(piece.path):
-            block = parquet_columns(source, piece, columns)
+        block = empty_block(source, piece, columns)
         return None if block is None else finish(block, columns).schema
     tables = read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep)
     return next((table.schema for table in tables if table.num_rows), None)
@@ -134,7 +116,7 @@ def read_ids(
     settings: CorpusSettings,
     unread: set[str] | None = None,
     isolated: bool = False,
-) -> Iterator[tuple[str, Rows, Hashes]]:
+) -> Iterator[tuple[str, Numbers, Hashes]]:
     """File, rows and 64-bit hashes of the ids that a column gives; nothing where no column does.
 
     With a set `unread`, a piece that cannot be read ends where the damage begins, and its name is put there; `isolated`
@@ -151,11 +133,10 @@ def read_ids(
     columns = Columns(settings, ids_only=True)
     for piece in shard.pieces:
         try:
-            if isolated:
-                _require_harmless(source, shard, piece, columns)
-            for block in _blocks(source, shard, piece, columns):
-                if block.id is not None and len(block.rows):
-                    ids = blank_to_null(decode(block.id, settings.id_column, block.file)[0])
+            for block in _blocks(source, shard, piece, columns, isolated):
+                if settings.id_column in block.columns:
+                    ids = decode(block.columns[settings.id_column], settings.id_column, block.file)[0]
+                    ids = blank_to_null(ids)
                     given = ids.is_valid().to_numpy(zero_copy_only=False)
                     yield piece.name, block.rows[given], hash_texts(ids.drop_null())
         except SentrayError:
@@ -164,21 +145,24 @@ def read_ids(
             unread.add(piece.name)
 
 
-def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns) -> Iterator[Block]:
+def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns, isolated: bool = False) -> Iterator[Block]:
     """What a piece holds; only what goes wrong in reading it is the file's fault."""
-    read, rows = _reader(shard.format), 0
+    if isolated:
+        try:
+            sandbox.run(piece.path, _read_all, source.lean(), replace(shard, pieces=(piece,)), piece, columns)
+        except sandbox.CrashError:
+            raise
+        # What else is wrong, its reader says.
+        except SentrayError:
+            pass
+    rows = 0
     with reading(piece.path):
-        for block in read(source, piece, columns):
-            rows += len(block.rows) + len(block.broken)
+        for block in reader(shard.format).read(source, piece, columns):
+            rows += len(block.rows)
             require_few_rows(piece.path, rows, shard.bytes)
             yield block
 
 
-def _reader(format: Format) -> Reader:
-    if format == "csv":
-        # Numba takes its time to load.
-        from sentray.corpus.csv import read_csv
-
-        return read_csv
-    readers: dict[Format, Reader] = {"jsonl": read_jsonl, "parquet": read_parquet, "synthetic": read_synthetic}
-    return readers[format]
+def _read_all(source: Source, shard: Shard, piece: Piece, columns: Columns) -> None:
+    for block in _blocks(source, shard, piece, columns):
+        finish(block, columns)

@@ -1,6 +1,7 @@
 """What every reader gives: rows of one schema (`ROW_SCHEMA`), checked (`finish`), with a `Reason` where one is bad."""
 
 import difflib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,7 @@ from sentray.corpus.limits import EXCERPT_CHARACTERS, MAX_NAME
 from sentray.errors import SentrayError
 
 Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
-"""Positions within a file, from 1."""
+Numbers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 ROW_SCHEMA = pa.schema(
@@ -83,17 +83,15 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 class Broken(NamedTuple):
-    """A row that is not a record.
+    """What stands for a row that is no record, or for the rest of a file that cannot be read.
 
     Attributes:
-        row: its position within the file.
-        text: what is shown of it, or what is wrong.
         reason: why it is set aside.
+        text: what is shown of it, or what is wrong.
     """
 
-    row: int
+    reason: Reason
     text: str
-    reason: Reason = Reason.INVALID_RECORD
 
 
 @dataclass
@@ -103,35 +101,18 @@ class Block:
     Attributes:
         file: name of the file, or of each row's file.
         rows: positions within the file, from 1.
-        text: the reviews, in any type.
-        id: the ids, where a column or the file's name gives them.
-        label: the labels, where there are any.
-        split: the splits, where there are any.
-        kept: further columns, by name.
-        broken: rows that are not records.
+        columns: what was read, by the names that the file has for it; nulls where a row is broken.
+        broken: the rows that are no records, by their index.
         too_large: which of the others hold a value longer than a row may be, of which only the beginning is here.
+        all_text: whether the format knows nothing but text, so that kept columns are strings too.
     """
 
     file: str | pa.Array
-    rows: Rows
-    text: pa.Array
-    id: pa.Array | None = None
-    label: pa.Array | None = None
-    split: pa.Array | None = None
-    kept: dict[str, pa.Array] = field(default_factory=dict)
-    broken: list[Broken] = field(default_factory=list)
+    rows: Numbers
+    columns: dict[str, pa.Array]
+    broken: dict[int, Broken] = field(default_factory=dict)
     too_large: Mask | None = None
-
-
-def alone(file: str, broken: Broken, kept: dict[str, pa.Array]) -> Block:
-    """A block of nothing but a row that is not a record.
-
-    Args:
-        file: the file's name.
-        broken: the row, or what stands for all rows of the file from there on, which cannot be read.
-        kept: the further kept columns without a value.
-    """
-    return Block(file, np.zeros(0, np.int64), pa.nulls(0, pa.large_string()), kept=kept, broken=[broken])
+    all_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +135,11 @@ class Columns:
         for name in self.keep:
             if name in ROW_SCHEMA.names and (name not in ROLES or name != self.name(name)):
                 raise SentrayError(f"--keep {name}: sentray has a column of that name; rename the input's column")
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Those of `ROLES` that are read."""
+        return ("id",) if self.ids_only else ROLES
 
     def name(self, role: str) -> str:
         """What the file calls `id`, `text`, `label` or `split`."""
@@ -182,26 +168,6 @@ class Columns:
         if twice:
             raise SentrayError(f"{path} has more than one column {twice[0]!r}: rename all but one")
         return list(dict.fromkeys(chosen))
-
-    def no_kept(self, kind: pa.DataType) -> dict[str, pa.Array]:
-        """The further kept columns without a value."""
-        return {name: pa.nulls(0, kind) for name in self.keep if name not in ROW_SCHEMA.names}
-
-    def block(self, file: str, rows: Rows, columns: dict[str, pa.Array], all_text: bool = False) -> Block:
-        """Give each column that was read its role.
-
-        Args:
-            file: the file's name.
-            rows: positions within the file.
-            columns: what was read, by name.
-            all_text: whether the format knows nothing but text, so that kept columns are strings too.
-        """
-        id, text, label, split = (columns.get(self.name(role)) for role in ROLES)
-        kept = {name: columns[name] for name in self.keep if name not in ROW_SCHEMA.names}
-        if all_text:
-            kept = {name: decode(array, name, file)[0] for name, array in kept.items()}
-        text = pa.nulls(len(rows), pa.large_string()) if text is None else text
-        return Block(file, rows, text, id, label, split, kept)
 
     def _missing(self, name: str, option: str, available: Sequence[str], path: str) -> SentrayError:
         shown = [each[:MAX_NAME] for each in available[:_COMPARED]]
@@ -278,37 +244,6 @@ def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
     return pa.array(values, pa.large_string()), invalid
 
 
-def strings(values: Sequence[str | None]) -> pa.Array:
-    """Texts that Python decoded, as an array: of strings, or of bytes where one of them holds surrogates."""
-    try:
-        return pa.array(values, pa.large_string())
-    except UnicodeEncodeError:
-        return pa.array([None if value is None else as_read(value) for value in values], pa.large_binary())
-
-
-def as_read(text: str) -> bytes:
-    """The bytes of a text: undecodable ones as they were, or the lone surrogate that JSON escaped."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-
-
-def sound(text: str) -> str:
-    """A text with replacement characters where undecodable bytes were kept as surrogates."""
-    return as_read(text).decode(errors="replace")
-
-
-def refuse_utf16(path: str, head: bytes | memoryview) -> None:
-    """Refuse a file that begins with the byte order mark of UTF-16.
-
-    Raises:
-        SentrayError: it does.
-    """
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise SentrayError(f"{path} is UTF-16: save it as UTF-8")
-
-
 def no_rows(count: int) -> Mask:
     """The mask that chooses none of so many rows."""
     return np.zeros(count, dtype=bool)
@@ -332,48 +267,41 @@ def blank_to_null(array: pa.Array) -> pa.Array:
 
 
 def finish(block: Block, columns: Columns) -> pa.Table:
-    """Check a block's rows and bring them to `ROW_SCHEMA` (and the kept columns), in the file's order."""
-    count = len(block.rows)
-    positions = pc.binary_join_element_wise(block.file, pa.array(block.rows).cast(pa.string()), ":")
-    given = (positions if block.id is None else block.id, block.text, block.label, block.split)
-    decoded = [
-        decode(pa.nulls(count) if array is None else array, columns.name(role), block.file)
-        for role, array in zip(ROLES, given, strict=True)
-    ]
+    """Check a block's rows and bring them to `ROW_SCHEMA` (and the kept columns)."""
+    count, given = len(block.rows), block.columns
+    rows = pa.array(block.rows, pa.int64())
+    if (id_column := columns.name("id")) not in given:
+        given = {id_column: pc.binary_join_element_wise(block.file, rows.cast(pa.string()), ":"), **given}
+    decoded = [decode(given.get(name, pa.nulls(count)), name, block.file) for name in map(columns.name, ROLES)]
     ids, text, label, split = (array for array, _ in decoded)
     ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
     split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
-    unlabelled = as_mask(pc.is_null(label)) & ~as_mask(pc.equal(split, "unsup").fill_null(False))
-    reasons = _first_reason(
-        count,
-        {
-            Reason.TOO_LARGE: no_rows(count) if block.too_large is None else block.too_large,
-            Reason.NULL_TEXT: as_mask(pc.is_null(text)),
-            Reason.EMPTY_TEXT: is_blank(text),
-            Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
-            Reason.MISSING_ID: as_mask(pc.is_null(ids)),
-            Reason.MISSING_LABEL: unlabelled if columns.need_label else no_rows(count),
-        },
-    )
+    supervised = pc.not_equal(split, "unsup").fill_null(True)
+    # In the order of `Reason`: a row with several faults has the first.
+    faults = {
+        Reason.TOO_LARGE: no_rows(count) if block.too_large is None else block.too_large,
+        Reason.NULL_TEXT: pc.is_null(text),
+        Reason.EMPTY_TEXT: is_blank(text),
+        Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
+        Reason.MISSING_ID: pc.is_null(ids),
+        Reason.MISSING_LABEL: pc.and_(pc.is_null(label), supervised) if columns.need_label else no_rows(count),
+    }
+    reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
+    if block.broken:
+        broken = np.isin(np.arange(count), list(block.broken))
+        reasons, texts = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
+        reason = pc.replace_with_mask(reason, broken, pa.array(map(str, reasons), pa.string()))
+        text = pc.replace_with_mask(text, broken, pa.array(texts, pa.large_string()))
+        ids, label, split = (pc.if_else(broken, None, array) for array in (ids, label, split))
+    if reason.null_count < count:
+        text = pc.if_else(pc.is_valid(reason), pc.utf8_slice_codeunits(text, 0, EXCERPT_CHARACTERS), text)
     file = pa.repeat(block.file, count) if isinstance(block.file, str) else block.file
-    bad = pc.is_valid(reasons)
-    if pc.any(bad).as_py():
-        text = pc.if_else(bad, pc.utf8_slice_codeunits(text, 0, EXCERPT_CHARACTERS), text)
-    values = [ids, text, label, split, file, pa.array(block.rows), reasons]
+    values = [ids, text, label, split, file, rows, reason]
     arrays = [value.cast(wanted.type) for value, wanted in zip(values, ROW_SCHEMA, strict=True)]
-    kept = {name: decode(array, name, block.file, typed=True)[0] for name, array in block.kept.items()}
-    table = pa.table([*arrays, *kept.values()], names=[*ROW_SCHEMA.names, *kept])
-    return _with_broken(table, block) if block.broken else table
-
-
-def _first_reason(count: int, faults: dict[Reason, Mask]) -> pa.Array:
-    """Each row's first fault in the order of `Reason`, null where it has none."""
-    reasons = np.full(count, None, dtype=object)
-    for reason in reversed(Reason):
-        if reason in faults:
-            reasons[faults[reason]] = str(reason)
-    return pa.array(reasons, pa.string())
+    names = [name for name in columns.keep if name not in ROW_SCHEMA.names]
+    kept = [decode(given[name], name, block.file, typed=not block.all_text)[0] for name in names]
+    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *names])
 
 
 def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:
@@ -388,27 +316,10 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
-def _with_broken(table: pa.Table, block: Block) -> pa.Table:
-    """Put the rows that are not records where they belong in the file's order."""
-    rows, texts, reasons = zip(*block.broken, strict=True)
-    excerpts = [sound(text[: 2 * EXCERPT_CHARACTERS])[:EXCERPT_CHARACTERS] for text in texts]
-    broken = pa.table(
-        {
-            "text": pa.array(excerpts, pa.large_string()),
-            "file": pa.repeat(block.file, len(rows)),
-            "row": pa.array(rows, pa.int64()),
-            "reason": pa.array(map(str, reasons), pa.string()),
-        }
-    )
-    both = pa.concat_tables([table, broken], promote_options="default")
-    return both.take(pc.sort_indices(both["row"])).combine_chunks()
-
-
 def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
     """Give rows a reason to be set aside, unless they have one that comes before it in `Reason`."""
-    later = pa.array([str(other) for other in list(Reason)[list(Reason).index(reason) :]])
-    open_to = pc.or_(pc.is_null(table["reason"]), pc.is_in(table["reason"], later))
-    chosen = pc.and_(pa.array(mask), open_to)
+    earlier = pa.array(map(str, itertools.takewhile(lambda other: other != reason, Reason)), pa.string())
+    chosen = pc.and_(pa.array(mask), pc.invert(pc.is_in(table["reason"], earlier)))
     if not pc.any(chosen).as_py():
         return table
     reasons = pc.if_else(chosen, str(reason), table["reason"])

@@ -9,13 +9,11 @@ that in bounds, whatever the file holds:
   from a process of their own would cost as much again as to decode them (measured: 390 MB in 0.5 s here, in 1.0 s
   through a pipe), so reading stays here.
 - `run` is for whoever must not die of a file: the driver, `verify`, and a worker whose like died of the same shard.
-  The process takes 0.5 s to start and 40 MB, and is kept for further calls. It may answer in JSON only; where more is
-  wanted, `rehearsed` calls a function there first and, since it did no harm, then here.
+  The process takes 0.5 s to start and 40 MB, and is kept for further calls.
 """
 
 import atexit
 import contextlib
-import json
 import os
 import pickle
 import resource
@@ -34,8 +32,6 @@ from sentray.errors import SentrayError, first_line
 MAX_READ_BYTES = 800_000_000
 """Memory that reading may take beside what the process has: eight pages as large as DuckDB's, which are the largest."""
 
-_READY = b"ready\n"
-"""What the process says before it reads anything."""
 _KILLS = (signal.SIGKILL, signal.SIGTERM)
 _bounding, _calling = threading.RLock(), threading.RLock()
 _child: subprocess.Popen[bytes] | None = None
@@ -92,8 +88,8 @@ def run(path: str, function: Callable[..., T], *args: object) -> T:
 
     Args:
         path: what it reads, for messages.
-        function: a module's; gives what JSON has.
-        args: of the function; pickled on their way there.
+        function: a module's; it, its arguments and what it gives are pickled on their way.
+        *args: of the function.
 
     Raises:
         SentrayError: the function raised it.
@@ -102,36 +98,19 @@ def run(path: str, function: Callable[..., T], *args: object) -> T:
         MemoryError: the process could not start or was killed, as the kernel does when memory is scarce, and so was a
             second one: nobody knows whose fault it is.
     """
-    request = pickle.dumps((function, args))
     try:
-        reply = _ask(path, request)
+        result, error = _ask(path, function, args)
     except MemoryError:
-        reply = _ask(path, request)
-    if "result" in reply:
-        result: T = reply["result"]
-        return result
-    if reply["error"] == MemoryError.__name__:
+        result, error = _ask(path, function, args)
+    if isinstance(error, MemoryError):
         raise TooMuchError(
             f"{path} takes more than {MAX_READ_BYTES:,} bytes of memory at once: write it with smaller pages or row "
             "groups, or leave it out"
         )
-    raise (SentrayError if reply["error"] == SentrayError.__name__ else RuntimeError)(reply["message"])
-
-
-def rehearse(path: str, function: Callable[..., object], *args: object) -> None:
-    """Call a function as `run` does, whatever it gives."""
-    run(path, _without_result, function, args)
-
-
-def rehearsed(path: str, function: Callable[..., T], *args: object) -> T:
-    """What a function gives here, within `bounded_memory`, once it did no harm to another process; raises as `run`.
-
-    It is for processes that nobody starts again: where memory is scarce it raises a SentrayError.
-    """
-    with memory_explained(path):
-        rehearse(path, function, *args)
-        with bounded_memory():
-            return function(*args)
+    if error is not None:
+        raise error
+    value: T = result
+    return value
 
 
 @contextlib.contextmanager
@@ -151,42 +130,31 @@ def memory_explained(path: str) -> Iterator[None]:
         ) from error
 
 
-def _without_result(function: Callable[..., object], args: tuple[object, ...]) -> None:
-    function(*args)
-
-
-def _ask(path: str, request: bytes) -> dict[str, Any]:
+def _ask(path: str, function: Callable[..., object], args: tuple[object, ...]) -> tuple[Any, Exception | None]:
+    """What a function gives in the process, and what it raises there."""
+    global _child
     with _calling:
-        child = _started()
+        child, answered = _started(), False
         try:
-            line = _sent(child, request)
-        except BaseException:
-            # A later call must not get this one's answer.
-            child.kill()
-            child.wait()
-            raise
-        if line.endswith(b"\n"):
-            reply: dict[str, Any] = json.loads(line)
-            return reply
-        code = child.wait()
+            assert child.stdin is not None
+            assert child.stdout is not None
+            pickle.dump((function, args), child.stdin)
+            child.stdin.flush()
+            result, error = pickle.load(child.stdout)
+            answered = True
+            return result, error
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError):
+            code = child.wait()
+        finally:
+            if not answered:
+                # A later call must not get this one's answer.
+                _stop()
     if -code in _KILLS:
         raise MemoryError(f"the process that read {path} was killed; most likely the machine ran out of memory")
     how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
     raise CrashError(
         f"{path} cannot be read (the process that reads it dies: {how}): it seems damaged; replace it or leave it out"
     )
-
-
-def _sent(child: subprocess.Popen[bytes], request: bytes) -> bytes:
-    """The line that a process answers to a request; not a whole one where it died."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        child.stdin.write(request)
-        child.stdin.flush()
-    except BrokenPipeError:
-        return b""
-    return child.stdout.readline()
 
 
 def _started() -> subprocess.Popen[bytes]:
@@ -197,34 +165,30 @@ def _started() -> subprocess.Popen[bytes]:
     """
     global _child
     if _child is None or _child.poll() is not None:
+        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        pipe = subprocess.PIPE
         try:
-            _child = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import serve; serve()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-        except OSError as error:
-            raise MemoryError(f"no process to read files in can be started: {error}") from error
-        assert _child.stdout is not None
-        try:
-            ready = _child.stdout.readline()
+            _child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=env)
+            assert _child.stdout is not None
+            pickle.load(_child.stdout)
+        except (OSError, EOFError) as error:
+            _stop()
+            raise MemoryError(f"no process to read files in can be started: {first_line(error)}") from error
         except BaseException:
             _stop()
             raise
-        if ready != _READY:
-            _stop()
-            raise MemoryError("the process to read files in ended while it started")
     return _child
 
 
 @atexit.register
 def _stop() -> None:
     """Let the process end: it does when it can read no more."""
+    global _child
     if _child is not None:
         _child.kill()
         _child.wait()
+        _child = None
 
 
 def _forget() -> None:
@@ -243,18 +207,18 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     # What a library prints is no reply.
     os.dup2(2, 1)
-    replies.write(_READY)
+    pickle.dump("ready", replies)
     replies.flush()
     while True:
         try:
             function, args = pickle.load(sys.stdin.buffer)
             with bounded_memory():
-                reply = {"result": function(*args)}
+                reply = pickle.dumps((function(*args), None))
         except EOFError:
             return
-        except Exception as error:
-            ours = isinstance(error, (SentrayError, MemoryError))
-            kind = MemoryError if isinstance(error, MemoryError) else SentrayError if ours else RuntimeError
-            reply = {"error": kind.__name__, "message": str(error) if ours else traceback.format_exc()}
-        replies.write(json.dumps(reply).encode() + b"\n")
+        except (SentrayError, MemoryError) as error:
+            reply = pickle.dumps((None, error))
+        except Exception:
+            reply = pickle.dumps((None, RuntimeError(traceback.format_exc())))
+        replies.write(reply)
         replies.flush()

@@ -4,7 +4,6 @@ import os
 import posixpath
 import re
 from dataclasses import dataclass, replace
-from heapq import heappop, heappush
 from typing import Literal
 
 from pyarrow import fs
@@ -17,6 +16,8 @@ from sentray.storage import first_line, locate
 
 Format = Literal["csv", "jsonl", "parquet", "text", "nltk", "synthetic"]
 
+WITH_COLUMNS = ("csv", "jsonl", "parquet")
+"""Formats whose files have columns, so that a column may give the ids."""
 NLTK_RESOURCE = "corpora/movie_reviews"
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -202,20 +203,17 @@ def _listed(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
     if not isinstance(filesystem, fs.LocalFileSystem):
         return list(filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True)))
     found: list[fs.FileInfo] = []
-    seen: set[str] = set()
-    folders, links = [folder], list[str]()
-    while folders or links:
-        # Links come last, so that a folder keeps its own name where that is under the root too.
-        path = folders.pop() if folders else heappop(links)
-        if (real := os.path.realpath(path)) in seen:
-            continue
-        seen.add(real)
-        for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)):
-            found.append(info)
-            if info.type == fs.FileType.Directory and os.path.islink(info.path):
-                heappush(links, info.path)
-            elif info.type == fs.FileType.Directory:
-                folders.append(info.path)
+    folders, seen = [folder], set[str]()
+    while folders:
+        path = folders.pop()
+        if (real := os.path.realpath(path)) not in seen:
+            seen.add(real)
+            infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+            found += infos
+            inner = sorted(info.path for info in infos if info.type == fs.FileType.Directory)
+            # Links come last, so that a folder keeps its own name where that is under the root too.
+            links = [path for path in inner if os.path.islink(path)]
+            folders = links[::-1] + folders + [path for path in inner if path not in links]
     return found
 
 

@@ -1,10 +1,10 @@
 """The plan of a run: the input cut into pieces (`Piece`) and these put into shards (`plan_shards`), always the same."""
 
+import importlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate, chain, pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -12,12 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus import limits
-from sentray.corpus.files import open_stream, try_again
-from sentray.corpus.parquet import RowGroups, row_groups
-from sentray.corpus.source import Format, Source, SourceFile
+from sentray.corpus.source import WITH_COLUMNS, Format, Source, SourceFile
 from sentray.errors import SentrayError
-from sentray.storage import reading
 
 # Opening a file takes about as long as reading this many bytes, so that a bundle of small files stays at some
 # thousand of them.
@@ -28,10 +24,9 @@ _MIN_SHARD = 1_000_000
 _SYNTHETIC_ROWS = 8192
 _SYNTHETIC_ROW_BYTES = 750
 _MAX = 1 << 48
-# Shards are made so many at a time when a plan is gone through.
+# Rows of the plan that are made shards at a time when it is gone through.
 _BATCH = 4096
-_UNKNOWN = -1
-_THREADS = 16
+UNKNOWN = -1
 
 Numbers = npt.NDArray[np.int64]
 _NAMES = pa.dictionary(pa.int32(), pa.string())
@@ -95,6 +90,21 @@ class Shard:
     rows: int | None = None
 
 
+class Part(NamedTuple):
+    """The smallest part of a file that a shard can hold, as a reader's `cut` finds it; `start` to `row` as a piece's.
+
+    Attributes:
+        bytes: size as stored.
+        rows: how many it has, or `UNKNOWN`.
+    """
+
+    start: int
+    stop: int
+    row: int
+    bytes: int
+    rows: int
+
+
 class ShardPlan(Sequence[Shard]):
     """The shards of an input, kept as columns; one is made when it is asked for.
 
@@ -108,24 +118,28 @@ class ShardPlan(Sequence[Shard]):
     def __init__(self, table: pa.Table, format: Format) -> None:
         self.format = format
         self._table = table.unify_dictionaries().combine_chunks()
-        shards = self._column("shard")
-        self._first = np.flatnonzero(np.diff(shards, prepend=-1, append=-2))
+        self._first = np.flatnonzero(np.diff(self._table["shard"].to_numpy(), prepend=-1, append=-2))
 
     @classmethod
     def from_table(cls, table: pa.Table, format: Format) -> "ShardPlan":
-        """The plan that `to_table` gave, also after a way through Parquet.
+        """The plan that `to_table` gave, also after a way through Parquet, from whomever.
 
         Raises:
-            SentrayError: the table is no plan.
+            SentrayError: the table is no plan: a column or a number is missing or out of range, or a name leads out of
+                the input's folder.
         """
         try:
             plan = cls(table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA), format)
-            plan._require_sound()
         except (KeyError, ValueError, pa.ArrowException) as error:
             raise SentrayError("the plan of shards has other columns than it should: choose another --out") from error
-        shards = plan._column("shard")
-        if len(shards) and not (shards[0] == 0 and np.isin(np.diff(shards), (0, 1)).all()):
-            raise SentrayError("the plan of shards has gaps: choose another --out")
+        table, steps = plan.to_table(), np.diff(plan.to_table()["shard"].to_numpy(), prepend=-1)
+        numbers = [table[name] for name in ("start", "stop", "row", "bytes", "rows")]
+        wrong = [pc.or_(pc.less(column, 0), pc.greater(column, _MAX)) for column in numbers]
+        wrong += [pc.less(table["stop"], table["start"]), pa.array((steps < 0) | (steps > 1))]
+        wrong += [pc.is_null(table[name]) for name in ("path", "name", "start", "row", "shard", "bytes")]
+        wrong += [pc.match_substring_regex(plan._strings("name"), r"^/|(^|/)\.\.(/|$)"), pa.array(steps[:1] != 1)]
+        if any(pc.any(mask).as_py() for mask in wrong):
+            raise SentrayError("the plan of shards has gaps, or numbers that no plan has: choose another --out")
         return plan
 
     def to_table(self) -> pa.Table:
@@ -143,24 +157,6 @@ class ShardPlan(Sequence[Shard]):
         if not known.equals(positions) or known.null_count:
             raise SentrayError("the plan of shards names other files than the input's: choose another --out")
 
-    def _require_sound(self) -> None:
-        """Refuse what no plan holds.
-
-        Raises:
-            ValueError: a number is missing or out of range, or a name leads out of the input's folder.
-        """
-        table = self._table
-        for name in ("path", "name", "start", "row", "shard", "bytes"):
-            if table[name].null_count:
-                raise ValueError(f"{name} is missing")
-        for name in ("start", "stop", "row", "bytes", "rows"):
-            if pc.any(pc.or_(pc.less(table[name], 0), pc.greater(table[name], _MAX))).as_py():
-                raise ValueError(f"{name} is out of range")
-        if pc.any(pc.less(table["stop"], table["start"])).as_py():
-            raise ValueError("a piece ends before it begins")
-        if pc.any(pc.match_substring_regex(self._strings("name").unique(), r"^/|(^|/)\.\.(/|$)")).as_py():
-            raise ValueError("a name leads elsewhere")
-
     def _strings(self, name: str) -> pa.ChunkedArray:
         return self._table[name].cast(pa.string())
 
@@ -174,12 +170,12 @@ class ShardPlan(Sequence[Shard]):
     @property
     def bytes(self) -> int:
         """Size of all shards together, as stored."""
-        return int(self._column("bytes").sum())
+        return int(pc.sum(self._table["bytes"]).as_py() or 0)
 
     @property
     def rows(self) -> int | None:
         """How many rows all shards hold, where that is known of each."""
-        return None if self._table["rows"].null_count else int(self._column("rows").sum())
+        return None if self._table["rows"].null_count else int(pc.sum(self._table["rows"]).as_py() or 0)
 
     def __len__(self) -> int:
         return len(self._first) - 1
@@ -191,59 +187,22 @@ class ShardPlan(Sequence[Shard]):
     def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
         if isinstance(index, slice):
             return [self[position] for position in range(len(self))[index]]
-        position = range(len(self))[index]
-        return self._made(position, position + 1)[0]
+        first, end = self._first[range(len(self))[index] :][:2].tolist()
+        return next(self._shards(self._table.slice(first, end - first)))
 
     def __iter__(self) -> Iterator[Shard]:
-        batches = range(0, len(self), _BATCH)
-        return chain.from_iterable(self._made(start, min(start + _BATCH, len(self))) for start in batches)
+        return self._shards(self._table)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ShardPlan):
-            return NotImplemented
-        plain = pa.schema([(field.name, pa.string() if field.type == _NAMES else field.type) for field in PLAN_SCHEMA])
-        return self.format == other.format and bool(self._table.cast(plain).equals(other.to_table().cast(plain)))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _made(self, start: int, stop: int) -> list[Shard]:
-        """The shards from `start` to `stop`."""
-        first = self._first[start : stop + 1].tolist()
-        table = self._table.slice(first[0], first[-1] - first[0])
-        *parts, _, sizes, rows = (_values(column) for column in table.columns)
-        pieces = list(map(Piece, *parts))
-        shards = []
-        for index, (begin, end) in enumerate(pairwise(first), start=start):
-            here = slice(begin - first[0], end - first[0])
-            known = None if None in rows[here] else sum(rows[here])
-            shards.append(Shard(index, self.format, tuple(pieces[here]), sum(sizes[here]), known))
-        return shards
-
-    def _column(self, name: str) -> Numbers:
-        column: Numbers = self._table[name].to_numpy()
-        return column
+    def _shards(self, table: pa.Table) -> Iterator[Shard]:
+        rows = (row for batch in table.to_batches(_BATCH) for row in batch.to_pylist())
+        for index, pieces in groupby(rows, key=itemgetter("shard")):
+            of_shard = list(pieces)
+            known = None if any(row["rows"] is None for row in of_shard) else sum(row["rows"] for row in of_shard)
+            made = tuple(Piece(*_piece(row)) for row in of_shard)
+            yield Shard(index, self.format, made, sum(row["bytes"] for row in of_shard), known)
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    if column.type != _NAMES and not column.null_count:
-        # Several times as fast as Arrow's own way.
-        return list(column.to_numpy().tolist())
-    return list(column.cast(pa.string()).to_pylist() if column.type == _NAMES else column.to_pylist())
-
-
-class _Part(NamedTuple):
-    """The smallest part of a file that a shard can hold; `start`, `stop`, `row` as a piece's.
-
-    Attributes:
-        bytes: size as stored.
-        rows: how many it has, or `_UNKNOWN`.
-    """
-
-    start: int
-    stop: int
-    row: int
-    bytes: int
-    rows: int
+_piece = itemgetter("path", "name", "start", "stop", "row", "label", "split")
 
 
 def plan_shards(source: Source, shard_size: int) -> ShardPlan:
@@ -265,11 +224,11 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
         columns = [np.zeros_like(index), start, stop, start, rows * _SYNTHETIC_ROW_BYTES, rows, index]
         return _plan(source, [SourceFile(source.uri, "synthetic", 0)], np.column_stack(columns))
     size = min(shard_size, max(_MIN_SHARD, sum(max(file.size, _MIN_WEIGHT) for file in source.files) // _MIN_SHARDS))
-    cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else _UNKNOWN
+    cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else UNKNOWN
     pieces: list[list[int]] = []
     shard = filled = 0
     for number, file in enumerate(source.files):
-        whole = _Part(0, _UNKNOWN, 0, file.size, rows_of_file)
+        whole = Part(0, UNKNOWN, 0, file.size, rows_of_file)
         for part in cut.get(file.path) or [whole]:
             weight = max(file.size, _MIN_WEIGHT) if part is whole else part.bytes
             if filled and filled + weight > size:
@@ -277,9 +236,7 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
             if filled and pieces[-1][0] == number:
                 # Neighbouring parts of a file that share a shard are one piece.
                 before = pieces[-1]
-                unknown = _UNKNOWN in (before[5], part.rows)
-                before[2], before[4] = part.stop, before[4] + part.bytes
-                before[5] = _UNKNOWN if unknown else before[5] + part.rows
+                before[2], before[4], before[5] = part.stop, before[4] + part.bytes, before[5] + part.rows
             else:
                 pieces.append([number, *part, shard])
             filled += weight
@@ -287,7 +244,7 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
 
 
 def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> ShardPlan:
-    """The plan of pieces: a row each with the file's position, the fields of a `_Part`, and the shard."""
+    """The plan of pieces: a row each with the file's position, the fields of a `Part`, and the shard."""
     of, start, stop, row, stored, rows, shard = pieces.T
 
     def texts(values: Iterable[str | None]) -> pa.Array:
@@ -297,62 +254,26 @@ def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> Shard
         "path": texts(file.path for file in files),
         "name": texts(file.name for file in files),
         "start": start,
-        "stop": pa.array(stop, mask=stop == _UNKNOWN),
+        "stop": pa.array(stop, mask=stop == UNKNOWN),
         "row": row,
         "label": texts(file.label for file in files),
         "split": texts(file.split for file in files),
         "shard": shard,
         "bytes": stored,
-        "rows": pa.array(rows, mask=rows == _UNKNOWN),
+        "rows": pa.array(rows, mask=rows == UNKNOWN),
     }
     return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
 
 
-def _cut(source: Source, size: int) -> dict[str, list[_Part]]:
+def _cut(source: Source, size: int) -> dict[str, list[Part]]:
     """The parts of files larger than `size`, by path; none of what cannot be read or is one record."""
-    files, filesystem = [file for file in source.files if file.size > size], source.filesystem
-    if not files or filesystem is None or source.format not in ("parquet", "csv", "jsonl"):
+    files = [file for file in source.files if file.size > size and not file.name.lower().endswith(".gz")]
+    if not files or source.filesystem is None or source.format not in WITH_COLUMNS:
         return {}
-    paths = [file.path for file in files]
-    if source.format == "parquet":
-        found = row_groups(filesystem, paths)
-        return {file.path: _at_row_groups(file, groups) for file, groups in zip(files, found, strict=True) if groups}
-    with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
-        cut = threads.map(lambda file: try_again(filesystem, partial(_at_records, source, file, size)), files)
-        return {path: parts for path, parts in zip(paths, cut, strict=True) if parts}
+    parts = reader(source.format).cut(source.filesystem, files, size)
+    return {file.path: found for file, found in zip(files, parts, strict=True)}
 
 
-def _at_row_groups(file: SourceFile, groups: RowGroups) -> list[_Part]:
-    """A Parquet file's row groups; their share of its bytes is that of their values' sizes."""
-    # A footer may say what it likes.
-    if not groups.rows or min(groups.rows + groups.bytes) < 0 or max(groups.rows) > limits.max_rows(file.size):
-        return []
-    ends = [file.size * size // max(1, sum(groups.bytes)) for size in accumulate(groups.bytes)]
-    before = accumulate(groups.rows, initial=0)
-    stored = [end - start for start, end in pairwise([0, *ends])]
-    return [
-        _Part(index, index + 1, *numbers)
-        for index, numbers in enumerate(zip(before, stored, groups.rows, strict=False))
-    ]
-
-
-def _at_records(source: Source, file: SourceFile, size: int) -> list[_Part]:
-    """Byte ranges of whole records; none of what is compressed."""
-    # csv's compiled loop takes its time to load, which only large files are worth.
-    from sentray.corpus import csv, jsonl
-
-    if file.name.lower().endswith(".gz"):
-        return []
-    count = -(-file.size // size)
-    targets = [file.size * part // count for part in range(1, count)]
-    assert source.filesystem is not None
-    with reading(file.path):
-        stream = open_stream(source.filesystem, file.path, 0, file.size)
-        starts, rows = (csv.find_records if source.format == "csv" else jsonl.find_lines)(stream, targets)
-    if not (starts := [start for start in starts if start[0] < file.size]):
-        return []
-    bounds = pairwise([(0, 0, 0), *starts, (file.size, 0, rows)])
-    return [
-        _Part(start, stop, lines, stop - start, _UNKNOWN if total is None or before is None else total - before)
-        for (start, lines, before), (stop, _, total) in bounds
-    ]
+def reader(format: str) -> Any:
+    """The module that reads a format; see `sentray.corpus.readers`. Numba, which some need, takes its time to load."""
+    return importlib.import_module(f"sentray.corpus.{format}")

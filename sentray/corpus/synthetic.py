@@ -7,10 +7,15 @@ much by itself, and a bag of all of them is right for some 70 reviews of 100; wo
 negations are words that lists of stop words leave in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 
+import numpy as np
 import pyarrow as pa
+
+from sentray.corpus.rows import TABLE_ROWS, Block, Columns
+from sentray.corpus.source import Source
+from sentray.corpus.splits import Piece
 
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("label", pa.string())])
 LABELS = ("neg", "pos")
@@ -163,3 +168,13 @@ def generate(start: int, stop: int, seed: int) -> pa.Table:
         labels.append(LABELS[side])
     ids = [f"synthetic:{row}" for row in range(start, stop)]
     return pa.table([ids, texts, labels], schema=SCHEMA)
+
+
+def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
+    """The reviews of a piece; see `sentray.corpus.readers`."""
+    assert piece.stop is not None
+    for start in range(piece.start, piece.stop, TABLE_ROWS):
+        stop = min(start + TABLE_ROWS, piece.stop)
+        rows = generate(start, stop, source.seed)
+        found = {columns.name(name): rows[name].combine_chunks() for name in rows.column_names}
+        yield Block(piece.name, np.arange(start, stop) + 1, found)

@@ -1,7 +1,7 @@
-"""Reviews that are files of their own (class folders and NLTK's corpus), and generated ones."""
+"""Reviews that are files of their own: class folders, and NLTK's corpus."""
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sentray import nltk_data
 from sentray.corpus import limits
-from sentray.corpus.rows import TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, Reason, alone
+from sentray.corpus.rows import TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, Reason
 from sentray.corpus.source import NLTK_RESOURCE, Source
 from sentray.corpus.splits import Piece, Shard
 from sentray.errors import SentrayError
@@ -32,44 +32,38 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
     """
     if columns.need_label and all(piece.label is None and piece.split != "unsup" for piece in shard.pieces):
         raise SentrayError(f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt")
+    texts: list[bytes | None] = []
+    broken: dict[int, Broken] = {}
+    size = 0
     with _opener(source) as opened:
-        pieces: list[Piece] = []
-        texts: list[bytes] = []
-        size = 0
-        for piece in shard.pieces:
-            broken = None
+        for end, piece in enumerate(shard.pieces, 1):
+            text: bytes | None = None
             try:
                 with reading(piece.path), opened(piece.path) as stream:
                     text = _content(stream)
-                if len(text) > limits.MAX_ROW_BYTES:
-                    broken = Broken(1, limits.beginning(text), Reason.TOO_LARGE)
             except SentrayError as error:
                 if not quarantine:
                     raise
-                broken = Broken(1, str(error), Reason.UNREADABLE_FILE)
-            if broken is None:
-                texts.append(text.removeprefix(_BOM))
-                pieces.append(piece)
-                size += len(texts[-1])
-            if pieces and (broken or len(texts) == TABLE_ROWS or size >= TABLE_BYTES):
-                yield _block(pieces, texts)
-                pieces, texts, size = [], [], 0
-            if broken:
-                yield alone(piece.name, broken, {})
-        if pieces:
-            yield _block(pieces, texts)
+                broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error))
+            if text is not None and len(text) > limits.MAX_ROW_BYTES:
+                broken[len(texts)], text = Broken(Reason.TOO_LARGE, limits.excerpt(text)), None
+            texts.append(text and text.removeprefix(_BOM))
+            size += len(text or b"")
+            if len(texts) == TABLE_ROWS or size >= TABLE_BYTES or end == len(shard.pieces):
+                yield _block(shard.pieces[end - len(texts) : end], texts, broken, columns)
+                texts, broken, size = [], {}, 0
 
 
-def _block(pieces: Sequence[Piece], texts: list[bytes]) -> Block:
+def _block(pieces: tuple[Piece, ...], texts: list[bytes | None], broken: dict[int, Broken], columns: Columns) -> Block:
     names = pa.array([piece.name for piece in pieces], pa.string())
-    return Block(
-        file=names,
-        rows=np.ones(len(pieces), np.int64),
-        text=pa.array(texts, pa.large_binary()),
-        id=names,
-        label=pa.array([piece.label for piece in pieces], pa.string()),
-        split=pa.array([piece.split for piece in pieces], pa.string()),
-    )
+    values = {
+        "id": names,
+        "text": pa.array(texts, pa.large_binary()),
+        "label": pa.array([piece.label for piece in pieces], pa.string()),
+        "split": pa.array([piece.split for piece in pieces], pa.string()),
+    }
+    found = {columns.name(role): array for role, array in values.items()}
+    return Block(names, np.ones(len(pieces), np.int64), found, broken)
 
 
 @contextmanager
@@ -91,19 +85,5 @@ def _opener(source: Source) -> Iterator[Callable[[str], Any]]:
 
 def _content(stream: Any) -> bytes:
     """All of a stream, or more than a row may have; most are short, and what is asked for is allocated."""
-    most = limits.MAX_ROW_BYTES + 1
-    short = min(_SHORT, most)
-    content: bytes = stream.read(short)
-    return content if len(content) < short else content + stream.read(most - short)
-
-
-def read_synthetic(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
-    """Generated reviews `piece.start` to `piece.stop`."""
-    from sentray.corpus import synthetic
-
-    assert piece.stop is not None
-    for start in range(piece.start, piece.stop, TABLE_ROWS):
-        stop = min(start + TABLE_ROWS, piece.stop)
-        rows = synthetic.generate(start, stop, source.seed).combine_chunks()
-        id, text, label = (rows[name].combine_chunks() for name in ("id", "text", "label"))
-        yield Block(piece.name, np.arange(start + 1, stop + 1, dtype=np.int64), text, id, label)
+    content: bytes = stream.read(_SHORT)
+    return content if len(content) < _SHORT else content + stream.read(limits.MAX_ROW_BYTES + 1)

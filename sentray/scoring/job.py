@@ -15,10 +15,10 @@ from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
-from sentray.corpus.readers import WITH_COLUMNS, read_shard
+from sentray.corpus.readers import read_shard
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
 from sentray.corpus.sandbox import memory_explained
-from sentray.corpus.source import Source, resolve
+from sentray.corpus.source import WITH_COLUMNS, Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, choose

@@ -12,7 +12,7 @@ from ray.util.annotations import RayDeprecationWarning
 from sentray.config import CorpusSettings
 from sentray.corpus.dataset import Corpus, read_reviews
 from sentray.corpus.inspect import Inspection, inspect_rows
-from sentray.corpus.readers import ROW_SCHEMA
+from sentray.corpus.rows import ROW_SCHEMA
 from sentray.corpus.vocab import clean_and_count, merge_counts
 from sentray.errors import SentrayError
 from sentray.text.cleaning import preset

@@ -21,7 +21,7 @@ def inspected(table, **labels):
 
 def test_counts(table):
     seen = inspected(table)
-    assert (seen.rows, seen.usable, seen.unlabelled) == (8, 6, 1)
+    assert (seen.rows, seen.usable) == (8, 6)
     assert seen.labels == {
         ("train", "pos"): 2,
         ("train", "neg"): 1,
@@ -30,7 +30,6 @@ def test_counts(table):
         ("test", "odd"): 1,
     }
     assert seen.of_split("train") == {"pos": 2, "neg": 1}
-    assert seen.classes() == ["neg", "odd", "pos"]
     assert seen.classes("train") == ["neg", "pos"]
     assert seen.reasons == {"empty_text": 1, "invalid_record": 1}
     assert seen.bad.schema == QUARANTINE_SCHEMA
@@ -43,7 +42,6 @@ def test_counts(table):
 def test_labels_that_a_model_does_not_know(table):
     seen = inspected(table, labels=["pos", "neg"])
     assert seen.reasons == {"empty_text": 1, "unknown_label": 1, "invalid_record": 1}
-    assert seen.unlabelled == 1
     assert seen.usable == 5
 
 

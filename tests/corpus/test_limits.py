@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 import zlib
@@ -61,7 +62,9 @@ def test_bombs_are_set_aside_in_bounded_memory(tmp_path: Path) -> None:
         str(bomb(tmp_path / "line.jsonl.gz", b'{"text": "x"}\n', b"[", 2 << 30)): {"unreadable_file": 1},
         str(tmp_path / "pos"): {"too_large": 1},
     }
-    ran = subprocess.run([sys.executable, "-c", READ, *cases], capture_output=True, text=True, check=False)
+    # Arrow's default allocator reserves a gigabyte, which would count.
+    env = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    ran = subprocess.run([sys.executable, "-c", READ, *cases], capture_output=True, text=True, check=False, env=env)
     assert ran.returncode == 0, ran.stderr[-2000:]
     found = [line.rpartition(" ") for line in ran.stdout.splitlines()]
     assert [json.loads(reasons) for reasons, _, _ in found] == list(cases.values())
@@ -236,7 +239,7 @@ def test_a_file_may_have_rows_in_proportion_to_its_size(monkeypatch: pytest.Monk
     monkeypatch.setattr(limits, "FREE_ROWS", 10)
     limits.require_few_rows("a.jsonl.gz", 10, 1)
     limits.require_few_rows("a.jsonl.gz", 25, 100)
-    with pytest.raises(SentrayError, match="more than 25 rows in one piece: split it, or store it uncompressed"):
+    with pytest.raises(SentrayError, match=r"more than 25 rows in one piece: .* store it uncompressed"):
         limits.require_few_rows("a.jsonl.gz", 26, 100)
     with pytest.raises(SentrayError, match="more than 10 rows in one piece: take a smaller --shard-size"):
         limits.require_few_rows("a.parquet", 11, 1)

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray.config import CorpusSettings
-from sentray.corpus.readers import ROW_SCHEMA, read_ids, read_schema, read_shard
+from sentray.corpus.readers import read_ids, read_schema, read_shard
+from sentray.corpus.rows import ROW_SCHEMA
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import Piece, Shard, plan_shards
 from sentray.errors import SentrayError

@@ -11,7 +11,7 @@ from sentray.corpus.rows import Block, Columns, Reason, decode, finish, mark
 
 def finished(**columns: pa.Array) -> pa.Table:
     count = len(columns["text"])
-    return finish(Block("f", np.arange(1, count + 1), **columns), Columns(CorpusSettings(), need_label=True))
+    return finish(Block("f", np.arange(1, count + 1), columns), Columns(CorpusSettings(), need_label=True))
 
 
 @settings(deadline=None)

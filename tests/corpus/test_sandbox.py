@@ -68,8 +68,11 @@ def test_a_process_that_cannot_start_blames_no_file(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(sys, "executable", program)
         with pytest.raises(MemoryError, match="process to read files in"):
             sandbox.run("a", os.getpid)
-        with pytest.raises(SentrayError, match=r"not enough memory to read a .*; end other programs .* same command"):
-            sandbox.rehearsed("a", os.getpid)
+        with (
+            pytest.raises(SentrayError, match=r"not enough memory to read a .*; end other programs .* same command"),
+            sandbox.memory_explained("a"),
+        ):
+            sandbox.run("a", os.getpid)
     monkeypatch.undo()
     assert sandbox.run("a", os.getpid) != os.getpid()
 
@@ -113,7 +116,7 @@ def killing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def read_all(source, shard, piece, columns):\n    'b.parquet' in piece.path and os.abort()\n"
         "def groups(filesystem, paths):\n"
         "    any('b.parquet' in path for path in paths) and os.abort()\n"
-        "    return [[[1], [2]] for path in paths]\n"
+        "    return [([1], [2]) for path in paths]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     sandbox._stop()
@@ -142,7 +145,7 @@ def test_a_file_that_kills_its_reader_is_set_aside(killing: Path) -> None:
 def test_a_footer_that_kills_its_reader_is_found_among_others(killing: Path) -> None:
     paths = [str(killing / f"{name}.parquet") for name in "abcde"]
     found = row_groups(resolve(str(killing / "a.parquet")).filesystem, paths)
-    assert [groups and tuple(groups) for groups in found] == [([1], [2]), None, *[([1], [2])] * 3]
+    assert found == [([1], [2]), None, *[([1], [2])] * 3]
 
 
 def test_files_that_do_no_harm_are_read_in_isolation_too(tmp_path: Path) -> None:
@@ -191,15 +194,15 @@ def test_a_table_of_many_row_groups_may_be_larger_than_what_is_read_at_once(
     table = pa.table({"name": list("abcde"), "more": list("fgh") + [None] * 2, "size": range(5)}).cast(SCHEMA)
     path, filesystem, read = str(tmp_path / "a.parquet"), fs.LocalFileSystem(), []
     pq.write_table(table, path, row_group_size=2)
-    rehearsed = sandbox.rehearsed
+    run = sandbox.run
 
     def note(*given: Any) -> Any:
-        found = rehearsed(*given)
+        found = run(*given)
         if isinstance(found, pa.Table):
             read.append(found.num_rows)
         return found
 
-    monkeypatch.setattr(sandbox, "rehearsed", note)
+    monkeypatch.setattr(sandbox, "run", note)
     assert read_table(filesystem, path, SCHEMA).to_pylist() == table.to_pylist()
     assert read == [2, 2, 1]
     # All of them together are bounded by what is stored.
@@ -207,6 +210,7 @@ def test_a_table_of_many_row_groups_may_be_larger_than_what_is_read_at_once(
     monkeypatch.setattr(limits, "MAX_INFLATION", 0)
     with pytest.raises(SentrayError, match="becomes more than 0 times as large"):
         read_table(filesystem, path, SCHEMA)
+    monkeypatch.undo()
     pq.write_table(table, path, row_group_size=1)
     monkeypatch.setattr(parquet, "_MAX_TABLE_GROUPS", 4)
     with pytest.raises(SentrayError, match="has more than 4 row groups"):

@@ -85,9 +85,9 @@ def test_synthetic_rows_are_all_there_once():
 
 def test_a_plan_is_the_same_every_time_and_survives_parquet(nltk_polarity, tmp_path):
     plan = plan_shards(resolve(nltk_polarity), 64_000_000)
-    assert plan == plan_shards(resolve(nltk_polarity), 64_000_000)
+    assert list(plan) == list(plan_shards(resolve(nltk_polarity), 64_000_000))
     pq.write_table(plan.to_table(), tmp_path / "plan.parquet")
-    assert ShardPlan.from_table(pq.read_table(tmp_path / "plan.parquet"), "nltk") == plan
+    assert ShardPlan.from_table(pq.read_table(tmp_path / "plan.parquet"), "nltk").to_table() == plan.to_table()
     assert list(plan) == [plan[index] for index in range(len(plan))]
     assert plan.rows == 2000
 
@@ -122,8 +122,7 @@ def test_a_plan_goes_on_with_another(write, tmp_path, fine):
     assert [piece.path for shard in both for piece in shard.pieces][len(before) :] == [str(tmp_path / "b.csv")] * 2
     assert both.bytes == before.bytes + added.bytes
     assert [shard.rows for shard in both] == [shard.rows for shard in [*before, *added]]
-    assert both != before
-    assert both == before.extended(added)
+    assert both.to_table() == before.extended(added).to_table()
 
 
 def test_what_is_no_plan(nltk_polarity):

@@ -11,10 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
-from sentray.corpus import csv as csv_reader
-from sentray.corpus import jsonl, limits, splits
+from sentray.corpus import limits, records, splits
 from sentray.corpus.readers import read_shard
-from sentray.corpus.rows import as_read
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Piece, Shard, plan_shards
 from sentray.errors import SentrayError
@@ -51,14 +49,18 @@ def by_python(content: bytes, longest: int) -> list[tuple[int, str | None, str, 
         try:
             fields = next(csv.reader(of_record(), strict=True), [])
         except csv.Error:
-            fields = record[-1:]
+            fields = record[:1]
         if not record:
             return found[1:]
-        text, more = fields if len(fields) == 2 and not is_long() else (",".join(fields), None)
-        whole = (text if not is_long() else "".join(record)).encode(errors="surrogateescape")
+        text, more = fields if len(fields) == 2 and not is_long() else ("".join(record).rstrip("\r\n"), None)
+        whole = text.encode(errors="surrogateescape")
         text = whole[: longest if is_long() else None].decode(errors="replace")
         if fields:
-            found.append((len(found), more and as_read(more).decode(errors="replace"), text, is_long()))
+            found.append((len(found), more and replaced(more), text, is_long()))
+
+
+def replaced(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 @pytest.fixture
@@ -69,8 +71,8 @@ def check(tmp_path, monkeypatch):
     monkeypatch.setattr(splits, "_MIN_SHARDS", 1)
 
     def check(content: bytes, name: str, size: int, chunk: int = 1 << 20, longest: int = 1 << 24) -> list[Shard]:
-        monkeypatch.setattr(jsonl, "_SCANNED", chunk)
-        monkeypatch.setattr(csv_reader, "_CHUNK", chunk)
+        monkeypatch.setattr(records, "CHUNK", chunk)
+        monkeypatch.setattr(records, "HEAD", chunk)
         monkeypatch.setattr(limits, "MAX_ROW_BYTES", longest)
         path = tmp_path / name
         path.write_bytes(content)

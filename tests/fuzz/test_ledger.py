@@ -167,7 +167,7 @@ def test_a_ledger_that_names_other_files_removes_none(finished: Any, tmp_path: P
 
 @pytest.mark.parametrize(
     ("column", "value", "message"),
-    [("path", "/etc/passwd", "names other files than the input's"), ("name", "../../passwd", "has other columns")],
+    [("path", "/etc/passwd", "names other files than the input's"), ("name", "../../passwd", "has gaps, or numbers")],
 )
 def test_a_plan_that_names_other_files_is_refused(
     finished: Any, tmp_path: Path, column: str, value: str, message: str

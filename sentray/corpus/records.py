@@ -1,0 +1,412 @@
+"""From bytes to records: `read_records` takes a file apart whatever its `Dialect`, `cut` finds where it can be split.
+
+A record is what Python's `csv.reader(strict=True)` makes of lines that end at LF, CR or CRLF; where Python refuses one,
+it ends with the line that is wrong. In JSON Lines a record is a line that ends at LF. (Arrow's CSV parser takes text
+behind a closing quote for a part of the field, and is slower on long records.)
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from pyarrow import fs
+
+from sentray.corpus import limits
+from sentray.corpus.files import open_stream, try_again
+from sentray.corpus.rows import TABLE_ROWS, Broken, Numbers, Reason
+from sentray.corpus.source import Source, SourceFile
+from sentray.corpus.splits import Part, Piece
+from sentray.errors import SentrayError
+from sentray.storage import reading
+from sentray.text.simd import BLOCK, compiled, lowest
+
+CHUNK = 4 << 20
+"""Bytes to read at once; more where a record is longer."""
+HEAD = 1 << 20
+"""Bytes to read at once of a file's beginning, where only its columns are looked for."""
+_STEP = 1 << 18
+_THREADS = 16
+_LF, _CR = b"\n\r"
+_BOM = b"\xef\xbb\xbf"
+_BAD, _LONG = -1, -2
+_0, _1, _ALL = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file separates and quotes the fields of a record.
+
+    Attributes:
+        delimiter: between fields; one ASCII character, or None where a record is a line and its only field.
+        quote: around fields, and doubled for itself within them; one ASCII character, or None where nothing is quoted.
+    """
+
+    delimiter: str | None = ","
+    quote: str | None = '"'
+
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """Python's reader of lines that have their ends."""
+        if self.quote is None:
+            return csv.reader(lines, delimiter=self.delimiter or ",", quoting=csv.QUOTE_NONE, strict=True)
+        return csv.reader(lines, delimiter=self.delimiter or ",", quotechar=self.quote, strict=True)
+
+
+LINES = Dialect(None, None)
+"""JSON Lines: blank lines are no records, but count where a record's position is told."""
+
+
+class Records(NamedTuple):
+    """Records that follow each other.
+
+    Attributes:
+        starts: where in the stream each of them begins.
+        ends: where it ends.
+        positions: how many records of the stream are before each, or, of `LINES`, how many lines.
+        fields: the wanted fields as large binary, null where the record is broken.
+        broken: those that are no records, by index.
+    """
+
+    starts: Numbers
+    ends: Numbers
+    positions: Numbers
+    fields: list[pa.Array]
+    broken: dict[int, Broken]
+
+
+class Window:
+    """The bytes of a stream that were read and not taken yet.
+
+    Args:
+        stream: a file, or whole records of it.
+        chunk: how many bytes to read at once.
+
+    Attributes:
+        data: holds them from `at` to `size`.
+        offset: where in the stream `data` begins.
+        final: whether the stream ends with them.
+        passed: records, or lines, before them.
+    """
+
+    def __init__(self, stream: pa.NativeFile | io.RawIOBase, chunk: int) -> None:
+        self._stream, self._chunk = stream, min(chunk, limits.MAX_ROW_BYTES)
+        self.data = np.empty(self._chunk + BLOCK, np.uint8)
+        self.offset = self.at = self.size = self.passed = 0
+        self.final = False
+        self._damage: Exception | None = None
+
+    def read(self) -> None:
+        """Read on behind them; arrays that share memory with `data` are no longer valid.
+
+        Raises:
+            Exception: the stream's, at the first call after what is before the damage was given.
+        """
+        if self._damage is not None:
+            raise self._damage
+        rest = self.data[self.at : self.size]
+        if 2 * len(rest) > len(self.data) - BLOCK:
+            self.data = np.empty(len(rest) + max(len(rest) // 2, self._chunk) + BLOCK, np.uint8)
+        self.data[: len(rest)] = rest
+        self.offset += self.at
+        self.at, self.size = 0, len(rest)
+        # In steps: of the one that fails, every byte is lost.
+        while not self.final and (room := self.data[self.size : -BLOCK][:_STEP]).size:
+            try:
+                read = self._stream.readinto(room.data)
+            except Exception as error:
+                self._damage = error
+                return
+            self.size += read
+            self.final = not read
+
+    def pass_line(self, ends: tuple[int, ...]) -> None:
+        """Pass over all bytes and the rest of the line; the second byte of CRLF may be left, as a blank line."""
+        while True:
+            self.at = self.size
+            if self.final:
+                return
+            self.read()
+            if (found := np.flatnonzero(np.isin(self.data[: self.size], ends))).size:
+                self.at = int(found[0]) + 1
+                return
+
+
+def open_windows(source: Source, piece: Piece) -> tuple[Window, Window]:
+    """On a file, whose beginning tells its columns, and on a piece of it; the same where that is the whole file."""
+    assert source.filesystem is not None
+    window = _open(source.filesystem, piece.path, CHUNK, piece.start, piece.stop)
+    return window if piece.stop is None else _open(source.filesystem, piece.path, HEAD), window
+
+
+def _open(filesystem: fs.FileSystem, path: str, chunk: int, start: int = 0, stop: int | None = None) -> Window:
+    """On a file, behind its byte order mark, or on a part of it."""
+    window = Window(open_stream(filesystem, path, start, stop), chunk)
+    if start:
+        return window
+    window.read()
+    begins = window.data[: window.size][: len(_BOM)].tobytes()
+    if begins[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise SentrayError(f"{path} is UTF-16: save it as UTF-8")
+    window.at = len(_BOM) if begins == _BOM else 0
+    return window
+
+
+def read_records(
+    window: Window, dialect: Dialect, width: int = 0, wanted: Sequence[int] = (), limit: int = TABLE_ROWS
+) -> Iterator[Records]:
+    """Take a file apart into records, so many at a time; blank lines are none.
+
+    A record ends at the latest with the line in which it becomes longer than a row may be: so memory stays bounded, and
+    a quote that is never closed costs that much and not the rest of the file.
+
+    Args:
+        window: on the file.
+        dialect: of the file.
+        width: how many fields a record has, or it is broken; 0 is any number.
+        wanted: which of them to give.
+        limit: how many records to give at once.
+
+    Raises:
+        Exception: the stream's, after all records before the damage.
+    """
+    order = np.full(width, -1)
+    order[wanted] = range(len(wanted))
+    delimiter, quote = (-1 if each is None else ord(each) for each in (dialect.delimiter, dialect.quote))
+    line_ends = (_LF, _CR) if dialect.delimiter else (_LF, _LF)
+    while True:
+        data, longest = window.data, limits.MAX_ROW_BYTES
+        spans, fields = np.empty((limit, 4), np.int64), np.empty((limit, len(wanted), 3), np.int64)
+        found, window.at, lines = _split(
+            data, window.at, window.size, window.final, delimiter, quote, line_ends[1], longest, order, spans, fields
+        )
+        if found:
+            positions = window.passed + (np.arange(found) if dialect.delimiter else spans[:found, 3])
+            window.passed += found if dialect.delimiter else lines
+            wrong = spans[:found, 2] != width if width else spans[:found, 2] < 0
+            broken = {n: _broken(data, *spans[n, :3]) for n in np.flatnonzero(wrong).tolist()}
+            fields[:found][wrong] = 0
+            values = [_gathered(data, fields[:found, field], quote) for field in range(len(wanted))]
+            if broken:
+                values = [pc.if_else(pa.array(wrong), None, array) for array in values]
+            starts, ends = spans[:found, :2].T + window.offset
+            yield Records(starts, ends, positions, values, broken)
+            continue
+        window.passed += 0 if dialect.delimiter else lines
+        if window.final:
+            return
+        if window.size - window.at > longest and data[window.size - 1] != line_ends[1]:
+            start, broken = window.offset + window.at, {0: _broken(data, window.at, window.size, _LONG)}
+            window.pass_line(line_ends)
+            starts, ends, positions = map(np.array, ([start], [window.offset + window.at], [window.passed]))
+            yield Records(starts, ends, positions, [pa.nulls(1, pa.large_binary())] * len(wanted), broken)
+            window.passed += 1
+        else:
+            window.read()
+
+
+def _broken(data: npt.NDArray[np.uint8], start: int, stop: int, kind: int) -> Broken:
+    """What stands for a record that is none, or too long."""
+    reason = Reason.TOO_LARGE if kind == _LONG else Reason.INVALID_RECORD
+    return Broken(reason, limits.excerpt(data[start : min(stop, start + limits.MAX_ROW_BYTES)].tobytes()))
+
+
+@intrinsic
+def _special(_: Any, address: Any, delimiter: Any, quote: Any, end: Any) -> Any:
+    """Which of the 64 bytes at an address are LF or one of the given three: a bit a byte."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), BLOCK)
+        block = builder.load(builder.inttoptr(arguments[0], vector.as_pointer()), align=1)
+        zero, nothing = ir.Constant(ir.IntType(32), 0), ir.Constant(vector, ir.Undefined)
+        first = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), None)
+        found = builder.icmp_unsigned("==", block, ir.Constant(vector, [_LF] * BLOCK))
+        for argument in arguments[1:]:
+            one = builder.insert_element(nothing, builder.trunc(argument, ir.IntType(8)), zero)
+            found = builder.or_(found, builder.icmp_unsigned("==", block, builder.shuffle_vector(one, nothing, first)))
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(*[types.int64] * 4), generate
+
+
+@compiled
+def _split(
+    data: Any,
+    begin: Any,
+    size: int,
+    final: bool,
+    delimiter: int,
+    quote: int,
+    line_end: int,
+    longest: int,
+    order: Any,
+    spans: Any,
+    fields: Any,
+) -> Any:
+    """Find records from `begin` on that end before `size` (the file's end if `final`).
+
+    A quote at the beginning of a field opens it, the next one closes it, and one right behind opens it again, since the
+    two stand for one. Text behind a closed field, or the file's end within an open one, makes the record bad.
+
+    Args:
+        data: the bytes; 64 more may be read.
+        begin: where a record begins.
+        size: where the bytes end.
+        final: whether the file ends there.
+        delimiter: -1 where a record is a line, and one of white space is blank.
+        quote: -1 for none.
+        line_end: besides LF.
+        longest: bytes of a record with the end of its last line.
+        order: by a field's position, where in `fields` it belongs; -1 for those that are not wanted.
+        spans: receives start, end, number of fields (or `_BAD`, `_LONG`) and lines before of each record.
+        fields: receives the start and the end of each wanted field, and whether quotes are doubled in it.
+
+    Returns:
+        How many records were found, where the first byte behind them is, and how many lines they are.
+    """
+    found, column, lines, record, first, close = 0, 0, 0, begin, begin, begin - 2
+    # Bytes before it belong to what is done; a record begins behind `before` lines.
+    behind, before = begin, 0
+    inside, quoted, doubled, bad = False, False, False, False
+    separator = _LF if delimiter < 0 else delimiter
+    other = _LF if quote < 0 else quote
+    for block in range(begin - begin % BLOCK, size + 1, BLOCK):
+        bits = _special(data.ctypes.data + block, separator, other, line_end)
+        if block < begin:
+            bits &= _ALL << np.uint64(begin - block)
+        if size - block < BLOCK:
+            # The end of the file ends a record too.
+            end = _1 << np.uint64(size - block)
+            bits = (bits & (end - _1)) | (end if final else _0)
+        while bits != _0:
+            at = block + lowest(bits)
+            bits &= bits - _1
+            if at < behind:
+                # The second byte of CRLF.
+                continue
+            byte = np.int64(data[at]) if at < size else _LF
+            if byte == quote:
+                if bad:
+                    continue
+                if inside:
+                    inside, close = False, at
+                elif at == first:
+                    inside, quoted = True, True
+                elif quoted and close == at - 1:
+                    inside, doubled = True, True
+                continue
+            if byte == delimiter:
+                if inside or bad:
+                    continue
+                behind = at + 1
+            else:
+                behind = min(at + 1, size)
+                if byte == _CR:
+                    if behind == size and not final:
+                        return found, record, before
+                    behind += behind < size and data[behind] == _LF
+                lines += 1
+                if inside and at < size and behind - record <= longest:
+                    continue
+            bad |= inside or (quoted and close != at - 1)
+            if column < len(order) and order[column] >= 0 and not bad:
+                field = order[column]
+                fields[found, field, 0] = first + quoted
+                fields[found, field, 1] = close if quoted else at
+                fields[found, field, 2] = doubled
+            column += 1
+            first, inside, quoted, doubled = behind, False, False, False
+            if byte == delimiter:
+                continue
+            start = record
+            while delimiter < 0 and start < at and (data[start] == 32 or 9 <= data[start] <= 13):
+                start += 1
+            if start < at:
+                kind = _LONG if behind - record > longest else _BAD if bad else column
+                spans[found, 0], spans[found, 1], spans[found, 2], spans[found, 3] = record, behind, kind, before
+                found += 1
+            record, before, column, bad = behind, lines, 0, False
+            if found == len(spans):
+                return found, record, before
+    return found, record, before
+
+
+@compiled
+def _gather(data: Any, bounds: Any, quote: int, content: Any) -> Any:
+    """Put fields one behind the other, with one quote for two; gives where each begins and the last ends."""
+    offsets = np.zeros(len(bounds) + 1, np.int64)
+    to = 0
+    for row in range(len(bounds)):
+        start, stop = bounds[row, 0], bounds[row, 1]
+        if bounds[row, 2]:
+            at = start
+            while at < stop:
+                bits = _special(data.ctypes.data + at, quote, quote, quote)
+                # Up to such a byte and with it; where it is a quote, its double is passed over.
+                taken = min(stop - at, lowest(bits) + 1 if bits != _0 else BLOCK)
+                content[to : to + taken] = data[at : at + taken]
+                to += taken
+                at += taken + (data[at + taken - 1] == quote)
+        else:
+            content[to : to + stop - start] = data[start:stop]
+            to += stop - start
+        offsets[row + 1] = to
+    return offsets
+
+
+def _gathered(data: npt.NDArray[np.uint8], bounds: Numbers, quote: int) -> pa.Array:
+    """Fields as large binary."""
+    content = np.empty(int((bounds[:, 1] - bounds[:, 0]).sum()), np.uint8)
+    offsets = _gather(data, bounds, quote, content)
+    return pa.Array.from_buffers(pa.large_binary(), len(bounds), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+
+
+def cut(
+    filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, dialect: Dialect, header: bool
+) -> list[list[Part]]:
+    """Parts of whole records of each file, about as large as asked; none of what cannot be read.
+
+    Args:
+        filesystem: where the files are.
+        files: each is read to its end.
+        size: how large a part should be.
+        dialect: of the files.
+        header: whether the first record is none of the rows; where it is broken, the file stays whole.
+    """
+
+    def parts(file: SourceFile) -> list[Part]:
+        with reading(file.path):
+            return _parts(filesystem, file, size, dialect, header)
+
+    with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
+        return list(threads.map(lambda file: try_again(filesystem, partial(parts, file)) or [], files))
+
+
+def _parts(filesystem: fs.FileSystem, file: SourceFile, size: int, dialect: Dialect, header: bool) -> list[Part]:
+    count = -(-file.size // size)
+    targets = np.array([file.size * part // count for part in range(1, count)])
+    # The first byte of each part, the rows (or lines) before it, and the records.
+    starts, records = [(0, 0, 0)], -header
+    for found in read_records(_open(filesystem, file.path, CHUNK), dialect):
+        if records < 0 and 0 in found.broken:
+            return []
+        which = np.searchsorted(found.ends, targets[targets <= found.ends[-1]])
+        begins = (found.ends[which], found.positions[which] + 1 - header, records + which + 1)
+        starts += zip(*(numbers.tolist() for numbers in begins), strict=True)
+        records += len(found.ends)
+        targets = targets[len(which) :]
+    starts = [*dict.fromkeys(start for start in starts if start[0] < file.size), (file.size, 0, records)]
+    return [
+        Part(start, stop, row, stop - start, after - before)
+        for (start, row, before), (stop, _, after) in pairwise(starts)
+    ]
