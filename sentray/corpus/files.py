@@ -139,7 +139,33 @@ def _decompressed(stored: pa.NativeFile, kind: str, address: str, member: str = 
     if kind in ("gzip", "bzip2"):
         return pa.CompressedInputStream(pa.BufferedInputStream(stored, _READ_AHEAD), kind.replace("bzip2", "bz2"))
     buffered = io.BufferedReader(stored, _READ_AHEAD)
-    return lzma.LZMAFile(buffered) if kind == "xz" else _member(buffered, address, member)
+    return _Xz(buffered) if kind == "xz" else _member(buffered, address, member)
+
+
+class _Xz(io.RawIOBase):
+    """The content of an .xz file; unlike `lzma.LZMAFile` it reads on after zeros between two streams."""
+
+    def __init__(self, stored: Any) -> None:
+        self._stored, self._decompressor = stored, lzma.LZMADecompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            decompressor, data = self._decompressor, b""
+            if decompressor.eof:
+                # A file may be several streams, with zeros after each.
+                data = decompressor.unused_data.lstrip(b"\0") or self._stored.read(_READ_AHEAD).lstrip(b"\0")
+                if not data:
+                    return 0
+                decompressor = self._decompressor = lzma.LZMADecompressor()
+            elif decompressor.needs_input and not (data := self._stored.read(_READ_AHEAD)):
+                raise EOFError("it ends in the middle of its compressed data")
+            if content := decompressor.decompress(data, len(buffer)):
+                buffer[: len(content)] = content
+                return len(content)
+
 
 
 def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
