@@ -167,7 +167,6 @@ class _Xz(io.RawIOBase):
                 return len(content)
 
 
-
 def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
     """The file system, the path in it, and the name before and after the `#` of a zip's member."""
     if "://" in file:
