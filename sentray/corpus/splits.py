@@ -65,6 +65,7 @@ class Piece:
         row: how many rows of the file are before it, so that rows have the same numbers however a file is cut.
         label: of a file that is one review.
         split: of a file that is one review.
+        bytes: size as stored (an estimate for synthetic reviews).
     """
 
     path: str
@@ -74,6 +75,7 @@ class Piece:
     row: int = 0
     label: str | None = None
     split: str | None = None
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ class ShardPlan(Sequence[Shard]):
         first = self._first[start : stop + 1].tolist()
         table = self._table.slice(first[0], first[-1] - first[0])
         *parts, _, sizes, rows = (_values(column) for column in table.columns)
-        pieces = list(map(Piece, *parts))
+        pieces = list(map(Piece, *parts, sizes))
         shards = []
         for index, (begin, end) in enumerate(pairwise(first), start=start):
             here = slice(begin - first[0], end - first[0])
