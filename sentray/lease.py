@@ -107,11 +107,13 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
-        # A folder that cannot be written any more must not hide why the run ended.
-        with contextlib.suppress(SentrayError):
-            if (holder := _read(self._folder, self._name)) is not None and holder.owner == self.owner:
+        try:
+            # A folder that cannot be written any more must not hide why the run ended.
+            with contextlib.suppress(SentrayError):
+                require_held(self._folder, self._name, self.owner)
                 self._folder.delete(self._name)
-        self._unlock()
+        finally:
+            self._unlock()
 
     def discard(self) -> None:
         """Remove the folder with all it holds while nothing renews the lease in it.

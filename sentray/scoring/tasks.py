@@ -40,6 +40,13 @@ RECENT = 101
 MAX_CRASHES = 16
 """So many rows of a shard may kill, and so many suspects may wait: more are a matter of memory or of the engine."""
 _WAYS = 4
+_AGAIN = {
+    "process_died": "its process died; it is done again, alone",
+    "out_of_memory": "it got no memory; it is done again, with at most {} at once",
+    "cancelled": "its task was cancelled; it is done again",
+    "node_lost": "the node that worked on it cannot be reached any more; it is done elsewhere",
+}
+"""Why an item is tried again, and in words."""
 
 Tick = Callable[[bool], None]
 """Called now and then, with whether a task has ended since the last time."""
@@ -213,27 +220,20 @@ class Tasks:
     def _collect(self, task: Any) -> list[Any]:
         """The result of a task that has ended; none where its item is tried again, or another task works on it."""
         import ray
-        from ray import exceptions
 
         item = self._running.pop(task)
         item.tries -= 1
         try:
             value, seconds, process = ray.get(task)
-        except exceptions.WorkerCrashedError:
-            return self._died(item)
-        except (exceptions.OutOfMemoryError, exceptions.RayTaskError) as error:
-            if isinstance(error, exceptions.OutOfMemoryError) or isinstance(error.cause, MemoryError):
-                return self._starved(item)
-            raise cluster.user_error(error) or error from None
-        except exceptions.TaskCancelledError:
-            return self._again_elsewhere(item, "cancelled", "its task was cancelled; it is done again")
-        except (exceptions.NodeDiedError, exceptions.ObjectLostError):
-            line = "the node that worked on it cannot be reached any more; it is done elsewhere"
-            return self._again_elsewhere(item, "node_lost", line)
-        except exceptions.LocalRayletDiedError as error:
+        except ray.exceptions.LocalRayletDiedError as error:
             raise SentrayError(
                 "Ray has ended on this machine, so that no task can run; run the same command again to go on"
             ) from error
+        except ray.exceptions.RayError as error:
+            reason = _reason(error)
+            if reason is None:
+                raise cluster.user_error(error) or error from None
+            return self._failed(item, reason)
         self._starts.setdefault(process, time.monotonic() - self._began - seconds)
         self._seconds.append(seconds)
         self._fed += 1
@@ -242,47 +242,36 @@ class Tasks:
         self._cancel([other for other, its in self._running.items() if its is item], force=True)
         return [value]
 
-    def _died(self, item: _Item) -> list[Any]:
-        """Suspect an item whose process died; one that is lost is given back as that."""
-        item.failures["process_died"] += 1
-        self._early_deaths += not self._starts
-        if self._early_deaths > RETRIES:
-            raise SentrayError(
-                f"{self._early_deaths} worker processes died while they started (out of memory?); take fewer "
-                "--workers, or see Ray's logs"
-            )
+    def _failed(self, item: _Item, reason: str) -> list[Any]:
+        """Try an item again, unless that goes wrong each time; one whose processes died is given back as that."""
+        # A lack of memory says something of an item only when it had all there is.
+        item.failures[reason] += reason != "out_of_memory" or not self._running
+        failures = item.failures[reason]
+        if reason == "process_died" and not self._starts:
+            self._early_deaths += 1
+            if self._early_deaths > RETRIES:
+                raise SentrayError(
+                    f"{self._early_deaths} worker processes died while they started (out of memory?); take fewer "
+                    "--workers, or see Ray's logs"
+                )
+        if reason == "out_of_memory":
+            self._fed = 0
+            # Those that began before the last lowering say nothing of what is enough now.
+            if item.began > self._lowered:
+                self._limit, self._lowered = max(1, self._limit - 1), time.monotonic()
         if item.tries:
             return []
-        if item.failures["process_died"] > self._retries:
-            return [Lost(item.value, item.failures["process_died"])]
-        self._on_retry(item.value, "process_died", "its process died; it is done again, alone")
-        self._suspects.append(item)
-        return []
-
-    def _starved(self, item: _Item) -> list[Any]:
-        """Let fewer tasks run at once, for a while; nothing helps an item that got no memory although it ran alone."""
-        item.failures["out_of_memory"] += not self._running
-        if item.failures["out_of_memory"] > RETRIES:
-            raise SentrayError(died(1, item.failures["out_of_memory"]))
-        self._fed = 0
-        # Those that began before the last lowering say nothing of what is enough now.
-        if item.began > self._lowered:
-            self._limit, self._lowered = max(1, self._limit - 1), time.monotonic()
-        line = f"it got no memory; it is done again, with at most {count(self._limit, 'worker')} at once"
-        return self._again_elsewhere(item, "out_of_memory", line)
-
-    def _again_elsewhere(self, item: _Item, reason: str, line: str) -> list[Any]:
-        """Do an item again that is not to blame, unless that goes wrong each time."""
-        if item.tries:
-            return []
-        item.failures["lost"] += reason != "out_of_memory"
-        if item.failures["lost"] > RETRIES:
+        if reason == "process_died" and failures > self._retries:
+            return [Lost(item.value, failures)]
+        if reason == "out_of_memory" and failures > RETRIES:
+            raise SentrayError(died(1, failures))
+        if failures > RETRIES:
             raise SentrayError(
-                f"Ray lost the task of one shard {item.failures['lost']} times ({reason}); see Ray's logs and whether "
-                "the cluster's nodes stay up, then run the same command again to go on"
+                f"Ray lost the task of one shard {failures} times ({reason}); see Ray's logs and whether the cluster's "
+                "nodes stay up, then run the same command again to go on"
             )
-        self._on_retry(item.value, reason, line)
-        self._again.append(item)
+        self._on_retry(item.value, reason, _AGAIN[reason].format(count(self._limit, "worker")))
+        (self._suspects if reason == "process_died" else self._again).append(item)
         return []
 
     def _cancel(self, tasks: list[Any], force: bool = False) -> None:
@@ -292,6 +281,20 @@ class Tasks:
         for task in tasks:
             self._running.pop(task).tries -= 1
             ray.cancel(task, force=force)
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a task has no result, a key of `_AGAIN`; None where that is what its worker raised."""
+    from ray import exceptions
+
+    if isinstance(error, exceptions.OutOfMemoryError) or isinstance(getattr(error, "cause", None), MemoryError):
+        return "out_of_memory"
+    kinds = {
+        "process_died": exceptions.WorkerCrashedError,
+        "cancelled": exceptions.TaskCancelledError,
+        "node_lost": (exceptions.NodeDiedError, exceptions.ObjectLostError),
+    }
+    return next((reason for reason, kind in kinds.items() if isinstance(error, kind)), None)
 
 
 # --- In the worker's process
