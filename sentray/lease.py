@@ -29,7 +29,7 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
 """How long a run waits, where there is neither a lock nor a conditional put, before it reads who came last."""
-_CURE = "delete it when no run works there"
+_CURE = "run the same command again; where that does not help and no run works there, delete it"
 
 _Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 

@@ -389,19 +389,13 @@ def _read(
 
 def _ids_fault(wanted: pa.ChunkedArray, parts: list[pa.ChunkedArray]) -> str | None:
     """How the ids in a shard's files differ from those of its good rows; within a file the order counts too."""
-    indices = [pc.index_in(ids, value_set=wanted) for ids in parts]
-    for ids, index in zip(parts, indices, strict=True):
-        if index.null_count:
-            foreign = ids.filter(pc.is_null(index))
-            return f"{len(foreign):,} scored rows are not in the input (the first has the id {foreign[0]})"
-    found = np.concatenate([np.zeros(0, np.int64), *(index.to_numpy() for index in indices)])
-    times = np.bincount(found, minlength=len(wanted))
-    if (times != 1).any():
-        row = int(np.argmax(times != 1))
-        return f"{int((times != 1).sum()):,} good rows are not scored once (the id {wanted[row]} {times[row]} times)"
-    if any((np.diff(index.to_numpy()) < 0).any() for index in indices):
-        return "its rows are not in the input's order"
-    return None
+    found = [pc.fill_null(pc.index_in(ids, value_set=wanted), -1).to_numpy() for ids in parts]
+    times = np.bincount(np.concatenate([np.zeros(0, np.int64), *found]) + 1, minlength=len(wanted) + 1)
+    if times[0]:
+        return f"{times[0]:,} scored rows are not in the input"
+    if (wrong := np.flatnonzero(times[1:] != 1)).size:
+        return f"{wrong.size:,} good rows are not scored once (the first has the id {wanted[int(wrong[0])]})"
+    return None if all((np.diff(index) > 0).all() for index in found) else "its rows are not in the input's order"
 
 
 def _quarantine_fault(wanted: pa.Table, found: pa.Table) -> str | None:
