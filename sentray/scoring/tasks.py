@@ -206,11 +206,11 @@ class Tasks:
             return
         usual, now = median(self._seconds), time.monotonic()
         late = max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS)
-        for item in sorted(self._running.values(), key=lambda item: item.began)[: self._limit - len(self._running)]:
-            if now - item.began > late and item.tries == 1:
-                line = f"takes {now - item.began:.0f} s where {usual:.1f} s are usual; another process does the same"
-                self._on_retry(item.value, "straggler", line)
-                self._start(item, scheduling_strategy="SPREAD")
+        slow = [item for item in self._running.values() if now - item.began > late and item.tries == 1]
+        for item in sorted(slow, key=lambda item: item.began)[: self._limit - len(self._running)]:
+            line = f"takes {now - item.began:.0f} s where {usual:.1f} s are usual; another process does the same"
+            self._on_retry(item.value, "straggler", line)
+            self._start(item, scheduling_strategy="SPREAD")
 
     def _start(self, item: _Item, **options: str) -> None:
         item.tries += 1
