@@ -137,9 +137,10 @@ class ShardScorer:
         began, scoring, scored, rows = time.perf_counter(), 0.0, 0, 0
         for table in self._rows(task, "quarantine"):
             rows += table.num_rows
-            if scored < SAMPLE_ROWS:
+            texts = table["text"].filter(pc.is_null(table["reason"]))
+            if len(texts) and scored < SAMPLE_ROWS:
                 before = time.perf_counter()
-                self._scorer.score(table["text"].filter(pc.is_null(table["reason"])))
+                self._scorer.score(texts)
                 scoring += time.perf_counter() - before
                 scored += table.num_rows
         reading = time.perf_counter() - began - scoring
