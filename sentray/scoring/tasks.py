@@ -224,7 +224,7 @@ class Tasks:
         item = self._running.pop(task)
         item.tries -= 1
         try:
-            value, seconds, process = ray.get(task)
+            result = ray.get(task)
         except ray.exceptions.LocalRayletDiedError as error:
             raise SentrayError(
                 "Ray has ended on this machine, so that no task can run; run the same command again to go on"
@@ -234,6 +234,9 @@ class Tasks:
             if reason is None:
                 raise cluster.user_error(error) or error from None
             return self._failed(item, reason)
+        if result is None:
+            return self._failed(item, "out_of_memory")
+        value, seconds, process = result
         self._starts.setdefault(process, time.monotonic() - self._began - seconds)
         self._seconds.append(seconds)
         self._fed += 1
@@ -287,9 +290,8 @@ def _reason(error: Exception) -> str | None:
     """Why a task has no result, a key of `_AGAIN`; None where that is what its worker raised."""
     from ray import exceptions
 
-    if isinstance(error, exceptions.OutOfMemoryError) or isinstance(getattr(error, "cause", None), MemoryError):
-        return "out_of_memory"
     kinds = {
+        "out_of_memory": exceptions.OutOfMemoryError,
         "process_died": exceptions.WorkerCrashedError,
         "cancelled": exceptions.TaskCancelledError,
         "node_lost": (exceptions.NodeDiedError, exceptions.ObjectLostError),
@@ -300,13 +302,19 @@ def _reason(error: Exception) -> str | None:
 # --- In the worker's process
 
 
-def _run(made: list[Any], method: str, item: Any) -> tuple[Any, float, tuple[str, int]]:
-    """A task: what the process's worker makes of an item, the seconds that took, and which process it is."""
+def _run(made: list[Any], method: str, item: Any) -> tuple[Any, float, tuple[str, int]] | None:
+    """A task: what the process's worker makes of an item, the seconds that took, and which process it is.
+
+    None where there was not enough memory: an error would hold on to what the worker had.
+    """
     import ray
 
-    worker = _worker(made[0])
-    began = time.monotonic()
-    value = getattr(worker, method)(item)
+    try:
+        worker = _worker(made[0])
+        began = time.monotonic()
+        value = getattr(worker, method)(item)
+    except MemoryError:
+        return None
     return value, time.monotonic() - began, (ray.util.get_node_ip_address(), os.getpid())
 
 
