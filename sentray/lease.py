@@ -1,9 +1,9 @@
 """`Lease`: one run at a time in a folder. A small file says who works there, and is renewed as long as it does.
 
-A lease is stale when it was not renewed for half a minute, and at once when its process could be seen from here and is
-gone. It changes hands by comparing and replacing: a run writes its name only where the file still says what that run
-read. On a local file system that happens under a lock of the folder, on S3 by a conditional put. A store that has none
-cannot do it in one step: there a run writes its name, waits, and reads again who is there.
+On this machine a lock keeps others out, which the system releases when the process ends, however it ends. Elsewhere,
+and where a file system knows no locks, a run is taken for dead when its file does not change for half a minute; who
+finds one waits so long. The file changes hands by a conditional put where an S3 store has them; on other stores a run
+writes its name, waits, and reads again who is there.
 """
 
 import contextlib
@@ -15,10 +15,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -30,9 +28,8 @@ from sentray.storage import Folder, locate, refused
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
-"""How long a run waits, where a store has no conditional puts, before it reads who came last."""
-_CURE = "delete it when no run works there"
-_CURE_AT_WORK = "it tells whether the folder is still this run's: run the same command again to go on"
+"""How long a run waits, where there is neither a lock nor a conditional put, before it reads who came last."""
+_CURE = "run the same command again; where that does not help and no run works there, delete it"
 
 _Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 
@@ -43,50 +40,23 @@ class Holder:
 
     Attributes:
         owner: An id made for the run.
-        host: Name of its machine or container, for people.
-        pid: Its process.
+        host: Name of its machine or container.
+        pid: Its process, for people.
         heartbeat: When the lease was last renewed.
         started: When the run began.
-        space: Where its process number means something: a start of a machine and a namespace of its processes. An
-            older sentray's lease has none: only time shows whether such a run lives.
     """
 
     owner: str
     host: str
-    pid: Annotated[int, Field(gt=0, lt=1 << 31)]
+    pid: int
     heartbeat: _Seconds
     started: _Seconds
-    space: str = ""
 
     @classmethod
     def me(cls) -> Self:
         """This process."""
-        space = socket.gethostname()
-        with contextlib.suppress(OSError):
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-            space = f"{boot} {os.readlink('/proc/self/ns/pid')}"
         now = time.time()
-        return cls(uuid.uuid4().hex, socket.gethostname(), os.getpid(), now, now, space)
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether its process could be seen from here and is gone."""
-        if self.space != Holder.me().space:
-            return False
-        try:
-            with contextlib.suppress(PermissionError):
-                os.kill(self.pid, 0)
-            # A process that is over may wait for its parent to notice, in a container for ever.
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except ProcessLookupError:
-            return True
-        except (OSError, IndexError):
-            return False
-
-    @property
-    def is_late(self) -> bool:
-        """Whether it was not renewed for long, or comes from a clock that differs from ours."""
-        return abs(time.time() - self.heartbeat) > STALE_SECONDS
+        return cls(uuid.uuid4().hex, socket.gethostname(), os.getpid(), now, now)
 
     def describe(self) -> str:
         """Who it is and since when, for a sentence."""
@@ -100,15 +70,17 @@ class Lease:
     Args:
         folder: What a run writes.
         name: Of the lease's file in it.
+
+    Attributes:
+        store: The folder for obstore, where that can reach it and the store has conditional puts.
     """
 
     def __init__(self, folder: Folder, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._me = Holder.me()
-        self._store: Any = None
-        self._end = threading.Event()
+        self._folder, self._name, self._me = folder, name, Holder.me()
+        self.store: Any = None
+        self._lock: int | None = None
+        self._end, self._mutex = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._keep, name="sentray-lease", daemon=True)
-        self._mutex = threading.Lock()
         self._lost_to = ""
         self._renewed = time.monotonic()
 
@@ -118,36 +90,30 @@ class Lease:
         return self._me.owner
 
     def __enter__(self) -> Self:
-        """Take the lease.
+        """Take the lease, after a while where the run that has it may be dead.
 
         Raises:
             SentrayError: When another run holds it, or the folder cannot be written.
         """
-        holder = self._read()
-        self._store = _conditional_store(self._folder, self._name)
-        if holder is not None and not holder.is_dead:
-            if not holder.is_late:
-                raise self._refusal(holder)
-            if holder.space != self._me.space:
-                # It may live, with a clock that is wrong: then it renews the lease meanwhile.
-                time.sleep(HEARTBEAT_SECONDS * 1.5)
-        self._me = replace(self._me, heartbeat=time.time())
-        self._replace(holder, self._me)
-        if not self._folder.local and self._store is None:
-            time.sleep(SETTLE_SECONDS)
-        # A put that seemed to fail may have been done.
-        if (holder := self._read()) is None or holder.owner != self.owner:
-            raise self._refusal(holder)
-        self._renewed = time.monotonic()
+        with self._refusals():
+            self._lock_folder()
+            try:
+                self._take()
+            except BaseException:
+                self._unlock()
+                raise
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
-        # A folder that cannot be written any more must not hide why the run ended.
-        with contextlib.suppress(SentrayError):
-            if (holder := self._read()) is not None and holder.owner == self.owner:
+        try:
+            # A folder that cannot be written any more must not hide why the run ended.
+            with contextlib.suppress(SentrayError):
+                require_held(self._folder, self._name, self.owner)
                 self._folder.delete(self._name)
+        finally:
+            self._unlock()
 
     def discard(self) -> None:
         """Remove the folder with all it holds while nothing renews the lease in it.
@@ -158,10 +124,6 @@ class Lease:
         self._stop()
         self._folder.delete("")
 
-    def _stop(self) -> None:
-        self._end.set()
-        self._thread.join()
-
     def check(self) -> None:
         """Make sure that this run still holds the lease.
 
@@ -169,14 +131,64 @@ class Lease:
             SentrayError: When another run took it over, because this one stood still for long.
         """
         # The monotonic clock stands still while the machine sleeps, the other may be set back.
-        asleep = time.time() - self._me.heartbeat
-        if max(time.monotonic() - self._renewed, asleep) > STALE_SECONDS:
+        if max(time.monotonic() - self._renewed, time.time() - self._me.heartbeat) > STALE_SECONDS:
             self._renew()
         if self._lost_to:
             raise SentrayError(
                 f"{self._folder.out} was taken over by {self._lost_to}, because this run stood still; "
                 "let that one finish"
             )
+
+    def _refusals(self) -> contextlib.AbstractContextManager[None]:
+        return refused(f"{self._folder.out}/{self._name}", "written", "check the permissions, or choose another --out")
+
+    def _lock_folder(self) -> None:
+        """Lock a local folder for this run; nothing is locked where the file system knows no locks."""
+        if not self._folder.local:
+            return
+        folder = os.path.dirname(self._folder.path(self._name))
+        os.makedirs(folder, exist_ok=True)
+        self._lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._unlock()
+            if isinstance(error, BlockingIOError):
+                raise self._refusal(_read(self._folder, self._name)) from error
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None
+
+    def _take(self) -> None:
+        holder = _read(self._folder, self._name)
+        if holder is not None and (self._lock is None or holder.host != self._me.host):
+            holder = self._outlive(holder)
+        self.store = _conditional_store(self._folder, self._name)
+        self._write(holder)
+        if self._lock is None and self.store is None:
+            time.sleep(SETTLE_SECONDS)
+        # A put that seemed to fail may have been done.
+        holder = _read(self._folder, self._name)
+        if holder is None or holder.owner != self.owner:
+            raise self._refusal(holder)
+
+    def _outlive(self, holder: Holder) -> Holder | None:
+        """Wait until a run has ended or must be dead; whom the file names then."""
+        until = time.monotonic() + STALE_SECONDS
+        while time.monotonic() < until:
+            time.sleep(HEARTBEAT_SECONDS / 5)
+            now = _read(self._folder, self._name)
+            if now is None:
+                return None
+            if now != holder:
+                raise self._refusal(now)
+        return holder
+
+    def _stop(self) -> None:
+        self._end.set()
+        self._thread.join()
 
     def _keep(self) -> None:
         while not self._end.wait(HEARTBEAT_SECONDS):
@@ -186,13 +198,12 @@ class Lease:
 
     def _renew(self) -> None:
         """Renew the lease, unless it is another's, or was and is gone with it."""
-        with self._mutex:
-            holder, me = self._read(_CURE_AT_WORK), replace(self._me, heartbeat=time.time())
+        with self._mutex, self._refusals():
+            holder = _read(self._folder, self._name)
             if holder is not None and holder.owner == self.owner:
-                if self._replace(holder, me):
-                    self._me, self._renewed = me, time.monotonic()
+                if self._write(holder):
                     return
-                holder = self._read(_CURE_AT_WORK)
+                holder = _read(self._folder, self._name)
             if holder is None:
                 self._lost_to = "another run, which has ended"
             elif holder.owner != self.owner:
@@ -204,51 +215,42 @@ class Lease:
             f"{self._folder.out} is being written by {who}; let it finish, stop it, or choose another --out"
         )
 
-    def _read(self, cure: str = _CURE) -> Holder | None:
-        values = _read_json(self._folder, self._name, cure)
-        try:
-            return None if values is None else TypeAdapter(Holder).validate_python(values)
-        except ValidationError as error:
-            reason = ValueError(f"it is no lease: {error.errors()[0]['msg']}")
-            raise self._folder.damaged(self._name, reason, cure) from error
-
-    def _replace(self, old: Holder | None, new: Holder) -> bool:
-        """Write a holder where the file still names another, None for no file; whether it did."""
-        content = (json.dumps(asdict(new), indent=1) + "\n").encode()
-        if self._store is not None:
-            cure = "check the permissions, then run the same command again to go on"
-            with refused(f"{self._folder.out}/{self._name}", "written", cure):
-                return _put(self._store, self._name, content, lambda: self._read() == old)
-        with self._locked_folder() if self._folder.local else contextlib.nullcontext():
-            if self._read() != old:
-                return False
+    def _write(self, old: Holder | None) -> bool:
+        """Write that this run works here now; where puts are conditional, only if the file still names `old`."""
+        me = replace(self._me, heartbeat=time.time())
+        content = (json.dumps(asdict(me), indent=1) + "\n").encode()
+        if self.store is None:
             self._folder.write(self._name, content)
-            return True
+        elif not self._put(old, content):
+            return False
+        self._me, self._renewed = me, time.monotonic()
+        return True
 
-    @contextlib.contextmanager
-    def _locked_folder(self) -> Iterator[None]:
-        """Keep other threads and processes out; where a file system knows no locks, the heartbeat must do."""
-        folder = os.path.dirname(self._folder.path(self._name))
-        with refused(self._folder.out, "written", "check the permissions, or choose another --out"):
-            os.makedirs(folder, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY)
+    def _put(self, old: Holder | None, content: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
         try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-# --- Conditional puts, which pyarrow lacks
+            try:
+                version: Any = {"e_tag": obstore.head(self.store, self._name)["e_tag"]}
+            except FileNotFoundError:
+                version = "create"
+            if _read(self._folder, self._name) != old:
+                return False
+            obstore.put(self.store, self._name, content, mode=version)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except (BaseError, FileNotFoundError) as error:
+            found = re.search("<Message>(.*?)</Message>", str(error))
+            raise OSError(found[1] if found else str(error)) from error
+        return True
 
 
 def _conditional_store(folder: Folder, name: str) -> Any:
     """A folder on S3 for obstore, None where the store has no conditional puts or lets nobody in by these credentials.
 
     Address and keys are those of pyarrow's file system, or of the environment or the machine's role. Keys in
-    `~/.aws/credentials` are not seen: with those, as where the store ignores the condition and on other stores, a run
-    writes its name, waits and reads who is there.
+    `~/.aws/credentials` are not seen.
     """
     file_system, path = locate(folder.out)
     if file_system.type_name != "s3":
@@ -268,7 +270,7 @@ def _conditional_store(folder: Folder, name: str) -> Any:
     if endpoint := given["endpoint_override"]:
         options["endpoint"] = endpoint if "://" in endpoint else f"{given['scheme']}://{endpoint}"
     probe = f"{name}.{uuid.uuid4().hex}"
-    try:
+    with contextlib.suppress(BaseError):
         store = obstore.store.S3Store(
             bucket,
             prefix=prefix,
@@ -276,42 +278,13 @@ def _conditional_store(folder: Folder, name: str) -> Any:
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=10)},
             **{name: value for name, value in options.items() if value},
         )
-        # A store that does not know conditions writes this.
-        obstore.put(store, probe, b"", mode={"e_tag": '"none"'})
-        obstore.delete(store, probe)
-    except (PreconditionError, FileNotFoundError):
-        return store
-    except BaseError:
-        pass
-    return None
-
-
-def _put(store: Any, name: str, content: bytes, unchanged: Callable[[], bool]) -> bool:
-    """Write a file where nobody else did since `unchanged` was asked and said yes; whether that was so.
-
-    Raises:
-        OSError: When the store refuses for another reason.
-    """
-    import obstore
-    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-
-    try:
         try:
-            version: Any = {"e_tag": obstore.head(store, name)["e_tag"]}
-        except FileNotFoundError:
-            version = "create"
-        if not unchanged():
-            return False
-        obstore.put(store, name, content, mode=version)
-    except (AlreadyExistsError, PreconditionError):
-        return False
-    except (BaseError, FileNotFoundError) as error:
-        found = re.search("<Message>(.*?)</Message>", str(error))
-        raise OSError(found[1] if found else str(error)) from error
-    return True
-
-
-# --- For the run's other processes
+            # A store that does not know conditions writes this.
+            obstore.put(store, probe, b"", mode={"e_tag": '"none"'})
+            obstore.delete(store, probe)
+        except (PreconditionError, FileNotFoundError):
+            return store
+    return None
 
 
 def require_held(folder: Folder, name: str, owner: str) -> None:
@@ -326,20 +299,28 @@ def require_held(folder: Folder, name: str, owner: str) -> None:
         SentrayError: When another run took the lease over, this one has ended, or the lease cannot be read, also not a
             little later.
     """
-    values = _read_json(folder, name, _CURE_AT_WORK)
-    if values is None or values.get("owner") != owner:
+    holder = _read(folder, name)
+    if holder is None or holder.owner != owner:
         raise SentrayError(f"{folder.out} is no longer this run's: another one took over, or it has ended")
 
 
-def _read_json(folder: Folder, name: str, cure: str) -> dict[str, Any] | None:
-    """As `Folder.read_json`, also where a store is busy, or replaces the file between telling its size and its bytes.
+def _read(folder: Folder, name: str) -> Holder | None:
+    """Who holds a lease, also where a store is busy, or replaces the file between telling its size and its bytes.
 
     Raises:
-        SentrayError: When it cannot be read a little later either.
+        SentrayError: When it cannot be read a little later either, or is damaged.
     """
     for pause in folder.pauses:
         try:
-            return folder.read_json(name, cure)
+            return _read_once(folder, name)
         except SentrayError:
             time.sleep(pause)
-    return folder.read_json(name, cure)
+    return _read_once(folder, name)
+
+
+def _read_once(folder: Folder, name: str) -> Holder | None:
+    values = folder.read_json(name, _CURE)
+    try:
+        return None if values is None else TypeAdapter(Holder).validate_python(values)
+    except ValidationError as error:
+        raise folder.damaged(name, ValueError(f"it is no lease: {error.errors()[0]['msg']}"), _CURE) from error

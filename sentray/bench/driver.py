@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +26,8 @@ from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
 from sentray.scoring.columns import output_schema
 from sentray.scoring.job import Run
-from sentray.scoring.output import ATTEMPTS, MAX_MOVES, Attempt, Commits, Header, OutputFolder, Part, Record, part_name
+from sentray.scoring.output import MAX_MOVES, Attempt, Columns, Commits, Header, OutputFolder, Record
+from sentray.scoring.parts import ATTEMPTS, Part, part_name
 from sentray.scoring.stats import Counts, Stats
 from sentray.scoring.worker import Job, Task
 from sentray.storage import locate
@@ -50,9 +51,8 @@ class InstantScorer:
     def __init__(self, job: Job, files: dict[str, bytes]) -> None:
         pass
 
-    def score(self, task: Task) -> Generator[None, None, Attempt]:
+    def score(self, task: Task) -> Attempt:
         """The attempt of a shard."""
-        yield from ()
         return _attempt(task.shard.index)
 
 
@@ -99,13 +99,12 @@ def _job(uri: str, shards: int) -> Iterator[tuple[OutputFolder, Source, ShardPla
     source = resolve(f"synthetic:{shards * _SHARD_ROWS}")
     settings = ScoreSettings(bundle="", input=source.uri, out=uri, workers=WORKERS)
     schema = output_schema(("neg", "pos"), pa.schema([]), DIGEST)
-    columns = {"text": "text", "id": "id", "keep": []}
-    header = Header(DIGEST, "folded", source.uri, _SHARD_SIZE, columns, dict.fromkeys(schema.names, ""))
+    header = Header(DIGEST, "folded", source.uri, _SHARD_SIZE, Columns("text", "id"), dict.fromkeys(schema.names, ""))
     out = OutputFolder(uri)
     with out.lease() as lease:
         plan = out.open(header, source)
         job = Job(source.lean(), settings, schema, "folded", DIGEST)
-        yield out, source, plan, lambda console: Run(job, out, plan, Stats(plan, settings), lease, console, False)
+        yield out, source, plan, lambda console: Run(job, out, plan, Stats(plan, settings), lease, console)
 
 
 def _rate(uri: str, shards: int, requests: Any = None) -> dict[str, float]:

@@ -60,6 +60,7 @@ class Piece:
         row: how many rows of the file are before it, so that rows have the same numbers however a file is cut.
         label: of a file that is one review.
         split: of a file that is one review.
+        bytes: size as stored (an estimate for synthetic reviews).
     """
 
     path: str
@@ -69,6 +70,7 @@ class Piece:
     row: int = 0
     label: str | None = None
     split: str | None = None
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ class ShardPlan(Sequence[Shard]):
             yield Shard(index, self.format, made, sum(row["bytes"] for row in of_shard), known)
 
 
-_piece = itemgetter("path", "name", "start", "stop", "row", "label", "split")
+_piece = itemgetter("path", "name", "start", "stop", "row", "label", "split", "bytes")
 
 
 def plan_shards(source: Source, shard_size: int) -> ShardPlan:

@@ -1,34 +1,29 @@
 """The scoring job, from top to bottom: `score` plans the shards, has them scored, commits them, counts every row."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
-from sentray.corpus.readers import read_shard
-from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
-from sentray.corpus.sandbox import memory_explained
+from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES
 from sentray.corpus.source import WITH_COLUMNS, Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, choose
-from sentray.inference.scorer import Scorer
 from sentray.lease import Lease
 from sentray.scoring import tasks
 from sentray.scoring.columns import kept_columns, output_schema
 from sentray.scoring.compaction import compact, compact_quarantine
-from sentray.scoring.output import SCORES, SUMMARY, Commits, Header, OutputFolder, Record
-from sentray.scoring.stats import WORKER_CPUS, Progress, Stats
+from sentray.scoring.output import SUMMARY, Columns, Commits, Header, OutputFolder, Record
+from sentray.scoring.parts import SCORES
+from sentray.scoring.stats import WORKER_CPUS, Stats
 from sentray.scoring.tasks import MAX_CRASHES, RETRIES, Lost, Tasks, score_without_crashes
 from sentray.scoring.worker import Job, ShardScorer, Task
 from sentray.telemetry import ScoringTelemetry
@@ -36,12 +31,12 @@ from sentray.telemetry import ScoringTelemetry
 _PROCESS_MB = {KerasEngine.name: 1000}
 _LIGHT_PROCESS_MB = 300
 """Memory of a worker beside the bundle and the tables of rows, about."""
-SAMPLE_ROWS = 10_000
-"""So many rows of a shard are scored at most to estimate how long a job takes."""
 _SPEED = ("workers", "start_seconds", "start_ray_seconds", "start_workers_seconds", "seconds", "rows_per_s", "mb_per_s")
 """Keys of the summary that a run without a shard to score leaves None."""
 
 Summary = dict[str, Any]
+Item = Task | tuple[Task, int, int]
+"""What the worker's methods take."""
 
 
 def score(settings: ScoreSettings, console: Console) -> Summary:
@@ -60,35 +55,29 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     """
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle)
-    engine = _engine(settings, model)
     source, out = resolve(settings.input), OutputFolder(settings.out)
     schema = output_schema(model.labels, kept_columns(source, settings), model.digest)
-    header = _header(settings, schema, model.digest, engine)
+    job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest)
+    header = _header(job)
     if settings.dry_run:
-        return estimate(settings, console, model, header, source)
+        return estimate(job, header, model, source, console)
     with out.lease() as lease:
         plan = out.open(header, source, settings.new_input)
-        stats = Stats(plan, settings)
-        stats.reset(out.records())
+        stats = Stats(plan, settings, out.records())
         summary = out.summary()
         if summary is not None and not stats.missing and QUARANTINE_FILE in out.names():
             console.say(f"{settings.out} is finished: {_in_and_out(summary)}; nothing to do")
             return summary
         out.delete(SUMMARY)
         out.write(SETTINGS_FILE, settings_text(settings).encode())
-        # Files that could not be read may be back: unless the job ended without them, or part of it is published.
-        heals = summary is None and not out.published() and bool(out.withdraw(_has_unread))
-        if heals:
-            stats.reset(out.records())
-        _describe(source, plan, stats.committed, console)
+        _describe(source, plan, stats, console)
         speed: Summary = dict.fromkeys(_SPEED)
         if stats.missing:
-            job = Job(source.lean(), settings, schema, engine, model.digest)
-            speed |= Run(job, out, plan, stats, lease, console, heals).work(ShardScorer, model.files, source)
+            speed |= Run(job, out, plan, stats, lease, console).work(ShardScorer, model.files, source)
             _require_unchanged(out, settings)
         stats.require_good_rows()
         speed["compaction_seconds"] = _compact(out, console)
-        summary = {"sentray_version": __version__, "run": console.run, "bundle": model.digest, "engine": engine}
+        summary = {"sentray_version": __version__, "run": console.run, "bundle": model.digest, "engine": job.engine}
         summary |= {**stats.summary(model), "shards": len(plan), **speed}
         out.write_json(SUMMARY, summary)
     tables.scores(console, summary, model.labels)
@@ -106,16 +95,16 @@ class Run:
         stats: What is committed; grows.
         lease: Checked as long as the work goes on.
         console: Where to say what happens.
-        heals: Whether shards were taken back because they may be read now.
     """
 
     def __init__(
-        self, job: Job, out: OutputFolder, plan: ShardPlan, stats: Stats, lease: Lease, console: Console, heals: bool
+        self, job: Job, out: OutputFolder, plan: ShardPlan, stats: Stats, lease: Lease, console: Console
     ) -> None:
-        self._job, self._out, self._plan, self._stats, self._heals = job, out, plan, stats, heals
+        self._job, self._out, self._plan, self._stats = job, out, plan, stats
         self._lease, self._console = lease, console
-        self._progress = Progress(console, plan, stats)
         self._telemetry = ScoringTelemetry(console.verb, console.run)
+        self._began: float | None = None
+        self._ids: dict[int, list[Ids]] = {}
 
     def work(self, worker: Callable[[Job, dict[str, bytes]], Any], files: dict[str, bytes], source: Source) -> Summary:
         """Score; gives how fast it went.
@@ -126,7 +115,6 @@ class Run:
             source: What is scored, with its files.
         """
         settings, out, began = self._job.settings, self._out, time.monotonic()
-        gpus = int(settings.gpu)
         self._console.expect("the Ray cluster")
         with cluster.connect(settings.address, verbose=settings.verbose):
             connected = time.monotonic()
@@ -134,11 +122,10 @@ class Run:
                 cluster.require_shared(Path(out.path("")), f"--out {out.out}")
             if file := source.local_file:
                 cluster.require_seen(file, f"the input {source.uri}")
-            workers = tasks.plan_workers(settings.workers, self._stats.missing, gpus)
-            self._console.say(_workers(workers, gpus, self._job.engine, files))
+            workers = _plan_workers(self._job, self._stats, files, self._console)
             make = partial(worker, self._job, files)
             with (
-                Tasks(make, workers, gpus, size=_size, on_retry=self._note_retry) as self._tasks,
+                Tasks(make, workers, int(settings.gpu), self._note_retry) as self._tasks,
                 Commits(out, self._committed) as self._commits,
             ):
                 self._score()
@@ -146,22 +133,20 @@ class Run:
             seconds = max(time.monotonic() - connected - start, 1e-3)
         # Tasks that nobody waited for may have left something.
         out.delete_attempts()
+        rows, size = self._stats.progress
         return {
             "workers": workers,
             "start_seconds": round(connected - began + start, 3),
             "start_ray_seconds": round(connected - began, 3),
             "start_workers_seconds": round(start, 3),
             "seconds": round(seconds, 3),
-            "rows_per_s": round(self._progress.rows / seconds, 1),
-            "mb_per_s": round(self._progress.bytes / 1e6 / seconds, 1),
+            "rows_per_s": round(rows / seconds, 1),
+            "mb_per_s": round(size / 1e6 / seconds, 1),
         }
 
     def _score(self) -> None:
         duplicates, unread = self._duplicates()
-        # Which row is the first of an id may have changed with what can be read now.
-        if self._heals and self._out.withdraw(partial(_has_duplicates, duplicates)):
-            self._stats.reset(self._out.records())
-        self._progress.begin()
+        self._began = time.monotonic()
         missing = (
             Task(shard, duplicates.get(shard.index, {}), ids_unread=unread.get(shard.index, frozenset()))
             for shard in self._plan
@@ -184,55 +169,27 @@ class Run:
         """Rows whose id an earlier row has, and files of which not all ids were read, by the index of their shard.
 
         Ids that are made of file and row cannot occur twice, so formats without columns are not read.
-
-        Raises:
-            SentrayError: When a file whose rows are scored and committed cannot be read now.
         """
-        if self._job.source.format not in WITH_COLUMNS:
-            return {}, {}
-        found: dict[int, list[Ids]] = {}
-        unread: dict[int, frozenset[str]] = {}
+        found, unread = self._ids, dict[int, frozenset[str]]()
 
-        def show() -> None:
-            self._lease.check()
-            self._progress.show_ids(len(found), self._moved())
+        def read(items: Iterator[Task]) -> list[Task]:
+            """Gives the tasks whose processes died each time."""
+            lost = []
+            for result in self._tasks.map("ids", items, retries=RETRIES, tick=self._tick):
+                if isinstance(result, Lost):
+                    lost.append(result.item)
+                    continue
+                index, found[index], files = result
+                if files:
+                    unread[index] = files
+                self._show()
+            return lost
 
-        def add(result: tuple[int, list[Ids], frozenset[str]]) -> None:
-            index, found[result[0]], files = result
-            if files:
-                unread[index] = files
-            show()
-
-        lost: list[Task] = []
-        for result in self._tasks.map("ids", map(Task, self._plan), retries=RETRIES, tick=show):
-            if isinstance(result, Lost):
-                lost.append(result.item)
-            else:
-                add(result)
-        for task in lost:
-            result = next(self._tasks.map("ids", [replace(task, isolated=True)], retries=RETRIES, tick=show))
-            if isinstance(result, Lost):
-                raise SentrayError(tasks.reading_kills(task.shard))
-            add(result)
-        self._require_committed_ids(unread)
+        lost = read(map(Task, self._plan)) if self._job.source.format in WITH_COLUMNS else []
+        if lost := read(replace(task, isolated=True) for task in lost):
+            raise SentrayError(tasks.reading_kills(lost[0].shard))
         self._console.expect("the comparison of the ids")
-
-        def in_order() -> Iterator[tuple[int, str, Any, Any]]:
-            for index in sorted(found):
-                for block in found.pop(index):
-                    yield index, *block
-
-        return find_duplicates(in_order()), unread
-
-    def _require_committed_ids(self, unread: Mapping[int, frozenset[str]]) -> None:
-        """Rows that are committed must lend their ids, or later rows with the same ones would be scored too."""
-        committed = {index for index in unread if self._stats.done[index]}
-        for record in self._out.records() if committed else ():
-            if record.shard in committed and not _has_unread(record):
-                raise SentrayError(
-                    f"{min(unread[record.shard])} was scored and cannot be read now, so that other rows' ids cannot be "
-                    "compared with its own; make it readable and run the same command again to go on"
-                )
+        return find_duplicates((index, *block) for index in sorted(found) for block in found.pop(index)), unread
 
     def _committed(self, record: Record) -> None:
         counts = record.counts
@@ -240,36 +197,32 @@ class Run:
         self._telemetry.commit(counts)
         fields = {name: getattr(counts, name) for name in ("rows", "scored", "quarantined", "bytes", "seconds")}
         self._console.event(f"shard {record.shard} committed", shard=record.shard, **fields)
-        self._progress.show()
+        self._show()
         self._stats.require_good_rows()
         self._stats.require_few_partitions()
 
-    def _note_retry(self, item: Shard | Task | tuple[Task, int, int], reason: str, line: str) -> None:
+    def _note_retry(self, item: Item, reason: str, line: str) -> None:
         self._telemetry.retry(reason)
         shard = _shard(item).index
         self._console.note(f"shard {shard}: {line}", shard=shard, reason=reason)
 
-    def _moved(self) -> bool:
-        """Whether the tasks went on since this was asked before; if not, the console notes what is awaited."""
-        moved = self._tasks.moved()
-        if not moved:
-            self._console.expect(self._tasks.expected(lambda item: f"a shard of {tasks.files_of(_shard(item))}"))
-        return moved
-
-    def _tick(self) -> None:
+    def _tick(self, moved: bool) -> None:
         self._lease.check()
         self._commits.poll()
-        self._progress.show(self._moved())
+        self._console.expect(self._tasks.expected(lambda item: f"a shard of {tasks.files_of(_shard(item))}"))
+        self._show(moved)
+
+    def _show(self, moved: bool = True) -> None:
+        if self._began is None:
+            shards, done = len(self._plan), len(self._ids)
+            line = f"looking for ids that occur twice, {done:,} of {count(shards, 'shard')}"
+            self._console.progress(line, done / shards, moved=moved)
+        else:
+            self._console.progress(*self._stats.describe(time.monotonic() - self._began), moved=moved)
 
 
-def _shard(item: Shard | Task | tuple[Task, int, int]) -> Shard:
-    """The shard of an item that the worker's methods take."""
-    first = item[0] if isinstance(item, tuple) else item
-    return first if isinstance(first, Shard) else first.shard
-
-
-def _size(item: Shard | Task | tuple[Task, int, int]) -> int:
-    return _shard(item).bytes
+def _shard(item: Item) -> Shard:
+    return item[0].shard if isinstance(item, tuple) else item.shard
 
 
 def _require_unchanged(out: OutputFolder, settings: ScoreSettings) -> None:
@@ -291,50 +244,46 @@ def _engine(settings: ScoreSettings, model: Bundle) -> str:
     return KerasEngine.name
 
 
-def _header(settings: ScoreSettings, schema: pa.Schema, digest: str, engine: str) -> Header:
+def _header(job: Job) -> Header:
+    settings = job.settings
     return Header(
-        bundle=digest,
-        engine=engine,
+        bundle=job.digest,
+        engine=job.engine,
         input=settings.input,
         shard_size=settings.shard_size * 1_000_000,
-        columns={"text": settings.text_column, "id": settings.id_column, "keep": list(settings.keep)},
-        schema={column.name: str(column.type) for column in schema if column.name != settings.partition_by},
+        columns=Columns(settings.text_column, settings.id_column, settings.keep),
+        schema={column.name: str(column.type) for column in job.schema if column.name != settings.partition_by},
         rows_per_file=settings.rows_per_file,
         partition_by=settings.partition_by,
     )
 
 
-def _describe(source: Source, plan: ShardPlan, done: int, console: Console) -> None:
+def _describe(source: Source, plan: ShardPlan, stats: Stats, console: Console) -> None:
     rows = "" if plan.rows is None or source.format == "synthetic" else f", {count(plan.rows, 'row')}"
-    console.say(f"{source.describe()}{rows}, {count(len(plan), 'shard')}, {done:,} of them committed before")
+    console.say(f"{source.describe()}{rows}, {count(len(plan), 'shard')}, {stats.committed:,} of them committed before")
 
 
-def _workers(workers: int, gpus: int, engine: str, files: dict[str, bytes]) -> str:
-    """The workers in a line, with about what each needs: libraries, the bundle read and made ready, tables of rows."""
+def _plan_workers(job: Job, stats: Stats, files: dict[str, bytes], console: Console) -> int:
+    """How many workers there shall be; says what each needs: libraries, the bundle read and made ready, tables."""
+    gpus = int(job.settings.gpu)
+    workers = tasks.plan_workers(job.settings.workers, stats.missing, gpus)
     bundled = sum(map(len, files.values()))
-    memory = _PROCESS_MB.get(engine, _LIGHT_PROCESS_MB) + round((2 * bundled + 6 * TABLE_BYTES) / 1e6)
-    return f"{tasks.describe(workers, gpus)}, about {memory:,} MB of memory each; engine {engine}"
-
-
-def _has_unread(record: Record) -> bool:
-    return Reason.UNREADABLE_FILE in record.counts.quarantined
-
-
-def _has_duplicates(found: Mapping[int, Rows], record: Record) -> bool:
-    return record.shard in found or Reason.DUPLICATE_ID in record.counts.quarantined
+    memory = _PROCESS_MB.get(job.engine, _LIGHT_PROCESS_MB) + round((2 * bundled + 6 * TABLE_BYTES) / 1e6)
+    with_gpus = f" and {gpus} GPU" if gpus else ""
+    console.say(
+        f"workers that read and score: {workers}, with {WORKER_CPUS:g} CPU{with_gpus} each, about {memory:,} MB of "
+        f"memory each; engine {job.engine}"
+    )
+    return workers
 
 
 def _compact(out: OutputFolder, console: Console) -> float:
     """Put together what is to be; gives the seconds that took."""
     began = time.monotonic()
     console.expect("the compaction of the scores")
-    compact(out, partial(_show_compaction, console))
+    compact(out, lambda done, files: console.progress(f"compacting, {done:,} of {count(files, 'file')}", done / files))
     compact_quarantine(out, partial(console.progress, "compacting the quarantined rows"))
     return round(time.monotonic() - began, 3)
-
-
-def _show_compaction(console: Console, done: int, files: int) -> None:
-    console.progress(f"compacting, {done:,} of {count(files, 'file')}", done / files)
 
 
 def _in_and_out(summary: Summary) -> str:
@@ -343,18 +292,15 @@ def _in_and_out(summary: Summary) -> str:
     )
 
 
-# --- Before anything is done
-
-
-def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: Header, source: Source) -> Summary:
-    """Say what a job would do, from its plan and from a sample of rows that are scored here; writes nothing.
+def estimate(job: Job, header: Header, model: Bundle, source: Source, console: Console) -> Summary:
+    """Say what a job would do, from its plan and from rows of a shard that a worker scores; writes nothing.
 
     Args:
-        settings: As for `score`.
-        console: Where to say it.
-        model: The bundle.
+        job: What the worker must know.
         header: What the job is.
-        source: Its input.
+        model: The bundle.
+        source: The input with its files.
+        console: Where to say it.
 
     Returns:
         `shards` and `bytes` that are still to be scored, `workers`, `sample_rows`, and `core_hours` and `seconds`,
@@ -363,67 +309,33 @@ def estimate(settings: ScoreSettings, console: Console, model: Bundle, header: H
     Raises:
         SentrayError: When the bundle or the input cannot be used, or the output is another job's.
     """
-    out = OutputFolder(settings.out)
+    settings, out = job.settings, OutputFolder(job.settings.out)
     stored = out.load()
     if stored is None:
         plan = plan_shards(source, header.shard_size)
     else:
         out.require_same(stored, header)
         plan = out.load_plan(stored)
-    stats = Stats(plan, settings)
-    if stored is not None:
-        stats.reset(out.records())
-    _describe(source, plan, stats.committed, console)
-
-    def missing() -> Iterator[Shard]:
-        return (shard for shard in plan if not stats.done[shard.index])
-
-    size = sum(shard.bytes for shard in missing())
+    stats = Stats(plan, settings, out.records() if stored else ())
+    _describe(source, plan, stats, console)
+    first, size = None, 0
+    for shard in plan:
+        if not stats.done[shard.index]:
+            first, size = first or shard, size + shard.bytes
+    found: Summary = {"shards": stats.missing, "bytes": size, "sample_rows": 0, "core_hours": None, "seconds": None}
     with cluster.connect(settings.address, verbose=settings.verbose):
-        workers = tasks.plan_workers(settings.workers, stats.missing, int(settings.gpu))
-    console.say(_workers(workers, int(settings.gpu), header.engine, model.files))
-    with memory_explained(source.uri):
-        rows, per_byte = _sample(settings, model, header.engine, source, missing())
-    found: Summary = {"shards": stats.missing, "bytes": size, "workers": workers, "sample_rows": rows}
-    seconds = size * per_byte if rows else None
-    found["core_hours"] = None if seconds is None else round(seconds * WORKER_CPUS / 3600, 9)
-    found["seconds"] = None if seconds is None else round(seconds / workers, 1)
+        found["workers"] = _plan_workers(job, stats, model.files, console)
+        with Tasks(partial(ShardScorer, job, model.files), 1, int(settings.gpu)) as running:
+            sample: Any = next(running.map("sample", [Task(first)])) if first else Lost(None, 0)
     console.say(f"to be scored: {count(stats.missing, 'shard')}, {size / 1e6:,.1f} MB")
-    if seconds is not None:
+    if first and not isinstance(sample, Lost) and sample[0]:
+        found["sample_rows"], seconds = sample
+        seconds *= size / max(1, first.bytes)
+        found["core_hours"] = round(seconds * WORKER_CPUS / 3600, 9)
+        found["seconds"] = round(seconds / found["workers"], 1)
         console.say(
             f"about {found['core_hours']:.4f} core-hours, {found['seconds']:,.0f} s once started: estimated from "
-            f"{count(rows, 'row')} of the first shard, scored here in one process"
+            f"{count(found['sample_rows'], 'row')} of the first shard, scored by one worker"
         )
     console.say("nothing was written: leave out --dry-run to score")
     return found
-
-
-def _sample(
-    settings: ScoreSettings, model: Bundle, engine: str, source: Source, shards: Iterable[Shard]
-) -> tuple[int, float]:
-    """Score the first rows of the first shard that can be read: how many, and the seconds a byte as stored took."""
-    scorer: Scorer | None = None
-    for shard in shards:
-        began, rows, text = 0.0, 0, 0
-        read = partial(read_shard, source, shard, settings, keep=settings.keep, on_unreadable="quarantine")
-        # A file may kill its reader, which is the driver here; a process of its own would count as slowness.
-        isolated = any(
-            pc.any(pc.equal(table["reason"], Reason.UNREADABLE_FILE)).as_py() for table in read(isolated=True)
-        )
-        for table in read(isolated=isolated):
-            good = table.filter(pc.is_null(table["reason"]))
-            scorer = scorer or Scorer(model, engine, WORKER_CPUS)
-            if not began:
-                # What is compiled at first is not counted.
-                scorer.score(good["text"].slice(0, 1))
-                began = time.perf_counter()
-            if good.num_rows:
-                scorer.score(good["text"])
-            rows += table.num_rows
-            text += pc.sum(pc.binary_length(good["text"])).as_py() or 0
-            if rows >= SAMPLE_ROWS:
-                share = rows / shard.rows if shard.rows else min(1.0, text / shard.bytes)
-                return rows, (time.perf_counter() - began) / max(1.0, share * shard.bytes)
-        if text:
-            return rows, (time.perf_counter() - began) / max(1, shard.bytes)
-    return 0, 0.0

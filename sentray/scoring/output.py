@@ -18,7 +18,6 @@ takes the lease deletes all attempts before it reads the ledger. So one that sto
 yet that the folder is another's, has nothing left to move. Files that no line names are removed at the next start.
 """
 
-import json
 import re
 import time
 import uuid
@@ -27,131 +26,37 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from types import TracebackType
-from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Any, Self, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from sentray.corpus import parquet, splits
-from sentray.corpus.rows import QUARANTINE_FILE
 from sentray.corpus.source import Format, Source
 from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
 from sentray.lease import Lease
+from sentray.scoring.parts import ATTEMPTS, OWN, QUARANTINED, SCORES, STAGED, Part, attempt_name, partition_of
 from sentray.scoring.stats import Counts, Number
 from sentray.storage import HALF_WRITTEN, Folder, Output
 
-SCORES = "scores"
-QUARANTINE = QUARANTINE_FILE
 SUMMARY = "summary.json"
-OWN = "_sentray"
-ATTEMPTS = f"{OWN}/attempts"
-STAGED = f"{OWN}/staged"
 LEASE = f"{OWN}/lease.json"
 _PLAN = f"{OWN}/plan.json"
-_COMMITTED = f"{OWN}/ledger"
-_COMPACTED = f"{OWN}/gathered"
-_QUARANTINED = f"{OWN}/quarantine"
-Sizes = dict[str, int]
-"""Names of files within the output folder, and their bytes."""
+LEDGER = f"{OWN}/ledger"
+COMPACTIONS = f"{OWN}/gathered"
 T = TypeVar("T")
 
-MAX_SHARDS = 10**8
 _ROWS_AT_ONCE = 1_000_000
 """Rows of a row group of the plan, which is read row group by row group: it may have many millions."""
 MAX_MOVES = 64
 """Files that are moved at the same time on an object store, where a move takes some round trips."""
 _OTHER_OUT = "choose another --out, or remove it"
 _SCORED_AGAIN = "delete it: what it recorded is scored again"
-_WRITTEN_AGAIN = "delete it and run the same command again"
-_NULL = "__HIVE_DEFAULT_PARTITION__"
-
-# --- Names and formats of files
-
-
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """How files of the output are written; a dictionary of values that hardly recur would only be work."""
-    repeated = [name for name in schema.names if name not in ("id", "score", "positive")]
-    return {"compression": "zstd", "use_dictionary": repeated}
-
-
-def part_name(shard: int, bundle: str, staged: bool = False, partition: str = "") -> str:
-    """Name of a file with a shard's scores.
-
-    Args:
-        shard: Its index.
-        bundle: The bundle's digest.
-        staged: Whether the file waits for compaction (`--rows-per-file`).
-        partition: Folder that `partition_folder` gives, if any.
-    """
-    base = f"part-{shard:06d}-{bundle[:12]}.parquet"
-    return "/".join(filter(None, (STAGED if staged else SCORES, partition, base)))
-
-
-def quarantine_name(shard: int) -> str:
-    """Name of the file with a shard's rows that were set aside."""
-    return f"{_QUARANTINED}/{shard:06d}.parquet"
-
-
-def attempt_name(label: str) -> str:
-    """A new name for an attempt to write something."""
-    return f"{ATTEMPTS}/{label}-{uuid.uuid4().hex}"
-
-
-def partition_folder(column: str, value: object) -> str:
-    """The folder for a value of the column that the output is partitioned by, as Hive names it.
-
-    Readers give it back as null when the value is null or an empty string.
-    """
-    text = "" if value is None else str(value)
-    return f"{quote(column, safe='')}={quote(text, safe='') or _NULL}"
-
-
-def partition_of(name: str) -> str:
-    """The partition's folder in the name of a file of scores, empty where there is none."""
-    root = STAGED if name.startswith(STAGED) else SCORES
-    return name[len(root) + 1 :].rpartition("/")[0]
-
 
 # --- What plan and ledger hold
-
-
-class Part(NamedTuple):
-    """A file of the output.
-
-    Attributes:
-        name: Within the output folder.
-        rows: Rows it holds.
-        bytes: Its size.
-        sha256: Digest of its content, 64 hexadecimal digits.
-    """
-
-    name: str
-    rows: Number
-    bytes: Number
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _named(pattern: str) -> AfterValidator:
-    """Accepts the names that sentray gives: what a ledger names is read, and deleted when it has to be made again."""
-    names = re.compile(pattern, re.ASCII)
-
-    def check(part: Part) -> Part:
-        if not names.fullmatch(part.name):
-            raise ValueError(f"no file has the name {part.name[:100]!r}")
-        return part
-
-    return AfterValidator(check)
-
-
-_Scores = Annotated[
-    Part,
-    _named(rf"(?:{SCORES}|{STAGED})/(?:[\w.~%-]+=[\w.~%-]+/)?part-\d{{6,}}-[0-9a-f]{{12}}\.parquet"),
-]
 
 
 @dataclass(frozen=True)
@@ -166,8 +71,8 @@ class Record:
     """
 
     shard: Number
-    parts: tuple[_Scores, ...]
-    quarantine: Annotated[Part, _named(rf"{_QUARANTINED}/\d{{6,}}\.parquet")] | None
+    parts: tuple[Part, ...]
+    quarantine: Part | None
     counts: Counts
 
     @property
@@ -178,15 +83,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Compacted:
-    """A file that compaction made of the scores of several shards.
+    """A file that compaction made of the scores of several shards: a line of a second log.
 
     Attributes:
         part: The file.
         members: Shard and rows of each staged part in it, in the order of its rows.
     """
 
-    part: _Scores
-    members: Annotated[list[tuple[Number, Number]], Field(min_length=1)]
+    part: Part
+    members: list[tuple[Number, Number]]
 
 
 @dataclass(frozen=True)
@@ -203,6 +108,15 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Settings that decide what is read from a row: where text and id are, and what is passed through."""
+
+    text: str
+    id: str
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Header:
     """What a job is: two runs with equal headers and equal input write the same files.
 
@@ -211,7 +125,7 @@ class Header:
         engine: Name of the engine; another one's scores differ in their last digits.
         input: URI of the input, as the user gave it.
         shard_size: Aimed-at size of a shard in bytes.
-        columns: Settings that decide what is read from a row: `text`, `id` and `keep`.
+        columns: What is read from a row.
         schema: Columns of a file of scores and their types, as Arrow writes them.
         rows_per_file: Rows that compaction aims at; None where each shard's file stays as it is.
         partition_by: Column whose values become folders; it is not in `schema`.
@@ -221,7 +135,7 @@ class Header:
     engine: str
     input: str
     shard_size: int
-    columns: dict[str, Any]
+    columns: Columns
     schema: dict[str, str]
     rows_per_file: int | None = None
     partition_by: str | None = None
@@ -241,7 +155,7 @@ class Stored:
     header: Header
     format: Format
     generation: Annotated[int, Field(ge=0, lt=10**9)]
-    shards: Annotated[int, Field(ge=0, le=MAX_SHARDS)]
+    shards: int
 
     @property
     def plan_name(self) -> str:
@@ -254,7 +168,6 @@ class Stored:
         return f"{OWN}/files-{self.generation:06d}.parquet"
 
 
-_STORED, _RECORD, _COMPACTED_LINE = TypeAdapter(Stored), TypeAdapter(Record), TypeAdapter(Compacted)
 _FILES_SCHEMA = pa.schema(
     [
         pa.field("name", pa.string()),
@@ -289,6 +202,9 @@ class OutputFolder(Folder):
     def __init__(self, out: str) -> None:
         super().__init__(out)
         self._check: Callable[[], None] = lambda: None
+        self._store: Any = None
+
+    # Writing
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
@@ -300,7 +216,7 @@ class OutputFolder(Folder):
         if self.load() is None:
             self._require_free()
         with Lease(Folder(self.out), LEASE) as lease:
-            self._check = lease.check
+            self._check, self._store = lease.check, lease.store
             self.delete_attempts()
             yield lease
 
@@ -347,6 +263,22 @@ class OutputFolder(Folder):
                 "the same command again to go on"
             ) from error
 
+    def move(self, source: str, target: str) -> None:
+        """Give a file another name; on S3 in two requests where pyarrow takes three."""
+        if self._store is None:
+            super().move(source, target)
+            return
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            obstore.rename(self._store, source, target)
+        except BaseError:
+            # Such as a file that is too large for one copy.
+            super().move(source, target)
+
+    # The plan
+
     def open(self, header: Header, source: Source, new_input: bool = False) -> ShardPlan:
         """Start the job here, or go on with it: then the stored plan is used and nothing is planned anew.
 
@@ -365,16 +297,15 @@ class OutputFolder(Folder):
         if stored is None:
             self._require_free()
         # Nothing is lost with a plan of which no shard was written.
-        if stored is None or not any(self.names(folder) for folder in (_COMMITTED, SCORES, STAGED)):
+        if stored is None or not any(self.names(folder) for folder in (LEDGER, SCORES, STAGED)):
             plan = splits.plan_shards(source, header.shard_size)
-            generation = stored.generation + 1 if stored else 1
-            self._store(Stored(header, source.format, generation, len(plan)), plan, _files(source))
+            self._store_plan(
+                Stored(header, source.format, stored.generation + 1 if stored else 1, len(plan)), plan, source
+            )
         else:
             self.require_same(stored, header)
             plan = self._resume(stored, source, new_input)
-        for log in (_COMMITTED, _COMPACTED):
-            merge(self, log)
-        self.clean(header.bundle)
+        self._clean(header.bundle)
         return plan
 
     def stored(self) -> Stored:
@@ -395,21 +326,10 @@ class OutputFolder(Folder):
             SentrayError: When the plan is damaged.
         """
         values = self.read_json(_PLAN)
-        if values is None:
-            return None
         try:
-            stored = _STORED.validate_python(values)
-            columns = stored.header.columns
-            if not (isinstance(columns.get("text"), str) and isinstance(columns.get("id"), str)):
-                raise ValueError("it does not name the columns")
-            if not (isinstance(columns.get("keep"), list) and all(isinstance(name, str) for name in columns["keep"])):
-                raise ValueError("it does not name the columns to keep")
-            # What the input is, `verify` looks up for generated reviews.
-            if (stored.format == "synthetic") != stored.header.input.startswith("synthetic:"):
-                raise ValueError("its input has another format")
-        except ValueError as error:
+            return None if values is None else TypeAdapter(Stored).validate_python(values)
+        except ValidationError as error:
             raise self.damaged(_PLAN, error) from error
-        return stored
 
     def load_plan(self, stored: Stored) -> ShardPlan:
         """The shards.
@@ -417,12 +337,9 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When they cannot be read or are not those that `plan.json` was written for.
         """
-        try:
-            plan = ShardPlan.from_table(self._table(stored.plan_name, splits.PLAN_SCHEMA), stored.format)
-            if len(plan) != stored.shards:
-                raise ValueError(f"it has {len(plan):,} shards, not {stored.shards:,}")
-        except (ValueError, KeyError, pa.ArrowException) as error:
-            raise self.damaged(stored.plan_name, error) from error
+        plan = ShardPlan.from_table(self._table(stored.plan_name, splits.PLAN_SCHEMA), stored.format)
+        if len(plan) != stored.shards:
+            raise self.damaged(stored.plan_name, ValueError(f"it has {len(plan):,} shards, not {stored.shards:,}"))
         return plan
 
     def load_files(self, stored: Stored) -> pa.Table:
@@ -431,10 +348,7 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When they cannot be read.
         """
-        try:
-            return self._table(stored.files_name, _FILES_SCHEMA).cast(_FILES_SCHEMA)
-        except (ValueError, pa.ArrowException) as error:
-            raise self.damaged(stored.files_name, error) from error
+        return self._table(stored.files_name, _FILES_SCHEMA)
 
     def require_same(self, stored: Stored, header: Header) -> None:
         """Refuse to go on with another job than the folder's.
@@ -442,16 +356,16 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When anything but the content of the input differs.
         """
-        was, now = asdict(stored.header), json.loads(json.dumps(asdict(header)))
-        if was["bundle"] != now["bundle"]:
+        was = stored.header
+        if was.bundle != header.bundle:
             raise SentrayError(
-                f"{self.out} was made by another bundle ({was['bundle'][:12]}, this one is {now['bundle'][:12]}); "
+                f"{self.out} was made by another bundle ({was.bundle[:12]}, this one is {header.bundle[:12]}); "
                 f"{_OTHER_OUT}"
             )
-        if was["input"] != now["input"]:
+        if was.input != header.input:
             raise SentrayError(self._other_input(stored, header.input))
         for name, what in _WHAT_DIFFERS.items():
-            if was[name] != now[name]:
+            if getattr(was, name) != getattr(header, name):
                 raise SentrayError(f"{self.out} was made {what}; {_OTHER_OUT}")
 
     def require_unchanged(self, source: Source) -> None:
@@ -460,20 +374,12 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When one did, so that the output may hold rows of both.
         """
-        before, now = self.load_files(self.stored()), _files(source)
-        index = pc.index_in(now["name"], value_set=before["name"])
-        then = before.take(index.drop_null())
-        if changed := _first_change(then, now.filter(pc.is_valid(index)), then):
+        before, now = _by_name(self.load_files(self.stored())), _by_name(_files(source))
+        if changed := _first_change({name: facts for name, facts in before.items() if name in now}, now):
             raise SentrayError(
                 f"{changed} while {source.uri} was scored, so that {self.out} may hold rows of both versions; score "
                 "the input again to another --out when it is complete"
             )
-
-    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
-        try:
-            return parquet.read_table(self._filesystem, self.path(name), schema)
-        except SentrayError as error:
-            raise self.damaged(name, error) from error
 
     def read_footer(self, name: str) -> tuple[int, pa.Schema]:
         """How many rows a Parquet file of the folder has, and its columns; anyone may have written it.
@@ -483,11 +389,59 @@ class OutputFolder(Folder):
         """
         return parquet.read_footer(self._filesystem, self.path(name))
 
-    def files(self) -> Sizes:
-        """Names and bytes of all files of scores and of quarantined rows that are there, hidden ones too."""
-        return self.sizes(SCORES) | self.sizes(STAGED) | self.sizes(_QUARANTINED)
+    def _resume(self, stored: Stored, source: Source, new_input: bool) -> ShardPlan:
+        """The stored plan, when the input is as it was then; with `new_input` extended by new files."""
+        plan, files = self.load_plan(stored), self.load_files(stored)
+        if files.num_rows:
+            plan.require_files(files["path"], files["name"])
+        before = _by_name(files)
+        if changed := _first_change(before, _by_name(_files(source))):
+            raise SentrayError(self._other_input(stored, source.uri, f" ({changed})"))
+        added = tuple(file for file in source.files if file.name not in before)
+        if not added:
+            return plan
+        if not new_input:
+            raise SentrayError(
+                f"{self.out} was made when {source.uri} held fewer files ({added[0].name} is new); add --new-input to "
+                "score the new ones too, or choose another --out"
+            )
+        plan = plan.extended(splits.plan_shards(replace(source, files=added), stored.header.shard_size))
+        # What was written at the job's end holds for the old input only.
+        self.delete(SUMMARY)
+        self._store_plan(replace(stored, generation=stored.generation + 1, shards=len(plan)), plan, source)
+        return plan
 
-    def records(self, there: Sizes | None = None) -> Iterator[Record]:
+    def _store_plan(self, stored: Stored, plan: ShardPlan, source: Source) -> None:
+        """Write a plan; `plan.json` comes last, so that after a kill the older generation counts."""
+        for name, table in ((stored.plan_name, plan.to_table()), (stored.files_name, _files(source))):
+            with self.create(name) as output:
+                pq.write_table(table, output, _ROWS_AT_ONCE, compression="zstd")
+        self.write_json(_PLAN, asdict(stored))
+        for name in self.names(OWN):
+            if name.endswith(".parquet") and name not in (stored.plan_name, stored.files_name):
+                self.delete(name)
+
+    def _table(self, name: str, schema: pa.Schema) -> pa.Table:
+        try:
+            return parquet.read_table(self._filesystem, self.path(name), schema).cast(schema)
+        except (SentrayError, ValueError, pa.ArrowException) as error:
+            raise self.damaged(name, error) from error
+
+    def _require_free(self) -> None:
+        if names := [name for name in self.names() if name != OWN]:
+            raise SentrayError(f"{self.out} holds {min(names)}, which is not a scoring job's; choose another --out")
+
+    def _other_input(self, stored: Stored, uri: str, how: str = "") -> str:
+        was = stored.header.input
+        return f"{self.out} was made from the input {was}, and {uri} is not the same now{how}; {_OTHER_OUT}"
+
+    # What is committed
+
+    def files(self) -> dict[str, int]:
+        """Names and bytes of all files of scores and of quarantined rows that are there, hidden ones too."""
+        return self.sizes(SCORES) | self.sizes(STAGED) | self.sizes(QUARANTINED)
+
+    def records(self, there: dict[str, int] | None = None) -> Iterator[Record]:
         """The record of each committed shard whose files are there and as large as recorded, in no order.
 
         Args:
@@ -498,15 +452,11 @@ class OutputFolder(Folder):
         """
         there = self.files() if there is None else there
         published = self.published(there)
-        for record in self.recorded():
-            if record.quarantine and there.get(record.quarantine.name) != record.quarantine.bytes:
-                continue
-            if all(
-                there.get(part.name) == part.bytes
-                or ((bits := published.get(partition_of(part.name))) and bits[record.shard])
-                for part in record.parts
-            ):
-                yield record
+
+        def is_there(record: Record, part: Part) -> bool:
+            return there.get(part.name) == part.bytes or record.shard in published.get(partition_of(part.name), ())
+
+        return (record for record in self.recorded() if all(is_there(record, part) for part in record.files))
 
     def recorded(self) -> Iterator[Record]:
         """The last record of each shard, whether or not its files are there, in no order.
@@ -514,77 +464,36 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When the ledger is damaged.
         """
-        seen = bytearray(self.stored().shards)
-        for record in newest_first(self, _COMMITTED, _RECORD):
-            self._require_planned(_COMMITTED, record.shard, len(seen))
-            if not seen[record.shard]:
-                seen[record.shard] = 1
+        shards, seen = self.stored().shards, set[int]()
+        for segment, record in read_log(self, LEDGER, Record):
+            if record.shard >= shards:
+                raise self.damaged(segment, IndexError(f"there is no shard {record.shard} in the plan"), _SCORED_AGAIN)
+            if record.shard not in seen:
+                seen.add(record.shard)
                 yield record
 
-    def compacted(self, there: Sizes | None = None) -> Iterator[Compacted]:
-        """The files that compaction made and that are there, as large as recorded, in no order.
-
-        Args:
-            there: What `files` gave, if it was asked before.
+    def compacted(self) -> Iterator[Compacted]:
+        """The last record of each file that compaction made, whether or not it is there, in no order.
 
         Raises:
-            SentrayError: When the ledger is damaged.
+            SentrayError: When the log is damaged.
         """
-        there = self.files() if there is None else there
-        return (found for found in self.recorded_compacted() if there.get(found.part.name) == found.part.bytes)
-
-    def recorded_compacted(self) -> Iterator[Compacted]:
-        """The last record of each compacted file, whether or not it is there, in no order.
-
-        Raises:
-            SentrayError: When the ledger is damaged.
-        """
-        shards, seen = self.stored().shards, set[str]()
-        for compacted in newest_first(self, _COMPACTED, _COMPACTED_LINE):
-            self._require_planned(_COMPACTED, max(shard for shard, _ in compacted.members), shards)
+        seen = set[str]()
+        for _, compacted in read_log(self, COMPACTIONS, Compacted):
             if compacted.part.name not in seen:
                 seen.add(compacted.part.name)
                 yield compacted
 
-    def published(self, there: Sizes | None = None) -> dict[str, bytearray]:
-        """For each partition and each shard of the plan, 1 where its scores are in a compacted file that is there.
+    def published(self, there: dict[str, int]) -> dict[str, set[int]]:
+        """For each partition, the shards whose scores are in a compacted file that is there, as large as recorded.
 
         Args:
-            there: What `files` gave, if it was asked before.
+            there: What `files` gave.
         """
-        shards = self.stored().shards
-        found: dict[str, bytearray] = {}
-        for compacted in self.compacted(there):
-            of_partition = found.setdefault(partition_of(compacted.part.name), bytearray(shards))
-            for shard, _ in compacted.members:
-                of_partition[shard] = 1
-        return found
-
-    def ledger(self) -> "Log[Record]":
-        """The log that takes the records of committed shards."""
-        return Log(self, _COMMITTED, _RECORD)
-
-    def compactions(self) -> "Log[Compacted]":
-        """The log that takes the records of compacted files."""
-        return Log(self, _COMPACTED, _COMPACTED_LINE)
-
-    def withdraw(self, wrong: Callable[[Record], bool]) -> list[int]:
-        """Take committed shards back: their files go, and without them their records do not count.
-
-        Args:
-            wrong: Which; the same ones again after a kill that left some of their files. None is compacted.
-
-        Returns:
-            The shards.
-
-        Raises:
-            SentrayError: When another run has taken the folder over, or a file cannot be removed.
-        """
-        found = []
-        for record in filter(wrong, self.recorded()):
-            found.append(record.shard)
-            for part in record.files:
-                self.delete(part.name)
+        found: dict[str, set[int]] = {}
+        for part, members in ((compacted.part, compacted.members) for compacted in self.compacted()):
+            if there.get(part.name) == part.bytes:
+                found.setdefault(partition_of(part.name), set()).update(shard for shard, _ in members)
         return found
 
     def summary(self) -> dict[str, Any] | None:
@@ -593,93 +502,42 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When it is damaged.
         """
-        summary = self.read_json(SUMMARY, _WRITTEN_AGAIN)
-        totals = ("rows", "rows_scored", "rows_quarantined")
-        if summary is not None and any(type(summary.get(name)) is not int for name in totals):
-            raise self.damaged(SUMMARY, ValueError("it does not count the rows"), _WRITTEN_AGAIN)
-        return summary
+        return self.read_json(SUMMARY, "delete it and run the same command again")
 
-    def clean(self, bundle: str) -> None:
-        """Remove what killed runs left: half-written files, and whole ones that no line names.
-
-        Args:
-            bundle: The bundle's digest; files of others are left alone.
-        """
+    def _clean(self, bundle: str) -> None:
+        """Remove what killed runs left: half-written files, and whole ones of this bundle that no line names."""
         left = set(self.files())
-        for log in (_COMMITTED, _COMPACTED):
-            left.difference_update(named_files(self, log))
-        ours = re.compile(rf".*/part-\d{{6,}}-{bundle[:12]}\.parquet|{_QUARANTINED}/\d{{6,}}\.parquet")
-        left.update(name for folder in ("", OWN, _COMMITTED, _COMPACTED) for name in self.names(folder))
+        for record in self.recorded():
+            left.difference_update(part.name for part in record.files)
+        left.difference_update(compacted.part.name for compacted in self.compacted())
+        ours = re.compile(rf".*/part-\d{{6,}}-{bundle[:12]}\.parquet|{QUARANTINED}/\d{{6,}}\.parquet")
+        left.update(name for folder in ("", OWN, LEDGER, COMPACTIONS) for name in self.names(folder))
         for name in left:
             if HALF_WRITTEN.fullmatch(name) or ours.fullmatch(name):
                 self.delete(name)
 
-    def _require_free(self) -> None:
-        if names := [name for name in self.names() if name != OWN]:
-            raise SentrayError(f"{self.out} holds {min(names)}, which is not a scoring job's; choose another --out")
-
-    def _require_planned(self, log: str, shard: int, shards: int) -> None:
-        if shard >= shards:
-            raise self.damaged(log, IndexError(f"there is no shard {shard} in the plan"), _SCORED_AGAIN)
-
-    def _resume(self, stored: Stored, source: Source, new_input: bool) -> ShardPlan:
-        """The stored plan, when the input is as it was then; with `new_input` extended by new files."""
-        plan = self.load_plan(stored)
-        before, now = self.load_files(stored), _files(source)
-        if before.num_rows:
-            plan.require_files(before["path"], before["name"])
-        if before.equals(now):
-            return plan
-        index = pc.index_in(now["name"], value_set=before["name"])
-        is_new = pc.is_null(index)
-        changed = _first_change(before, now.filter(pc.is_valid(index)), before.take(index.drop_null()))
-        if changed:
-            raise SentrayError(self._other_input(stored, source.uri, f" ({changed})"))
-        if not new_input:
-            name = now.filter(is_new)["name"][0]
-            raise SentrayError(
-                f"{self.out} was made when {source.uri} held fewer files ({name} is new); add --new-input to score the "
-                "new ones too, or choose another --out"
-            )
-        files = tuple(file for file, new in zip(source.files, is_new.to_pylist(), strict=True) if new)
-        plan = plan.extended(splits.plan_shards(replace(source, files=files), stored.header.shard_size))
-        # What was written at the job's end holds for the old input only.
-        self.delete(SUMMARY)
-        self._store(replace(stored, generation=stored.generation + 1, shards=len(plan)), plan, now)
-        return plan
-
-    def _store(self, stored: Stored, plan: ShardPlan, files: pa.Table) -> None:
-        """Write a plan; `plan.json` comes last, so that after a kill the older generation counts."""
-        for name, table in ((stored.plan_name, plan.to_table()), (stored.files_name, files)):
-            with self.create(name) as output:
-                pq.write_table(table, output, _ROWS_AT_ONCE, compression="zstd")
-        self.write_json(_PLAN, asdict(stored) | {"files": files.num_rows})
-        for name in self.names(OWN):
-            if name.endswith(".parquet") and name not in (stored.plan_name, stored.files_name):
-                self.delete(name)
-
-    def _other_input(self, stored: Stored, uri: str, how: str = "") -> str:
-        was = stored.header.input
-        return f"{self.out} was made from the input {was}, and {uri} is not the same now{how}; {_OTHER_OUT}"
-
 
 def _files(source: Source) -> pa.Table:
     columns = [[getattr(file, name) for file in source.files] for name in _FILES_SCHEMA.names]
-    return pa.table(columns, schema=_FILES_SCHEMA).combine_chunks()
+    return pa.table(columns, schema=_FILES_SCHEMA)
 
 
-def _first_change(before: pa.Table, now: pa.Table, then: pa.Table) -> str:
-    """What happened to the first planned file that is not as it was; `now` and `then` are the same files' facts."""
-    gone = before.filter(pc.invert(pc.is_in(before["name"], value_set=now["name"])))
-    if gone.num_rows:
-        return f"{gone['name'][0]} is gone"
-    for column, what in (("size", "has changed"), ("modified", "has changed"), ("path", "lies elsewhere")):
-        same = pc.fill_null(pc.equal(now[column], then[column]), False)
-        both_null = pc.and_(pc.is_null(now[column]), pc.is_null(then[column]))
-        other = now.filter(pc.invert(pc.or_(same, both_null)))
-        if other.num_rows:
-            return f"{other['name'][0]} {what}"
-    return ""
+def _by_name(files: pa.Table) -> dict[str, tuple[str, int, int | None]]:
+    """Path, size and time of change of files, by their names."""
+    name, *facts = (column.to_pylist() for column in files.columns)
+    return dict(zip(name, zip(*facts, strict=True), strict=True))
+
+
+def _first_change(
+    before: dict[str, tuple[str, int, int | None]], now: dict[str, tuple[str, int, int | None]]
+) -> str | None:
+    """What happened to the first file that is not as it was."""
+    for name, was in before.items():
+        if name not in now:
+            return f"{name} is gone"
+        if was != now[name]:
+            return f"{name} {'has changed' if was[1:] != now[name][1:] else 'lies elsewhere'}"
+    return None
 
 
 # --- Commits
@@ -696,8 +554,7 @@ class Commits:
     """
 
     def __init__(self, folder: OutputFolder, done: Callable[[Record], None]) -> None:
-        self._folder, self._done = folder, done
-        self._log = folder.ledger()
+        self._folder, self._done, self._log = folder, done, Log(folder, LEDGER)
         self._threads = 1 if folder.local else MAX_MOVES
         self._moves: deque[Future[Record]] = deque()
 
@@ -705,9 +562,7 @@ class Commits:
         self._executor = ThreadPoolExecutor(self._threads, "commit")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             # After an error too, as each shard that is committed is not scored again.
             self._collect(all_of_them=True)
@@ -752,35 +607,28 @@ class Commits:
 FLUSH_SECONDS, FLUSH_SHARE, FLUSH_MAX = 0.5, 0.01, 60.0
 """Lines are written after so long, or after this share of the run so far where that is longer, but not after more
 than the last: a kill loses little, and a long run makes a thousand files, not a million."""
-MERGE_FROM, MERGED_BYTES = 32, 16_000_000
-"""So many small files of a log are merged, into files of about so many bytes."""
-_A_PART = re.compile(rb'\["([^"]+)",\d+,\d+,"[0-9a-f]{64}"\]')
-_A_SEGMENT = re.compile(r"(?:.*/)?(\d+)(?:-[0-9a-f]{12})?\.jsonl")
 
 
-class Log(Generic[T]):
+class Log:
     """Appends records to one of the folder's logs.
 
     Args:
         folder: The output folder.
         name: Folder of the log in it.
-        line_type: What a line holds.
         clock: Tells seconds.
     """
 
-    def __init__(
-        self, folder: Folder, name: str, line_type: TypeAdapter[T], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._folder, self._name, self._line_type, self._clock = folder, name, line_type, clock
-        self._next = max((_number(segment) for segment in segments(folder, name)), default=-1) + 1
+    def __init__(self, folder: Folder, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._name, self._clock = folder, name, clock
+        self._next = max((number for number, _ in _segments(folder, name)), default=-1) + 1
         # Two runs never write the same file.
         self._owner = uuid.uuid4().hex[:12]
         self._lines: list[bytes] = []
         self._began = self._written = clock()
 
-    def add(self, record: T) -> None:
+    def add(self, record: Record | Compacted) -> None:
         """Add a record, to be written by the next `flush`."""
-        self._lines.append(self._line_type.dump_json(record) + b"\n")
+        self._lines.append(to_json(record) + b"\n")
 
     def flush(self, only_if_due: bool = False) -> None:
         """Write what was added; with `only_if_due` only when that was a while ago.
@@ -796,61 +644,23 @@ class Log(Generic[T]):
         self._next, self._lines, self._written = self._next + 1, [], self._clock()
 
 
-def segments(folder: Folder, name: str) -> list[str]:
-    """The files of a log, oldest first."""
-    found = [file for file in folder.names(name) if _number(file) >= 0]
-    return sorted(found, key=lambda file: (_number(file), file))
+def _segments(folder: Folder, name: str) -> list[tuple[int, str]]:
+    """Number and name of a log's files, oldest first."""
+    found = (re.fullmatch(r".*/(\d+)(-\w+)?\.jsonl", file) for file in folder.names(name))
+    return sorted((int(match[1]), match[0]) for match in found if match)
 
 
-def newest_first(folder: Folder, name: str, line_type: TypeAdapter[T]) -> Iterator[T]:
-    """A log's lines, the last one first, a file at a time.
+def read_log(folder: Folder, name: str, line_type: type[T]) -> Iterator[tuple[str, T]]:
+    """A log's lines, the last one first, a file at a time; each with its file.
 
     Raises:
         SentrayError: When a file is damaged.
     """
-    for segment in reversed(segments(folder, name)):
-        for line in reversed((folder.read(segment) or b"").splitlines()):
+    line = TypeAdapter(line_type)
+    for _, segment in reversed(_segments(folder, name)):
+        for content in reversed((folder.read(segment) or b"").splitlines()):
             try:
-                yield line_type.validate_json(line)
+                yield segment, line.validate_json(content)
             except ValidationError as error:
                 reason = ValueError(f"it holds a line that is no record ({error.errors()[0]['msg']})")
                 raise folder.damaged(segment, reason, _SCORED_AGAIN) from error
-
-
-def named_files(folder: Folder, name: str) -> Iterator[str]:
-    """The names of all files that a log's lines tell of; a tenth of the time that reading the lines takes."""
-    for segment in segments(folder, name):
-        yield from (found.decode(errors="replace") for found in _A_PART.findall(folder.read(segment) or b""))
-
-
-def merge(folder: Folder, name: str) -> None:
-    """Make few files of a log's many small ones.
-
-    A run of files becomes one under the last one's name, and then the others go: at any moment the last line about
-    a shard is still the last.
-    """
-    found = segments(folder, name)
-    if len(found) < MERGE_FROM:
-        return
-    run: list[str] = []
-    content = bytearray()
-    for segment in found:
-        more = folder.read(segment) or b""
-        if len(content) + len(more) > MERGED_BYTES:
-            _replace(folder, run, content)
-            run, content = [], bytearray()
-        run.append(segment)
-        content += more
-    _replace(folder, run, content)
-
-
-def _replace(folder: Folder, run: list[str], content: bytearray) -> None:
-    if len(run) > 1:
-        folder.write(run[-1], bytes(content))
-    for old in run[:-1]:
-        folder.delete(old)
-
-
-def _number(segment: str) -> int:
-    match = _A_SEGMENT.fullmatch(segment)
-    return int(match[1]) if match else -1

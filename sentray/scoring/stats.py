@@ -1,6 +1,5 @@
 """What a scoring job counts: `Counts` of rows, `Stats` of a job's shards, and its `Progress` for the user."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pydantic import Field
 
 from sentray.bundle import Bundle
 from sentray.config import ScoreSettings
-from sentray.console import Console, count, duration
+from sentray.console import count, duration
 from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scores
@@ -113,6 +112,7 @@ class Stats:
     Args:
         plan: All shards.
         settings: What the job allows.
+        records: Of the shards that are committed already.
 
     Attributes:
         total: What the committed shards' records count.
@@ -120,21 +120,37 @@ class Stats:
         committed: How many are.
     """
 
-    def __init__(self, plan: ShardPlan, settings: ScoreSettings) -> None:
+    def __init__(self, plan: ShardPlan, settings: ScoreSettings, records: Iterable["Record"] = ()) -> None:
         self._settings, self._bytes, self._shards = settings, plan.bytes, len(plan)
-        self.reset(())
-
-    def reset(self, records: Iterable["Record"]) -> None:
-        """Begin anew with the shards that are committed now."""
         self.total, self.done, self.committed = Counts.none(), bytearray(self._shards), 0
         self._partitions: set[str] = set()
         for record in records:
             self.add(record)
+        self._rows_before, self._bytes_before = self.total.rows, self.total.bytes
 
     @property
     def missing(self) -> int:
         """How many shards are not committed."""
         return self._shards - self.committed
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Rows and bytes as stored of what was committed since these were made."""
+        return self.total.rows - self._rows_before, self.total.bytes - self._bytes_before
+
+    def describe(self, seconds: float) -> tuple[str, float]:
+        """How far the job is, with rates and the time that is left: in a line, and as a share.
+
+        Args:
+            seconds: How long it scores by now.
+        """
+        total, (rows, size), seconds = self.total, self.progress, max(seconds, 1e-3)
+        left = duration((self._bytes - total.bytes) * seconds / size) if size else "?"
+        line = (
+            f"{rows / seconds:,.0f} rows/s, {size / 1e6 / seconds:,.1f} MB/s, {left} left, {total.rows:,} rows, "
+            f"{total.bad:,} quarantined, {self.committed:,} of {count(self._shards, 'shard')}"
+        )
+        return line, total.bytes / self._bytes if self._bytes else 1.0
 
     def add(self, record: "Record") -> None:
         """Add a shard that is committed."""
@@ -214,55 +230,3 @@ def too_many_partitions(rows: int, values: int, column: str) -> SentrayError:
         f"{rows:,} rows hold {values:,} values of {column}, and --partition-by makes a folder of each; choose a column "
         f"of at most {MAX_PARTITIONS:,} values"
     )
-
-
-class Progress:
-    """Shows how far a job is: a line with rates and the time that is left.
-
-    Args:
-        console: Where to show it.
-        plan: All shards.
-        stats: What the job has committed so far; it goes on growing.
-    """
-
-    def __init__(self, console: Console, plan: ShardPlan, stats: Stats) -> None:
-        self._console, self._stats = console, stats
-        self._all_bytes, self._all_shards = plan.bytes, len(plan)
-        self._rows_before = self._bytes_before = 0
-        self._began: float | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows read since the scoring began."""
-        return self._stats.total.rows - self._rows_before
-
-    @property
-    def bytes(self) -> int:
-        """Size of what was read since then, as stored."""
-        return self._stats.total.bytes - self._bytes_before
-
-    def begin(self) -> None:
-        """Take the time from now on."""
-        self._rows_before, self._bytes_before = self._stats.total.rows, self._stats.total.bytes
-        self._began = time.monotonic()
-
-    def show_ids(self, shards: int, moved: bool) -> None:
-        """Show in how many shards ids have been looked for, and whether they are more than before."""
-        line = f"looking for ids that occur twice, {shards:,} of {count(self._all_shards, 'shard')}"
-        self._console.progress(line, shards / self._all_shards, moved=moved)
-
-    def show(self, moved: bool = True) -> None:
-        """Show how far the scoring is, and whether it is further than before."""
-        if self._began is None:
-            self._console.progress("waiting for workers to start", moved=moved)
-            return
-        seconds = max(time.monotonic() - self._began, 1e-3)
-        total = self._stats.total
-        left = duration((self._all_bytes - total.bytes) * seconds / self.bytes) if self.bytes else "?"
-        self._console.progress(
-            f"{self.rows / seconds:,.0f} rows/s, {self.bytes / 1e6 / seconds:,.1f} MB/s, {left} left, "
-            f"{total.rows:,} rows, {total.bad:,} quarantined, "
-            f"{self._stats.committed:,} of {count(self._all_shards, 'shard')}",
-            total.bytes / self._all_bytes if self._all_bytes else 1.0,
-            moved=moved,
-        )

@@ -11,13 +11,14 @@ backup tasks of Dean and Ghemawat, "MapReduce: Simplified Data Processing on Lar
 
 import functools
 import os
+import sys
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from sentray import cluster
 from sentray.console import count
@@ -26,18 +27,12 @@ from sentray.errors import SentrayError
 from sentray.scoring.stats import WORKER_CPUS
 
 RETRIES = 3
-"""How often a shard is tried again alone when its process died, or when it got no memory alone."""
+"""How often a shard is tried again alone when its process died, or for another reason that is not its fault."""
 TICK_SECONDS = 0.5
 """A map gives its caller a moment about this often."""
-PULSE_SECONDS = 5.0
-"""A task that takes longer says so often that it goes on."""
-SHORT_SECONDS = 0.25
-"""Where tasks take less, some more wait in Ray's queue, so that no process waits for the driver."""
-QUEUED, MAX_QUEUED = 3, 64
-"""How many more for each that runs, and at most."""
 STRAGGLER_TIMES, STRAGGLER_SECONDS = 3.0, 5.0
-"""A shard is tried a second time when it takes so many times the usual time of its size (as Spark's speculation has
-it; a shard may well take twice as long as others), and at least so long."""
+"""A shard is tried a second time when it takes so many times the usual time (as Spark's speculation has it; a shard may
+well take twice as long as others), and at least so long."""
 MORE_AFTER = 20
 """So many tasks that end well in a row, after one got no memory, let one more run at once."""
 RECENT = 101
@@ -45,6 +40,16 @@ RECENT = 101
 MAX_CRASHES = 16
 """So many rows of a shard may kill, and so many suspects may wait: more are a matter of memory or of the engine."""
 _WAYS = 4
+_AGAIN = {
+    "process_died": "its process died; it is done again, alone",
+    "out_of_memory": "it got no memory; it is done again, with at most {} at once",
+    "cancelled": "its task was cancelled; it is done again",
+    "node_lost": "the node that worked on it cannot be reached any more; it is done elsewhere",
+}
+"""Why an item is tried again, and in words."""
+
+Tick = Callable[[bool], None]
+"""Called now and then, with whether a task has ended since the last time."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +65,6 @@ class Lost:
     deaths: int
 
 
-class _Pulse(NamedTuple):
-    """A task goes on; the process that begins a worker says so too, and then again what it works on."""
-
-    address: str
-    process: int
-
-
-class _Result(NamedTuple):
-    """What a task gives at its end, and the seconds that it took once its worker was made."""
-
-    value: Any
-    seconds: float
-
-
-class _OutOfMemory(NamedTuple):
-    """A task was refused memory and lives."""
-
-
 @dataclass(eq=False)
 class _Item:
     """An item of a map, on its way.
@@ -86,32 +73,25 @@ class _Item:
         value: As it was given to the map.
         began: When it was last handed out, by `time.monotonic()`.
         tries: How many tasks work on it now.
-        deaths: Processes that died of it.
-        shortages: How often it got no memory although nothing else ran.
-        losses: How often its node was lost or its task cancelled while no other worked on it.
-        done: Whether it has given its result.
+        failures: How often each thing went wrong with it.
     """
 
     value: Any
     began: float = 0.0
     tries: int = 0
-    deaths: int = 0
-    shortages: int = 0
-    losses: int = 0
-    done: bool = False
+    failures: Counter[str] = field(default_factory=Counter)
 
 
 class Tasks:
-    """Runs methods of a worker in Ray's processes, for the length of a `with` block.
+    """Runs methods of a worker in Ray's processes, for the length of a `with` block, one map after the other.
 
     The worker is made once in a process and kept there for the tasks to come. As many tasks run at once as the cluster
     has room for and the user asked for; nodes may come and go.
 
     Args:
-        make: Makes the worker. Its methods take an item and are generators, which yield often and return a result.
+        make: Makes the worker, whose methods take an item and return a result.
         workers: Tasks that run at once at most.
         gpus: GPUs of each.
-        size: How large an item is, compared with others; a larger one may take longer.
         on_retry: Called with each item that is tried once more, why (`process_died`, `node_lost`, `cancelled`,
             `out_of_memory` or `straggler`), and that in words.
     """
@@ -121,20 +101,13 @@ class Tasks:
         make: Callable[[], Any],
         workers: int,
         gpus: float = 0,
-        size: Callable[[Any], float] = lambda item: 1.0,
         on_retry: Callable[[Any, str, str], None] = lambda item, reason, line: None,
     ) -> None:
-        self._make, self._wanted, self._gpus = make, workers, gpus
-        self._size, self._on_retry = size, on_retry
-        self._limit = workers
+        self._make, self._wanted, self._gpus, self._on_retry = make, workers, gpus, on_retry
+        self._limit, self._lowered, self._fed = workers, float("-inf"), 0
+        self._starts: dict[tuple[str, int], float] = {}
+        self._early_deaths = 0
         self._running: dict[Any, _Item] = {}
-        self._processes: set[_Pulse] = set()
-        self._seconds: deque[float] = deque(maxlen=RECENT)
-        self._sizes: deque[float] = deque(maxlen=RECENT)
-        self._lowered, self._fed = float("-inf"), 0
-        self._crashes = 0
-        self._moves = self._moves_reported = 0
-        self._starts: list[float] = []
 
     def __enter__(self) -> Self:
         import ray
@@ -142,10 +115,7 @@ class Tasks:
         self._began = time.monotonic()
         self._made = ray.put(self._make)
         # Only the decorator of a task that has a GPU can keep Ray from ending its process after each.
-        options = {"num_cpus": WORKER_CPUS, "num_gpus": self._gpus, "max_calls": 0, "max_retries": 0}
-        self._task = ray.remote(num_returns="streaming", **options)(_run)
-        # More would run at once than the user asked for where there are more CPUs.
-        self._may_queue = not self._gpus and self._wanted * WORKER_CPUS >= cluster.resources().cpus
+        self._task = ray.remote(num_cpus=WORKER_CPUS, num_gpus=self._gpus, max_calls=0, max_retries=0)(_run)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,12 +125,8 @@ class Tasks:
     @property
     def start_seconds(self) -> float:
         """Time until a process had made its worker: the mean of the first ones, without those that replace others."""
-        return sum(self._starts) / len(self._starts) if self._starts else 0.0
-
-    def moved(self) -> bool:
-        """Whether anything went on since this was asked before: a task began, ended or said that it goes on."""
-        moved, self._moves_reported = self._moves != self._moves_reported, self._moves
-        return moved
+        starts = list(self._starts.values())[: self._wanted]
+        return sum(starts) / len(starts) if starts else 0.0
 
     def expected(self, name: Callable[[Any], str]) -> str:
         """What is waited for: processes to start, or the item that takes longest.
@@ -168,16 +134,13 @@ class Tasks:
         Args:
             name: Tells what an item is.
         """
-        ready = min(len(self._processes), self._wanted)
-        started = f"{count(self._wanted, 'worker')} wanted, {ready} started"
-        if not ready or not self._running:
-            return started
+        if not self._starts or not self._running:
+            return f"{count(self._wanted, 'worker')} wanted, {len(self._starts)} seen at work"
         item = min(self._running.values(), key=lambda item: item.began)
-        longest = f"{name(item.value)}, for {time.monotonic() - item.began:.0f} s"
-        return longest if ready == self._wanted else f"{longest}; {started}"
+        return f"{name(item.value)}, for {time.monotonic() - item.began:.0f} s"
 
     def map(
-        self, method: str, items: Iterable[Any], *, retries: int = 1, tick: Callable[[], None] = lambda: None
+        self, method: str, items: Iterable[Any], *, retries: int = 1, tick: Tick = lambda moved: None
     ) -> Generator[Any]:
         """What a method of the worker makes of each item, in the order in which they finish.
 
@@ -196,231 +159,163 @@ class Tasks:
         """
         import ray
 
-        course = _Course(self._task.options(name=f"sentray {method}"), method, items, retries)
+        self._method, self._retries, self._fresh = method, retries, map(_Item, items)
+        self._again, self._suspects = deque[_Item](), deque[_Item]()
+        self._seconds = deque[float](maxlen=RECENT)
+        self._alone = moved = False
         ticked = time.monotonic()
         try:
             while True:
-                self._hand_out(course)
+                self._hand_out()
                 if not self._running:
                     return
                 ready, rest = ray.wait(list(self._running), timeout=TICK_SECONDS)
                 if ready and rest:
                     ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-                results = [result for task in ready if task in self._running for result in self._collect(task, course)]
+                # A task may end another that is ready too.
+                results = [result for task in ready if task in self._running for result in self._collect(task)]
                 # Processes are at work again while the caller looks at the results.
-                self._hand_out(course)
+                self._hand_out()
                 yield from results
+                moved = moved or bool(ready)
                 if not ready or time.monotonic() - ticked >= TICK_SECONDS:
-                    tick()
-                    ticked = time.monotonic()
+                    tick(moved)
+                    ticked, moved = time.monotonic(), False
         finally:
             # What a map that was left has begun must not turn up in the next.
-            self._end(list(self._running))
+            self._cancel(list(self._running))
 
-    def _hand_out(self, course: "_Course") -> None:
-        """Start tasks while there is room."""
-        short = self._may_queue and self._seconds and median(self._seconds) < SHORT_SECONDS
-        room = self._limit + (min(QUEUED * self._limit, MAX_QUEUED) if short and self._limit == self._wanted else 0)
-        while len(self._running) < room and (item := course.next(bool(self._running))):
-            item.began = time.monotonic()
-            self._start(item, course)
-        if course.retries and course.exhausted and not course.alone and len(self._running) < self._limit:
-            self._try_stragglers(course)
-
-    def _start(self, item: _Item, course: "_Course", **options: str) -> None:
-        item.tries += 1
-        task = self._task.options(name=f"sentray {course.method}", **options) if options else course.task
-        self._running[task.remote([self._made], course.method, item.value)] = item
-
-    def _try_stragglers(self, course: "_Course") -> None:
-        """Try the items a second time that take far longer than usual, on other nodes where there are any."""
-        now = time.monotonic()
-        for item in sorted(self._running.values(), key=lambda item: item.began):
-            if len(self._running) >= self._limit or not self._seconds:
+    def _hand_out(self) -> None:
+        """Start tasks while there is room; a suspect only when nothing else runs, and nothing else beside it."""
+        self._alone = self._alone and bool(self._running)
+        while len(self._running) < self._limit and not self._alone:
+            item = None
+            if len(self._suspects) <= MAX_CRASHES:
+                item = self._again.popleft() if self._again else next(self._fresh, None)
+            if item is None and self._suspects and not self._running:
+                item, self._alone = self._suspects.popleft(), True
+            if item is None:
+                self._try_stragglers()
                 return
-            larger = self._size(item.value) / max(1.0, median(self._sizes))
-            # A small item may take as long as one of the median size: not all work grows with the size.
-            usual = median(self._seconds) * max(1.0, larger)
-            late = now - item.began > max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS)
-            # One that waits for a CPU is not slow.
-            if late and item.tries == 1 and len(self._running) * WORKER_CPUS <= cluster.resources().cpus:
-                line = f"takes {now - item.began:.0f} s where {usual:.1f} s are usual; another process does the same"
-                self._on_retry(item.value, "straggler", line)
-                self._start(item, course, scheduling_strategy="SPREAD")
+            item.began = time.monotonic()
+            self._start(item)
 
-    def _collect(self, task: Any, course: "_Course") -> list[Any]:
-        """What a task says: a result, or nothing yet."""
+    def _try_stragglers(self) -> None:
+        """Try the items a second time that take far longer than usual, on other nodes where there are any."""
+        if not self._retries or not self._seconds:
+            return
+        usual, now = median(self._seconds), time.monotonic()
+        late = max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS)
+        slow = [item for item in self._running.values() if now - item.began > late and item.tries == 1]
+        for item in sorted(slow, key=lambda item: item.began)[: self._limit - len(self._running)]:
+            line = f"takes {now - item.began:.0f} s where {usual:.1f} s are usual; another process does the same"
+            self._on_retry(item.value, "straggler", line)
+            self._start(item, scheduling_strategy="SPREAD")
+
+    def _start(self, item: _Item, **options: str) -> None:
+        item.tries += 1
+        task = self._task.options(name=f"sentray {self._method}", **options)
+        self._running[task.remote([self._made], self._method, item.value)] = item
+
+    def _collect(self, task: Any) -> list[Any]:
+        """The result of a task that has ended; none where its item is tried again, or another task works on it."""
         import ray
-        from ray import exceptions
 
-        item = self._running[task]
+        item = self._running.pop(task)
+        item.tries -= 1
         try:
-            message = ray.get(next(task))
-        except exceptions.WorkerCrashedError:
-            return self._died(task, item, course)
-        except exceptions.OutOfMemoryError:
-            message = _OutOfMemory()
-        except exceptions.TaskCancelledError:
-            return self._lost(task, item, course, "cancelled", "its task was cancelled; it is done again")
-        except (exceptions.NodeDiedError, exceptions.ObjectLostError):
-            line = "the node that worked on it cannot be reached any more; it is done elsewhere"
-            return self._lost(task, item, course, "node_lost", line)
-        except exceptions.LocalRayletDiedError as error:
+            result = ray.get(task)
+        except ray.exceptions.LocalRayletDiedError as error:
             raise SentrayError(
                 "Ray has ended on this machine, so that no task can run; run the same command again to go on"
             ) from error
-        self._moves += 1
-        if isinstance(message, SentrayError):
-            raise message
-        if isinstance(message, _OutOfMemory):
-            return self._starved(task, item, course)
-        if isinstance(message, _Pulse):
-            if message not in self._processes and len(self._starts) < self._wanted:
-                self._starts.append(time.monotonic() - self._began)
-            self._processes.add(message)
-            return []
-        self._forget(task, item)
+        except ray.exceptions.RayError as error:
+            reason = _reason(error)
+            if reason is None:
+                raise cluster.user_error(error) or error from None
+            return self._failed(item, reason)
+        if result is None:
+            return self._failed(item, "out_of_memory")
+        value, seconds, process = result
+        self._starts.setdefault(process, time.monotonic() - self._began - seconds)
+        self._seconds.append(seconds)
         self._fed += 1
         if self._fed >= MORE_AFTER and self._limit < self._wanted:
             self._limit, self._fed = self._limit + 1, 0
-        self._seconds.append(message.seconds)
-        self._sizes.append(self._size(item.value))
-        item.done = True
-        self._end([other for other, its in self._running.items() if its is item], force=True)
-        return [message.value]
+        self._cancel([other for other, its in self._running.items() if its is item], force=True)
+        return [value]
 
-    def _died(self, task: Any, item: _Item, course: "_Course") -> list[Any]:
-        self._forget(task, item)
-        item.deaths += 1
-        self._crashes += 1
-        if self._crashes > RETRIES and not self._processes:
-            raise SentrayError(
-                f"{self._crashes} worker processes died while they started (out of memory?); take fewer --workers, or "
-                "see Ray's logs"
-            )
+    def _failed(self, item: _Item, reason: str) -> list[Any]:
+        """Try an item again, unless that goes wrong each time; one whose processes died is given back as that."""
+        # A lack of memory says something of an item only when it had all there is.
+        item.failures[reason] += reason != "out_of_memory" or not self._running
+        failures = item.failures[reason]
+        if reason == "process_died" and not self._starts:
+            self._early_deaths += 1
+            if self._early_deaths > RETRIES:
+                raise SentrayError(
+                    f"{self._early_deaths} worker processes died while they started (out of memory?); take fewer "
+                    "--workers, or see Ray's logs"
+                )
+        if reason == "out_of_memory":
+            self._fed = 0
+            # Those that began before the last lowering say nothing of what is enough now.
+            if item.began > self._lowered:
+                self._limit, self._lowered = max(1, self._limit - 1), time.monotonic()
         if item.tries:
             return []
-        if item.deaths > course.retries:
-            return [Lost(item.value, item.deaths)]
-        self._on_retry(item.value, "process_died", "its process died; it is done again, alone")
-        course.suspects.append(item)
-        return []
-
-    def _starved(self, task: Any, item: _Item, course: "_Course") -> list[Any]:
-        """Let fewer tasks run at once, for a while; nothing helps an item that got no memory although it ran alone."""
-        item.shortages += len(self._running) == 1
-        if item.shortages > RETRIES:
-            raise SentrayError(died(1, item.shortages))
-        self._fed = 0
-        # Those that began before the last lowering say nothing of what is enough now.
-        if item.began > self._lowered:
-            self._limit, self._lowered = max(1, self._limit - 1), time.monotonic()
-        line = f"it got no memory; it is done again, with at most {count(self._limit, 'worker')} at once"
-        return self._again(task, item, course, "out_of_memory", line)
-
-    def _lost(self, task: Any, item: _Item, course: "_Course", reason: str, line: str) -> list[Any]:
-        """Do an item again that is not to blame, unless that goes wrong each time."""
-        item.losses += item.tries == 1
-        if item.losses > RETRIES:
+        if reason == "process_died" and failures > self._retries:
+            return [Lost(item.value, failures)]
+        if reason == "out_of_memory" and failures > RETRIES:
+            raise SentrayError(died(1, failures))
+        if failures > RETRIES:
             raise SentrayError(
-                f"Ray lost the task of one shard {item.losses} times ({reason}); see Ray's logs and whether the "
-                "cluster's nodes stay up, then run the same command again to go on"
+                f"Ray lost the task of one shard {failures} times ({reason}); see Ray's logs and whether the cluster's "
+                "nodes stay up, then run the same command again to go on"
             )
-        return self._again(task, item, course, reason, line)
-
-    def _again(self, task: Any, item: _Item, course: "_Course", reason: str, line: str) -> list[Any]:
-        self._forget(task, item)
-        if not item.tries:
-            self._on_retry(item.value, reason, line)
-            course.again.append(item)
+        self._on_retry(item.value, reason, _AGAIN[reason].format(count(self._limit, "worker")))
+        (self._suspects if reason == "process_died" else self._again).append(item)
         return []
 
-    def _forget(self, task: Any, item: _Item) -> None:
-        del self._running[task]
-        item.tries -= 1
-
-    def _end(self, tasks: list[Any], force: bool = False) -> None:
+    def _cancel(self, tasks: list[Any], force: bool = False) -> None:
         """Give up tasks that nobody waits for any more; `force` ends their processes, which may hang."""
         import ray
 
         for task in tasks:
-            self._forget(task, self._running[task])
+            self._running.pop(task).tries -= 1
             ray.cancel(task, force=force)
 
 
-class _Course:
-    """What a map has still to hand out.
+def _reason(error: Exception) -> str | None:
+    """Why a task has no result, a key of `_AGAIN`; None where that is what its worker raised."""
+    from ray import exceptions
 
-    Args:
-        task: Runs a method of a worker.
-        method: Name of the method.
-        values: The items, drawn one by one.
-        retries: How often an item whose process died is tried again.
-
-    Attributes:
-        again: Items to be done again that are not to blame.
-        suspects: Items whose process died.
-        exhausted: Whether there is no item that was not handed out yet.
-        alone: The suspect that runs now, with nothing else beside it.
-    """
-
-    def __init__(self, task: Any, method: str, values: Iterable[Any], retries: int) -> None:
-        self.task, self.method, self.retries = task, method, retries
-        self.again: deque[_Item] = deque()
-        self.suspects: deque[_Item] = deque()
-        self.exhausted = False
-        self._values = iter(values)
-        self.alone: _Item | None = None
-
-    def next(self, busy: bool) -> _Item | None:
-        """The next item to hand out; none while a suspect runs, or is to run when the others have ended.
-
-        Args:
-            busy: Whether something runs.
-        """
-        if self.alone is not None and busy:
-            return None
-        self.alone = None
-        if len(self.suspects) <= MAX_CRASHES:
-            if self.again:
-                return self.again.popleft()
-            for value in self._values:
-                return _Item(value)
-            self.exhausted = True
-        if busy or not self.suspects:
-            return None
-        self.alone = self.suspects.popleft()
-        return self.alone
+    kinds = {
+        "out_of_memory": exceptions.OutOfMemoryError,
+        "process_died": exceptions.WorkerCrashedError,
+        "cancelled": exceptions.TaskCancelledError,
+        "node_lost": (exceptions.NodeDiedError, exceptions.ObjectLostError),
+    }
+    return next((reason for reason, kind in kinds.items() if isinstance(error, kind)), None)
 
 
 # --- In the worker's process
 
 
-def _run(made: list[Any], method: str, item: Any) -> Iterator[Any]:
-    """A task: the process's worker works on an item; yields what `Tasks` wants to know.
+def _run(made: list[Any], method: str, item: Any) -> tuple[Any, float, tuple[str, int]] | None:
+    """A task: what the process's worker makes of an item, the seconds that took, and which process it is.
 
-    A SentrayError is a value: Ray adds to the text of an error that passes through it.
+    None where there was not enough memory: an error would hold on to what the worker had.
     """
+    import ray
+
     try:
-        known = _worker.cache_info().misses
         worker = _worker(made[0])
-        began = pulsed = time.monotonic()
-        if _worker.cache_info().misses > known:
-            yield _pulse()
-        work = getattr(worker, method)(item)
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                yield _Result(end.value, time.monotonic() - began)
-                return
-            if time.monotonic() - pulsed > PULSE_SECONDS:
-                pulsed = time.monotonic()
-                yield _pulse()
-    except SentrayError as mistake:
-        yield mistake
+        began = time.monotonic()
+        value = getattr(worker, method)(item)
     except MemoryError:
-        yield _OutOfMemory()
+        return None
+    return value, time.monotonic() - began, (ray.util.get_node_ip_address(), os.getpid())
 
 
 @functools.lru_cache(maxsize=1)
@@ -429,12 +324,6 @@ def _worker(made: Any) -> Any:
     import ray
 
     return ray.get(made)()
-
-
-def _pulse() -> _Pulse:
-    import ray
-
-    return _Pulse(ray.util.get_node_ip_address(), os.getpid())
 
 
 # --- How many
@@ -453,22 +342,16 @@ def plan_workers(wish: int | None, items: int, gpus: float = 0) -> int:
     return cluster.plan(max(1, min(wish or max_workers, items)), WORKER_CPUS, gpus, on=have).workers
 
 
-def describe(workers: int, gpus: float = 0) -> str:
-    """The workers in a line for the user."""
-    with_gpus = f" and {gpus:g} GPU" if gpus else ""
-    return f"workers that read and score: {workers}, with {WORKER_CPUS:g} CPU{with_gpus} each"
-
-
 # --- Rows that kill
 
 
-def score_without_crashes(tasks: Tasks, task: Any, tick: Callable[[], None] = lambda: None) -> Any:
+def score_without_crashes(tasks: Tasks, task: Any, tick: Tick = lambda moved: None) -> Any:
     """Score a shard of which processes died, leaving out the rows that are to blame; gives its attempt.
 
     Args:
         tasks: Of `ShardScorer`s, all else is done.
         task: The shard, a `Task`.
-        tick: Called now and then.
+        tick: As for `Tasks.map`.
 
     Raises:
         SentrayError: When no single rows are to blame, or too many.
@@ -486,24 +369,22 @@ def score_without_crashes(tasks: Tasks, task: Any, tick: Callable[[], None] = la
     raise SentrayError(died(1, deaths))
 
 
-def _killing_rows(tasks: Tasks, task: Any, tick: Callable[[], None]) -> list[int]:
+def _killing_rows(tasks: Tasks, task: Any, tick: Tick) -> list[int]:
     """Those rows of a shard, by index, that kill a process alone, and do so twice."""
-    rows = next(tasks.map("count", [task], retries=RETRIES, tick=tick))
+    # Of no row at its end nothing is scored, but all are read.
+    rows = next(tasks.map("probe", [(task, sys.maxsize, sys.maxsize)], retries=RETRIES, tick=tick))
     if isinstance(rows, Lost):
         raise SentrayError(reading_kills(task.shard))
     killers: list[int] = []
     suspects = _split(0, rows)
     while suspects:
-        lost = [
-            result.item[1:]
-            for result in tasks.map("probe", ((task, *rows) for rows in suspects), retries=0, tick=tick)
-            if isinstance(result, Lost)
-        ]
+        probes = tasks.map("probe", ((task, *rows) for rows in suspects), retries=0, tick=tick)
+        lost = sorted(result.item[1:] for result in probes if isinstance(result, Lost))
         suspects = [part for start, stop in lost if stop - start > 1 for part in _split(start, stop)]
-        for start in sorted(start for start, stop in lost if stop - start == 1):
+        for start, stop in lost:
             # Once with others beside it; now twice alone.
-            alone = next(tasks.map("probe", [(task, start, start + 1)], retries=1, tick=tick))
-            killers += [start] if isinstance(alone, Lost) else []
+            if stop - start == 1 and isinstance(next(tasks.map("probe", [(task, start, stop)], tick=tick)), Lost):
+                killers.append(start)
         if len(killers) + len(lost) > MAX_CRASHES:
             raise SentrayError(
                 f"more than {MAX_CRASHES} rows of {files_of(task.shard)} kill the process that scores them (out "
@@ -515,8 +396,7 @@ def _killing_rows(tasks: Tasks, task: Any, tick: Callable[[], None]) -> list[int
 def _split(start: int, stop: int) -> list[tuple[int, int]]:
     """A range of rows in parts of about the same size."""
     parts = min(_WAYS, stop - start)
-    limits = [start + (stop - start) * part // parts for part in range(parts + 1)] if parts else []
-    return list(pairwise(limits))
+    return list(pairwise(start + (stop - start) * part // max(1, parts) for part in range(parts + 1)))
 
 
 # --- Sentences

@@ -2,19 +2,17 @@
 
 import resource
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sentray.config import ScoreSettings
 from sentray.corpus.duplicates import Ids, Rows, mark_duplicates
@@ -25,29 +23,19 @@ from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, unpacked_scorer
 from sentray.scoring.columns import own_columns
-from sentray.scoring.output import (
-    Attempt,
-    Part,
-    Record,
-    attempt_name,
-    parquet_options,
-    part_name,
-    partition_folder,
-    quarantine_name,
-)
+from sentray.scoring.output import Attempt, Record
+from sentray.scoring.parts import PartFile, attempt_name, part_name, partition_folder, quarantine_name
 from sentray.scoring.stats import MAX_PARTITIONS, WORKER_CPUS, Counts, too_many_partitions
-from sentray.storage import Folder, Output, read_pauses
+from sentray.storage import Folder, read_pauses
 
-ROW_GROUP = 122_880
-"""Rows of a row group: what DuckDB takes at a time; Spark and Polars split files by row groups too."""
 MAX_HELD_BYTES = 1 << 27
 """Of rows that wait for their row group, in all partitions together; wide rows make smaller groups."""
+SAMPLE_ROWS = 10_000
+"""So many rows of a shard are scored at most to estimate how long a job takes."""
 _MAX_NAME_BYTES = 255
 """Bytes that file systems give a folder's name."""
 T = TypeVar("T")
 Indices = npt.NDArray[np.int64]
-Steps = Generator[None, None, T]
-"""Work that yields now and then, so that its progress shows, and returns a result."""
 
 
 class UnreadableError(Exception):
@@ -93,7 +81,7 @@ class Task:
 
 
 class ShardScorer:
-    """Scores shards in a worker process; each of its methods takes an item of `Tasks.map` and works in steps.
+    """Scores shards in a worker process; each of its methods takes an item of `Tasks.map`.
 
     Args:
         job: What to do.
@@ -106,25 +94,20 @@ class ShardScorer:
         self._pauses = read_pauses(job.source.filesystem)
         self._scorer = self._load(files)
 
-    def ids(self, task: Task) -> Steps[tuple[int, list[Ids], frozenset[str]]]:
+    def ids(self, task: Task) -> tuple[int, list[Ids], frozenset[str]]:
         """The shard's index, hashes of the ids that a column gives its rows, and the files that could not be read."""
 
-        def read(on_unreadable: OnUnreadable) -> Steps[tuple[int, list[Ids], frozenset[str]]]:
-            blocks, unread = list[Ids](), set[str]()
-            ids = partial(read_ids, self._job.source, task.shard, self._job.settings, isolated=task.isolated)
+        def read(on_unreadable: OnUnreadable) -> tuple[int, list[Ids], frozenset[str]]:
+            unread: set[str] | None = None if on_unreadable == "raise" else set()
             try:
-                for block in ids():
-                    blocks.append(block)
-                    yield
+                blocks = list(read_ids(self._job.source, task.shard, self._job.settings, unread, task.isolated))
             except SentrayError as error:
-                if on_unreadable == "raise":
-                    raise UnreadableError from error
-                blocks = list(ids(unread=unread))
-            return task.shard.index, blocks, frozenset(unread)
+                raise UnreadableError from error
+            return task.shard.index, blocks, frozenset(unread or ())
 
         return self._persist(read)
 
-    def score(self, task: Task) -> Steps[Attempt]:
+    def score(self, task: Task) -> Attempt:
         """Score a shard and write its files; gives the attempt to be committed.
 
         A file of an object store that cannot be read is tried again, as the store may be busy. What cannot be read
@@ -132,16 +115,12 @@ class ShardScorer:
         """
         return self._persist(partial(self._score, task))
 
-    def count(self, task: Task) -> Steps[int]:
-        """Read a shard and do no more; gives its rows."""
-        rows = 0
-        for table in self._rows(task, "quarantine"):
-            rows += table.num_rows
-            yield
-        return rows
+    def probe(self, item: tuple[Task, int, int]) -> int:
+        """Score the rows of a shard from one index to another and keep nothing: the process dies of it or not.
 
-    def probe(self, item: tuple[Task, int, int]) -> Steps[None]:
-        """Score the rows of a shard from one index to another and keep nothing: the process dies of it or not."""
+        Returns:
+            How many rows the shard has.
+        """
         task, start, stop = item
         index = 0
         for table in self._rows(task, "quarantine"):
@@ -151,29 +130,43 @@ class ShardScorer:
             if len(texts):
                 self._scorer.score(texts)
             index += table.num_rows
-            yield
+        return index
+
+    def sample(self, task: Task) -> tuple[int, float]:
+        """Score the first rows of a shard and keep nothing: how many, and about the seconds for all of the shard."""
+        began, scoring, scored, rows = time.perf_counter(), 0.0, 0, 0
+        for table in self._rows(task, "quarantine"):
+            rows += table.num_rows
+            texts = table["text"].filter(pc.is_null(table["reason"]))
+            if len(texts) and scored < SAMPLE_ROWS:
+                before = time.perf_counter()
+                self._scorer.score(texts)
+                scoring += time.perf_counter() - before
+                scored += table.num_rows
+        reading = time.perf_counter() - began - scoring
+        return scored, reading + scoring * rows / max(1, scored)
 
     def _load(self, files: dict[str, bytes]) -> Scorer:
         return unpacked_scorer(files, self._job.engine, WORKER_CPUS)
 
-    def _persist(self, read: Callable[[OnUnreadable], Steps[T]]) -> Steps[T]:
+    def _persist(self, read: Callable[[OnUnreadable], T]) -> T:
         """Read a shard, again where an object store fails; at last what cannot be read is set aside."""
         for pause in self._pauses:
             try:
-                return (yield from read("raise"))
+                return read("raise")
             except UnreadableError:
                 time.sleep(pause)
-        return (yield from read("quarantine"))
+        return read("quarantine")
 
-    def _score(self, task: Task, on_unreadable: OnUnreadable) -> Steps[Attempt]:
+    def _score(self, task: Task, on_unreadable: OnUnreadable) -> Attempt:
         job, shard, started = self._job, task.shard, time.perf_counter()
         counts = Counts.none()
         counts.bytes = shard.bytes
+        unread: set[str] = set()
         with (
             _Files(self._out, job, shard.index) as scored,
-            _File(self._out, quarantine_name(shard.index), QUARANTINE_SCHEMA) as quarantine,
+            _attempt(self._out, quarantine_name(shard.index), QUARANTINE_SCHEMA) as quarantine,
         ):
-            unread: set[str] = set()
             for rows in self._rows(task, on_unreadable):
                 good = rows
                 if rows["reason"].null_count < rows.num_rows:
@@ -183,19 +176,18 @@ class ShardScorer:
                     unread.update(bad["file"].filter(pc.equal(bad["reason"], Reason.UNREADABLE_FILE)).to_pylist())
                 if good.num_rows:
                     scored.add(self._table(good, counts))
-                yield
             if back := task.ids_unread - unread:
                 raise SentrayError(
                     f"{min(back)} could not be read at first and now can, so that its ids are not compared with the "
                     "others; run the same command again to go on"
                 )
-        counts.unread_bytes = self._unread_bytes(shard, unread)
+        counts.unread_bytes = sum(piece.bytes for piece in shard.pieces if piece.name in unread)
         counts.seconds = round(time.perf_counter() - started, 3)
         counts.peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
         written = [*scored.written, quarantine] if quarantine.rows else scored.written
         parts = tuple(file.part for file in scored.written)
         record = Record(shard.index, parts, quarantine.part if quarantine.rows else None, counts)
-        return Attempt(record, tuple(file.attempt for file in written))
+        return Attempt(record, tuple(file.path for file in written))
 
     def _rows(self, task: Task, on_unreadable: OnUnreadable) -> Iterator[pa.Table]:
         """The shard's rows, those to set aside marked."""
@@ -241,93 +233,12 @@ class ShardScorer:
                 "type in the input's first files; give it one type in all files, or leave out --keep"
             ) from error
 
-    def _unread_bytes(self, shard: Shard, unread: set[str]) -> int:
-        """About how much of the shard was not read, as stored, given the names of files that could not be."""
-        if not unread:
-            return 0
-        read = [piece for piece in shard.pieces if piece.name not in unread]
-        if not read:
-            return shard.bytes
-        system = self._job.source.filesystem
-        # The sizes of those that were read: one that cannot be may be gone. A row group's is unknown.
-        if system is None or (shard.format == "parquet" and any(piece.stop is not None for piece in read)):
-            return shard.bytes * (len(shard.pieces) - len(read)) // len(shard.pieces)
-        infos = system.get_file_info([piece.path for piece in read])
-        ends = [info.size or 0 if piece.stop is None else piece.stop for piece, info in zip(read, infos, strict=True)]
-        return max(0, shard.bytes - sum(ends) + sum(piece.start for piece in read))
+
+def _attempt(out: Folder, name: str, schema: pa.Schema, empty: bool = False) -> PartFile:
+    return PartFile(out, attempt_name(name.rpartition("/")[2]), name, schema, empty)
 
 
-class _File:
-    """A file of an attempt, written row group by row group within a `with` block; none where no row comes.
-
-    Args:
-        out: The output folder.
-        name: What the file shall be called.
-        schema: Of its rows.
-        empty: Whether there is a file even without a row.
-
-    Attributes:
-        attempt: What it is called until it is committed.
-        rows: Rows added.
-        held_bytes: Size of those that wait for their row group.
-    """
-
-    def __init__(self, out: Folder, name: str, schema: pa.Schema, empty: bool = False) -> None:
-        self._out, self._name, self._schema, self._empty = out, name, schema, empty
-        self.attempt = attempt_name(name.rpartition("/")[2])
-        self._held: list[pa.Table] = []
-        self._held_rows = self.held_bytes = self.rows = 0
-        self._undo = ExitStack()
-        self._writer: pq.ParquetWriter | None = None
-        self._output: Output
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._undo.__exit__(kind, error, trace)
-            return
-        # What is open makes one sentence of a disk that is full.
-        with self._undo:
-            if self._held or (self._empty and self._writer is None):
-                self.flush()
-
-    @property
-    def part(self) -> Part:
-        """What the ledger says of it."""
-        return Part(self._name, self.rows, self._output.bytes, self._output.sha256)
-
-    def add(self, rows: pa.Table) -> None:
-        """Append rows."""
-        self.rows += rows.num_rows
-        while self._held_rows + rows.num_rows >= ROW_GROUP:
-            size = ROW_GROUP - self._held_rows
-            self._hold(rows.slice(0, size))
-            self.flush()
-            rows = rows.slice(size)
-        if rows.num_rows:
-            self._hold(rows)
-
-    def flush(self) -> None:
-        """Write what waits as a row group."""
-        if self._writer is None:
-            self._output = self._undo.enter_context(self._out.create(self.attempt))
-            options = parquet_options(self._schema)
-            self._writer = self._undo.enter_context(pq.ParquetWriter(self._output, self._schema, **options))
-        if self._held:
-            self._writer.write_table(pa.concat_tables(self._held), ROW_GROUP)
-        self._held, self._held_rows, self.held_bytes = [], 0, 0
-
-    def _hold(self, rows: pa.Table) -> None:
-        self._held.append(rows)
-        self._held_rows += rows.num_rows
-        self.held_bytes += rows.nbytes
-
-
-class _Files:
+class _Files(ExitStack):
     """The files of scores of an attempt: one, or one for each value of the column to partition by.
 
     Args:
@@ -337,26 +248,18 @@ class _Files:
     """
 
     def __init__(self, out: Folder, job: Job, shard: int) -> None:
+        super().__init__()
         self._out, self._job, self._shard = out, job, shard
         self._column = job.settings.partition_by
         self._schema = job.schema
-        if self._column is not None:
-            self._schema = self._schema.remove(self._schema.get_field_index(self._column))
-        self._files: dict[str, _File] = {}
-        self._undo = ExitStack()
-
-    def __enter__(self) -> Self:
+        self._files: dict[str, PartFile] = {}
         if self._column is None:
             self._file("")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo.__exit__(kind, error, trace)
+        else:
+            self._schema = self._schema.remove(self._schema.get_field_index(self._column))
 
     @property
-    def written(self) -> list[_File]:
+    def written(self) -> list[PartFile]:
         """The files, in the order of their partitions' names."""
         return [self._files[partition] for partition in sorted(self._files)]
 
@@ -394,12 +297,12 @@ class _Files:
         for index, folder in enumerate(names):
             yield folder, np.flatnonzero(of_row == index)
 
-    def _file(self, partition: str) -> _File:
+    def _file(self, partition: str) -> PartFile:
         if partition not in self._files:
-            staged = self._job.settings.rows_per_file is not None
-            name = part_name(self._shard, self._job.digest, staged, partition)
-            file = _File(self._out, name, self._schema, empty=self._column is None)
-            self._files[partition] = self._undo.enter_context(file)
+            name = part_name(self._shard, self._job.digest, self._job.settings.rows_per_file is not None, partition)
+            self._files[partition] = self.enter_context(
+                _attempt(self._out, name, self._schema, empty=self._column is None)
+            )
         return self._files[partition]
 
 

@@ -19,7 +19,8 @@ from sentray.console import Console
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 from sentray.scoring.compaction import compact, compact_quarantine
-from sentray.scoring.output import Header, OutputFolder, Part, Record, part_name
+from sentray.scoring.output import LEDGER, Columns, Header, Log, OutputFolder, Record
+from sentray.scoring.parts import Part, part_name
 from sentray.scoring.stats import Counts, Stats
 from sentray.scoring.verify import verify
 
@@ -44,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     for rows_per_file, name in ((None, "plain"), (1, "compacted")):
         out = OutputFolder(str(folder / name))
         with out.lease():
-            log = out.ledger()
+            log = Log(out, LEDGER)
             for shard in out.open(header(folder / "in", rows_per_file), resolve(str(folder / "in"))):
                 part = part_name(shard.index, DIGEST, staged=rows_per_file is not None)
                 scores = pa.table([["1"], ["pos"], pa.array([0.7], pa.float32())], schema=SCHEMA)
@@ -64,9 +65,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 def header(reviews: Path, rows_per_file: int | None) -> Header:
-    columns = {"text": "text", "id": "id", "keep": []}
     schema = {column.name: str(column.type) for column in SCHEMA}
-    return Header(DIGEST, "folded", str(reviews), 1_000_000, columns, schema, rows_per_file)
+    return Header(DIGEST, "folded", str(reviews), 1_000_000, Columns("text", "id"), schema, rows_per_file)
 
 
 def use(out: Path, reviews: Path, rows_per_file: int | None, our_error: Any) -> None:
@@ -74,11 +74,11 @@ def use(out: Path, reviews: Path, rows_per_file: int | None, our_error: Any) -> 
     folder, around = OutputFolder(str(out)), sorted(out.parent.rglob("precious"))
     with our_error, folder.lease():
         settings = ScoreSettings(bundle="b", input=str(reviews), out=str(out))
-        Stats(folder.open(header(reviews, rows_per_file), resolve(str(reviews))), settings).reset(folder.records())
+        plan = folder.open(header(reviews, rows_per_file), resolve(str(reviews)))
+        Stats(plan, settings, folder.records())
         folder.summary()
         compact(folder)
         compact_quarantine(folder)
-        folder.withdraw(lambda record: True)
     with our_error:
         verify(VerifySettings(directory=str(out), input=str(reviews)), Quiet())
     assert sorted(out.parent.rglob("precious")) == around
@@ -148,8 +148,10 @@ def test_whatever_its_lease_holds(
         held.check()
 
 
-def test_a_ledger_that_names_other_files_removes_none(finished: Any, tmp_path: Path) -> None:
+def test_a_ledger_that_names_other_files_has_none_opened(finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
     _, files = finished
+    opened, open_file = list[str](), OutputFolder.open_file
+    monkeypatch.setattr(OutputFolder, "open_file", lambda out, name: (opened.append(name), open_file(out, name))[1])
     (name,) = (name for name in files if name.startswith("plain/_sentray/ledger/"))
     lines = [json.loads(line) for line in files[name].splitlines()]
     for index, other in ((0, "../precious"), (0, "scores/../../precious"), (None, "../precious")):
@@ -160,9 +162,10 @@ def test_a_ledger_that_names_other_files_removes_none(finished: Any, tmp_path: P
             changed[0]["parts"][index][0] = other
         content = "".join(json.dumps(line) + "\n" for line in changed).encode()
         out = write(tmp_path, files | {name: content}, "plain")
-        with pytest.raises(SentrayError, match="holds a line that is no record"):
-            OutputFolder(str(out)).withdraw(lambda record: True)
-        assert (tmp_path / "precious").read_text() == "mine"
+        opened.clear()
+        with pytest.raises(SentrayError):
+            verify(VerifySettings(directory=str(out)), Quiet())
+        assert not any("precious" in name for name in opened)
 
 
 @pytest.mark.parametrize(

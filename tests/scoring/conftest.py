@@ -24,7 +24,8 @@ from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan
 from sentray.inference.scorer import Scores
 from sentray.scoring import compaction, job
-from sentray.scoring.output import Header, OutputFolder, Part, Record, part_name, partition_folder, quarantine_name
+from sentray.scoring.output import LEDGER, Columns, Header, Log, OutputFolder, Record
+from sentray.scoring.parts import Part, part_name, partition_folder, quarantine_name
 from sentray.scoring.stats import Counts
 from sentray.scoring.verify import verify
 
@@ -67,14 +68,13 @@ class Run:
         self.crashes: set[tuple[str, int]] = set()
         schema = {"id": "string", "label": "string", "score": "float"}
         schema.pop(changes.get("partition_by", ""), None)
-        columns = {"text": "text", "id": "id", "keep": []}
         self.header = Header(
             **{
                 "bundle": self.digest,
                 "engine": "folded",
                 "input": str(reviews),
                 "shard_size": 1,
-                "columns": columns,
+                "columns": Columns("text", "id"),
                 "schema": schema,
             }
             | changes
@@ -95,7 +95,7 @@ class Run:
 
     def record(self, records: Iterable[Record]) -> None:
         """Write lines into the ledger."""
-        log = self.out.ledger()
+        log = Log(self.out, LEDGER)
         for record in records:
             log.add(record)
         log.flush()

@@ -12,7 +12,7 @@ import pytest
 from sentray.corpus.rows import QUARANTINE_SCHEMA
 from sentray.errors import SentrayError
 from sentray.scoring import compaction
-from sentray.scoring.output import part_name
+from sentray.scoring.parts import part_name
 from sentray.storage import Folder
 
 MakeRun = Callable[..., Any]
@@ -67,7 +67,7 @@ def test_each_partition_has_files_of_its_own(run: MakeRun, tmp_path: Path, singl
 def test_row_groups_have_the_size_that_readers_like(
     run: MakeRun, tmp_path: Path, monkeypatch, single: pa.Table
 ) -> None:
-    monkeypatch.setattr(compaction, "ROW_GROUP", 40)
+    monkeypatch.setattr("sentray.scoring.parts.ROW_GROUP", 40)
     run(rows_per_file=1000).whole()
     metadata = pq.ParquetFile(tmp_path / "out/scores" / names(tmp_path / "out")[0]).metadata
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [40] * 7 + [20]
@@ -141,7 +141,7 @@ def test_two_lost_files_do_not_become_one(run: MakeRun, tmp_path: Path, partitio
     job.open()
     job.score([plan[1], plan[3]])
     # As many rows as fit in one file: they come apart all the same.
-    groups = list(compaction._groups(compaction._staged(job.out), 10**9))
+    groups = list(compaction._groups(job.out, 10**9))
     assert [[shard for shard, _ in members] for _, members in groups] == [[1], [3]] * (2 if partition_by else 1)
     job.finish()
     assert content(out) == before

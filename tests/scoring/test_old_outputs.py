@@ -27,7 +27,7 @@ def go_on(score: Callable[..., Any], small_bundle: Bundle, out: Path, monkeypatc
     """Gives the same command again; scores follow from the texts' lengths, as they did then."""
     monkeypatch.setattr(bundle, "load", lambda source: replace(small_bundle, digest=DIGEST))
     # The run that was killed renews its lease no more.
-    monkeypatch.setattr("sentray.lease.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("sentray.lease.STALE_SECONDS", 0.01)
 
     def run(name: str, **changes: Any) -> Any:
         shutil.copytree(DATA / name, out)

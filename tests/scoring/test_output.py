@@ -15,24 +15,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from pydantic import TypeAdapter
 
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import PLAN_SCHEMA, Shard, ShardPlan
 from sentray.errors import SentrayError
 from sentray.scoring import output
-from sentray.scoring.output import (
-    ATTEMPTS,
-    Attempt,
-    Compacted,
-    Header,
-    OutputFolder,
-    Part,
-    Record,
-    part_name,
-    partition_folder,
-    quarantine_name,
-)
+from sentray.scoring.output import COMPACTIONS, Attempt, Columns, Compacted, Header, Log, OutputFolder, Record
+from sentray.scoring.parts import ATTEMPTS, Part, part_name, partition_folder, quarantine_name
 from sentray.scoring.stats import Counts
 from sentray.storage import Folder
 
@@ -174,7 +163,7 @@ def test_what_is_half_written_when_another_run_cleans_up_is_not_published(run: M
         ({"bundle": "c" * 64}, "was made by another bundle"),
         ({"input": "other.csv"}, r"from the input .*reviews, and other\.csv is not the same now;"),
         ({"shard_size": 2}, "another --shard-size"),
-        ({"columns": {"text": "text", "id": "id", "keep": ("x",)}}, "other columns"),
+        ({"columns": Columns("text", "id", ("x",))}, "other columns"),
         ({"schema": {"id": "int64"}}, "another output schema"),
         ({"engine": "keras"}, "another --engine"),
         ({"rows_per_file": 10}, "another --rows-per-file"),
@@ -291,11 +280,11 @@ def test_names_a_damaged_ledger(run: MakeRun, out: Path, line: str) -> None:
         job.committed()
 
 
-@pytest.mark.parametrize("members", [[(4, 1)], [(-1, 1)], [(0, -1)], []])
+@pytest.mark.parametrize("members", [[(-1, 1)], [(0, -1)], [(0,)], None])
 def test_names_a_damaged_line_about_compacted_files(run: MakeRun, members: list[tuple[int, int]]) -> None:
     job = run(rows_per_file=150).whole()
     compacted = next(iter(job.out.compacted()))
-    log = job.out.compactions()
+    log = Log(job.out, COMPACTIONS)
     log.add(replace(compacted, members=members))
     log.flush()
     with pytest.raises(SentrayError, match=r"_sentray/gathered.* cannot be read .*delete it"):
@@ -359,8 +348,7 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sentray.corpus.splits.plan_shards", lambda *_: plan)
     files = tuple(SourceFile(name, name, 1000, 5) for name in names.to_pylist())
     source = Source("reviews", "parquet", files)
-    columns = {"text": "text", "id": "id", "keep": []}
-    header = Header("b" * 64, "folded", "reviews", 64, columns, {}, rows_per_file=10**9)
+    header = Header("b" * 64, "folded", "reviews", 64, Columns("text", "id"), {}, rows_per_file=10**9)
     out = OutputFolder(str(tmp_path))
 
     began = time.perf_counter()
@@ -378,7 +366,7 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (tmp_path / f"_sentray/ledger/{number:06d}.jsonl").write_text(some)
     part = Part(part_name(0, "b" * 64), half, 1, "0" * 64)
     out.write(part.name, b"x")
-    log = out.compactions()
+    log = Log(out, COMPACTIONS)
     log.add(Compacted(part, [(shard, 1) for shard in range(half)]))
     log.flush()
 
@@ -399,20 +387,17 @@ def test_a_million_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert peak < 400_000
 
 
-LINES = TypeAdapter(Record)
-
-
 def record(shard: int, rows: int = 1) -> Record:
     return Record(shard, (), None, Counts(rows, rows, {}))
 
 
 def lines(folder: Path) -> list[Record]:
-    return list(output.newest_first(Folder(str(folder)), "log", LINES))
+    return [line for _, line in output.read_log(Folder(str(folder)), "log", Record)]
 
 
 def test_the_log_writes_when_it_is_due(tmp_path: Path) -> None:
     now = [0.0]
-    log = output.Log(Folder(str(tmp_path)), "log", LINES, clock=lambda: now[0])
+    log = output.Log(Folder(str(tmp_path)), "log", clock=lambda: now[0])
     written = lambda: len(list(tmp_path.glob("log/*")))  # noqa: E731
     log.add(record(0))
     assert written() == 0
@@ -433,30 +418,11 @@ def test_the_log_writes_when_it_is_due(tmp_path: Path) -> None:
 
 def test_two_runs_never_write_the_same_segment(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    logs = [output.Log(folder, "log", LINES) for _ in range(2)]
+    logs = [output.Log(folder, "log") for _ in range(2)]
     for shard, log in enumerate(logs):
         log.add(record(shard))
         log.flush()
     assert sorted(line.shard for line in lines(tmp_path)) == [0, 1]
-
-
-def test_small_segments_are_merged_and_the_last_line_stays_the_last(tmp_path: Path, monkeypatch) -> None:
-    folder = Folder(str(tmp_path))
-    log = output.Log(folder, "log", LINES)
-    for number in range(100):
-        log.add(record(number % 7, number))
-        log.flush()
-    newest = {line.shard: line for line in reversed(lines(tmp_path))}
-    monkeypatch.setattr(output, "MERGED_BYTES", 4000)
-    delete = Folder.delete
-    monkeypatch.setattr(Folder, "delete", lambda folder, name: None)
-    output.merge(folder, "log")
-    # As after a kill between: old files are still there and change nothing.
-    assert {line.shard: line for line in reversed(lines(tmp_path))} == newest
-    monkeypatch.setattr(Folder, "delete", delete)
-    output.merge(folder, "log")
-    assert {line.shard: line for line in reversed(lines(tmp_path))} == newest
-    assert len(output.segments(folder, "log")) < 20
 
 
 def test_nothing_is_deleted_in_a_folder_that_another_run_took_over(out: Path) -> None:

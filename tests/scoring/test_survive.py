@@ -224,7 +224,7 @@ def test_a_stalled_run_says_what_it_waits_for_ends_and_goes_on_later(
         run = start(out, "--stall-timeout", 5, patched=(2, 5))
         output, _ = run.communicate(timeout=120)
     assert run.returncode == 1
-    waits = "3 workers wanted, 0 started; 0 of 3 CPUs free on 3 nodes"
+    waits = "3 workers wanted, 0 seen at work; 0 of 3 CPUs free on 3 nodes"
     assert f"nothing has moved for 2 s: {waits}\n" in output
     told = output.splitlines()[-1]
     assert re.match(rf"sentray: nothing has moved for \d s: {waits}; .*run the same command again", told)

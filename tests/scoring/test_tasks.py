@@ -4,9 +4,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -25,37 +24,31 @@ class Worker:
     def __init__(self, traces: Path | None = None, fatal: dict[int, int] | None = None) -> None:
         self._traces, self._fatal = traces, fatal or {}
 
-    def double(self, number: int) -> Generator[None, None, int]:
+    def double(self, number: int) -> int:
         if self._traces is not None and number in self._fatal:
             died = len(list(self._traces.glob(f"{number}-*")))
             if died < self._fatal[number]:
                 (self._traces / f"{number}-{died}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-        yield
         return 2 * number
 
-    def text(self, number: int) -> Generator[None, None, str]:
-        yield
+    def text(self, number: int) -> str:
         return str(number)
 
-    def process(self, number: int) -> Generator[None, None, int]:
-        yield
+    def process(self, number: int) -> int:
         time.sleep(0.05)
         return os.getpid()
 
-    def refuse(self, number: int) -> Generator[None, None, int]:
-        yield
+    def refuse(self, number: int) -> int:
         if number == 3:
             raise SentrayError("number 3 cannot be worked on; leave it out")
         return number
 
-    def slow(self, seconds: float) -> Generator[None, None, int]:
-        yield
+    def slow(self, seconds: float) -> int:
         time.sleep(seconds)
         return os.getpid()
 
-    def hang_once(self, number: int) -> Generator[None, None, int]:
-        yield
+    def hang_once(self, number: int) -> int:
         assert self._traces is not None
         trace = self._traces / "hangs"
         if number == 3 and not trace.exists():
@@ -63,9 +56,8 @@ class Worker:
             time.sleep(600)
         return 2 * number
 
-    def starve(self, number: int) -> Generator[None, None, int]:
+    def starve(self, number: int) -> int:
         """Gets no memory for one number as long as another process works."""
-        yield
         assert self._traces is not None
         mark = self._traces / f"{number}"
         mark.touch()
@@ -76,14 +68,8 @@ class Worker:
             raise pa.ArrowMemoryError("malloc of size 64 failed")
         return 2 * number
 
-    def starve_always(self, number: int) -> Generator[None, None, int]:
-        yield
+    def starve_always(self, number: int) -> int:
         raise MemoryError
-
-    def work(self, steps: int) -> Generator[None, None, None]:
-        for _ in range(steps):
-            time.sleep(0.1)
-            yield
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +120,7 @@ def test_a_users_mistake_comes_back_as_it_was_raised(pool: Tasks) -> None:
 def test_long_items_run_side_by_side_and_the_caller_gets_moments_between(pool: Tasks) -> None:
     ticks: list[float] = []
     began = time.monotonic()
-    processes = list(pool.map("slow", [1.2, 1.2], tick=lambda: ticks.append(time.monotonic())))
+    processes = list(pool.map("slow", [1.2, 1.2], tick=lambda moved: ticks.append(time.monotonic())))
     assert time.monotonic() - began < 2.2
     assert len(set(processes)) == 2
     assert ticks
@@ -195,50 +181,22 @@ def test_an_item_whose_process_hangs_is_done_by_another_once(tmp_path: Path, mon
         all_started(running)
 
 
-def test_what_is_usual_grows_with_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    running = Tasks(Worker, workers=4, size=lambda value: value, on_retry=lambda *given: told.append(given))
-    monkeypatch.setattr(running, "_start", lambda item, course, **options: setattr(item, "tries", 2))
-    running._seconds.extend([6, 4, 8])
-    running._sizes.extend([10, 10, 20])
-    large, small = tasks._Item(50, began=-1, tries=1), tasks._Item(1, began=-1, tries=1)
-    running._running = {"large": large, "small": small}
-    # Five times 6 s are usual for the large one, 6 s for the small one; three times as much is late.
-    for now, late in ((16, []), (18, [1]), (88, [1]), (90, [1, 50])):
-        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
-        running._try_stragglers(tasks._Course(None, "work", [], 1))
-        assert [item for item, _, _ in told] == late
-    assert told[1][2] == "takes 91 s where 30.0 s are usual; another process does the same"
-
-
-def test_a_task_that_works_for_long_moves_and_one_that_hangs_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tick_tells_whether_a_task_has_ended(pool: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "TICK_SECONDS", 0.1)
+    told, moved = [], []
 
-    class Restless(Worker):
-        """Says ten times a second that it goes on."""
+    def tick(ended: bool) -> None:
+        told.append(pool.expected(lambda value: f"the item {value}"))
+        moved.append(ended)
 
-        def __init__(self) -> None:
-            super().__init__()
-            tasks.PULSE_SECONDS = 0.0
-
-    with Tasks(Restless, workers=1) as running:
-        assert running.expected(str) == "1 worker wanted, 0 started"
-        list(running.map("double", [1]))
-        for method, item in (("work", 15), ("slow", 1.5)):
-            told, moved = [], []
-
-            def tick(told: list[str] = told, moved: list[bool] = moved, item: Any = item) -> None:
-                told.append(running.expected(lambda value: f"the item {value}"))
-                moved.append(running.moved())
-
-            running.moved()
-            list(running.map(method, [item], tick=tick))
-            assert re.fullmatch(rf"the item {item}, for \d s", told[0])
-            if method == "slow":
-                assert len(moved) > 8
-                assert sum(moved) <= 1
-            else:
-                assert sum(moved) > 4
+    assert Tasks(Worker, workers=3).expected(str) == "3 workers wanted, 0 seen at work"
+    list(pool.map("slow", [1.5], tick=tick))
+    assert re.fullmatch(r"the item 1\.5, for \d s", told[0])
+    assert len(moved) > 8
+    assert not any(moved[:-1])
+    moved.clear()
+    list(pool.map("slow", [0.3] * 10, tick=tick))
+    assert sum(moved) > 2
 
 
 def test_workers_that_cannot_start_end_the_map() -> None:

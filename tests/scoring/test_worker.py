@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +16,11 @@ from sentray.corpus.readers import read_shard
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
-from sentray.scoring import job, worker
+from sentray.scoring import job, parts, worker
 from sentray.scoring.columns import output_schema
-from sentray.scoring.output import Attempt, Record
+from sentray.scoring.output import Attempt
 from sentray.scoring.stats import Counts
-from sentray.scoring.worker import Job, ShardScorer, Steps, Task
+from sentray.scoring.worker import Job, ShardScorer, Task
 from sentray.storage import Output
 
 DIGEST = "d" * 64
@@ -30,15 +29,6 @@ LABELS = ("neg", "pos")
 MakeWorker = Callable[..., tuple[ShardScorer, list[Task]]]
 
 pytestmark = pytest.mark.usefixtures("light")
-
-
-def result(steps: Steps[Any]) -> Any:
-    """What some work gives at its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 @pytest.fixture
@@ -58,7 +48,7 @@ def make(reviews: Path, out: Path) -> MakeWorker:
 
 def test_an_attempt_tells_of_its_files_and_rows(make: MakeWorker, out: Path, reviews: Path) -> None:
     scorer, (task,) = make()
-    attempt: Attempt = result(scorer.score(task))
+    attempt: Attempt = scorer.score(task)
     counts, (part,), quarantine = attempt.record.counts, attempt.record.parts, attempt.record.quarantine
     assert quarantine is not None
     assert part.name == f"scores/part-000000-{'d' * 12}.parquet"
@@ -79,7 +69,7 @@ def test_an_attempt_tells_of_its_files_and_rows(make: MakeWorker, out: Path, rev
 
 def test_two_attempts_have_other_names_and_the_same_content(make: MakeWorker, out: Path) -> None:
     scorer, (task,) = make(partition_by="label")
-    first, second = (result(scorer.score(task)) for _ in range(2))
+    first, second = (scorer.score(task) for _ in range(2))
     assert not set(first.names) & set(second.names)
     assert first.record.files == second.record.files
     for one, other in zip(first.names, second.names, strict=True):
@@ -91,12 +81,12 @@ def test_many_rows_are_written_row_group_by_row_group(
     make: MakeWorker, out: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
     scorer, (task,) = make(**how)
-    wanted = result(scorer.score(task))
-    monkeypatch.setattr(worker, "ROW_GROUP", 50)
-    grouped = result(scorer.score(task))
+    wanted = scorer.score(task)
+    monkeypatch.setattr(parts, "ROW_GROUP", 50)
+    grouped = scorer.score(task)
     # As if the rows were wide: no more than those of one table are held.
     monkeypatch.setattr(worker, "MAX_HELD_BYTES", 1)
-    wide = result(scorer.score(task))
+    wide = scorer.score(task)
     for attempt in (grouped, wide):
         for name, whole in zip(attempt.names, wanted.names, strict=True):
             assert pq.read_table(out / name).equals(pq.read_table(out / whole))
@@ -109,13 +99,13 @@ def test_many_rows_are_written_row_group_by_row_group(
 def test_counts_of_shards_add_up(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, (whole,) = make()
     wanted = Counts.none()
-    wanted.add(result(scorer.score(whole)).record.counts)
+    wanted.add(scorer.score(whole).record.counts)
     total = Counts.none()
     monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
     _, tasks = make(shard_size=1)
     assert len(tasks) > 1
     for task in tasks:
-        total.add(result(scorer.score(task)).record.counts)
+        total.add(scorer.score(task).record.counts)
     # A part of a file has the size of its row groups, without the footer.
     for name in ("bytes", "seconds", "peak_rss_mb"):
         setattr(wanted, name, getattr(total, name))
@@ -127,7 +117,7 @@ def test_the_size_of_files_that_cannot_be_read_is_counted(make: MakeWorker, revi
     (reviews / "part1.parquet").write_bytes(content[:1000])
     (reviews / "part2.parquet").write_bytes(b"")
     scorer, (task,) = make()
-    counts = result(scorer.score(task)).record.counts
+    counts = scorer.score(task).record.counts
     assert counts.quarantined["unreadable_file"] == 2
     assert counts.unread_bytes == 1000
     assert counts.scored == 152
@@ -139,7 +129,7 @@ def test_the_size_of_files_that_vanished_is_counted(make: MakeWorker, reviews: P
     wanted = sum(path.stat().st_size for path in gone)
     for path in gone:
         path.unlink()
-    assert result(scorer.score(task)).record.counts.unread_bytes == wanted
+    assert scorer.score(task).record.counts.unread_bytes == wanted
 
 
 def test_a_disk_that_is_full_at_the_last_flush_is_one_sentence(
@@ -152,7 +142,7 @@ def test_a_disk_that_is_full_at_the_last_flush_is_one_sentence(
 
     monkeypatch.setattr(Output, "write", write)
     with pytest.raises(SentrayError, match=r"cannot be written \(.*No space left on device\); make room"):
-        result(scorer.score(task))
+        scorer.score(task)
     assert not list((out / "_sentray/attempts").iterdir())
 
 
@@ -160,14 +150,14 @@ def test_a_value_that_makes_too_long_a_folder_name_is_refused(make: MakeWorker, 
     monkeypatch.setattr(worker, "_MAX_NAME_BYTES", 8)
     scorer, (task,) = make(partition_by="label")
     with pytest.raises(SentrayError, match=r"folder's name of 9 bytes \(label=(neg|pos)….*more than the 8"):
-        result(scorer.score(task))
+        scorer.score(task)
 
 
 def test_an_object_store_that_is_busy_is_asked_again(
     make: MakeWorker, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer, (task,) = make()
-    wanted = result(scorer.score(task)).record
+    wanted = scorer.score(task).record
     scorer, _ = make()
     monkeypatch.setattr(scorer, "_pauses", (0.0, 0.0))
     failures = iter(["reset", "throttled"])
@@ -181,7 +171,7 @@ def test_an_object_store_that_is_busy_is_asked_again(
         yield from tables[2:]
 
     monkeypatch.setattr(worker, "read_shard", hang_up)
-    attempt = result(scorer.score(task))
+    attempt = scorer.score(task)
     assert attempt.record.files == wanted.files
     assert attempt.record.counts.rows == 304
     # Of the readings that broke off nothing is left.
@@ -199,50 +189,39 @@ def test_parquet_is_read_by_the_thread_that_scores(make: MakeWorker, monkeypatch
             yield table
 
     monkeypatch.setattr(worker, "read_shard", read)
-    result(scorer.score(task))
+    scorer.score(task)
     assert threads == {threading.main_thread()}
 
 
 def test_rows_that_kill_are_left_out_by_their_index(make: MakeWorker, out: Path) -> None:
     scorer, (task,) = make()
-    assert result(scorer.count(task)) == 304
+    assert scorer.probe((task, 0, 0)) == 304
     # The row 150 has no text: that is why it is set aside.
-    attempt = result(scorer.score(replace(task, crashes=(0, 100, 150, 303))))
+    attempt = scorer.score(replace(task, crashes=(0, 100, 150, 303)))
     assert attempt.record.counts.quarantined == {"null_text": 2, "empty_text": 2, "crash": 3}
     bad = pq.read_table(out / attempt.names[-1]).to_pylist()
     assert [row["id"] for row in bad if row["reason"] == "crash"] == ["r0", "r100", "r303"]
 
 
-def test_a_committed_shard_must_lend_its_ids() -> None:
-    counts = Counts.none()
-    run: Any = object.__new__(job.Run)
-    run._stats = SimpleNamespace(done=[True, False, True])
-    set_aside = replace(counts, quarantined={"unreadable_file": 1})
-    run._out = SimpleNamespace(records=lambda: iter([Record(0, (), None, counts), Record(2, (), None, set_aside)]))
-    run._require_committed_ids({1: frozenset({"b.csv"}), 2: frozenset({"c.csv"})})
-    with pytest.raises(SentrayError, match=r"^a\.csv was scored and cannot be read now.*run the same command again"):
-        run._require_committed_ids({0: frozenset({"a.csv"})})
-
-
 def test_a_file_whose_ids_were_not_read_is_not_scored_unseen(make: MakeWorker, out: Path, reviews: Path) -> None:
     scorer, (task,) = make()
-    index, blocks, unread = result(scorer.ids(task))
+    index, blocks, unread = scorer.ids(task)
     assert (index, len(blocks), unread) == (0, 4, set())
     content = (reviews / "part1.parquet").read_bytes()
     (reviews / "part1.parquet").write_bytes(content[:1000])
-    _, blocks, unread = result(scorer.ids(task))
+    _, blocks, unread = scorer.ids(task)
     assert (len(blocks), unread) == (3, {"part1.parquet"})
     unseen = replace(task, ids_unread=unread)
-    attempt = result(scorer.score(unseen))
+    attempt = scorer.score(unseen)
     assert attempt.record.counts.quarantined["unreadable_file"] == 1
     (reviews / "part1.parquet").write_bytes(content)
     with pytest.raises(SentrayError, match=r"^part1\.parquet could not be read at first and now can"):
-        result(scorer.score(unseen))
+        scorer.score(unseen)
     # Another file that cannot be read now does not stand for it.
     other = (reviews / "part2.parquet").read_bytes()
     (reviews / "part2.parquet").write_bytes(other[:1000])
     with pytest.raises(SentrayError, match=r"^part1\.parquet could not be read at first and now can"):
-        result(scorer.score(unseen))
+        scorer.score(unseen)
     assert sorted(attempt.names) == sorted(
         f"_sentray/attempts/{path.name}" for path in (out / "_sentray/attempts").iterdir()
     )

@@ -35,7 +35,7 @@ def test_a_worker_killed_at_work_costs_nothing(score, out: Path, reviews: Path, 
 
         def score(self, task: Task) -> Any:
             (pids / str(os.getpid())).touch()
-            attempt = yield from super().score(task)
+            attempt = super().score(task)
             time.sleep(0.3)
             return attempt
 
@@ -79,7 +79,7 @@ def test_innocent_workers_that_are_killed_at_random_quarantine_nothing(
         def score(self, task: Task) -> Any:
             mark = pids / str(os.getpid())
             mark.touch()
-            attempt = yield from super().score(task)
+            attempt = super().score(task)
             time.sleep(0.2)
             mark.unlink(missing_ok=True)
             return attempt
@@ -116,7 +116,7 @@ def test_a_shard_that_always_kills_stops_the_job(score, out: Path, monkeypatch) 
         def score(self, task: Task) -> Any:
             if task.shard.index == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return (yield from super().score(task))
+            return super().score(task)
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "ShardScorer", Deadly)
@@ -136,7 +136,7 @@ def test_rows_that_kill_are_found_and_set_aside(
     ticks = []
     monkeypatch.setattr(
         "sentray.scoring.job.score_without_crashes",
-        lambda running, task, tick: tasks.score_without_crashes(running, task, lambda: ticks.append(tick())),
+        lambda running, task, tick: tasks.score_without_crashes(running, task, lambda moved: ticks.append(tick(moved))),
     )
     summary = score(workers=2)
     assert ticks
