@@ -35,9 +35,11 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     corpus = settings.corpus or _choose(console)
     folder = Path(settings.out)
     with cluster.connect(settings.address, verbose=settings.verbose):
-        console.say("\n1. Train and evaluate")
+        console.say()
+        console.say("1. Train and evaluate")
         metrics = _train(settings, corpus, folder / "bundle", console)
-        console.say("\n2. Score")
+        console.say()
+        console.say("2. Score")
         score_settings = ScoreSettings(
             bundle=str(folder / "bundle"),
             input=corpus,
@@ -46,11 +48,13 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
             verbose=settings.verbose,
         )
         summary = score(score_settings, console)
-    console.say("\n3. Result")
+    console.say()
+    console.say("3. Result")
     _show(metrics, summary, folder, console)
     console.say()
     _show_reviews(score_settings, console)
-    console.say(f"\nall in {duration(time.perf_counter() - started)}; for reviews of your own, one a line:")
+    console.say()
+    console.say(f"all in {duration(time.perf_counter() - started)}; for reviews of your own, one a line:")
     console.say(f"  sentray predict {folder / 'bundle'} - < reviews.txt")
 
 
@@ -98,7 +102,8 @@ def _show(metrics: dict[str, Any], summary: dict[str, Any], folder: Path, consol
     )
     if metrics["test_accuracy"] is None:
         return
-    console.say(f"test accuracy   {metrics['test_accuracy']:.4f} on {metrics['test_rows']:,} reviews\n")
+    console.say(f"test accuracy   {metrics['test_accuracy']:.4f} on {metrics['test_rows']:,} reviews")
+    console.say()
     tables.confusion_matrix(console, metrics["test"]["labels"], metrics["test"]["confusion_matrix"])
 
 

@@ -27,7 +27,7 @@ from sentray.config import (
 )
 from sentray.console import Console
 from sentray.errors import SentrayError
-from sentray.options import option_name
+from sentray.options import flag
 from sentray.submit import SubmitSettings
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
@@ -106,7 +106,7 @@ def test_help_shows_every_option_with_its_default(verb: str, capsys: pytest.Capt
     shown = " ".join(capsys.readouterr().out.split())
     model = VERBS[verb]
     for name, field in model.model_fields.items():
-        assert (option_name(model, name) in shown) == (name not in model.unused)
+        assert (flag(model, name) in shown) == (name not in model.unused)
         default = field.default
         if isinstance(default, int | float) and not isinstance(default, bool) and name not in model.unused:
             assert f"(default {default})" in shown

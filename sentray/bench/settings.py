@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from sentray.config import ClusterSettings, Settings, one_or_several
+from sentray.config import ClusterSettings, LogSettings, Several
 
 
-class BenchSettings(Settings):
+class BenchSettings(LogSettings):
     """What every bench has."""
 
     json_file: str | None = Field(default=None, alias="json", description="file to write the figures to")
-    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
 
 
 class BenchTrainSettings(BenchSettings):
@@ -68,9 +67,7 @@ class ReproduceSettings(ClusterSettings):
 
     out: str = Field(default="runs/reproduce", description="folder for the table, the picture and every run")
     seeds: Annotated[int, Field(ge=1)] = Field(default=1, description="seeds to train each system with, from 0")
-    only: tuple[str, ...] = Field(default=(), description="name of a system; may be repeated; all where not given")
+    only: Several = Field(default=(), description="name of a system; may be repeated; all where not given")
     glove: str | None = Field(
         default=None, description="file of GloVe vectors of 100 dimensions; its systems are left out where not given"
     )
-
-    _only_one = field_validator("only", mode="before")(one_or_several)

@@ -88,7 +88,8 @@ class _Runs:
 
     def attempt(self, system: System, seed: int) -> Run:
         """One system with one seed; a failure is reported and kept, so that the next system gets its turn."""
-        self._console.say(f"\n{system.name}, seed {seed}")
+        self._console.say()
+        self._console.say(f"{system.name}, seed {seed}")
         try:
             return self._run(system, seed)
         except Exception as error:
