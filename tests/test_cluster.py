@@ -29,7 +29,7 @@ def test_a_plan_that_fits_says_what_is_left() -> None:
     [
         ((4, 1, 1), _nodes((8, 0)), "wants 4 workers with 1 CPU and 1 GPU each; the cluster has 0 GPUs: "),
         ((3, 1, 0), _nodes((2, 0)), "wants 3 workers with 1 CPU each; the cluster has 2 CPUs: take fewer"),
-        ((2, 2, 0), _nodes((3, 0), (1, 0)), r"2 nodes \(the largest has 3 CPUs\) cannot hold them"),
+        ((2, 2, 0), _nodes((3, 0), (1, 0)), r"2 nodes \(the largest has 3 CPUs\): they cannot hold them"),
         ((2, 1, 1), _nodes((1, 2), (8, 0)), "cannot hold them side by side"),
     ],
 )
