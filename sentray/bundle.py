@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
 
 from sentray import __version__
@@ -124,6 +124,9 @@ class GoldenText(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: str
     scores: dict[str, float]
+
+
+_GOLDEN_TEXTS = TypeAdapter(Annotated[tuple[GoldenText, ...], Field(max_length=MAX_GOLDEN)])
 
 
 class Manifest(ModelSpec):
@@ -277,13 +280,11 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
         if _sha256(files[name]) != digest:
             raise _damaged(path, f"{name} is not the file that {MANIFEST} describes")
     try:
-        golden = tuple(GoldenText(**text) for text in from_json(files[GOLDEN]))
+        golden = _GOLDEN_TEXTS.validate_json(files[GOLDEN])
         vocabulary = manifest.words(files.get(VOCABULARY))
         if any(text.scores.keys() != set(manifest.labels) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
-        if len(golden) > MAX_GOLDEN:
-            raise ValueError("there are too many golden texts")
-    except (ValueError, TypeError, SentrayError) as error:
+    except (ValueError, SentrayError) as error:
         raise _damaged(path, f"{GOLDEN} or {VOCABULARY} cannot be parsed") from error
     return Bundle(
         path=path,

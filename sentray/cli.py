@@ -10,7 +10,6 @@ import threading
 import traceback
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -146,16 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: The words after `sentray`; those of this process where not given.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
-    console = Console(as_json=as_json, verb=words[0] if words else "")
     try:
-        # Typer prints what is wrong with the words in its own way, unless it is told not to.
-        app(args=words, prog_name="sentray", standalone_mode=not as_json)
+        app(args=None if arguments is None else list(arguments), prog_name="sentray")
     except SentrayError as error:
-        console.error(str(error))
+        Console().error(str(error))
         sys.exit(error.status)
-    except options.MISUSE as error:
-        console.error(error.format_message())
-        sys.exit(error.exit_code)
     sys.exit(0)

@@ -237,26 +237,6 @@ def test_log_format_json_holds_for_lines_and_errors(
     assert f"run {said['run']}: " in (tmp_path / "scored.log").read_text()
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (("train", "c", "--log-format=json"), "--out must be given; --help shows every option"),
-        (("train", "c", "--epoch", "3", "--log-format", "json"), "No such option: --epoch"),
-        (("trian", "--log-format", "json"), "No such command 'trian'"),
-        (("train", "c", "--out", "o", "--epochs", "0", "--log-format", "json"), "--epochs is '0'"),
-    ],
-)
-def test_wrong_usage_is_an_object_where_json_was_asked_for(
-    words: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert _status(*words) == 2
-    shown = capsys.readouterr()
-    wrong = json.loads(shown.err)
-    assert shown.out == ""
-    assert (wrong["level"], wrong["verb"]) == ("error", words[0])
-    assert wrong["message"].startswith(sentence)
-
-
 def test_a_reader_that_leaves_is_no_error() -> None:
     program = (
         "import sentray.inference.predict as p\n"

@@ -31,7 +31,7 @@ from sentray.scoring.output import SCORES, SUMMARY, Commits, Header, OutputFolde
 from sentray.scoring.stats import WORKER_CPUS, Progress, Stats
 from sentray.scoring.tasks import MAX_CRASHES, RETRIES, Lost, Tasks, score_without_crashes
 from sentray.scoring.worker import Job, ShardScorer, Task
-from sentray.telemetry import ScoringTelemetry
+from sentray.telemetry import Telemetry
 
 _PROCESS_MB = {KerasEngine.name: 1000}
 _LIGHT_PROCESS_MB = 300
@@ -115,7 +115,7 @@ class Run:
         self._job, self._out, self._plan, self._stats, self._heals = job, out, plan, stats, heals
         self._lease, self._console = lease, console
         self._progress = Progress(console, plan, stats)
-        self._telemetry = ScoringTelemetry(console.verb, console.run)
+        self._telemetry = Telemetry(console.verb, console.run)
 
     def work(self, worker: Callable[[Job, dict[str, bytes]], Any], files: dict[str, bytes], source: Source) -> Summary:
         """Score; gives how fast it went.
