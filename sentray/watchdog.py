@@ -31,8 +31,9 @@ def watch(console: Console, timeout: float, end_process: bool = False) -> Iterat
     Args:
         console: What is printed on it counts as progress; see `Console.moved_at`.
         timeout: Seconds without progress after which the block ends; 0 for never.
-        end_process: Whether to end the process where the interrupted block does not end. A program that calls sentray
-            is not ended: it gets the exception when the block does end.
+        end_process: Whether to end the process where the interrupted block does not end, as in the background of a
+            script, where interrupts are ignored. A program that calls sentray is not ended: it gets the exception when
+            the block does end.
 
     Raises:
         StalledError: Nothing moved for so long.
@@ -57,13 +58,6 @@ def watch(console: Console, timeout: float, end_process: bool = False) -> Iterat
                 console.error(str(end))
             os._exit(1)
 
-    def interrupt(*_: object) -> None:
-        if verdict:
-            raise KeyboardInterrupt
-
-    if ignored := signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A script's shell starts background jobs so: the user's Ctrl-C remains ignored, the watchdog's is not.
-        signal.signal(signal.SIGINT, interrupt)
     dog = threading.Thread(target=wait, daemon=True, name="watchdog")
     dog.start()
     try:
@@ -76,8 +70,6 @@ def watch(console: Console, timeout: float, end_process: bool = False) -> Iterat
     finally:
         done.set()
         dog.join()
-        if ignored:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end(console: Console, timeout: float, done: threading.Event) -> Exception | None:
