@@ -255,22 +255,16 @@ def plan(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources 
         SentrayError: It can never do so; says what is missing and what to change.
     """
     have = on or resources()
-    left = have.max_cpus - workers * cpus_each
-    if workers * gpus_each > have.max_gpus:
-        has = count(have.max_gpus, "GPU")
-        cure = "leave out --gpu, take fewer --workers, or reach a cluster with GPUs by --address"
-    elif left < -_ROUNDING:
-        has, cure = count(have.max_cpus, "CPU"), "take fewer --workers or reach a larger cluster by --address"
-    elif not have.grows and sum(_fits(*node, cpus_each, gpus_each) for node in have.nodes) < workers:
-        largest = max((cpus for cpus, _ in have.nodes), default=0)
-        has = f"{count(len(have.nodes), 'node')} (the largest has {count(largest, 'CPU')})"
-        cure = "they cannot hold them side by side, so take fewer --workers"
-    else:
-        return Plan(workers, cpus_each, gpus_each, left)
-    gpus = f" and {count(gpus_each, 'GPU')}" if gpus_each else ""
+    nodes = [(have.max_cpus, have.max_gpus)] if have.grows else have.nodes
+    if sum(_fits(*node, cpus_each, gpus_each) for node in nodes) >= workers:
+        return Plan(workers, cpus_each, gpus_each, have.max_cpus - workers * cpus_each)
+    wish = f"{count(workers, 'worker')} with {count(cpus_each, 'CPU')}"
+    has = count(have.max_cpus, "CPU")
+    if gpus_each:
+        wish, has = f"{wish} and {count(gpus_each, 'GPU')}", f"{has} and {count(have.max_gpus, 'GPU')}"
     raise SentrayError(
-        f"the plan wants {count(workers, 'worker')} with {count(cpus_each, 'CPU')}{gpus} each; the cluster has {has}: "
-        f"{cure}"
+        f"the plan wants {wish} each; the cluster has {has} on {count(len(have.nodes), 'node')}, which cannot hold "
+        f"them: take fewer --workers{', leave out --gpu' if gpus_each else ''} or reach a larger cluster by --address"
     )
 
 
