@@ -127,6 +127,7 @@ def test_help_names_every_network() -> None:
 )
 def test_one_string_is_a_list_of_it(model: type[Settings], name: str, rest: dict[str, str]) -> None:
     assert getattr(resolve(model, {name: "customer", **rest}), name) == ("customer",)
+    assert getattr(resolve(model, {name: ["year", "customer", "year"], **rest}), name) == ("year", "customer")
 
 
 def test_reading_offers_no_bound_on_bad_rows() -> None:
