@@ -341,16 +341,15 @@ def check_free(out: str) -> None:
 def _manifest(content: bytes, path: str) -> Manifest:
     try:
         values = from_json(content)
-        found = values["format_version"]
-        if isinstance(found, int) and found > FORMAT_VERSION:
-            raise SentrayError(
-                f"{_named(path)} has the bundle format {found} and this sentray knows formats up to {FORMAT_VERSION}; "
-                "use a newer sentray"
-            )
-        return Manifest.model_validate(values)
+        if (found := values["format_version"]) <= FORMAT_VERSION:
+            return Manifest.model_validate(values)
     except (ValueError, TypeError, KeyError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not the JSON it should be"
         raise _damaged(path, f"{MANIFEST} cannot be parsed ({reason})") from error
+    raise SentrayError(
+        f"{_named(path)} has the bundle format {found} and this sentray knows formats up to {FORMAT_VERSION}; "
+        "use a newer sentray"
+    )
 
 
 def _damaged(path: str, what: str) -> SentrayError:
