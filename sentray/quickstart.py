@@ -2,6 +2,7 @@
 
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -26,9 +27,9 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
         SentrayError: the corpus cannot be used, or the folder holds the results of another one.
     """
     started = time.perf_counter()
-    out = settings.out.rstrip("/")
-    if "://" in out:
-        raise SentrayError(f"--out {out} is no folder; name a folder, which may be copied afterwards")
+    if "://" in settings.out:
+        raise SentrayError(f"--out {settings.out} is no folder; name a folder, which may be copied afterwards")
+    out = Path(settings.out)
     corpus = settings.corpus or _choose(console)
     workers = settings.workers or 1
     train_settings = TrainSettings(
