@@ -10,30 +10,14 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from sentray.errors import SentrayError
+
 if TYPE_CHECKING:
-    from sentray.api import (
-        Model,
-        Predictor,
-        check,
-        embed,
-        evaluate,
-        load,
-        predict,
-        quickstart,
-        read_reviews,
-        reproduce,
-        score,
-        submit,
-        train,
-        verify,
-        vocab,
-        words,
-    )
-    from sentray.errors import SentrayError
+    from sentray.api import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: F405
     "Model",
     "Predictor",
     "SentrayError",

@@ -5,38 +5,15 @@ import importlib
 import inspect
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sentray import cluster, options, watchdog
-from sentray.bench.settings import (
-    BenchDriverSettings,
-    BenchScoreSettings,
-    BenchTrainSettings,
-    BenchVectorsSettings,
-    ReproduceSettings,
-)
-from sentray.config import (
-    CheckSettings,
-    ClusterSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    PredictSettings,
-    QuickstartSettings,
-    ReadSettings,
-    ScoreSettings,
-    Settings,
-    TrainSettings,
-    VerifySettings,
-    VocabSettings,
-    WordsSettings,
-    write_settings_beside,
-)
+from sentray import cluster, config, options, watchdog
+from sentray.bench import settings as bench
+from sentray.config import Settings
 from sentray.console import Console
-from sentray.errors import SentrayError
-from sentray.submit import SubmitSettings
+from sentray.errors import SentrayError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +108,7 @@ class Model:
 
     def _score(self, texts: Any) -> "Scores":
         column = _texts(texts)
-        if (bad := _first_blank(column)) is not None:
+        if (bad := _blank(column).index(True).as_py()) >= 0:
             what = "null" if column[bad].as_py() is None else "blank"
             raise SentrayError(
                 f"text {bad} (of {len(column):,}, counted from 0) is {what}, so that it has no label: leave such texts "
@@ -239,28 +216,30 @@ class Verb:
 
 
 VERBS = {
-    "train": Verb(TrainSettings, "sentray.training.run:train", "The trained `Model`."),
-    "evaluate": Verb(EvaluateSettings, "sentray.evaluation:evaluate", "The metrics by name, as in `metrics.json`."),
-    "score": Verb(ScoreSettings, "sentray.scoring.job:score", "The summary, as in `OUT/summary.json`."),
-    "verify": Verb(VerifySettings, "sentray.scoring.verify:verify", "Nothing where all is well."),
-    "predict": Verb(PredictSettings, "sentray.api:_predictions"),
-    "check": Verb(CheckSettings, "sentray.corpus.check:check", "A report; `to_dict()` has it as JSON values."),
-    "vocab": Verb(VocabSettings, "sentray.corpus.vocab:write_vocabulary", "The vocabulary that was written."),
-    "embed": Verb(EmbedSettings, "sentray.embeddings.learn:embed", "The word vectors that were written."),
-    "words": Verb(WordsSettings, "sentray.words:words", "The bundle's word vectors, or near words and cosines."),
-    "reproduce": Verb(ReproduceSettings, "sentray.reproduce.run:reproduce", "The rows of the table."),
-    "quickstart": Verb(QuickstartSettings, "sentray.quickstart:quickstart"),
-    "submit": Verb(SubmitSettings, "sentray.api:_submitted"),
-    "bench train": Verb(BenchTrainSettings, "sentray.bench.train:bench_train"),
-    "bench score": Verb(BenchScoreSettings, "sentray.bench.score:bench_score"),
-    "bench driver": Verb(BenchDriverSettings, "sentray.bench.driver:bench_driver"),
-    "bench vectors": Verb(BenchVectorsSettings, "sentray.bench.vectors:bench_vectors"),
+    "train": Verb(config.TrainSettings, "sentray.training.run:train", "The trained `Model`."),
+    "evaluate": Verb(
+        config.EvaluateSettings, "sentray.evaluation:evaluate", "The metrics by name, as in `metrics.json`."
+    ),
+    "score": Verb(config.ScoreSettings, "sentray.scoring.job:score", "The summary, as in `OUT/summary.json`."),
+    "verify": Verb(config.VerifySettings, "sentray.scoring.verify:verify", "Nothing where all is well."),
+    "predict": Verb(config.PredictSettings, "sentray.inference.predict:predict"),
+    "check": Verb(config.CheckSettings, "sentray.corpus.check:check", "A report; `to_dict()` has it as JSON values."),
+    "vocab": Verb(config.VocabSettings, "sentray.corpus.vocab:write_vocabulary", "The vocabulary that was written."),
+    "embed": Verb(config.EmbedSettings, "sentray.embeddings.learn:embed", "The word vectors that were written."),
+    "words": Verb(config.WordsSettings, "sentray.words:words", "The bundle's word vectors, or near words and cosines."),
+    "reproduce": Verb(bench.ReproduceSettings, "sentray.reproduce.run:reproduce", "The rows of the table."),
+    "quickstart": Verb(config.QuickstartSettings, "sentray.quickstart:quickstart"),
+    "submit": Verb(config.SubmitSettings, "sentray.submit:submit"),
+    "bench train": Verb(bench.BenchTrainSettings, "sentray.bench.train:bench_train"),
+    "bench score": Verb(bench.BenchScoreSettings, "sentray.bench.score:bench_score"),
+    "bench driver": Verb(bench.BenchDriverSettings, "sentray.bench.driver:bench_driver"),
+    "bench vectors": Verb(bench.BenchVectorsSettings, "sentray.bench.vectors:bench_vectors"),
 }
 """Every verb of the command line, in the order of its help."""
 JOBS = {name: verb.settings for name, verb in VERBS.items() if name != "submit" and " " not in name}
 """The settings of each verb that can be sent to a cluster as a job; `jobs/` has a file for each."""
 _READ = Verb(
-    ReadSettings,
+    config.ReadSettings,
     "sentray.api:_reviews",
     "A `ray.data.Dataset` of strings, lazily read. Rows that cannot be used are left out; `check` counts them.",
 )
@@ -282,8 +261,11 @@ def run(verb: Verb, settings: Settings, console: Console, end_process: bool = Fa
         SentrayError: A mistake of the user or of the input, however Ray wrapped it on its way here.
     """
     module, _, name = verb.work.partition(":")
+    watching: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(settings, config.ClusterSettings):
+        watching = watchdog.watch(console, settings.stall_timeout, end_process)
     try:
-        with _watched(settings, console, end_process):
+        with watching:
             result = getattr(importlib.import_module(module), name)(settings, console)
     except Exception as error:
         mistake = cluster.user_error(error)
@@ -295,52 +277,32 @@ def run(verb: Verb, settings: Settings, console: Console, end_process: bool = Fa
 
         content = result.to_dict() if hasattr(result, "to_dict") else result
         write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        write_settings_beside(file, settings)
+        config.write_settings_beside(file, settings)
     return result
 
 
-def _watched(settings: Settings, console: Console, end_process: bool) -> contextlib.AbstractContextManager[None]:
-    """Watch over work on a cluster that runs in the main thread, the only one that can be interrupted."""
-    if isinstance(settings, ClusterSettings) and threading.current_thread() is threading.main_thread():
-        return watchdog.watch(console, settings.stall_timeout, end_process)
-    return contextlib.nullcontext()
-
-
-class _Silent(Console):
-    """A console that shows nothing, and still knows when the work last moved."""
-
-    @staticmethod
-    def _put(stream: Any, text: str) -> None:
-        pass
-
-
-def _function(name: str, verb: Verb) -> Callable[..., Any]:
+def _function(verb: Verb, name: str) -> Callable[..., Any]:
     """A verb as a function, with the signature and the docstring that its settings make."""
     signature = options.signature(verb.settings)
-    takes = [each for each in signature.parameters.values() if each.kind == each.POSITIONAL_OR_KEYWORD]
 
-    def call(*arguments: Any, config: Source | None = None, progress: bool = False, **given: Any) -> Any:
-        if len(arguments) > len(takes):
-            raise TypeError(f"{name}() takes {len(takes)} positional arguments, but {len(arguments)} were given")
-        by_option = {each.name: value for each, value in zip(takes, arguments, strict=False)}
-        if twice := by_option.keys() & given:
-            raise TypeError(f"{name}() got multiple values for argument {min(twice)!r}")
-        values = options.by_field(verb.settings, by_option | given, f"sentray.{name}")
-        paths = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
-        tables = {key: paths.pop(key) for key in TABLES if not isinstance(paths.get(key), str | None)}
-        names = dict.fromkeys(tables, "a table in memory")
-        settings = options.resolve(verb.settings, paths | names, None if config is None else os.fspath(config))
+    def call(*arguments: Any, progress: bool = False, **given: Any) -> Any:
+        file = given.pop("config", None)
+        # Python's own sentences for too many arguments and for one given twice.
+        known = {key: given[key] for key in given.keys() & signature.parameters}
+        bound = signature.bind_partial(*arguments, **known).arguments
+        values = options.by_field(verb.settings, given | bound, f"sentray.{name}")
+        values = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
+        tables = {key: values[key] for key in TABLES if not isinstance(values.get(key), str | None)}
+        values |= dict.fromkeys(tables, "a table in memory")
+        settings = options.resolve(verb.settings, values, file and os.fspath(file))
         with contextlib.ExitStack() as stack:
             files = {key: stack.enter_context(_stored(table, key, settings)) for key, table in tables.items()}
             settings = settings.model_copy(update=files)
-            console = (Console if progress else _Silent)(
-                as_json=getattr(settings, "log_format", "text") == "json", verb=name
-            )
+            as_json = getattr(settings, "log_format", "text") == "json"
             # No output is redirected into a log, as the command line does: it belongs to the process that calls.
-            shown = cluster.show_workers.set(False)
-            stack.callback(cluster.show_workers.reset, shown)
-            result = run(verb, settings, console)
-        return load(settings.out) if isinstance(settings, TrainSettings) else result
+            stack.callback(cluster.show_workers.reset, cluster.show_workers.set(False))
+            result = run(verb, settings, Console(as_json=as_json, verb=name, silent=not progress))
+        return load(settings.out) if isinstance(settings, config.TrainSettings) else result
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = (
@@ -360,7 +322,7 @@ def _stored(table: Any, key: str, settings: Settings) -> contextlib.AbstractCont
             f"{key} is a {type(table).__name__}: give a path or URI, a table with __arrow_c_stream__ (pyarrow, pandas, "
             "Polars, DuckDB) or a Ray Dataset (of Hugging Face's: dataset.with_format('arrow')[:])"
         )
-    if not isinstance(settings, TrainSettings | ScoreSettings):
+    if not isinstance(settings, config.TrainSettings | config.ScoreSettings):
         return memory.stored(table)
     from sentray.training.run import work_folder
 
@@ -389,30 +351,17 @@ def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "lis
     return [Prediction(model.labels[label], score) for label, score in best]
 
 
-def _predictions(settings: PredictSettings, console: Console) -> "Iterator[Prediction]":
-    """What `sentray predict` prints: of its text, or of each line of the standard input as it comes."""
-    from sentray.inference.predict import predict
+def _reviews(settings: config.ReadSettings, console: Console) -> Any:
+    from sentray.corpus.dataset import read_reviews
 
-    with open(0, "rb", closefd=False) as stdin:
-        yield from predict(settings.bundle, settings.text, stdin, settings.engine)
-
-
-def _submitted(settings: SubmitSettings, console: Console) -> None:
-    from sentray.submit import submit
-
-    submit(settings, JOBS, console)
-
-
-def _reviews(settings: ReadSettings, console: Console) -> Any:
-    reader: Any = importlib.import_module("sentray.corpus.dataset")
-    return reader.read_reviews(settings.uri, settings)
+    return read_reviews(settings.uri, settings)
 
 
 def _texts(texts: Any) -> "pa.ChunkedArray":
     """A column of texts in whatever form as `large_string`.
 
     Raises:
-        SentrayError: It is one.
+        SentrayError: It is one text, or none.
     """
     import pyarrow as pa
 
@@ -421,22 +370,16 @@ def _texts(texts: Any) -> "pa.ChunkedArray":
     if isinstance(texts, str):
         raise SentrayError("one text was given where a list of texts is expected: write [text]")
     try:
-        if hasattr(texts, "__arrow_c_stream__"):
-            column = pa.chunked_array(texts)
-        else:
-            column = pa.array(texts, from_pandas=True)
-            # More than 2 GB of text come in several chunks already.
-            column = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
-        column = decoded(column)
+        column = pa.chunked_array(texts) if hasattr(texts, "__arrow_c_stream__") else pa.array(texts, from_pandas=True)
+        # More than 2 GB of text come in several chunks already.
+        column = decoded(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
         # A column of nulls alone may have any type.
         if column.null_count == len(column):
             return pa.chunked_array([pa.nulls(len(column), pa.large_string())])
-        kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        if any(is_kind(column.type) for is_kind in kinds):
+        if column.type in (pa.string(), pa.large_string(), pa.string_view()):
             return column.cast(pa.large_string())
     except (pa.ArrowException, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise SentrayError(f"these are no texts ({reason}): give a list or a column of strings") from error
+        raise SentrayError(f"these are no texts ({first_line(error)}): give a list or a column of strings") from error
     raise SentrayError(f"these are no texts but {column.type}: give a list or a column of strings")
 
 
@@ -447,22 +390,15 @@ def _blank(texts: "pa.ChunkedArray") -> "pa.ChunkedArray":
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
 
 
-def _first_blank(texts: "pa.ChunkedArray") -> int | None:
-    import pyarrow.compute as pc
-
-    first = pc.index(_blank(texts), True).as_py()
-    return None if first < 0 else first
-
-
-train: Callable[..., Model] = _function("train", VERBS["train"])
-evaluate: Callable[..., dict[str, Any]] = _function("evaluate", VERBS["evaluate"])
-score: Callable[..., dict[str, Any]] = _function("score", VERBS["score"])
-verify: Callable[..., None] = _function("verify", VERBS["verify"])
-check: Callable[..., "Report"] = _function("check", VERBS["check"])
-vocab: Callable[..., Any] = _function("vocab", VERBS["vocab"])
-embed: Callable[..., "Vectors"] = _function("embed", VERBS["embed"])
-words: Callable[..., Any] = _function("words", VERBS["words"])
-reproduce: Callable[..., Any] = _function("reproduce", VERBS["reproduce"])
-quickstart: Callable[..., None] = _function("quickstart", VERBS["quickstart"])
-submit: Callable[..., None] = _function("submit", VERBS["submit"])
-read_reviews: Callable[..., "Dataset"] = _function("read_reviews", _READ)
+train: Callable[..., Model] = _function(VERBS["train"], "train")
+evaluate: Callable[..., dict[str, Any]] = _function(VERBS["evaluate"], "evaluate")
+score: Callable[..., dict[str, Any]] = _function(VERBS["score"], "score")
+verify: Callable[..., None] = _function(VERBS["verify"], "verify")
+check: Callable[..., "Report"] = _function(VERBS["check"], "check")
+vocab: Callable[..., Any] = _function(VERBS["vocab"], "vocab")
+embed: Callable[..., "Vectors"] = _function(VERBS["embed"], "embed")
+words: Callable[..., Any] = _function(VERBS["words"], "words")
+reproduce: Callable[..., Any] = _function(VERBS["reproduce"], "reproduce")
+quickstart: Callable[..., None] = _function(VERBS["quickstart"], "quickstart")
+submit: Callable[..., None] = _function(VERBS["submit"], "submit")
+read_reviews: Callable[..., "Dataset"] = _function(_READ, "read_reviews")

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import from_json
 
 from sentray import __version__
 from sentray.errors import SentrayError
-from sentray.storage import UNFINISHED, Folder, UnsoundError, locate, parse_json, read_whole
+from sentray.storage import Folder, UnsoundError, locate, read_whole
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import MAX_BUCKETS, HashedWords, Words
@@ -28,6 +29,8 @@ MANIFEST = "bundle.json"
 MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
 GOLDEN = "golden.json"
+UNFINISHED = ".unfinished"
+"""Lies in a folder while a bundle is put there, so that a killed run may do it again."""
 FOLDED, FOLDED_WEIGHTS = "folded.json", "folded.npz"
 ENGINE_FILES = (FOLDED, FOLDED_WEIGHTS)
 """The network prepared for another engine than Keras; part of the bundle where they are present."""
@@ -123,6 +126,9 @@ class GoldenText(BaseModel):
     scores: dict[str, float]
 
 
+_GOLDEN_TEXTS = TypeAdapter(Annotated[tuple[GoldenText, ...], Field(max_length=MAX_GOLDEN)])
+
+
 class Manifest(ModelSpec):
     """The content of `bundle.json`. It holds no time and no path: the same content has the same digest."""
 
@@ -140,9 +146,6 @@ class Manifest(ModelSpec):
             raise ValueError(f"it must have either buckets or a {VOCABULARY}")
         if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0][:_MAX_SHOWN]!r} that does not belong to a bundle")
-        coverage = self.metrics.get("coverage")
-        if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):
-            raise ValueError("its coverage is no share")
         return self
 
 
@@ -250,20 +253,16 @@ def load(path: str | Path) -> Bundle:
         try:
             return read_whole(filesystem, f"{root}/{name}", MAX_BYTES[name])
         except UnsoundError as error:
-            _damaged(path, f"{name}: {error}", error)
-
-    try:
-        files = {MANIFEST: content(MANIFEST)}
-    except OSError as error:
-        raise SentrayError(
-            f"{path} is not a bundle (no readable {MANIFEST}); give a folder that `sentray train` wrote"
-        ) from error
-    for name in _manifest(files[MANIFEST], path).files:
-        try:
-            files[name] = content(name)
+            raise _damaged(path, f"{name}: {error}") from error
         except OSError as error:
-            _damaged(path, f"{name} is missing or cannot be read", error)
-    return unpack(files, path)
+            if name == MANIFEST:
+                raise SentrayError(
+                    f"{path} is not a bundle (no readable {MANIFEST}); give a folder that `sentray train` wrote"
+                ) from error
+            raise _damaged(path, f"{name} is missing or cannot be read") from error
+
+    manifest = content(MANIFEST)
+    return unpack({MANIFEST: manifest, **{name: content(name) for name in _manifest(manifest, path).files}}, path)
 
 
 def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
@@ -279,16 +278,14 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
     manifest = _manifest(files[MANIFEST], path)
     for name, digest in manifest.files.items():
         if _sha256(files[name]) != digest:
-            _damaged(path, f"{name} is not the file that {MANIFEST} describes")
+            raise _damaged(path, f"{name} is not the file that {MANIFEST} describes")
     try:
-        golden = tuple(GoldenText(**text) for text in parse_json(files[GOLDEN]))
+        golden = _GOLDEN_TEXTS.validate_json(files[GOLDEN])
         vocabulary = manifest.words(files.get(VOCABULARY))
         if any(text.scores.keys() != set(manifest.labels) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
-        if len(golden) > MAX_GOLDEN:
-            raise ValueError("there are too many golden texts")
-    except (ValueError, TypeError, SentrayError) as error:
-        _damaged(path, f"{GOLDEN} or {VOCABULARY} cannot be parsed", error)
+    except (ValueError, SentrayError) as error:
+        raise _damaged(path, f"{GOLDEN} or {VOCABULARY} cannot be parsed") from error
     return Bundle(
         path=path,
         digest=_sha256(files[MANIFEST]),
@@ -303,7 +300,9 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
 
 
 def publish(bundle: Bundle, out: str, records: Mapping[str, bytes] | None = None) -> Bundle:
-    """Put a bundle at `out`, whole or not at all; a bundle that was there is replaced.
+    """Put a bundle at `out`, in place of one that was there.
+
+    Its `bundle.json`, by which readers know a bundle, is the first file to go and the last to come.
 
     Args:
         bundle: The bundle.
@@ -317,7 +316,14 @@ def publish(bundle: Bundle, out: str, records: Mapping[str, bytes] | None = None
         SentrayError: When `out` holds something that is not a bundle, or cannot be written.
     """
     check_free(out)
-    Folder(out).replace_all({**(records or {}), **bundle.files}, last=MANIFEST)
+    folder, files = Folder(out), {**(records or {}), **bundle.files}
+    folder.write(UNFINISHED, b"")
+    folder.delete(MANIFEST)
+    for name in set(folder.names()) - {UNFINISHED, *files}:
+        folder.delete(name)
+    for name in sorted(files, key=lambda name: name == MANIFEST):
+        folder.write(name, files[name])
+    folder.delete(UNFINISHED)
     return replace(bundle, path=out)
 
 
@@ -327,31 +333,27 @@ def check_free(out: str) -> None:
     Raises:
         SentrayError: When `out` cannot be reached, is a file, or has content that is no bundle.
     """
-    folder = Folder(out)
-    path = Path(folder.path(""))
-    is_file = folder.local and path.exists() and not path.is_dir()
-    names = [] if is_file else folder.names()
-    if is_file or (names and not {MANIFEST, UNFINISHED}.intersection(names)):
+    names = Folder(out).names()
+    if names and not {MANIFEST, UNFINISHED}.intersection(names):
         raise SentrayError(f"{out} exists and is not a bundle; choose another --out, or remove it")
 
 
 def _manifest(content: bytes, path: str) -> Manifest:
     try:
-        values = parse_json(content)
-        found = values["format_version"]
-        if isinstance(found, int) and found > FORMAT_VERSION:
-            raise SentrayError(
-                f"{_named(path)} has the bundle format {found} and this sentray knows formats up to {FORMAT_VERSION}; "
-                "use a newer sentray"
-            )
-        return Manifest.model_validate(values)
+        values = from_json(content)
+        if (found := values["format_version"]) <= FORMAT_VERSION:
+            return Manifest.model_validate(values)
     except (ValueError, TypeError, KeyError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not the JSON it should be"
-        _damaged(path, f"{MANIFEST} cannot be parsed ({reason})", error)
+        raise _damaged(path, f"{MANIFEST} cannot be parsed ({reason})") from error
+    raise SentrayError(
+        f"{_named(path)} has the bundle format {found} and this sentray knows formats up to {FORMAT_VERSION}; "
+        "use a newer sentray"
+    )
 
 
-def _damaged(path: str, what: str, cause: Exception | None = None) -> NoReturn:
-    raise SentrayError(f"{_named(path)} is damaged: {what}; copy or train it again") from cause
+def _damaged(path: str, what: str) -> SentrayError:
+    return SentrayError(f"{_named(path)} is damaged: {what}; copy or train it again")
 
 
 def _named(path: str) -> str:

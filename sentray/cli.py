@@ -8,18 +8,18 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from sentray import __version__, api, options
+from sentray import __version__, api, options, tables
 from sentray.api import VERBS, Verb
 from sentray.config import Settings
 from sentray.console import Console, printable
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 
 USER_ERROR, UNEXPECTED_ERROR, INTERRUPTED, STOPPED = SentrayError.status, 3, 130, 143
 
@@ -27,35 +27,17 @@ RESUMABLE = ("train", "score", "reproduce")
 """Verbs that go on where they were when the same command is given again."""
 
 
-def _show_training(metrics: dict[str, Any], settings: Any, console: Console) -> None:
-    if metrics["test_rows"]:
-        _show_metrics(metrics["test"], settings, console)
-    console.say(f"the bundle is in {settings.out}")
-
-
-def _show_metrics(metrics: dict[str, Any], settings: Any, console: Console) -> None:
-    from sentray import tables
-
-    tables.metrics(console, metrics)
-
-
-def _show_predictions(predictions: Any, settings: Any, console: Console) -> None:
-    for prediction in predictions:
-        console.say(str(prediction))
-
-
-def _show_report(report: Any, settings: Any, console: Console) -> None:
-    for line in report.lines():
-        console.say(line)
-
-
-SHOWN: dict[str, Callable[[Any, Any, Console], None]] = {
-    "train": _show_training,
-    "evaluate": _show_metrics,
-    "predict": _show_predictions,
-    "check": _show_report,
-}
-"""How a verb's result is printed, where the verb does not say it while it works."""
+def _show(name: str, result: Any, settings: Any, console: Console) -> None:
+    """Print a verb's result, where the verb does not say it while it works."""
+    if name == "evaluate":
+        tables.metrics(console, result)
+    elif name == "train":
+        if result["test_rows"]:
+            tables.metrics(console, result["test"])
+        console.say(f"the bundle is in {settings.out}")
+    elif name in ("check", "predict"):
+        for line in result.lines() if name == "check" else result:
+            console.say(str(line))
 
 
 app = typer.Typer(
@@ -84,36 +66,27 @@ def _main(
     pass
 
 
-def _offer(name: str, verb: Verb) -> None:
-    invoke = options.command(verb.settings, lambda settings: _run(name, verb, settings))
-    group, _, plain = name.rpartition(" ")
-    (bench if group else app).command(
-        plain,
-        cls=options.Command,
-        # Where nothing has to be given, no words mean the defaults.
-        no_args_is_help=any(field.is_required() for field in verb.settings.model_fields.values()),
-        context_settings=options.context(verb.settings),
-    )(invoke)
-
-
 def _run(name: str, verb: Verb, settings: Settings) -> None:
-    """Do a verb's work with a quiet console, and turn what goes wrong into one line and an exit status."""
+    """Do a verb's work with a quiet console, and turn what goes wrong into one line and an exit status.
+
+    When the process is told to terminate, as Ray and Kubernetes do to stop a job, it ends as after Ctrl-C.
+    """
     console = Console(as_json=getattr(settings, "log_format", "text") == "json", verb=name.replace(" ", "-"))
-    verbose = getattr(settings, "verbose", False)
     out = None if getattr(settings, "dry_run", False) else getattr(settings, "out", None)
-    with contextlib.ExitStack() as stack:
-        stopped = stack.enter_context(_stoppable())
+    verbose, stopped = getattr(settings, "verbose", False), threading.Event()
+
+    def stop(*_: object) -> NoReturn:
+        stopped.set()
+        raise SystemExit(STOPPED)
+
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as temporary:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, stop))
         try:
-            log = stack.enter_context(_log_file(console, out))
-        except OSError as error:
-            console.error(f"{error.filename} cannot be made or written ({error.strerror}); choose another --out")
-            raise SystemExit(USER_ERROR) from None
-        try:
+            log = _log_file(console, out, temporary)
             with console.quiet(log, verbose):
                 result = api.run(verb, settings, console, end_process=True)
-                if show := SHOWN.get(name):
-                    show(result, settings, console)
-        # Ray Train answers Ctrl-C by ending the process; no verb of ours does.
+                _show(name, result, settings, console)
+        # Ray Train answers Ctrl-C by ending the process, and what Ray waits for SIGTERM by an interrupt.
         except (KeyboardInterrupt, SystemExit):
             again = "; the same command goes on from here" if name in RESUMABLE else ""
             console.error(f"{'stopped' if stopped.is_set() else 'interrupted'}{again}")
@@ -126,63 +99,44 @@ def _run(name: str, verb: Verb, settings: Settings) -> None:
             console.error(str(mistake))
             raise SystemExit(mistake.status) from None
         except Exception as error:
-            _report(error, console, log, verbose)
+            temporary.pop_all()
+            # It may quote what a review holds.
+            lines = "".join(traceback.format_exception(error)).split("\n")
+            report = "\n".join(map(printable, lines))
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(report)
+            if verbose:
+                sys.stderr.write(report)
+            console.error(f"unexpected {type(error).__name__}: {first_line(error)[:300]} (the traceback is in {log})")
+            raise SystemExit(UNEXPECTED_ERROR) from None
 
 
-@contextlib.contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """End as after Ctrl-C when the process is told to terminate, as Ray and Kubernetes do to stop a job.
+def _log_file(console: Console, out: str | None, temporary: contextlib.ExitStack) -> Path:
+    """The run's log: beside a local output, or in the temporary folder until the stack ends.
 
-    Yields:
-        Whether it was: what Ray waits for ends with Ctrl-C's exception either way.
+    Raises:
+        SentrayError: It cannot be made.
     """
-    stopped = threading.Event()
-
-    def stop(*_: object) -> NoReturn:
-        stopped.set()
-        raise SystemExit(STOPPED)
-
-    before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _report(error: Exception, console: Console, log: Path, verbose: bool) -> NoReturn:
-    report = printable("".join(traceback.format_exception(error)))
-    with log.open("a", encoding="utf-8") as stream:
-        stream.write(report)
-    if verbose:
-        sys.stderr.write(report)
-    first_line = next(iter(str(error).strip().splitlines()), "")
-    console.error(f"unexpected {type(error).__name__}: {first_line[:300]} (the traceback is in {log})")
-    raise SystemExit(UNEXPECTED_ERROR)
-
-
-@contextlib.contextmanager
-def _log_file(console: Console, out: str | None) -> Iterator[Path]:
-    """The run's log: beside a local output, or in the temporary folder and kept only after a failure."""
-    if out is not None and "://" not in out:
+        if out is None or "://" in out:
+            handle, name = tempfile.mkstemp(prefix=f"sentray-{console.verb}-", suffix=".log")
+            os.close(handle)
+            temporary.callback(os.unlink, name)
+            return Path(name)
         log = Path(out.rstrip("/") + ".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as stream:
-            stream.write(printable(f"sentray {__version__}, run {console.run}: {shlex.join(sys.argv)}\n"))
-        yield log
-        return
-    handle, name = tempfile.mkstemp(prefix=f"sentray-{console.verb}-", suffix=".log")
-    os.close(handle)
-    try:
-        yield Path(name)
-    except SystemExit as status:
-        if status.code != UNEXPECTED_ERROR:
-            os.unlink(name)
-        raise
-    os.unlink(name)
+            stream.write(printable(f"sentray {__version__}, run {console.run}: {shlex.join(sys.argv)}") + "\n")
+        return log
+    except OSError as error:
+        raise SentrayError(
+            f"{error.filename} cannot be made or written ({error.strerror}); choose another --out"
+        ) from error
 
 
 for _name, _verb in VERBS.items():
-    _offer(_name, _verb)
+    _group, _, _plain = _name.rpartition(" ")
+    options.offer(bench if _group else app, _plain, _verb.settings, partial(_run, _name, _verb))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -191,16 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: The words after `sentray`; those of this process where not given.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
-    console = Console(as_json=as_json, verb=words[0] if words else "")
     try:
-        # Typer prints what is wrong with the words in its own way, unless it is told not to.
-        app(args=words, prog_name="sentray", standalone_mode=not as_json)
+        app(args=None if arguments is None else list(arguments), prog_name="sentray")
     except SentrayError as error:
-        console.error(str(error))
+        Console().error(str(error))
         sys.exit(error.status)
-    except options.MISUSE as error:
-        console.error(error.format_message())
-        sys.exit(error.exit_code)
     sys.exit(0)

@@ -27,6 +27,8 @@ _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 show_workers: ContextVar[bool] = ContextVar("show_workers", default=True)
 """Whether what Ray's processes print comes to this one, whose output a command line may send into a log."""
 
+_ROUNDING = 1e-6
+"""Thirds of a CPU add up."""
 _LISTENER_SECONDS = 10
 _NO_NODE_HERE = "No node info found"
 """Part of Ray's message where it finds no raylet on this machine."""
@@ -54,10 +56,10 @@ class WorkerRange(BaseModel):
 
     @model_serializer
     def _written(self) -> int | str:
-        return self.max if self.fixed else str(self)
+        return self.max if self.fixed else f"{self.min}:{self.max}"
 
     def __str__(self) -> str:
-        return str(self.max) if self.fixed else f"{self.min}:{self.max}"
+        return str(self._written())
 
     @property
     def fixed(self) -> bool:
@@ -161,11 +163,19 @@ def _start(ray: Any, address: str | None, cpus: int | None, verbose: bool) -> No
         finally:
             constants.ENABLE_RAY_CLUSTER = before
         return
-    _probe(address)
+    host, _, port = address.rpartition(":")
+    if address != "auto" and ("://" in address or not host or not port.isdecimal()):
+        raise SentrayError(
+            f"{address!r} is not the address of a Ray head, which is HOST:PORT (port 6379 as a rule): for a "
+            "job server's address use `sentray submit`"
+        )
     try:
+        if address != "auto":
+            # Where nobody listens, Ray would go on trying for ten minutes.
+            require_listener(host.strip("[]"), int(port))
         # Without an environment of its own, so that it takes the processes that Ray keeps ready.
         ray.init(address, **arguments)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+    except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.AuthenticationError) as error:
         # Ray goes on trying to connect after it was refused, and ends with a ConnectionError.
         if any("authentic" in str(each).lower() for each in _causes(error)):
             raise refused(f"the Ray cluster at {address}") from error
@@ -174,23 +184,10 @@ def _start(ray: Any, address: str | None, cpus: int | None, verbose: bool) -> No
                 f"this machine is no node of the Ray cluster at {address}: give the command on one of its nodes, or "
                 "from here by `sentray submit` to its job server"
             ) from error
-        raise _unreachable(address, first_line(error)) from error
-
-
-def _probe(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would go on trying for ten minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdecimal():
         raise SentrayError(
-            f"{address!r} is not the address of a Ray head, which is HOST:PORT (port 6379 as a rule): for a "
-            "job server's address use `sentray submit`"
-        )
-    try:
-        require_listener(host.strip("[]"), int(port))
-    except (OSError, OverflowError) as error:
-        raise _unreachable(address, str(error)) from error
+            f"no Ray cluster answers at {address} ({first_line(error)}): start one with `ray start --head`, or leave "
+            "out --address and RAY_ADDRESS to use this machine"
+        ) from error
 
 
 def require_listener(host: str, port: int) -> None:
@@ -208,13 +205,6 @@ def refused(server: str) -> SentrayError:
     return SentrayError(
         f"{server} refuses this client: set RAY_AUTH_MODE=token and give the cluster's token in RAY_AUTH_TOKEN or "
         "~/.ray/auth_token"
-    )
-
-
-def _unreachable(address: str, reason: str) -> SentrayError:
-    return SentrayError(
-        f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`, or leave out "
-        "--address and RAY_ADDRESS to use this machine"
     )
 
 
@@ -263,34 +253,23 @@ def plan(workers: int, cpus_each: float, gpus_each: float = 0, *, on: Resources 
         SentrayError: It can never do so; says what is missing and what to change.
     """
     have = on or resources()
+    nodes = [(have.max_cpus, have.max_gpus)] if have.grows else have.nodes
+    if sum(_fits(*node, cpus_each, gpus_each) for node in nodes) >= workers:
+        return Plan(workers, cpus_each, gpus_each, have.max_cpus - workers * cpus_each)
     wish = f"{count(workers, 'worker')} with {count(cpus_each, 'CPU')}"
-    wish += f" and {count(gpus_each, 'GPU')} each" if gpus_each else " each"
-    if workers * gpus_each > have.max_gpus:
-        raise SentrayError(
-            f"the plan wants {wish}; the cluster has {count(have.max_gpus, 'GPU')}: leave out --gpu, take "
-            "fewer --workers, or reach a cluster with GPUs by --address"
-        )
-    left = have.max_cpus - workers * cpus_each
-    if left < -1e-6:
-        raise SentrayError(
-            f"the plan wants {wish}; the cluster has {count(have.max_cpus, 'CPU')}: take fewer "
-            "--workers or reach a larger cluster by --address"
-        )
-    if not have.grows and sum(_fits(*node, cpus_each, gpus_each) for node in have.nodes) < workers:
-        nodes = count(len(have.nodes), "node")
-        largest = count(max((cpus for cpus, _ in have.nodes), default=0), "CPU")
-        raise SentrayError(
-            f"the plan wants {wish}; the cluster's {nodes} (the largest has {largest}) cannot hold them side "
-            "by side: take fewer --workers"
-        )
-    return Plan(workers, cpus_each, gpus_each, left)
+    has = count(have.max_cpus, "CPU")
+    if gpus_each:
+        wish, has = f"{wish} and {count(gpus_each, 'GPU')}", f"{has} and {count(have.max_gpus, 'GPU')}"
+    raise SentrayError(
+        f"the plan wants {wish} each; the cluster has {has} on {count(len(have.nodes), 'node')}, which cannot hold "
+        f"them: take fewer --workers{', leave out --gpu' if gpus_each else ''} or reach a larger cluster by --address"
+    )
 
 
 def _fits(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
     """How many workers one node holds."""
-    by_cpu = math.floor(cpus / cpus_each + 1e-6) if cpus_each else sys.maxsize
-    by_gpu = math.floor(gpus / gpus_each + 1e-6) if gpus_each else sys.maxsize
-    return min(by_cpu, by_gpu)
+    shares = [have / each for have, each in ((cpus, cpus_each), (gpus, gpus_each)) if each]
+    return math.floor(min(shares) + _ROUNDING)
 
 
 def require_shared(folder: Path, name: str) -> None:
@@ -328,33 +307,31 @@ def require_seen(path: str, name: str) -> None:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[look.options(scheduling_strategy=there).remote(path)] = node["NodeManagerAddress"]
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
-    blind = [asked[answer] for answer in answered if not _answer(ray, answer, asked[answer])]
+    blind = set()
+    for answer in answered:
+        try:
+            if not ray.get(answer):
+                blind.add(asked[answer])
+        except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
+            cause = getattr(error, "cause", None) or error
+            raise SentrayError(
+                f"the node {asked[answer]} cannot run sentray ({type(cause).__name__}: {first_line(cause)}): install "
+                "it there, or have that done by `sentray submit --install`"
+            ) from error
+        except ray.exceptions.RayError:
+            # A node that died meanwhile need not see anything.
+            continue
     if blind:
-        some = sorted(set(blind))
         raise SentrayError(
             f"{name} is of this machine, and {count(len(blind), 'node')} of the cluster "
-            f"({', '.join(some[:3])}{', …' if len(some) > 3 else ''}) cannot see it: choose a place that all nodes "
-            "share, such as s3://BUCKET/… or a mounted folder"
+            f"({', '.join(sorted(blind)[:3])}{', …' if len(blind) > 3 else ''}) cannot see it: choose a place that all "
+            "nodes share, such as s3://BUCKET/… or a mounted folder"
         )
 
 
 def _sees(path: str) -> bool:
     # Of this module and not of `os`, so that a node without sentray is found out.
     return os.path.exists(path)
-
-
-def _answer(ray: Any, answer: Any, node: str) -> bool:
-    """What a node answered; one that died meanwhile need not see anything."""
-    try:
-        return bool(ray.get(answer))
-    except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
-        cause = getattr(error, "cause", None) or error
-        raise SentrayError(
-            f"the node {node} cannot run sentray ({type(cause).__name__}: {first_line(cause)}): install it there, or "
-            "have that done by `sentray submit --install`"
-        ) from error
-    except ray.exceptions.RayError:
-        return True
 
 
 def user_error(error: BaseException) -> SentrayError | None:

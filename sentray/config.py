@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sentray.cluster import WorkerRange
 
@@ -23,22 +23,44 @@ class Settings(BaseModel):
     """Heading in the help for the fields that a class itself declares."""
 
 
+DEFAULT_JOB_SERVER = "http://127.0.0.1:8265"
+RUNTIME_ENV = "jobs/runtime_env.yaml"
 EngineName = Literal["auto", "folded", "keras"]
 ENGINE_HELP = "what computes the scores: the folded network without TensorFlow, or Keras"
 
 
-ARGUMENT: dict[str, Any] = {"argument": True}
-"""Marks a field that the command line takes by position."""
+def setting(about: str, default: Any = ..., **more: Any) -> Any:
+    """A field: what the help says of it, and its default where it need not be given.
+
+    Args:
+        about: One phrase, with the unit.
+        default: As the attribute is.
+        **more: What `pydantic.Field` takes, such as bounds; `argument=True` where the command line takes it by
+            position, `off` as the name of the option that switches it off.
+    """
+    extra: dict[str, Any] = {name: more.pop(name) for name in ("argument", "off") if name in more}
+    return Field(default, description=about, json_schema_extra=extra, **more)
 
 
-def argument(description: str) -> Any:
-    """A field without default that the command line takes by position."""
-    return Field(description=description, json_schema_extra=ARGUMENT)
+def argument(about: str) -> Any:
+    """A field that must be given, by position."""
+    return setting(about, argument=True)
 
 
-def one_or_several(value: Any) -> Any:
-    """One string as a tuple of it, for fields that take several."""
-    return (value,) if isinstance(value, str) else value
+Several = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    AfterValidator(lambda values: tuple(dict.fromkeys(values))),
+]
+"""Type of an option that may be repeated: one string is a list of it, and each counts once."""
+
+
+class LogSettings(Settings):
+    """Whether to hear from the libraries."""
+
+    panel = "Cluster and log"
+
+    verbose: bool = setting("show what Ray, TensorFlow and others print, else it goes to the log", False)
 
 
 class CorpusSettings(Settings):
@@ -46,18 +68,15 @@ class CorpusSettings(Settings):
 
     panel = "Corpus"
 
-    text_column: str = Field(default="text", description="column that holds the review")
-    label_column: str = Field(default="label", description="column that holds the label")
-    id_column: str = Field(default="id", description="column that holds a unique id; path and position where absent")
-    split_column: str = Field(default="split", description="column that says train or test")
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.1,
-        description="share of rows held out for testing, by a hash of the id, where no split is given",
+    text_column: str = setting("column that holds the review", "text")
+    label_column: str = setting("column that holds the label", "label")
+    id_column: str = setting("column that holds a unique id; path and position where absent", "id")
+    split_column: str = setting("column that says train or test", "split")
+    test_fraction: float = setting(
+        "share of rows held out for testing, by a hash of the id, where no split is given", 0.1, ge=0, lt=1
     )
-    max_bad_rows: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.01, description="share of rows that may be quarantined before the run stops"
-    )
-    shard_size: Annotated[int, Field(ge=1)] = Field(default=64, description="size of a shard of input, in MB")
+    max_bad_rows: float = setting("share of rows that may be quarantined before the run stops", 0.01, ge=0, le=1)
+    shard_size: int = setting("size of a shard of input, in MB", 64, ge=1)
 
 
 class TextSettings(Settings):
@@ -65,43 +84,34 @@ class TextSettings(Settings):
 
     panel = "Text"
 
-    cleaning: Literal["tutorial", "reviews"] = Field(default="tutorial", description="preset of cleaning rules")
-    stop_words: str | None = Field(
-        default=None,
-        description="none, nltk:LANGUAGE, or a file with a word a line; as the preset where not given",
+    cleaning: Literal["tutorial", "reviews"] = setting("preset of cleaning rules", "tutorial")
+    stop_words: str | None = setting(
+        "none, nltk:LANGUAGE, or a file with a word a line; as the preset where not given", None
     )
-    strip_html: bool | None = Field(
-        default=None, description="remove tags and decode entities; as the preset where not given"
-    )
-    lowercase: bool | None = Field(default=None, description="lower-case the text; as the preset where not given")
-    min_token_length: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="least characters of a word; as the preset where not given"
-    )
-    min_count: Annotated[int, Field(ge=1)] = Field(default=2, description="least occurrences of a word in a vocabulary")
-    max_words: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="most words in the vocabulary; no limit where not given"
-    )
-    unknown: Literal["drop", "share"] = Field(
-        default="drop", description="words outside the vocabulary: drop them, or give them one id together"
+    strip_html: bool | None = setting("remove tags and decode entities; as the preset where not given", None)
+    lowercase: bool | None = setting("lower-case the text; as the preset where not given", None)
+    min_token_length: int | None = setting("least characters of a word; as the preset where not given", None, ge=1)
+    min_count: int = setting("least occurrences of a word in a vocabulary", 2, ge=1)
+    max_words: int | None = setting("most words in the vocabulary; no limit where not given", None, ge=1)
+    unknown: Literal["drop", "share"] = setting(
+        "words outside the vocabulary: drop them, or give them one id together", "drop"
     )
 
 
-class ClusterSettings(Settings):
+class ClusterSettings(LogSettings):
     """Where the work runs and what it logs."""
 
     panel = "Cluster and log"
 
-    address: str | None = Field(
-        default=None,
-        description="HOST:PORT of a running Ray cluster; RAY_ADDRESS or a local one where not given",
+    address: str | None = setting(
+        "HOST:PORT of a running Ray cluster; RAY_ADDRESS or a local one where not given", None
     )
-    stall_timeout: Annotated[int, Field(ge=0)] = Field(
-        default=1800, description="seconds without any progress after which the run ends with an error; 0 for never"
+    stall_timeout: int = setting(
+        "seconds without any progress after which the run ends with an error; 0 for never", 1800, ge=0
     )
-    log_format: Literal["text", "json"] = Field(
-        default="text", description="lines for people, or JSON objects with time, level, run and what they are about"
+    log_format: Literal["text", "json"] = setting(
+        "lines for people, or JSON objects with time, level, run and what they are about", "text"
     )
-    verbose: bool = Field(default=False, description="show what Ray and TensorFlow print, else it goes to the log")
 
 
 class PoolSettings(ClusterSettings):
@@ -109,9 +119,7 @@ class PoolSettings(ClusterSettings):
 
     panel = "Cluster and log"
 
-    workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="processes that work at the same time; one for each CPU where not given"
-    )
+    workers: int | None = setting("processes that work at the same time; one for each CPU where not given", None, ge=1)
 
 
 class NetworkSettings(Settings):
@@ -119,39 +127,33 @@ class NetworkSettings(Settings):
 
     panel = "Network"
 
-    model: str = Field(
-        default="tutorial-cnn",
-        description="network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
+    model: str = setting(
+        "network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average", "tutorial-cnn"
     )
-    max_length: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="words of a review that are used; the longest training review where not given",
+    max_length: int | None = setting(
+        "words of a review that are used; the longest training review where not given", None, ge=1
     )
-    encoder: Literal["vocabulary", "hash"] = Field(
-        default="vocabulary", description="how words get ids: counted and listed, or hashed without a count"
+    encoder: Literal["vocabulary", "hash"] = setting(
+        "how words get ids: counted and listed, or hashed without a count", "vocabulary"
     )
-    buckets: Annotated[int, Field(ge=1, lt=2**31)] = Field(default=65_536, description="ids of the encoder hash")
-    embedding: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None,
-        description="word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zip",
+    buckets: int = setting("ids of the encoder hash", 65_536, ge=1, lt=2**31)
+    embedding: str | None = setting(
+        "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zip", None, min_length=1
     )
-    freeze: bool = Field(
-        default=False,
-        description="leave the word vectors of --embedding as they are, or train them on",
-        json_schema_extra={"off": "fine-tune"},
+    freeze: bool = setting(
+        "leave the word vectors of --embedding as they are, or train them on", False, off="fine-tune"
     )
-    oov: Literal["zero", "random", "mean"] = Field(
-        default="zero", description="vector of a word that --embedding lacks; random and mean match the others"
+    oov: Literal["zero", "random", "mean"] = setting(
+        "vector of a word that --embedding lacks; random and mean match the others", "zero"
     )
-    center: bool = Field(
-        default=False,
-        description="subtract from the vectors of --embedding their mean over the words of the training reviews",
+    center: bool = setting(
+        "subtract from the vectors of --embedding their mean over the words of the training reviews", False
     )
-    embedding_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="step size of the word vectors; that of --learning-rate where not given"
+    embedding_learning_rate: float | None = setting(
+        "step size of the word vectors; that of --learning-rate where not given", None, gt=0
     )
-    dimensions: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="numbers of a word's vector; as in --embedding, or as the model has it"
+    dimensions: int | None = setting(
+        "numbers of a word's vector; as in --embedding, or as the model has it", None, ge=1
     )
 
 
@@ -161,51 +163,44 @@ class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettin
     panel = "Training"
 
     corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
-    out: str = Field(description="folder or URL for the bundle; a run that was stopped goes on there")
-    workers: WorkerRange = Field(
-        default=WorkerRange(min=1, max=1),
-        description="data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
+    out: str = setting("folder or URL for the bundle; a run that was stopped goes on there")
+    workers: WorkerRange = setting(
+        "data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
+        WorkerRange(min=1, max=1),
     )
-    cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
-    gpu: bool = Field(default=False, description="give each training process one GPU")
-    precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="numbers to multiply with; bf16 is faster on GPUs, weights stay in float32"
+    cpus_per_worker: float = setting("CPUs of each training process", 1.0, gt=0)
+    gpu: bool = setting("give each training process one GPU", False)
+    precision: Literal["float32", "bf16"] = setting(
+        "numbers to multiply with; bf16 is faster on GPUs, weights stay in float32", "float32"
     )
-    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
-    batch_size: Annotated[int, Field(ge=1)] = Field(default=32, description="reviews a step, all workers together")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="step size of Adam")
-    class_weight: Literal["none", "balanced"] = Field(
-        default="none", description="weigh every review alike, or every class alike"
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes first weights and order of reviews")
-    max_restarts: Annotated[int, Field(ge=0)] = Field(
-        default=5, description="new seeds to try when the network does not start to learn"
-    )
-    max_failures: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="lost workers after which to go on from the last checkpoint"
-    )
+    epochs: int = setting("passes over the training reviews", 10, ge=1)
+    batch_size: int = setting("reviews a step, all workers together", 32, ge=1)
+    learning_rate: float = setting("step size of Adam", 0.001, gt=0)
+    class_weight: Literal["none", "balanced"] = setting("weigh every review alike, or every class alike", "none")
+    seed: int = setting("fixes first weights and order of reviews", 0, ge=0)
+    max_restarts: int = setting("new seeds to try when the network does not start to learn", 5, ge=0)
+    max_failures: int = setting("lost workers after which to go on from the last checkpoint", 3, ge=0)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.embedding is None and (needing := self._changed("freeze", "center", "oov")):
-            raise ValueError(f"{needing} is about the word vectors of a file; name it with --embedding")
-        if self.freeze and self.embedding_learning_rate is not None:
-            raise ValueError("--embedding-learning-rate needs --fine-tune: with --freeze the word vectors do not move")
-        hashed = self.encoder == "hash"
-        if not hashed and self._changed("buckets"):
-            raise ValueError("--buckets needs --encoder hash: a vocabulary has as many ids as words")
-        if hashed and self.embedding is not None:
-            raise ValueError("--embedding needs --encoder vocabulary: a bucket of the encoder hash is no word")
-        # That every word counts, --min-count 1, is true of a hash.
-        counting = ("max_words", "unknown", "min_count") if self.min_count > 1 else ("max_words", "unknown")
-        if hashed and (needing := self._changed(*counting)):
-            raise ValueError(f"{needing} needs --encoder vocabulary: a hash counts no word and knows each")
+        if self.embedding is None:
+            self._refuse("is about the word vectors of a file; name it with --embedding", "freeze", "center", "oov")
+        if self.freeze:
+            self._refuse("needs --fine-tune: with --freeze the word vectors do not move", "embedding_learning_rate")
+        if self.encoder == "vocabulary":
+            self._refuse("needs --encoder hash: a vocabulary has as many ids as words", "buckets")
+        else:
+            self._refuse("needs --encoder vocabulary: a bucket of the encoder hash is no word", "embedding")
+            # That every word counts, --min-count 1, is true of a hash.
+            counting = ("max_words", "unknown", *(("min_count",) if self.min_count > 1 else ()))
+            self._refuse("needs --encoder vocabulary: a hash counts no word and knows each", *counting)
         return self
 
-    def _changed(self, *names: str) -> str | None:
-        """The option of the first of some settings that has another value than its default."""
-        changed = (name for name in names if getattr(self, name) != type(self).model_fields[name].default)
-        return next((f"--{name.replace('_', '-')}" for name in changed), None)
+    def _refuse(self, why: str, *names: str) -> None:
+        """Refuse settings that have another value than their default."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
 class EvaluateSettings(CorpusSettings, PoolSettings):
@@ -213,12 +208,11 @@ class EvaluateSettings(CorpusSettings, PoolSettings):
 
     bundle: str = argument("folder or URL of the bundle")
     corpus: str = argument("labelled reviews, as for train")
-    split: Literal["test", "train", "all"] | None = Field(
-        default=None,
-        description="reviews to use; those for testing, or all where there are none, where not given",
+    split: Literal["test", "train", "all"] | None = setting(
+        "reviews to use; those for testing, or all where there are none, where not given", None
     )
-    engine: EngineName = Field(default="auto", description=ENGINE_HELP)
-    json_file: str | None = Field(default=None, alias="json", description="file to write the metrics to")
+    engine: EngineName = setting(ENGINE_HELP, "auto")
+    json_file: str | None = setting("file to write the metrics to", None, alias="json")
 
 
 class ScoreSettings(CorpusSettings, PoolSettings):
@@ -226,63 +220,48 @@ class ScoreSettings(CorpusSettings, PoolSettings):
 
     unused = frozenset({"label_column", "split_column", "test_fraction"})
 
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="no row is held out, so that no id has to be hashed to see which"
-    )
+    test_fraction: float = setting("no row is held out, so that no id has to be hashed to see which", 0.0, ge=0, lt=1)
     bundle: str = argument("folder or URL of the bundle")
     input: str = argument("reviews to score: a file, folder, glob or URL; labels are not needed")
-    out: str = Field(description="folder or URL for the scores")
-    keep: tuple[str, ...] = Field(default=(), description="further column of the input to write out; may be repeated")
-    engine: EngineName = Field(default="auto", description=ENGINE_HELP)
-    gpu: bool = Field(default=False, description="give each worker one GPU; needs the engine keras")
-    new_input: bool = Field(default=False, description="score the files that were added since the output was made")
-    dry_run: bool = Field(
-        default=False, description="say shards, workers and estimated core-hours from a sample, and write nothing"
+    out: str = setting("folder or URL for the scores")
+    keep: Several = setting("further column of the input to write out; may be repeated", ())
+    engine: EngineName = setting(ENGINE_HELP, "auto")
+    gpu: bool = setting("give each worker one GPU; needs the engine keras", False)
+    new_input: bool = setting("score the files that were added since the output was made", False)
+    dry_run: bool = setting("say shards, workers and estimated core-hours from a sample, and write nothing", False)
+    rows_per_file: int | None = setting(
+        "put the scores of small shards together in files of about so many rows", None, ge=1
     )
-    rows_per_file: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="put the scores of small shards together in files of about so many rows"
-    )
-    partition_by: str | None = Field(
-        default=None, description="column of the output whose values become folders, as in COLUMN=value/"
-    )
-
-    _keep_one = field_validator("keep", mode="before")(one_or_several)
-
-    @field_validator("keep")
-    @classmethod
-    def _each_once(cls, keep: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(keep))
+    partition_by: str | None = setting("column of the output whose values become folders, as in COLUMN=value/", None)
 
 
-class VerifySettings(Settings):
+class VerifySettings(LogSettings):
     """Prove from the files of a scoring job that each row is in its output or its quarantine exactly once."""
 
     directory: str = argument("folder or URL that `sentray score` wrote")
-    input: str | None = Field(default=None, description="the job's input, to compare it with the output row by row")
-    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
+    input: str | None = setting("the job's input, to compare it with the output row by row", None)
 
 
-class PredictSettings(Settings):
+class PredictSettings(LogSettings):
     """Print label and probability of one review, or of each line of the standard input."""
 
     bundle: str = argument("folder or URL of the bundle")
     text: str = argument("the review, or - for one review a line on the standard input")
-    engine: EngineName = Field(default="auto", description=ENGINE_HELP)
-    verbose: bool = Field(default=False, description="show what TensorFlow prints, else it goes to the log")
+    engine: EngineName = setting(ENGINE_HELP, "auto")
 
 
 class CheckSettings(CorpusSettings, PoolSettings):
     """Look at a corpus before training: rows, labels, lengths, duplicates, overlap of train and test."""
 
     corpus: str = argument("reviews, as for train")
-    json_file: str | None = Field(default=None, alias="json", description="file to write the report to")
+    json_file: str | None = setting("file to write the report to", None, alias="json")
 
 
 class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
     """Count the words of a corpus's training reviews and write the vocabulary, a word a line."""
 
     corpus: str = argument("reviews, as for train")
-    out: str = Field(description="file for the vocabulary")
+    out: str = setting("file for the vocabulary")
 
 
 class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
@@ -291,22 +270,19 @@ class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
     unused = frozenset({"label_column", "max_words", "unknown"})
 
     corpus: str = argument("reviews, as for train; those held out for testing are left out, labels are not needed")
-    out: str = Field(description="file for the vectors, in word2vec's text format")
-    algorithm: Literal["cbow", "skip-gram"] = Field(default="cbow", description="word2vec's way to learn")
-    sentence: Literal["line", "review"] = Field(
-        default="line", description="what a window of near words does not reach beyond"
+    out: str = setting("file for the vectors, in word2vec's text format")
+    algorithm: Literal["cbow", "skip-gram"] = setting("word2vec's way to learn", "cbow")
+    sentence: Literal["line", "review"] = setting("what a window of near words does not reach beyond", "line")
+    dimensions: int = setting("numbers of a word's vector", 100, ge=1)
+    window: int = setting("words to each side that count as near", 5, ge=1)
+    epochs: int = setting("passes over the reviews", 5, ge=1)
+    workers: int | None = setting(
+        "threads; one for each CPU where not given; with 1 the same vectors each time", None, ge=1
     )
-    dimensions: Annotated[int, Field(ge=1)] = Field(default=100, description="numbers of a word's vector")
-    window: Annotated[int, Field(ge=1)] = Field(default=5, description="words to each side that count as near")
-    epochs: Annotated[int, Field(ge=1)] = Field(default=5, description="passes over the reviews")
-    workers: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
-        description="threads; one for each CPU where not given; with 1 the same vectors each time",
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes the vectors where --workers is 1")
+    seed: int = setting("fixes the vectors where --workers is 1", 0, ge=0)
 
 
-class WordsSettings(Settings):
+class WordsSettings(LogSettings):
     """Take a bundle's word vectors elsewhere, or print the words that are most like a word.
 
     `export` writes them in word2vec's text format, which gensim loads; `projector` as vectors.tsv and metadata.tsv,
@@ -315,12 +291,9 @@ class WordsSettings(Settings):
 
     bundle: str = argument("folder or URL of the bundle")
     action: Literal["export", "neighbours", "projector"] = argument("export, neighbours or projector")
-    word: str | None = Field(
-        default=None, description="for neighbours: a word of the vocabulary", json_schema_extra=ARGUMENT
-    )
-    out: str | None = Field(default=None, description="file for export, folder for projector")
-    count: Annotated[int, Field(ge=1)] = Field(default=10, description="words to print as neighbours")
-    verbose: bool = Field(default=False, description="show what libraries print, else it goes to the log")
+    word: str | None = setting("for neighbours: a word of the vocabulary", None, argument=True)
+    out: str | None = setting("file for export, folder for projector", None)
+    count: int = setting("words to print as neighbours", 10, ge=1)
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
@@ -344,13 +317,27 @@ class ReadSettings(CorpusSettings):
 class QuickstartSettings(PoolSettings):
     """Train, evaluate and score on a small corpus, and show the result."""
 
-    out: str = Field(default="runs/quickstart", description="folder for the bundle and the scores")
-    corpus: str | None = Field(
-        default=None,
-        description="corpus to use; nltk:movie_reviews, or synthetic:4000 where it cannot be had",
+    out: str = setting("folder for the bundle and the scores", "runs/quickstart")
+    corpus: str | None = setting("corpus to use; nltk:movie_reviews, or synthetic:4000 where it cannot be had", None)
+    epochs: int = setting("passes over the training reviews", 10, ge=1)
+    seed: int = setting("fixes first weights and order of reviews", 0, ge=0)
+
+
+class SubmitSettings(LogSettings):
+    """Run a verb as a job on a Ray cluster; follow its log and end as it ends.
+
+    JOB is a verb with all that belongs to it, as in `sentray submit train s3://BUCKET/reviews --out /shared/model`. Its
+    options are checked here. This folder travels along, but for what .rayignore and .gitignore name; the job runs the
+    sentray in it, where it is a checkout, or else that of the nodes. Ctrl-C leaves the job running.
+    """
+
+    job: tuple[str, ...] = argument("verb, arguments and options of the job")
+    address: str | None = setting(
+        "http://HOST:PORT of the cluster's job server; RAY_API_SERVER_ADDRESS, RAY_ADDRESS or "
+        f"{DEFAULT_JOB_SERVER} where not given",
+        None,
     )
-    epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="fixes first weights and order of reviews")
+    install: bool = setting(f"install sentray with all it needs for this job on each node; see {RUNTIME_ENV}", False)
 
 
 SETTINGS_FILE = "settings.json"

@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +17,6 @@ from typing import Any, TextIO
 PROGRESS_SECONDS = 10.0
 """Where the output is no terminal, a progress line is printed at most this often."""
 _BAR = 20
-_STDOUT, _STDERR = 0, 1
 
 
 class Console:
@@ -30,6 +29,7 @@ class Console:
         progress_seconds: Minimum time between progress lines where the standard error is no terminal.
         as_json: Whether each line is a JSON object.
         verb: What runs, for the lines in JSON and for metrics.
+        silent: Whether to show nothing, and still know when the work last moved.
 
     Attributes:
         moved_at: When the work was last seen to go on, by `time.monotonic()`.
@@ -38,10 +38,16 @@ class Console:
         run: An id of this start: when it began and six hexadecimal digits.
     """
 
-    def __init__(self, progress_seconds: float = PROGRESS_SECONDS, as_json: bool = False, verb: str = "") -> None:
+    def __init__(
+        self,
+        progress_seconds: float = PROGRESS_SECONDS,
+        as_json: bool = False,
+        verb: str = "",
+        silent: bool = False,
+    ) -> None:
         self.verb, self.run = verb, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self._json = as_json
-        self._streams: tuple[TextIO, TextIO] | None = None
+        self._json, self._silent = as_json, silent
+        self._kept: dict[str, TextIO] = {}
         self._lock = threading.RLock()
         self._open_line = False
         self._progress_seconds = progress_seconds
@@ -54,10 +60,9 @@ class Console:
         self.expected = what
 
     def say(self, line: str = "") -> None:
-        """Print one line of results."""
-        if self._json and not line:
-            return
-        self._write(_STDOUT, "info", line)
+        """Print one line of results; an empty one is not for JSON."""
+        if line or not self._json:
+            self._write("stdout", "info", line)
 
     def note(self, line: str, *, moved: bool = True, **fields: Any) -> None:
         """Print one line that is not a result, so that it stays out of a pipe.
@@ -67,16 +72,16 @@ class Console:
             moved: As for `progress`.
             fields: Further fields, for JSON alone.
         """
-        self._write(_STDERR, "warning", line, moved, fields)
+        self._write("stderr", "warning", line, fields, moved)
 
     def error(self, sentence: str) -> None:
         """Print what went wrong as `sentray: sentence`."""
-        self._write(_STDERR, "error", sentence if self._json else f"sentray: {sentence}")
+        self._write("stderr", "error", sentence if self._json else f"sentray: {sentence}")
 
     def event(self, message: str, **fields: Any) -> None:
         """Write what is for machines only: in JSON alone, with fields that JSON can hold."""
         if self._json:
-            self._write(_STDERR, "info", message, fields=fields)
+            self._write("stderr", "info", message, fields)
 
     def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
         """Show how far the work is.
@@ -89,20 +94,20 @@ class Console:
             share: How much of the work is done, from 0 to 1.
             moved: Whether the work is further than when this was called before.
         """
+        # Work is not all done before it is.
+        percent = "" if share is None else f"{int(100 * share):3d} % "
         with self._lock:
             if moved:
                 self.moved_at = time.monotonic()
-            stream = self._stream(_STDERR)
-            if stream.isatty() and not self._json:
+            if self._stream("stderr").isatty() and not self._json:
                 width = shutil.get_terminal_size().columns - 1
-                shown = line if share is None else f"[{bar(share, _BAR).ljust(_BAR)}] {_percent(share)} {line}"
-                self._put(stream, f"\r\x1b[K{_printable(shown)[:width]}")
+                drawn = "" if share is None else f"[{bar(share, _BAR).ljust(_BAR)}] "
+                self._put("stderr", f"\r\x1b[K{printable(drawn + percent + line)[:width]}")
                 self._open_line = True
             elif time.monotonic() - self._last_progress >= self._progress_seconds:
                 self._last_progress = time.monotonic()
-                shown = line if share is None or self._json else f"{_percent(share)} {line}"
                 fields = {} if share is None else {"share": round(share, 4)}
-                self._write(_STDERR, "progress", shown, moved=False, fields=fields)
+                self._write("stderr", "progress", line if self._json else percent + line, fields, moved=False)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print rows in columns, numbers to the right; floats get four decimals.
@@ -115,19 +120,19 @@ class Console:
             rows: Values in the columns' order.
         """
         if self._json:
-            names = [name or ("" if column else "name") for column, name in enumerate(header)]
+            names = [header[0] or "name", *header[1:]]
             for row in rows:
-                stripped = (value.strip() if isinstance(value, str) else value for value in row)
-                fields = {name: value for name, value in zip(names, stripped, strict=True) if name}
-                self._write(_STDOUT, "info", " ".join(map(_cell, fields.values())), fields=fields)
+                values = (value.strip() if isinstance(value, str) else value for value in row)
+                fields = {name: value for name, value in zip(names, values, strict=True) if name}
+                self._write("stdout", "info", " ".join(map(_cell, fields.values())), fields)
             return
-        cells = [[_cell(value) for value in row] for row in (header, *rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-        right = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
-        for row in cells:
+        columns = [[name, *map(_cell, values)] for name, *values in zip(header, *rows, strict=True)]
+        widths = [max(map(len, column)) for column in columns]
+        right = [all(isinstance(row[at], int | float) for row in rows) for at in range(len(header))]
+        for row in zip(*columns, strict=True):
             padded = (
-                text.rjust(width) if to_right else text.ljust(width)
-                for text, width, to_right in zip(row, widths, right, strict=True)
+                cell.rjust(width) if to_right else cell.ljust(width)
+                for cell, width, to_right in zip(row, widths, right, strict=True)
             )
             self.say("  ".join(padded).rstrip())
 
@@ -143,48 +148,51 @@ class Console:
             return
         log.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
-            # Python's streams are not on descriptors 1 and 2 when pytest or a notebook replaced them.
-            self._streams = (_kept(sys.stdout, 1, undo), _kept(sys.stderr, 2, undo))
-            undo.callback(setattr, self, "_streams", None)
-            target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            undo.callback(os.close, target)
-            for name, descriptor in (("stdout", 1), ("stderr", 2)):
-                saved = os.dup(descriptor)
-                os.dup2(target, descriptor)
-                undo.callback(os.close, saved)
-                undo.callback(os.dup2, saved, descriptor)
-                stream = getattr(sys, name)
+            target = undo.enter_context(log.open("ab"))
+            undo.callback(self._kept.clear)
+            for descriptor, name in ((1, "stdout"), (2, "stderr")):
+                stream: TextIO = getattr(sys, name)
+                stream.flush()
+                user = os.fdopen(os.dup(descriptor), "w", encoding=stream.encoding, errors="backslashreplace")
+                undo.enter_context(user)
+                # Where pytest or a notebook replaced it, Python's stream is not on the descriptor.
+                self._kept[name] = user if _is_on(stream, descriptor) else stream
+                os.dup2(target.fileno(), descriptor)
+                undo.callback(os.dup2, user.fileno(), descriptor)
                 undo.callback(setattr, sys, name, stream)
-                undo.callback(_flush, name)
+                undo.callback(_flush, stream)
                 if not _is_on(stream, descriptor):
-                    setattr(sys, name, os.fdopen(descriptor, "w", buffering=1, closefd=False))
+                    setattr(sys, name, undo.enter_context(os.fdopen(descriptor, "w", buffering=1, closefd=False)))
             yield
 
-    def _write(
-        self, which: int, level: str, line: str, moved: bool = True, fields: dict[str, Any] | None = None
-    ) -> None:
+    def _write(self, name: str, level: str, line: str, fields: Mapping[str, Any] = {}, moved: bool = True) -> None:
         with self._lock:
             if moved:
                 self.moved_at = time.monotonic()
             if self._open_line:
-                self._put(self._stream(_STDERR), "\r\x1b[K")
+                self._put("stderr", "\r\x1b[K")
                 self._open_line = False
-            self._put(self._stream(which), f"{self._object(level, line, fields) if self._json else _printable(line)}\n")
+            self._put(name, f"{self._object(level, line, fields) if self._json else printable(line)}\n")
 
-    def _object(self, level: str, message: str, fields: dict[str, Any] | None) -> str:
+    def _object(self, level: str, message: str, fields: Mapping[str, Any]) -> str:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         about = {"time": now, "level": level, "verb": self.verb, "run": self.run, "message": message}
-        numbers = {name: value if _is_json(value) else None for name, value in (fields or {}).items()}
-        # A field does not hide one of ours of the same name.
-        return json.dumps({**about, **numbers, **about}, default=str)
+        # JSON has no word for infinity and what is not a number; a field does not hide one of ours of the same name.
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in fields.items()
+        }
+        return json.dumps({**about, **finite, **about}, default=str)
 
-    def _stream(self, which: int) -> TextIO:
-        return self._streams[which] if self._streams else (sys.stdout, sys.stderr)[which]
+    def _stream(self, name: str) -> TextIO:
+        stream: TextIO = self._kept.get(name) or getattr(sys, name)
+        return stream
 
-    @staticmethod
-    def _put(stream: TextIO, text: str) -> None:
-        stream.write(text)
-        stream.flush()
+    def _put(self, name: str, text: str) -> None:
+        if not self._silent:
+            stream = self._stream(name)
+            stream.write(text)
+            stream.flush()
 
 
 def duration(seconds: float) -> str:
@@ -194,23 +202,9 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _is_json(value: Any) -> bool:
-    """Whether JSON has a word for it: not for infinity and what is not a number."""
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def printable(text: str) -> str:
-    """Lines with control characters written out, as a traceback may quote what a review holds."""
-    return "\n".join(map(_printable, text.split("\n")))
-
-
-def _printable(text: str) -> str:
+def printable(line: str) -> str:
     """A line with control characters written out: a review must not move the cursor, change colours or add a line."""
-    if text.isprintable():
-        return text
-    begin, end = len(text) - len(text.lstrip("\n")), len(text.rstrip("\n"))
-    line = "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text[begin:end])
-    return text[:begin] + line + text[max(begin, end) :]
+    return "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)
 
 
 def count(number: float, noun: str) -> str:
@@ -223,11 +217,6 @@ def bar(share: float, width: int) -> str:
     return "#" * round(min(max(share, 0.0), 1.0) * width)
 
 
-def _percent(share: float) -> str:
-    # Work is not all done before it is.
-    return f"{int(100 * share):3d} %"
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
@@ -235,22 +224,11 @@ def _cell(value: Any) -> str:
 
 
 def _is_on(stream: TextIO, descriptor: int) -> bool:
-    try:
-        return stream.fileno() == descriptor
-    except (OSError, ValueError):
-        return False
-
-
-def _kept(stream: TextIO, descriptor: int, undo: contextlib.ExitStack) -> TextIO:
-    """A stream that goes on reaching the user once the descriptor is redirected."""
-    stream.flush()
-    if not _is_on(stream, descriptor):
-        return stream
-    copy = os.fdopen(os.dup(descriptor), "w", encoding=stream.encoding, errors="backslashreplace")
-    undo.callback(copy.close)
-    return copy
-
-
-def _flush(name: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        getattr(sys, name).flush()
+        return stream.fileno() == descriptor
+    return False
+
+
+def _flush(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        stream.flush()

@@ -68,11 +68,10 @@ def architecture(name: str) -> Architecture:
     Raises:
         SentrayError: There is no such network.
     """
-    if name in ARCHITECTURES:
-        return ARCHITECTURES[name]
-    versions = [known for known in ARCHITECTURES if known.rpartition(".v")[0] == name]
-    if versions:
-        return ARCHITECTURES[max(versions, key=lambda known: int(known.rpartition(".v")[2]))]
+    # In their order, so that a later version takes the place of an earlier.
+    latest = {known.rpartition(".v")[0]: known for known in ARCHITECTURES}
+    if found := ARCHITECTURES.get(latest.get(name, name)):
+        return found
     near = difflib.get_close_matches(name, ARCHITECTURES, n=1) or list(ARCHITECTURES)
     raise SentrayError(f"there is no model {name!r}; the nearest is {near[0]!r}")
 

@@ -1,10 +1,10 @@
 """NLTK's data where it can be had: found in the folders that NLTK itself uses, else downloaded once."""
 
 import contextlib
+import functools
 import os
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -13,40 +13,20 @@ from sentray.errors import SentrayError
 _CONNECT_SECONDS = 5.0
 _DOWNLOAD_SECONDS = 60.0
 
-_attempted: set[str] = set()
-_unreachable = False
 
-
-def folders() -> list[Path]:
-    """The folders that NLTK looks in, in its order: `NLTK_DATA`, the home folder, the prefix, the system."""
-    given = [Path(name) for name in os.environ.get("NLTK_DATA", "").split(os.pathsep) if name]
-    roots = [sys.prefix, f"{sys.prefix}/share", f"{sys.prefix}/lib", os.environ.get("APPDATA")]
-    roots += ["/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib"]
-    return [*given, _home(), *(Path(root, "nltk_data") for root in roots if root)]
-
-
-def find(resource: str, download: bool = True) -> Path | None:
+def find(resource: str) -> Path | None:
     """Where a resource of NLTK's data lies on this machine.
 
-    A resource that is nowhere is downloaded into the home folder, quietly: one attempt a process, and none
-    after the server gave no answer within 5 s.
+    A resource that is nowhere is downloaded into the home folder, quietly: one attempt a process, which is given up
+    where the server gives no answer within 5 s.
 
     Args:
         resource: folder and name as NLTK calls them, such as `corpora/movie_reviews`.
-        download: whether to try a download.
 
     Returns:
         The resource's folder or zip file (whose entries lie under the resource's name), or None.
     """
-    for folder in folders():
-        for path in (folder / resource, folder / f"{resource}.zip"):
-            if path.is_dir() or (path.suffix == ".zip" and path.is_file()):
-                return path
-    if not download or _unreachable or resource in _attempted:
-        return None
-    _attempted.add(resource)
-    _download(resource)
-    return find(resource, download=False)
+    return _found(resource) or _downloaded(resource)
 
 
 def read(path: Path, member: str) -> bytes:
@@ -77,39 +57,47 @@ def members(path: Path) -> dict[str, int]:
             files = [file for file in path.rglob("*") if file.is_file()]
             sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
         else:
-            prefix = f"{path.stem}/"
             with zipfile.ZipFile(path) as archive:
-                entries = [entry for entry in archive.infolist() if entry.filename.startswith(prefix)]
-            sizes = {entry.filename.removeprefix(prefix): entry.file_size for entry in entries if not entry.is_dir()}
+                sizes = {entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()}
     except (OSError, zipfile.BadZipFile) as error:
         raise SentrayError(f"NLTK's data at {path} is damaged; delete it and download it again") from error
-    return dict(sorted(sizes.items()))
+    return {name.removeprefix(f"{path.stem}/"): sizes[name] for name in sorted(sizes)}
 
 
-def _home() -> Path:
-    return Path(os.path.expanduser("~"), "nltk_data")
+def _found(resource: str) -> Path | None:
+    """The resource in the folders that NLTK looks in, in its order."""
+    folders = [folder for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
+    roots = [sys.prefix, f"{sys.prefix}/share", f"{sys.prefix}/lib"]
+    roots += ["/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib"]
+    for folder in (*folders, _home(), *(f"{root}/nltk_data" for root in roots)):
+        for path in (Path(folder, resource), Path(folder, f"{resource}.zip")):
+            if path.exists():
+                return path
+    return None
 
 
-def _download(resource: str) -> None:
+def _home() -> str:
+    return os.path.expanduser("~/nltk_data")
+
+
+@functools.cache
+def _downloaded(resource: str) -> Path | None:
     """Let NLTK download, in a thread: looking up a host name can block for longer than any socket's time-out."""
-    global _unreachable
     answered = threading.Event()
-    thread = threading.Thread(target=_fetch, args=(resource, answered), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + _CONNECT_SECONDS
-    while thread.is_alive() and not answered.is_set() and time.monotonic() < deadline:
-        thread.join(0.02)
-    _unreachable = not answered.is_set()
-    if answered.is_set():
-        thread.join(_DOWNLOAD_SECONDS)
 
+    def fetch() -> None:
+        from nltk.downloader import Downloader
 
-def _fetch(resource: str, answered: threading.Event) -> None:
-    from nltk.downloader import Downloader
-
-    with contextlib.suppress(OSError, ValueError):
-        downloader = Downloader(download_dir=str(_home()))
-        # The list of packages is the first thing NLTK asks the server for.
-        downloader.packages()
+        with contextlib.suppress(OSError, ValueError):
+            downloader = Downloader(download_dir=_home())
+            # The list of packages is the first thing NLTK asks the server for.
+            downloader.packages()
+            answered.set()
+            downloader.download(resource.rpartition("/")[2], quiet=True)
         answered.set()
-        downloader.download(resource.rpartition("/")[2], quiet=True)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    if answered.wait(_CONNECT_SECONDS):
+        thread.join(_DOWNLOAD_SECONDS)
+    return _found(resource)

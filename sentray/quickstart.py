@@ -1,6 +1,6 @@
 """`sentray quickstart`: everything on a small corpus, from reviews to a bundle and scored Parquet."""
 
-import json
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,16 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sentray import bundle, cluster, nltk_data, tables
+from sentray import cluster, nltk_data, tables
 from sentray.cluster import WorkerRange
 from sentray.config import CorpusSettings, QuickstartSettings, ScoreSettings, TrainSettings
 from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError
 from sentray.scoring.job import score
-from sentray.training.run import METRICS_FILE, train
+from sentray.training.run import train
 
 REAL, EMBEDDED = "nltk:movie_reviews", "synthetic:4000"
-
-EXCERPT = 60
-"""Characters of a review that are shown."""
 
 
 def quickstart(settings: QuickstartSettings, console: Console) -> None:
@@ -32,26 +29,49 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     started = time.perf_counter()
     if "://" in settings.out:
         raise SentrayError(f"--out {settings.out} is no folder; name a folder, which may be copied afterwards")
+    out = Path(settings.out)
     corpus = settings.corpus or _choose(console)
-    folder = Path(settings.out)
+    workers = settings.workers or 1
+    train_settings = TrainSettings(
+        corpus=corpus,
+        out=f"{out}/bundle",
+        # The tutorial's rules drop "not" with the stop words, which does little harm on its own corpus.
+        cleaning="tutorial" if corpus == REAL else "reviews",
+        epochs=settings.epochs,
+        seed=settings.seed,
+        workers=WorkerRange(min=workers, max=workers),
+        verbose=settings.verbose,
+    )
+    score_settings = ScoreSettings(
+        bundle=f"{out}/bundle",
+        input=corpus,
+        out=f"{out}/scored",
+        workers=settings.workers,
+        verbose=settings.verbose,
+    )
     with cluster.connect(settings.address, verbose=settings.verbose):
-        console.say("\n1. Train and evaluate")
-        metrics = _train(settings, corpus, folder / "bundle", console)
-        console.say("\n2. Score")
-        score_settings = ScoreSettings(
-            bundle=str(folder / "bundle"),
-            input=corpus,
-            out=str(folder / "scored"),
-            workers=settings.workers,
-            verbose=settings.verbose,
-        )
+        console.say("1. Train and evaluate")
+        metrics = train(train_settings, console)
+        console.say()
+        console.say("2. Score")
         summary = score(score_settings, console)
-    console.say("\n3. Result")
-    _show(metrics, summary, folder, console)
+    console.say()
+    console.say("3. Result")
+    console.say(f"bundle          {out}/bundle")
+    console.say(f"scores          {out}/scored/scores (Parquet)")
+    console.say(
+        f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {count(summary['workers'], 'worker')}, "
+        f"after {summary['start_seconds']:.0f} s to start"
+    )
+    if metrics["test_accuracy"] is not None:
+        console.say(f"test accuracy   {metrics['test_accuracy']:.4f} on {metrics['test_rows']:,} reviews")
+        console.say()
+        tables.confusion_matrix(console, metrics["test"]["labels"], metrics["test"]["confusion_matrix"])
     console.say()
     _show_reviews(score_settings, console)
-    console.say(f"\nall in {duration(time.perf_counter() - started)}; for reviews of your own, one a line:")
-    console.say(f"  sentray predict {folder / 'bundle'} - < reviews.txt")
+    console.say()
+    console.say(f"all in {duration(time.perf_counter() - started)}; for reviews of your own, one a line:")
+    console.say(f"  sentray predict {out}/bundle - < reviews.txt")
 
 
 def _choose(console: Console) -> str:
@@ -65,72 +85,28 @@ def _choose(console: Console) -> str:
     return EMBEDDED
 
 
-def _train(settings: QuickstartSettings, corpus: str, out: Path, console: Console) -> dict[str, Any]:
-    if (out / bundle.MANIFEST).exists():
-        before = bundle.load(out).settings["corpus"]
-        if before != corpus:
-            raise SentrayError(f"{out} was trained on {before}, not on {corpus}; choose another --out, or remove it")
-        console.say(f"{out} is there already; remove {out.parent} to train anew")
-        metrics: dict[str, Any] = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
-        return metrics
-    workers = settings.workers or 1
-    return train(
-        TrainSettings(
-            corpus=corpus,
-            out=str(out),
-            # The tutorial's rules drop "not" with the stop words, which does little harm on its own corpus.
-            cleaning="tutorial" if corpus == REAL else "reviews",
-            epochs=settings.epochs,
-            seed=settings.seed,
-            workers=WorkerRange(min=workers, max=workers),
-            verbose=settings.verbose,
-        ),
-        console,
-    )
-
-
-def _show(metrics: dict[str, Any], summary: dict[str, Any], folder: Path, console: Console) -> None:
-    console.say(f"bundle          {folder / 'bundle'}")
-    console.say(f"scores          {folder / 'scored' / 'scores'} (Parquet)")
-    console.say(
-        f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {count(summary['workers'], 'worker')}, "
-        f"after {summary['start_seconds']:.0f} s to start"
-    )
-    if metrics["test_accuracy"] is None:
-        return
-    console.say(f"test accuracy   {metrics['test_accuracy']:.4f} on {metrics['test_rows']:,} reviews\n")
-    tables.confusion_matrix(console, metrics["test"]["labels"], metrics["test"]["confusion_matrix"])
-
-
 def _show_reviews(settings: ScoreSettings, console: Console) -> None:
-    """Three reviews that training did not see, with their scores from the Parquet."""
+    """A review of each label that training did not see, with its score from the Parquet."""
     examples = _examples(Corpus.open(settings.input, CorpusSettings(), need_label=False))
     scores = pq.read_table(
-        f"{settings.out}/scores",
-        columns=["id", "label", "score"],
-        filters=pc.field("id").isin(list(examples)),
+        f"{settings.out}/scores", columns=["id", "label", "score"], filters=pc.field("id").isin(list(examples))
     )
-    rows = [
-        [row["id"], examples[row["id"]]["label"] or "", row["label"], row["score"], examples[row["id"]]["text"]]
-        for row in scores.to_pylist()
-    ]
+    rows = []
+    for row in scores.to_pylist():
+        review = examples[row["id"]]
+        text = textwrap.shorten(review["text"], 60, placeholder="…")
+        rows.append([row["id"], review["label"] or "", row["label"], row["score"], text])
     console.table(["review", "is", "scored", "score", "text"], rows)
 
 
-def _examples(corpus: Corpus, count: int = 3) -> dict[str, dict[str, Any]]:
-    """Id, text excerpt and label of some test reviews by id: one of each label in turn, as far as there are any."""
-    by_label: dict[str | None, list[dict[str, Any]]] = {}
+def _examples(corpus: Corpus) -> dict[str, dict[str, Any]]:
+    """A test review of each label of the first shard in which there are two, by id."""
+    by_label: dict[str | None, dict[str, Any]] = {}
     for shard in corpus.shards:
         for table in corpus.read(shard):
             rows = table.filter(pc.and_(pc.is_null(table["reason"]), pc.equal(table["split"], "test")))
             for row in rows.select(["id", "text", "label"]).to_pylist():
-                by_label.setdefault(row["label"], []).append(row)
-        if len(by_label) > 1 and all(len(found) >= count for found in by_label.values()):
+                by_label.setdefault(row["label"], row)
+        if len(by_label) > 1:
             break
-    in_turn = [found[turn] for turn in range(count) for found in by_label.values() if turn < len(found)]
-    return {row["id"]: row | {"text": _excerpt(row["text"])} for row in in_turn[:count]}
-
-
-def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= EXCERPT else f"{line[: EXCERPT - 1]}…"
+    return {row["id"]: row for row in by_label.values()}

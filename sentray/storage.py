@@ -1,6 +1,6 @@
-"""Files on any file system: paths and URIs, what goes wrong in reading, bounded reads, folders of whole files.
+"""Files on any file system: paths and URIs, what goes wrong in reading, files that appear whole or not at all.
 
-A `Folder` is local or on any pyarrow file system; its files appear whole or not at all.
+A `Folder` is local or on any pyarrow file system.
 """
 
 import contextlib
@@ -8,33 +8,30 @@ import errno
 import hashlib
 import json
 import lzma
-import mmap
 import os
 import re
+import shutil
 import struct
 import tempfile
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
+from pydantic_core import from_json
 
 from sentray.errors import SentrayError
 from sentray.errors import first_line as first_line
 
 HALF_WRITTEN = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}")
 """What a killed writer leaves behind, as a name within the folder."""
-UNFINISHED = ".unfinished"
-"""Lies in a remote folder while all of its files are replaced, so that a killed run may do it again."""
 _CURE = "choose another --out"
 _RETRY = "make room or check the permissions, then run the same command again to go on"
 _MAX_BYTES = 1 << 28
 """Of a file that is read whole; those that sentray writes so have a tenth of it."""
-_CHUNK_BYTES = 8_000_000
 _PAUSES = (0.5, 1.0, 2.0)
 
 # --- Paths and URIs
@@ -65,7 +62,7 @@ def behind(uri: str, more: str) -> str:
     return f"{path.rstrip('/')}{more}{mark}{query}"
 
 
-# --- What goes wrong in reading
+# --- What goes wrong
 
 
 class UnsoundError(ValueError):
@@ -119,7 +116,7 @@ def read_pauses(filesystem: fs.FileSystem | None) -> tuple[float, ...]:
     return () if filesystem is None or isinstance(filesystem, fs.LocalFileSystem) else _PAUSES
 
 
-# --- Bounded reads
+# --- Whole files
 
 
 def read_whole(filesystem: fs.FileSystem, path: str, max_bytes: int) -> bytes:
@@ -129,7 +126,8 @@ def read_whole(filesystem: fs.FileSystem, path: str, max_bytes: int) -> bytes:
         OSError: When it cannot be read.
         UnsoundError: When it is larger, or something that only looks like a file: opening a pipe would never end.
     """
-    if _is_special(filesystem, path):
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    if local and filesystem.get_file_info(path).type == fs.FileType.Unknown:
         raise UnsoundError("it is no regular file")
     with filesystem.open_input_file(path) as stream:
         if stream.size() > max_bytes:
@@ -137,60 +135,9 @@ def read_whole(filesystem: fs.FileSystem, path: str, max_bytes: int) -> bytes:
         return bytes(stream.readall())
 
 
-def _is_special(filesystem: fs.FileSystem, path: str) -> bool:
-    """Whether a path is a pipe, a device or the like."""
-    local = isinstance(filesystem, fs.LocalFileSystem)
-    return local and filesystem.get_file_info(path).type == fs.FileType.Unknown
-
-
-def parse_json(content: bytes) -> Any:
-    """The value that UTF-8 bytes hold as JSON.
-
-    Raises:
-        ValueError: When they hold none, or one that is nested too deeply or has text that is not Unicode.
-    """
-    try:
-        value = json.loads(content.decode())
-        if b"\\u" in content:
-            # JSON may escape half of a surrogate pair, which cannot be written again.
-            json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise UnsoundError("it is nested too deeply") from error
-    return value
-
-
-def sha256_of(stream: pa.NativeFile) -> str:
+def sha256_of(stream: Any) -> str:
     """Digest of what a stream holds from its position on, 64 hexadecimal digits; read piece by piece."""
-    digest = hashlib.sha256()
-    while chunk := stream.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-# --- Writing
-
-
-@contextlib.contextmanager
-def create(file: str) -> Iterator[Any]:
-    """Open a file to be written, local or a URI, and make the folder it is in.
-
-    Raises:
-        SentrayError: It cannot be written.
-    """
-    filesystem, path = locate(file)
-    try:
-        if isinstance(filesystem, fs.LocalFileSystem):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-        with filesystem.open_output_stream(path) as stream:
-            yield stream
-    except (OSError, pa.ArrowException) as error:
-        raise SentrayError(f"{file} cannot be written ({first_line(error)}); choose another place") from error
-
-
-def write_text(file: str, content: str) -> None:
-    """Write a UTF-8 file; see `create`."""
-    with create(file) as stream:
-        stream.write(content.encode())
+    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Output:
@@ -221,6 +168,55 @@ class Output:
         return self._digest.hexdigest()
 
 
+@contextlib.contextmanager
+def create(file: str) -> Iterator[Output]:
+    """Write a file, local or a URI, piece by piece, and make the folder it is in.
+
+    It appears at the end of the block, or not at all when the block raises.
+
+    Raises:
+        SentrayError: It cannot be written.
+    """
+    filesystem, path = locate(file)
+    write = _renamed(path) if isinstance(filesystem, fs.LocalFileSystem) else _uploaded(filesystem, path)
+    with refused(file, "written", "choose another place"), write as output:
+        yield output
+
+
+@contextlib.contextmanager
+def _renamed(path: str) -> Iterator[Output]:
+    folder, base = os.path.split(path)
+    half = f"{folder}/.{base}.{uuid.uuid4().hex}"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(half, "wb") as stream:
+            yield Output(stream)
+            # Else a machine that loses power may keep the name and lose the content.
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(half, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(half)
+        raise
+
+
+@contextlib.contextmanager
+def _uploaded(filesystem: fs.FileSystem, path: str) -> Iterator[Output]:
+    """A stream to an object store publishes what it has when it is closed, so that it is opened last."""
+    with tempfile.TemporaryFile() as spool:
+        yield Output(spool)
+        spool.seek(0)
+        with filesystem.open_output_stream(path) as stream:
+            shutil.copyfileobj(spool, stream, 1 << 23)
+
+
+def write_text(file: str, content: str) -> None:
+    """Write a UTF-8 file; see `create`."""
+    with create(file) as stream:
+        stream.write(content.encode())
+
+
 class Folder:
     """A folder, local or on any pyarrow file system; a small value that travels to the workers.
 
@@ -238,8 +234,7 @@ class Folder:
 
     def __init__(self, out: str) -> None:
         self.out = out.rstrip("/")
-        self._filesystem, root = locate(out)
-        self._root = root.rstrip("/")
+        self._filesystem, self._root = locate(out)
         self.local = isinstance(self._filesystem, fs.LocalFileSystem)
         self.pauses = read_pauses(self._filesystem)
 
@@ -247,17 +242,13 @@ class Folder:
         """The path of a name in the folder, as its file system takes it."""
         return f"{self._root}/{name}".rstrip("/")
 
-    # Reading
-
     def open_file(self, name: str) -> pa.NativeFile:
         """Open a file for random access; the caller closes it.
 
         Raises:
             FileNotFoundError: When it is not there.
-            OSError: When it cannot be read, or is something that only looks like a file.
+            OSError: When it cannot be read.
         """
-        if _is_special(self._filesystem, self.path(name)):
-            raise OSError(f"{name} is no regular file")
         return self._filesystem.open_input_file(self.path(name))
 
     def read(self, name: str, cure: str = _CURE) -> bytes | None:
@@ -279,11 +270,9 @@ class Folder:
             SentrayError: When it cannot be read or is no JSON object; it ends with the cure.
         """
         content = self.read(name, cure)
-        if content is None:
-            return None
         try:
-            value = parse_json(content)
-            if not isinstance(value, dict):
+            value = None if content is None else from_json(content)
+            if not isinstance(value, dict | None):
                 raise ValueError("it is no JSON object")
         except ValueError as error:
             raise self.damaged(name, error, cure) from error
@@ -315,8 +304,6 @@ class Folder:
         with refused(self.out, "read", _CURE):
             return list(self._filesystem.get_file_info(selector))
 
-    # Writing
-
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[Output]:
         """Write a file piece by piece; it appears at the end of the block, or not at all when the block raises.
@@ -324,37 +311,10 @@ class Folder:
         Raises:
             SentrayError: When the file system refuses, for instance because it is full.
         """
-        write = self._renamed if self.local else self._uploaded
-        with refused(f"{self.out}/{name}", "written", _RETRY), write(self.path(name)) as output:
+        path = self.path(name)
+        write = _renamed(path) if self.local else _uploaded(self._filesystem, path)
+        with refused(f"{self.out}/{name}", "written", _RETRY), write as output:
             yield output
-
-    @contextlib.contextmanager
-    def _renamed(self, path: str) -> Iterator[Output]:
-        folder, base = os.path.split(path)
-        half = f"{folder}/.{base}.{uuid.uuid4().hex}"
-        try:
-            os.makedirs(folder, exist_ok=True)
-            with open(half, "wb") as stream:
-                yield Output(stream)
-                # Else a machine that loses power may keep the name and lose the content.
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(half, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.remove(half)
-            raise
-
-    @contextlib.contextmanager
-    def _uploaded(self, path: str) -> Iterator[Output]:
-        """A stream to an object store publishes what it has when it is closed, so that it is opened last."""
-        with tempfile.TemporaryFile() as spool:
-            output = Output(spool)
-            yield output
-            spool.flush()
-            content = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) if output.bytes else b""
-        with self._filesystem.open_output_stream(path) as stream:
-            stream.write(content)
 
     def write(self, name: str, content: pa.Buffer | bytes) -> None:
         """Put a file into the folder, whole or not at all; one of that name is replaced.
@@ -401,41 +361,3 @@ class Folder:
                 self._filesystem.delete_dir(self.path(name))
             elif kind != fs.FileType.NotFound:
                 self._filesystem.delete_file(self.path(name))
-
-    def replace_all(self, files: Mapping[str, bytes], last: str) -> None:
-        """Put files into the folder in place of all it holds, so that no one takes a half for the whole.
-
-        A local folder appears under its name by renaming. An object store cannot rename: there the file `last`, by
-        which readers know the folder, is the first to go and the last to come.
-
-        Raises:
-            SentrayError: When the file system refuses.
-        """
-        if not self.local:
-            self.write(UNFINISHED, b"")
-            self.delete(last)
-            for name in set(self.names()) - {UNFINISHED, *files}:
-                self.delete(name)
-            for name in sorted(files, key=lambda name: name == last):
-                self.write(name, files[name])
-            self.delete(UNFINISHED)
-            return
-        with refused(self.out, "written", _RETRY):
-            self._swap(files)
-
-    def _swap(self, files: Mapping[str, bytes]) -> None:
-        out = Path(self._root)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            new, old = Folder(f"{scratch}/new"), Path(scratch) / "old"
-            for name, content in files.items():
-                new.write(name, content)
-            try:
-                if out.exists():
-                    os.rename(out, old)
-                os.rename(new.path(""), out)
-            except BaseException:
-                # What is left in `scratch` when the block ends is removed.
-                if old.exists() and not out.exists():
-                    os.rename(old, out)
-                raise

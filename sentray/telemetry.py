@@ -28,8 +28,8 @@ SHARD_SECONDS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000]
 """Upper bounds of the histogram's buckets."""
 
 
-class _Telemetry:
-    """Metrics of one run, made when the first of them counts, since Ray must be connected to by then.
+class Telemetry:
+    """Metrics of one run, each made when it first counts, since Ray must be connected to by then.
 
     Args:
         verb: What runs.
@@ -39,23 +39,6 @@ class _Telemetry:
     def __init__(self, verb: str, run: str) -> None:
         self._tags = {"verb": verb, "run": run}
         self._metrics: dict[str, Any] = {}
-
-    def _count(self, name: str, about: str, number: float, **tags: str) -> None:
-        """Add to a counter; Ray refuses to add nothing."""
-        if number > 0:
-            self._metric("Counter", name, about, tags).inc(number, self._tags | tags)
-
-    def _metric(self, kind: str, name: str, about: str, tags: Mapping[str, str] = {}, **options: Any) -> Any:
-        if name not in self._metrics:
-            from ray.util import metrics
-
-            keys = (*self._tags, *tags)
-            self._metrics[name] = getattr(metrics, kind)(f"sentray_{name}", about, tag_keys=keys, **options)
-        return self._metrics[name]
-
-
-class ScoringTelemetry(_Telemetry):
-    """What a scoring run counts."""
 
     def commit(self, counts: "Counts") -> None:
         """Count a shard that was committed, given the counts of its record."""
@@ -72,10 +55,6 @@ class ScoringTelemetry(_Telemetry):
         """Count a shard that is worked on once more."""
         self._count("shard_retries", "Shards worked on once more", 1, reason=reason)
 
-
-class TrainingTelemetry(_Telemetry):
-    """What a training run counts."""
-
     def step(self, report: Mapping[str, Any]) -> None:
         """Show how fast training is, given the report of a step (`Replica.epoch`)."""
         speed = report["rows"] / report["seconds"]
@@ -85,3 +64,16 @@ class TrainingTelemetry(_Telemetry):
         """Count an epoch that is finished, given its record (`Replica.epoch`)."""
         self._count("epochs", "Epochs finished, dead starts among them", 1)
         self._count("rows_trained", "Rows that finished epochs trained on", record["rows_seen"])
+
+    def _count(self, name: str, about: str, number: float, **tags: str) -> None:
+        """Add to a counter; Ray refuses to add nothing."""
+        if number > 0:
+            self._metric("Counter", name, about, tags).inc(number, self._tags | tags)
+
+    def _metric(self, kind: str, name: str, about: str, tags: Mapping[str, str] = {}, **options: Any) -> Any:
+        if name not in self._metrics:
+            from ray.util import metrics
+
+            keys = (*self._tags, *tags)
+            self._metrics[name] = getattr(metrics, kind)(f"sentray_{name}", about, tag_keys=keys, **options)
+        return self._metrics[name]

@@ -26,43 +26,39 @@ class StalledError(SentrayError):
 
 @contextlib.contextmanager
 def watch(console: Console, timeout: float, end_process: bool = False) -> Iterator[None]:
-    """Watch over the work of a block in the main thread, since only that can be interrupted.
+    """Watch over the work of a block; in another thread than the main one, which cannot be interrupted, do nothing.
 
     Args:
         console: What is printed on it counts as progress; see `Console.moved_at`.
         timeout: Seconds without progress after which the block ends; 0 for never.
-        end_process: Whether to end the process where the interrupted block does not end. A program that calls sentray
-            is not ended: it gets the exception when the block does end.
+        end_process: Whether to end the process where the interrupted block does not end, as in the background of a
+            script, where interrupts are ignored. A program that calls sentray is not ended: it gets the exception when
+            the block does end.
 
     Raises:
         StalledError: Nothing moved for so long.
         Exception: What broke in another thread; see `Console.failure`.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     done, verdict = threading.Event(), list[Exception]()
 
-    def watch_until_done() -> None:
+    def wait() -> None:
         try:
-            verdict.extend(_wait(console, timeout, done))
+            if (end := _end(console, timeout, done)) is None:
+                return
         except OSError as error:
             # Nobody reads the notice any more.
-            verdict.append(error)
-        if not verdict:
-            return
+            end = error
+        verdict.append(end)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if end_process and not done.wait(_GRACE_SECONDS):
             with contextlib.suppress(OSError):
-                console.error(str(verdict[0]))
+                console.error(str(end))
             os._exit(1)
 
-    def interrupt(*_: object) -> None:
-        if verdict:
-            raise KeyboardInterrupt
-
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if ignored:
-        # A script's shell starts background jobs so: the user's Ctrl-C remains ignored, the watchdog's is not.
-        signal.signal(signal.SIGINT, interrupt)
-    dog = threading.Thread(target=watch_until_done, daemon=True, name="watchdog")
+    dog = threading.Thread(target=wait, daemon=True, name="watchdog")
     dog.start()
     try:
         yield
@@ -74,26 +70,24 @@ def watch(console: Console, timeout: float, end_process: bool = False) -> Iterat
     finally:
         done.set()
         dog.join()
-        if ignored:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _wait(console: Console, timeout: float, done: threading.Event) -> list[Exception]:
+def _end(console: Console, timeout: float, done: threading.Event) -> Exception | None:
     """Watch until the work is done; what ends it before, if anything."""
     notice = NOTICE_SECONDS
     while not done.wait(_LOOK_SECONDS):
         if console.failure:
-            return [console.failure]
+            return console.failure
         waited = time.monotonic() - console.moved_at
-        if waited < NOTICE_SECONDS:
-            notice = NOTICE_SECONDS
         if timeout and waited >= timeout:
             cure = "free what it needs or give it less to do, and run the same command again, or allow more by"
-            return [StalledError(f"{_stall(waited, console)}; {cure} --stall-timeout")]
-        if waited >= notice:
+            return StalledError(f"{_stall(waited, console)}; {cure} --stall-timeout")
+        if waited < NOTICE_SECONDS:
+            notice = NOTICE_SECONDS
+        elif waited >= notice:
             console.note(_stall(waited, console), moved=False)
             notice *= 2
-    return []
+    return None
 
 
 def _stall(seconds: float, console: Console) -> str:

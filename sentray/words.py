@@ -1,10 +1,8 @@
 """`sentray words`: a bundle's word vectors, written for other tools, and the words whose vectors are near a word's."""
 
 import difflib
-import os
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv
 
@@ -19,12 +17,9 @@ from sentray.inference.networks import load_network
 from sentray.storage import behind, create, write_text
 from sentray.text.vocabulary import Vocabulary
 
-Floats = npt.NDArray[np.float32]
-
 VECTORS_TABLE, METADATA = "vectors.tsv", "metadata.tsv"
 
 _SPELLINGS_AMONG = 100_000
-_ROWS_AT_ONCE = 4_096
 
 
 def words(settings: WordsSettings, console: Console) -> Vectors | list[tuple[str, float]]:
@@ -42,16 +37,15 @@ def words(settings: WordsSettings, console: Console) -> Vectors | list[tuple[str
         found = nearest(vectors, str(settings.word), settings.count)
         console.table(("word", "cosine"), found)
         return found
-    out = str(settings.out)
+    out, how = settings.out or ".", ""
     if settings.action == "export":
         write_vectors(out, vectors)
         write_settings_beside(out, settings)
-        how = ""
     else:
         write_projector(out, vectors)
-        write_text(_within(out, SETTINGS_FILE), settings_text(settings))
+        write_text(behind(out, f"/{SETTINGS_FILE}"), settings_text(settings))
         how = f"; load {VECTORS_TABLE} and {METADATA} in TensorBoard's projector"
-    console.say(f"{_described(vectors)} in {out}{how}")
+    console.say(f"{count(len(vectors.words), 'vector')} of {count(vectors.dimensions, 'number')} in {out}{how}")
     return vectors
 
 
@@ -61,9 +55,13 @@ def write_projector(folder: str, vectors: Vectors) -> None:
     Raises:
         SentrayError: the folder cannot be written.
     """
-    _write_rows(_within(folder, VECTORS_TABLE), vectors.rows)
+    columns = [pa.array(column) for column in vectors.rows.T]
+    # Arrow writes the shortest decimal that reads back as the same number.
+    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with create(behind(folder, f"/{VECTORS_TABLE}")) as stream:
+        csv.write_csv(pa.table(columns, [str(column) for column in range(len(columns))]), stream, options)
     # A word of a vocabulary holds no white space, so neither a tab nor the end of a line.
-    write_text(_within(folder, METADATA), "".join(f"{word}\n" for word in vectors.words))
+    write_text(behind(folder, f"/{METADATA}"), "".join(f"{word}\n" for word in vectors.words))
 
 
 def bundle_vectors(bundle: Bundle) -> Vectors:
@@ -80,7 +78,9 @@ def bundle_vectors(bundle: Bundle) -> Vectors:
             f"{bundle} has no list of words, since it was trained with --encoder hash: train with "
             "--encoder vocabulary to look at words"
         )
-    rows = folded.load(bundle)[1]["embedding"] if bundle.folded else _network_rows(bundle)
+    # Every architecture begins with its embedding.
+    network = None if bundle.folded else load_network(bundle)
+    rows = network.layers[0].get_weights()[0] if network else folded.load(bundle)[1]["embedding"]
     if rows.ndim != 2 or len(rows) != vocabulary.size:
         raise SentrayError(
             f"{bundle} has an embedding of shape {rows.shape} for {len(vocabulary):,} words: train it again"
@@ -113,28 +113,3 @@ def nearest(vectors: Vectors, word: str, max_words: int) -> list[tuple[str, floa
     cosines = vectors.rows[others] @ vectors.rows[index] / (norms[others] * norms[index])
     first = np.argsort(-cosines, kind="stable")[:max_words]
     return [(vectors.words[others[each]], float(cosines[each])) for each in first]
-
-
-def _network_rows(bundle: Bundle) -> Floats:
-    # Every architecture begins with its embedding.
-    rows: Floats = load_network(bundle).layers[0].get_weights()[0]
-    return rows
-
-
-def _described(vectors: Vectors) -> str:
-    return f"{count(len(vectors.words), 'vector')} of {count(vectors.dimensions, 'number')}"
-
-
-def _within(folder: str, name: str) -> str:
-    """A file of a folder; the query of a URI stays after the path."""
-    return behind(folder, f"/{name}") if "://" in folder else os.path.join(folder, name)
-
-
-def _write_rows(file: str, rows: Floats) -> None:
-    """Write numbers separated by tabs, each as the shortest decimal that reads back as the same number."""
-    schema = pa.schema([(str(column), pa.float32()) for column in range(rows.shape[1])])
-    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-    with create(file) as stream, csv.CSVWriter(stream, schema, write_options=options) as table:
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            columns = np.ascontiguousarray(rows[start : start + _ROWS_AT_ONCE].T)
-            table.write_table(pa.table(list(map(pa.array, columns)), schema=schema))

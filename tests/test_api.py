@@ -126,7 +126,7 @@ def test_a_mistake_is_the_sentence_of_the_command_line(
 def test_an_option_that_there_is_not_names_the_nearest() -> None:
     with pytest.raises(SentrayError, match=r"^sentray\.train sets 'epoch', .*did you mean 'epochs'\?$"):
         sentray.train("c", out="o", epoch=3)
-    with pytest.raises(TypeError, match="takes 1 positional arguments, but 2 were given"):
+    with pytest.raises(TypeError, match="too many positional arguments"):
         sentray.train("c", "o")
     with pytest.raises(TypeError, match="multiple values for argument 'corpus'"):
         sentray.train("c", corpus="d", out="o")

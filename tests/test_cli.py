@@ -27,7 +27,7 @@ from sentray.config import (
 )
 from sentray.console import Console
 from sentray.errors import SentrayError
-from sentray.options import option_name
+from sentray.options import flag
 from sentray.submit import SubmitSettings
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
@@ -106,7 +106,7 @@ def test_help_shows_every_option_with_its_default(verb: str, capsys: pytest.Capt
     shown = " ".join(capsys.readouterr().out.split())
     model = VERBS[verb]
     for name, field in model.model_fields.items():
-        assert (option_name(model, name) in shown) == (name not in model.unused)
+        assert (flag(model, name) in shown) == (name not in model.unused)
         default = field.default
         if isinstance(default, int | float) and not isinstance(default, bool) and name not in model.unused:
             assert f"(default {default})" in shown
@@ -235,26 +235,6 @@ def test_log_format_json_holds_for_lines_and_errors(
     assert (said["level"], said["verb"], said["message"]) == ("info", "score", "said")
     assert (wrong["level"], wrong["run"], wrong["message"]) == ("error", said["run"], "wrong")
     assert f"run {said['run']}: " in (tmp_path / "scored.log").read_text()
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (("train", "c", "--log-format=json"), "--out must be given; --help shows every option"),
-        (("train", "c", "--epoch", "3", "--log-format", "json"), "No such option: --epoch"),
-        (("trian", "--log-format", "json"), "No such command 'trian'"),
-        (("train", "c", "--out", "o", "--epochs", "0", "--log-format", "json"), "--epochs is '0'"),
-    ],
-)
-def test_wrong_usage_is_an_object_where_json_was_asked_for(
-    words: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert _status(*words) == 2
-    shown = capsys.readouterr()
-    wrong = json.loads(shown.err)
-    assert shown.out == ""
-    assert (wrong["level"], wrong["verb"]) == ("error", words[0])
-    assert wrong["message"].startswith(sentence)
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -21,7 +21,7 @@ from sentray.config import (
     write_settings_beside,
 )
 from sentray.models import ARCHITECTURES
-from sentray.options import UsageError, option_name, resolve, signature
+from sentray.options import UsageError, flag, resolve, signature
 
 MODELS = [
     TrainSettings,
@@ -127,6 +127,7 @@ def test_help_names_every_network() -> None:
 )
 def test_one_string_is_a_list_of_it(model: type[Settings], name: str, rest: dict[str, str]) -> None:
     assert getattr(resolve(model, {name: "customer", **rest}), name) == ("customer",)
+    assert getattr(resolve(model, {name: ["year", "customer", "year"], **rest}), name) == ("year", "customer")
 
 
 def test_reading_offers_no_bound_on_bad_rows() -> None:
@@ -186,7 +187,7 @@ def test_settings_never_change() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_setting_is_described_and_has_an_option_of_its_own(model: type[Settings]) -> None:
-    names = [option_name(model, name) for name in model.model_fields]
+    names = [flag(model, name) for name in model.model_fields]
     assert len(set(names)) == len(names)
     assert all(field.description for field in model.model_fields.values())
     assert all(not model.model_fields[name].is_required() for name in model.unused)

@@ -173,6 +173,15 @@ def test_each_line_is_an_object_with_time_level_verb_and_run(capsys: pytest.Capt
     assert (errors[3]["shard"], errors[3]["quarantined"], errors[3]["loss"]) == (3, {"empty_text": 1}, None)
 
 
+def test_a_silent_console_knows_when_the_work_moved(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(progress_seconds=0, silent=True)
+    before = console.moved_at
+    for show in (console.say, console.note, console.error, console.progress):
+        show("a line")
+    assert capsys.readouterr() == ("", "")
+    assert console.moved_at > before
+
+
 def test_each_start_has_an_id_of_its_own() -> None:
     assert len({Console().run for _ in range(20)}) == 20
 

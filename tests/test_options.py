@@ -1,16 +1,15 @@
 """A verb's words become its settings, as on the command line."""
 
 import pytest
-from pydantic import Field
 
-from sentray.config import ARGUMENT, ScoreSettings, Settings
+from sentray.config import ScoreSettings, Settings, argument
 from sentray.options import UsageError, parse
 
 
 class Wrapping(Settings):
     """A verb that ends in a list of words."""
 
-    words: tuple[str, ...] = Field(json_schema_extra=ARGUMENT)
+    words: tuple[str, ...] = argument("words")
     limit: int = 1
 
 

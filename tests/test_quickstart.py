@@ -1,5 +1,6 @@
 """The quickstart goes the whole way, on real reviews where they can be had and on made-up ones elsewhere."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
     assert "test accuracy" in shown
     assert "scored neg  scored pos" in shown
     assert "reviews/s" in shown
-    assert shown.count("\nsynthetic:") >= 3
+    (examples,) = re.findall(r"^review +is +scored +score +text\n((?:synthetic:.*\n)+)", shown, re.MULTILINE)
+    assert examples.count("\n") == 2
     assert f"bundle          {out / 'bundle'}" in shown
     scores = pq.read_table(out / "scored" / "scores")
     assert scores.num_rows == 600
@@ -49,8 +51,7 @@ def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
 
     quickstart(settings, Console())
     again = capsys.readouterr().out
-    assert "is there already" in again
-    assert "nothing to do" in again
+    assert again.count("nothing to do") >= 2
     assert (
         again[again.index("3. Result") : again.index("all in")]
         == (shown[shown.index("3. Result") : shown.index("all in")])

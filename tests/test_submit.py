@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import importlib
-import re
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,8 +33,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "notes.txt").write_text("about reviews\n")
-    (tmp_path / ".rayignore").write_text("*.parquet\n")
     return tmp_path
 
 
@@ -80,29 +77,11 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]
         (("train", "c", "--out", "/o", "--epochs", "0"), 2, "the job train: --epochs is '0': input should be greater"),
         (("--install", *TRAIN), 1, "has no jobs/runtime_env.yaml: run this in a checkout of sentray, from which"),
         (("train", "c", "--out", "model"), 1, "--out model lies in the folder that the job runs in, a copy"),
-        (("score", "/b", "in.parquet", "--out", "/o"), 1, "INPUT in.parquet is a path of this machine that does not"),
-        (("score", "/b", "*.parquet", "--out", "/o"), 1, "INPUT *.parquet is a path of this machine that does not"),
-        (
-            (*TRAIN, "--embedding", "glove.parquet#x.txt"),
-            1,
-            "--embedding glove.parquet#x.txt is a path of this machine",
-        ),
-        (
-            ("train", "--config", "runs/t.json", "--epochs", "3"),
-            1,
-            "--config runs/t.json is a path of this machine that",
-        ),
-        ((*TRAIN, "--address", "http://head:8265"), 2, "--address http://head:8265 stands before the verb"),
     ],
 )
 def test_what_cannot_work_is_not_sent(
     words: tuple[str, ...], status: int, sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("in.parquet", "glove.parquet"):
-        (folder / name).write_bytes(b"")
-    (folder / "runs").mkdir()
-    (folder / "runs" / "t.json").write_text('{"corpus": "synthetic:50", "out": "/o"}')
-    (folder / ".gitignore").write_text("runs/\n")
     found = _refused(capsys, *words)
     assert found[0] == status
     assert sentence in found[1]
@@ -114,37 +93,12 @@ def test_what_is_called_as_a_folder_is_no_path(folder: Path, capsys: pytest.Capt
     assert "no job server answers" in _refused(capsys, *words)[1]
 
 
-def test_every_setting_that_may_be_a_path_is_known() -> None:
-    from sentray import api
-
-    texts = {
-        name
-        for model in api.JOBS.values()
-        for name, field in model.model_fields.items()
-        if re.search(r"\bstr\b", str(field.annotation)) and "Literal" not in str(field.annotation)
-    }
-    columns = {"text_column", "label_column", "id_column", "split_column", "partition_by"}
-    others = columns | {"address", "model", "text", "word", "keep", "only"}
-    assert texts - others == {*submit.READ, *submit.WRITTEN}
-
-
-def test_a_large_folder_is_refused_before_the_job_server_is_asked(
-    folder: Path, server: SimpleNamespace, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "reviews.txt").write_bytes(bytes(3_000_000))
-    (folder / "vectors.txt").write_bytes(bytes(1_500_000))
-    (folder / "left-out.parquet").write_bytes(bytes(9_000_000))
-    words = ("--address", server.address, "--upload-limit", "4", *TRAIN)
-    assert _refused(capsys, *words) == (
-        1,
-        "the job would take 4.5 MB of this folder along, more than --upload-limit 4 allows; most of it is reviews.txt "
-        "(3.0 MB), vectors.txt (1.5 MB), notes.txt (0.0 MB): name in .rayignore what the job does not need, or "
-        "allow more",
-    )
-    assert server.asked == []
-    (folder / ".gitignore").write_text("reviews.txt\n")
-    assert "no job server answers" in _refused(capsys, *words)[1]
-    assert server.asked == ["/api/version"]
+def test_what_a_job_writes_must_last(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("check", "c", "--json", "x.json"), ("train", "--config", "t.json")):
+        (folder / "t.json").write_text('{"corpus": "synthetic:50", "out": "o"}')
+        status, sentence = _refused(capsys, *words)
+        assert status == 1
+        assert "lies in the folder that the job runs in, a copy that does not last" in sentence
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -272,7 +226,7 @@ def left(
         shown = capsys.readouterr()
         assert shown.out == "started\n"
         sent, *errors = shown.err.splitlines()
-        assert sent == f"job {jobs.sent['submission_id']}: 0.0 MB of files sent to http://head:8265"
+        assert sent == f"job {jobs.sent['submission_id']}: sent to http://head:8265"
         return jobs.sent, int(ended.value.code or 0), errors
 
     return leave

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sentray.scoring.stats import Counts
-from sentray.telemetry import ScoringTelemetry, TrainingTelemetry
+from sentray.telemetry import Telemetry
 
 COUNTS = Counts(10, 7, {"empty_text": 2, "invalid_utf8": 1}, bytes=900, seconds=1.5)
 
@@ -30,7 +30,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], list[floa
 
 
 def test_a_committed_shard_is_counted(recorded: dict[tuple[str, ...], list[float]]) -> None:
-    telemetry = ScoringTelemetry("score", "run-1")
+    telemetry = Telemetry("score", "run-1")
     telemetry.commit(COUNTS)
     telemetry.commit(replace(COUNTS, rows=0, scored=0, quarantined={}))
     telemetry.retry("straggler")
@@ -48,7 +48,7 @@ def test_a_committed_shard_is_counted(recorded: dict[tuple[str, ...], list[float
 
 
 def test_an_epoch_is_counted_and_its_speed_shown(recorded: dict[tuple[str, ...], list[float]]) -> None:
-    telemetry = TrainingTelemetry("train", "run-2")
+    telemetry = Telemetry("train", "run-2")
     telemetry.step({"rows": 64, "seconds": 0.5})
     telemetry.step({"rows": 128, "seconds": 0.5})
     telemetry.epoch({"rows_seen": 1800})

@@ -1,11 +1,9 @@
 """A run in which nothing moves says what it waits for, and ends."""
 
-import signal
 import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,22 +80,6 @@ def test_zero_means_never() -> None:
         time.sleep(1)
 
 
-@pytest.mark.usefixtures("quick")
-def test_in_the_background_of_a_script_only_a_stall_interrupts() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def wait() -> None:
-        signal.raise_signal(signal.SIGINT)
-        time.sleep(60)
-
-    try:
-        with pytest.raises(StalledError), watch(Console(), 1):
-            wait()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def test_an_interrupt_of_the_user_stays_one() -> None:
     with pytest.raises(KeyboardInterrupt), watch(Console(), 60):
         raise KeyboardInterrupt
@@ -138,13 +120,15 @@ def test_a_program_that_calls_sentray_is_not_ended(monkeypatch: pytest.MonkeyPat
         ends_late()
 
 
-def test_a_run_that_does_not_heed_the_interrupt_is_ended(tmp_path: Path) -> None:
-    program = """
+@pytest.mark.parametrize("handler", ["signal.SIG_IGN", "lambda *_: None"])
+def test_a_run_that_does_not_heed_the_interrupt_is_ended(handler: str) -> None:
+    """As in the background of a script, whose shell lets its jobs ignore interrupts."""
+    program = f"""
         import signal, time
         from sentray import watchdog
         from sentray.console import Console
         watchdog._GRACE_SECONDS = 0.5
-        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGINT, {handler})
         with watchdog.watch(Console(), 1, end_process=True):
             time.sleep(60)
     """

@@ -7,6 +7,8 @@ from io import BufferedIOBase
 import pyarrow as pa
 
 from sentray import bundle
+from sentray.config import PredictSettings
+from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer
 
@@ -26,23 +28,23 @@ class Prediction:
         return f"{self.label}\t{self.score:.6f}"
 
 
-def predict(source: str, text: str, stream: BufferedIOBase, engine: str = "auto") -> Iterator[Prediction]:
+def predict(settings: PredictSettings, console: Console, stream: BufferedIOBase | None = None) -> Iterator[Prediction]:
     """Score one text, or with the text `-` each line of a stream, as it comes.
 
     Args:
-        source: Folder or URI of the bundle.
-        text: The review, or `-`.
-        stream: Bytes to read the lines from, such as `sys.stdin.buffer`.
-        engine: Name of the engine.
+        settings: Which bundle, which text.
+        console: Not used: who asks prints the predictions.
+        stream: Bytes to read the lines from; the standard input where not given.
 
     Raises:
         SentrayError: When the bundle cannot be used, or a line is not UTF-8.
     """
-    scorer = Scorer(bundle.load(source), engine)
-    if text == STANDARD_INPUT:
-        yield from predict_lines(scorer, stream)
+    scorer = Scorer(bundle.load(settings.bundle), settings.engine)
+    if settings.text == STANDARD_INPUT:
+        with open(0, "rb", closefd=False) if stream is None else stream as lines:
+            yield from predict_lines(scorer, lines)
     else:
-        yield from predict_texts(scorer, [text])
+        yield from predict_texts(scorer, [settings.text])
 
 
 def predict_texts(scorer: Scorer, texts: Sequence[str]) -> list[Prediction]:

@@ -68,7 +68,8 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
 
 def _attempt(system: System, seed: int, settings: ReproduceSettings, folder: Path, console: Console) -> Run:
     """One system with one seed; a failure is reported and kept, so that the next system gets its turn."""
-    console.say(f"\n{system.name}, seed {seed}")
+    console.say()
+    console.say(f"{system.name}, seed {seed}")
     try:
         return _run(system, seed, settings, folder, console)
     except Exception as error:

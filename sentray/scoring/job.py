@@ -26,7 +26,7 @@ from sentray.scoring.parts import SCORES
 from sentray.scoring.stats import WORKER_CPUS, Stats
 from sentray.scoring.tasks import MAX_CRASHES, RETRIES, Lost, Tasks, score_without_crashes
 from sentray.scoring.worker import Job, ShardScorer, Task
-from sentray.telemetry import ScoringTelemetry
+from sentray.telemetry import Telemetry
 
 _PROCESS_MB = {KerasEngine.name: 1000}
 _LIGHT_PROCESS_MB = 300
@@ -102,7 +102,7 @@ class Run:
     ) -> None:
         self._job, self._out, self._plan, self._stats = job, out, plan, stats
         self._lease, self._console = lease, console
-        self._telemetry = ScoringTelemetry(console.verb, console.run)
+        self._telemetry = Telemetry(console.verb, console.run)
         self._began: float | None = None
         self._ids: dict[int, list[Ids]] = {}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from sentray.console import Console, duration
-from sentray.telemetry import TrainingTelemetry
+from sentray.telemetry import Telemetry
 
 POLL_SECONDS = 0.5
 Kind = Literal["line", "expected", "step", "epoch"]
@@ -60,7 +60,7 @@ def shown_on(console: Console) -> Iterator[Any]:
     # On the driver's node, since it is of use as long as that is, and without a CPU of its own.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
-    telemetry, done = TrainingTelemetry(console.verb, console.run), threading.Event()
+    telemetry, done = Telemetry(console.verb, console.run), threading.Event()
 
     def follow() -> None:
         try:
@@ -84,7 +84,7 @@ def shown_on(console: Console) -> Iterator[Any]:
             raise console.failure
 
 
-def _show(kind: Kind, content: Any, console: Console, telemetry: TrainingTelemetry) -> None:
+def _show(kind: Kind, content: Any, console: Console, telemetry: Telemetry) -> None:
     if kind == "line":
         console.say(content)
     elif kind == "expected":

@@ -5,6 +5,8 @@ import io
 import pytest
 
 from sentray.bundle import Bundle
+from sentray.config import PredictSettings
+from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.inference.predict import predict, predict_lines, predict_texts
 from sentray.inference.scorer import Scorer
@@ -16,7 +18,7 @@ def scorer(small_bundle: Bundle) -> Scorer:
 
 
 def test_one_text(small_bundle: Bundle, scorer: Scorer) -> None:
-    (found,) = predict(str(small_bundle.path), "a good film", io.BytesIO())
+    (found,) = predict(PredictSettings(bundle=small_bundle.path, text="a good film"), Console())
     assert found == predict_texts(scorer, ["a good film"])[0]
     assert found.label in small_bundle.labels
     assert 0.5 <= found.score <= 1
@@ -25,8 +27,9 @@ def test_one_text(small_bundle: Bundle, scorer: Scorer) -> None:
 
 def test_each_line_is_a_review_whatever_else_it_holds(small_bundle: Bundle, scorer: Scorer) -> None:
     lines = ["good\u2028bad", "", "slow\x85film", "fast\rplot", "naïve ending without a line break"]
+    settings = PredictSettings(bundle=small_bundle.path, text="-")
     stream = io.BytesIO("\n".join(lines).encode())
-    assert list(predict(str(small_bundle.path), "-", stream)) == predict_texts(scorer, lines)
+    assert list(predict(settings, Console(), stream)) == predict_texts(scorer, lines)
 
 
 class Dialogue(io.BytesIO):

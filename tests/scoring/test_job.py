@@ -237,7 +237,7 @@ def test_stops_at_too_many_bad_rows_with_the_reasons(score: Score, out: Path) ->
         ({"keep": ("label",)}, "--keep label would hide"),
         ({"bundle": "nowhere"}, "not a bundle"),
         ({"engine": "folded", "gpu": True}, "folded uses no GPU"),
-        ({"engine": "keras", "gpu": True}, "the cluster has 0 GPUs: leave out --gpu"),
+        ({"engine": "keras", "gpu": True}, "0 GPUs on 1 node, which cannot hold them"),
         ({"input": "nowhere"}, "nowhere"),
         ({"workers": 16}, "16 workers"),
     ],

@@ -223,6 +223,6 @@ def test_as_many_tasks_as_there_is_work_for() -> None:
     assert plan_workers(None, 1) == plan_workers(1, 100) == 1
     with pytest.raises(SentrayError, match="16 workers"):
         plan_workers(16, 100)
-    with pytest.raises(SentrayError, match="the cluster has 0 GPUs: leave out --gpu"):
+    with pytest.raises(SentrayError, match="0 GPUs on 1 node, which cannot hold them"):
         plan_workers(None, 100, gpus=1)
     assert cluster.resources().cpus == 2

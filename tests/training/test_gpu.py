@@ -37,8 +37,8 @@ def test_more_workers_than_gpus_are_refused(found: dict[str, Any]) -> None:
     three = found["three"]
     assert three["code"] == 1
     assert three["complained"] == [
-        "sentray: the plan wants 3 workers with 0.5 CPUs and 1 GPU each; the cluster has 2 GPUs: leave out --gpu, take "
-        "fewer --workers, or reach a cluster with GPUs by --address"
+        "sentray: the plan wants 3 workers with 0.5 CPUs and 1 GPU each; the cluster has 2 CPUs and 2 GPUs on 1 node, "
+        "which cannot hold them: take fewer --workers, leave out --gpu or reach a larger cluster by --address"
     ]
 
 
