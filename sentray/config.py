@@ -168,9 +168,6 @@ class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettin
     )
     cpus_per_worker: Annotated[float, Field(gt=0)] = Field(default=1.0, description="CPUs of each training process")
     gpu: bool = Field(default=False, description="give each training process one GPU")
-    precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="numbers to multiply with; bf16 is faster on GPUs, weights stay in float32"
-    )
     epochs: Annotated[int, Field(ge=1)] = Field(default=10, description="passes over the training reviews")
     batch_size: Annotated[int, Field(ge=1)] = Field(default=32, description="reviews a step, all workers together")
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=0.001, description="step size of Adam")

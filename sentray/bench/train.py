@@ -71,13 +71,13 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
         with cluster.connect(None, cpus=max(cores, 2), verbose=settings.verbose):
             ray_seconds = time.perf_counter() - started
             defaults = TrainSettings(**common)
-            prepare(defaults, models.architecture(defaults.model), prepared, console)
+            prepare(defaults, models.architecture(defaults.model), str(prepared), console)
             rows = len(TrainingSet.load(str(prepared)))
 
             def sentray(workers: int, cpus: int, batch: int) -> Measured:
                 run = TrainSettings(**common | {"workers": workers, "cpus_per_worker": cpus, "batch_size": batch})
                 work, began = f"{folder}/{workers}-{cpus}-{batch}", time.time()
-                history = fit(run, str(prepared), work, console).state.history
+                history = fit(run, str(prepared), work, console)[0].history
                 return Measured(list(history), rows, history[0]["started_at"] - began)
 
             console.progress(f"the tutorial's script, {count(cores, 'core')}")

@@ -25,7 +25,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
             import ray.train
 
             from sentray.training import worker
-            from sentray.training.allreduce import AllReduce, Peers
+            from sentray.training.allreduce import AllReduce
 
             stored: list[Path] = []
 
@@ -35,7 +35,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 
             monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
             monkeypatch.setattr(ray.train, "report", report)
-            refusal = worker.run(self._job, AllReduce(0, Peers([("127.0.0.1", 0)])))
+            refusal = worker.run(self._job, AllReduce())
             checkpoint = ray.train.Checkpoint.from_directory(stored[-1]) if stored else None
             return SimpleNamespace(return_value=refusal, checkpoint=checkpoint)
 
