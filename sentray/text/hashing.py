@@ -68,11 +68,7 @@ class HashedWords:
 
     def ids_of(self, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """The ids of words by their codes, int32 both: `1 + (code - 1) % buckets`."""
-        numbers = codes.view(np.uint32) - np.uint32(1)
-        # Numpy has a fast division by one number and no fast remainder.
-        numbers -= numbers // np.uint32(self.buckets) * np.uint32(self.buckets)
-        numbers += np.uint32(1)
-        return numbers.view(np.int32)
+        return (codes - 1) % self.buckets + 1
 
     def estimate(self, used: int) -> tuple[int, int]:
         """How many distinct words there are about, and how many of them share their bucket with another.
@@ -89,10 +85,6 @@ class HashedWords:
     def samples(self) -> list[str]:
         """Texts that reach all of cleaning and network, for golden scores."""
         return list(_SAMPLES)
-
-    def describe(self) -> str:
-        """What it is, for messages."""
-        return f"every word hashed into one of {self.buckets:,} buckets"
 
 
 Words = Vocabulary | HashedWords

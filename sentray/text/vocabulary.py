@@ -100,10 +100,6 @@ class Vocabulary:
             f"<b>{words[0].upper()}</b>, {words[-1]}!<br />{words[0]} zzqx 42.",
         ]
 
-    def describe(self) -> str:
-        """What it is, for messages."""
-        return f"a vocabulary of {len(self.words):,} words"
-
     def __len__(self) -> int:
         return len(self.words)
 
