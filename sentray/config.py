@@ -170,9 +170,6 @@ class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettin
     )
     cpus_per_worker: float = setting("CPUs of each training process", 1.0, gt=0)
     gpu: bool = setting("give each training process one GPU", False)
-    precision: Literal["float32", "bf16"] = setting(
-        "numbers to multiply with; bf16 is faster on GPUs, weights stay in float32", "float32"
-    )
     epochs: int = setting("passes over the training reviews", 10, ge=1)
     batch_size: int = setting("reviews a step, all workers together", 32, ge=1)
     learning_rate: float = setting("step size of Adam", 0.001, gt=0)

@@ -159,7 +159,7 @@ def trains_in_process(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
             import ray.train
 
             from sentray.training import worker
-            from sentray.training.allreduce import AllReduce, Peers
+            from sentray.training.allreduce import AllReduce
 
             stored: list[Path] = []
 
@@ -170,7 +170,7 @@ def trains_in_process(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(ray.train, "get_checkpoint", lambda: None)
                 patch.setattr(ray.train, "report", report)
-                refusal = worker.run(self._job, AllReduce(0, Peers([("127.0.0.1", 0)])))
+                refusal = worker.run(self._job, AllReduce())
             checkpoint = ray.train.Checkpoint.from_directory(stored[-1]) if stored else None
             return SimpleNamespace(return_value=refusal, checkpoint=checkpoint)
 

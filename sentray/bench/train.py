@@ -40,12 +40,12 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
         common: dict[str, Any] = {"corpus": corpus, "out": folder, "epochs": settings.epochs, "seed": settings.seed}
         prepared = Path(folder, "prepared")
         defaults = TrainSettings(**common)
-        prepare(defaults, models.architecture(defaults.model), prepared, console)
+        prepare(defaults, models.architecture(defaults.model), str(prepared), console)
         rows = len(TrainingSet.load(str(prepared)))
 
         def sentray(workers: int, cpus: int, batch: int) -> list[dict[str, Any]]:
             run = TrainSettings(**common | {"workers": workers, "cpus_per_worker": cpus, "batch_size": batch})
-            return list(fit(run, str(prepared), f"{folder}/{workers}-{cpus}-{batch}", console).state.history)
+            return list(fit(run, str(prepared), f"{folder}/{workers}-{cpus}-{batch}", console)[0].history)
 
         console.progress(f"the tutorial's script, {count(cores, 'core')}")
         arguments = (str(prepared), settings.epochs, BATCHES[0], settings.seed)

@@ -1,7 +1,6 @@
-"""What computes scores from word ids: `Engine`, `KerasEngine`, and which engine a bundle is scored with."""
+"""What computes scores from word ids: `KerasEngine`, and which `Engine` a bundle is scored with."""
 
 import os
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +15,6 @@ from sentray.text.encoding import Encoded, pad
 AUTO = "auto"
 BATCH, GPU_BATCH = 32, 256
 """Rows of every call of the network: always as many, so that a row's score does not depend on those beside it."""
-
-
-class Engine(Protocol):
-    """Computes scores of encoded reviews with the network of one bundle."""
-
-    name: str
-
-    def scores(self, encoded: Encoded) -> NDArray[np.float32]:
-        """Probability of each label, float32 [reviews, labels]; a review's does not depend on the others."""
-        ...
 
 
 class KerasEngine:
@@ -76,6 +65,10 @@ class KerasEngine:
             output: NDArray[np.float32] = self._network(ids).numpy()[: len(rows)]
             scores[rows] = np.hstack([1 - output, output]) if output.shape[1] == 1 else output
         return scores
+
+
+Engine = FoldedEngine | KerasEngine
+"""Computes scores of encoded reviews with the network of one bundle; a review's do not depend on the others."""
 
 
 def choose(name: str, bundle: Bundle) -> str:

@@ -1,18 +1,17 @@
 """`load_network`: a bundle's network, rebuilt by the name of its architecture and given the weights of its file.
 
-Nothing in `model.keras` says what is built or run. Of its members only the weights are read, an HDF5 file, and each
-array must have the name and the shape of the rebuilt network's before memory is taken for it.
+Nothing in `model.keras` says what is built or run. Of its members only the weights are read, an HDF5 file, in which
+every array must be stored as it is, and which must be large enough for the network before memory is taken for it.
 """
 
 import io
 import math
+import tempfile
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentray import models
 from sentray.bundle import MAX_BYTES, MODEL, Bundle
@@ -38,90 +37,71 @@ def load_network(bundle: Bundle) -> Any:
             f"that made it ({bundle.versions.get('sentray', 'its version is not recorded')}), or train it again"
         )
     models.prepare_tensorflow()
-    import h5py
-
     try:
         with zipfile.ZipFile(io.BytesIO(bundle.files[MODEL])) as archive:
             info = archive.getinfo(_WEIGHTS)
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > MAX_BYTES[MODEL]:
                 raise ValueError(f"its {_WEIGHTS} is compressed or too large")
-            stream = io.BytesIO(archive.read(info))
-        with h5py.File(stream, "r") as file:
-            return _rebuilt(architecture, bundle, file)
-    # zipfile and h5py let through whatever a damaged file makes them raise.
+            return _rebuilt(architecture, bundle, archive.read(info))
+    # zipfile, h5py and Keras let through whatever a damaged file makes them raise.
     except Exception as error:
         raise SentrayError(
             f"the network in {MODEL} of {bundle} cannot be used ({first_line(error)}): copy or train it again"
         ) from error
 
 
-def _rebuilt(architecture: models.Architecture, bundle: Bundle, file: Any) -> Any:
+def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) -> Any:
     """The network with the weights of an HDF5 file.
 
     Raises:
         ValueError: When they are not those of this network, or a review becomes too large in it.
     """
+    import h5py
     import keras
     from keras.src.backend.common import global_state
 
-    rows, length = bundle.vocabulary.size, bundle.spec.max_length
-    if length < architecture.min_length:
-        raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {length}")
-    dimensions = _array(file, _EMBEDDING, (rows, None)).shape[1]
+    with h5py.File(io.BytesIO(content), "r") as file:
+        stored = _stored_bytes(file)
+        rows, dimensions = file[_EMBEDDING].shape
+    spec = bundle.spec
+    if rows != bundle.vocabulary.size:
+        raise ValueError(f"it knows {rows:,} words, the bundle {bundle.vocabulary.size:,}")
+    if spec.max_length < architecture.min_length:
+        raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {spec.max_length}")
     # Without any memory for its weights: they may be larger than all that the file has.
     with keras.StatelessScope(initialize_variables=False):
-        planned = architecture.build(rows, length, len(bundle.labels), dimensions)
+        planned = architecture.build(rows, spec.max_length, len(spec.labels), dimensions)
     # Else the next such scope in this process, as training enters, would make these weights after all.
     global_state.set_global_attribute("uninitialized_variables", [])
-    for name, weight in _named_weights(planned):
-        _array(file, name, weight.shape)
+    if 4 * planned.count_params() != stored:
+        raise ValueError(f"its weights take {stored:,} bytes, those of the network {4 * planned.count_params():,}")
     for layer in planned.layers:
         size = math.prod(layer.output.shape[1:])
         if size > MAX_VALUES:
             raise ValueError(f"its layer {layer.name} gives {size:,} numbers for a review")
-    model = architecture.build(rows, length, len(bundle.labels), dimensions)
-    for name, weight in _named_weights(model):
-        values: NDArray[np.float32] = _array(file, name, weight.shape)[...]
-        weight.assign(values)
+    model = architecture.build(rows, spec.max_length, len(spec.labels), dimensions)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, _WEIGHTS).write_bytes(content)
+        model.load_weights(f"{folder}/{_WEIGHTS}")
     return model
 
 
-def _named_weights(model: Any) -> Iterator[tuple[str, Any]]:
-    """The network's weights under the names that Keras 3 gives them in a file: by class, the second with `_1`."""
-    from keras.src.utils.naming import to_snake_case
-
-    seen: Counter[str] = Counter()
-    for layer in model.layers:
-        kind = to_snake_case(type(layer).__name__)
-        group = f"layers/{kind}_{seen[kind]}" if seen[kind] else f"layers/{kind}"
-        seen[kind] += 1
-        for number, weight in enumerate(layer.weights):
-            yield f"{group}/vars/{number}", weight
-
-
-def _array(file: Any, name: str, shape: Sequence[int | None]) -> Any:
-    """An array of an HDF5 file, which is not read yet and takes no more memory than its part of the file.
-
-    Args:
-        file: The file.
-        name: Names of the groups down to it and its own, parted by `/`.
-        shape: What it must be, with None for any length.
+def _stored_bytes(group: Any) -> int:
+    """Bytes of the arrays in an HDF5 group; none of them is read.
 
     Raises:
-        ValueError: When it is missing, lies behind a link, is not stored as it is, or is of another shape or type.
+        ValueError: When something else than float32 arrays that are stored as they are is in it, such as a link.
     """
     import h5py
 
-    found = file
-    for part in name.split("/"):
-        if not isinstance(found, h5py.Group) or not isinstance(found.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"its {_WEIGHTS} has no array {name}")
-        found = found[part]
-    if not isinstance(found, h5py.Dataset) or found.chunks is not None or found.external or found.is_virtual:
-        raise ValueError(f"its {_WEIGHTS} has no array {name} that is stored as it is")
-    fits = len(found.shape) == len(shape)
-    fits &= all(want in (None, size) for size, want in zip(found.shape, shape, strict=False))
-    if not fits or found.dtype != np.float32 or found.id.get_storage_size() < found.nbytes:
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} is {found.dtype}{list(found.shape)}, not float32[{wanted}]")
-    return found
+    total = 0
+    for name in group:
+        found: Any = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+        if isinstance(found, h5py.Group):
+            total += _stored_bytes(found)
+            continue
+        plain = isinstance(found, h5py.Dataset) and not (found.chunks or found.external or found.is_virtual)
+        if not plain or found.dtype != np.float32 or found.id.get_storage_size() < found.nbytes:
+            raise ValueError(f"{group.name}/{name} in its {_WEIGHTS} is no array of 32-bit floats stored as it is")
+        total += found.nbytes
+    return total

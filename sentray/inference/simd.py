@@ -9,6 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from sentray.text.simd import pointer
+
 LANES = 16
 """Floats of a vector; LLVM makes of it what the processor has."""
 
@@ -20,13 +22,8 @@ def _pieces(count: int) -> list[tuple[int, Any]]:
     return [(start, ir.VectorType(_FLOAT, min(LANES, count - start))) for start in range(0, count, LANES)]
 
 
-def _pointer(builder: Any, address: Any, offset: int, kind: Any) -> Any:
-    moved = builder.add(address, ir.Constant(ir.IntType(64), offset))
-    return builder.inttoptr(moved, kind.as_pointer())
-
-
 def _load(builder: Any, address: Any, offset: int, kind: Any) -> Any:
-    return builder.load(_pointer(builder, address, offset, kind), align=2)
+    return builder.load(pointer(builder, address, kind, offset), align=2)
 
 
 def _larger(builder: Any, left: Any, right: Any) -> Any:
@@ -68,7 +65,7 @@ def pool(
         rows_at, bias_at, out_at = arguments[:3]
         number = ir.IntType(64)
         addresses = [
-            builder.load(_pointer(builder, rows_at, 8 * word, number), align=8) for word in range(width + window - 1)
+            builder.load(pointer(builder, rows_at, number, 8 * word), align=8) for word in range(width + window - 1)
         ]
         for start, kind in _pieces(filters):
             first = _load(builder, bias_at, 4 * start, kind)
@@ -88,7 +85,7 @@ def pool(
                     result = builder.fadd(result, value) if average else _larger(builder, result, value)
             if relu and not average:
                 result = _larger(builder, result, zero)
-            builder.store(result, _pointer(builder, out_at, 4 * start, kind), align=4)
+            builder.store(result, pointer(builder, out_at, kind, 4 * start), align=4)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, *constants), generate
@@ -132,7 +129,7 @@ def dense(_: Any, features: Any, count: Any, weights: Any, sums: Any, units: Any
         builder.branch(head)
         builder.position_at_end(done)
         for unit, total in enumerate(totals):
-            builder.store(total, _pointer(builder, sums_at, 4 * LANES * unit, vector), align=4)
+            builder.store(total, pointer(builder, sums_at, vector, 4 * LANES * unit), align=4)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, units), generate

@@ -3,7 +3,6 @@
 import string
 import sys
 from functools import lru_cache
-from html.entities import html5
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,7 @@ ALPHABETIC, BOUNDARY, VANISHES, WHOLE_TEXT = 1, 2, 4, 8
 """Bits of a character's class: a letter, a separator, deleted, changed by a rule that looks at its neighbours too."""
 
 _NO_CHARACTER = 0xFFFD
-_U1 = np.uint64(1)
-
-_LESS, _GREATER, _SLASH, _EXCLAMATION, _NUMBER, _SEMICOLON, _HEXADECIMAL = b"<>/!#;x"
-
-# By the first letter, a bit for the second: how references begin that need no semicolon, such as `&amp`.
-_OPEN_REFERENCES = np.zeros(128, np.uint64)
-for _name in (name for name in html5 if not name.endswith(";")):
-    _OPEN_REFERENCES[ord(_name[0])] |= np.uint64(1 << (ord(_name[1]) & 63))
+_LESS, _GREATER, _SLASH, _EXCLAMATION, _NUMBER = b"<>/!#"
 
 
 @compiled
@@ -73,22 +65,11 @@ def tag_end(address: int, end: int) -> int:
 
 @compiled
 def is_reference(address: int, end: int) -> Any:
-    """Whether `html.unescape` may take what follows an ampersand for a character reference."""
-    if address + 1 >= end:
+    """Whether `html.unescape` may take what follows an ampersand for a character reference: `#`, or a letter of one."""
+    if address == end:
         return False
-    first, second = byte_at(address), byte_at(address + 1)
-    if first == _NUMBER:
-        return 48 <= second <= 57 or second | 0x20 == _HEXADECIMAL
-    if first < 0x80 and (_OPEN_REFERENCES[first] >> np.uint64(second & 63)) & _U1:
-        return True
-    # Any other name ends with a semicolon and has none of these before it; the longest has 31 letters.
-    for more in range(address, min(end, address + 32)):
-        byte = byte_at(more)
-        if byte == _SEMICOLON:
-            return more > address
-        if byte in (9, 10, 12, 32, 35, 38, 60):
-            return False
-    return False
+    first = byte_at(address)
+    return first == _NUMBER or 97 <= first | 0x20 <= 122
 
 
 @lru_cache(maxsize=4)

@@ -81,12 +81,7 @@ _PRESETS: dict[str, tuple[CleaningRules, str]] = {
 
 
 def preset(
-    name: Literal["tutorial", "reviews"],
-    *,
-    stop_words: str | None = None,
-    strip_html: bool | None = None,
-    lowercase: bool | None = None,
-    min_token_length: int | None = None,
+    name: Literal["tutorial", "reviews"], *, stop_words: str | None = None, **replaced: bool | int | None
 ) -> tuple[CleaningRules, str | None]:
     """The rules of a preset, with single rules replaced where given.
 
@@ -94,9 +89,7 @@ def preset(
         name: `tutorial` (the tutorial's five rules, for text that is tokenised already) or `reviews` (for raw
             text with HTML and capitals; it drops no word, so negations stay).
         stop_words: source as `load_stop_words` takes it.
-        strip_html: as in `CleaningRules`.
-        lowercase: as in `CleaningRules`.
-        min_token_length: in characters.
+        **replaced: values of other fields of `CleaningRules`; None leaves them as they are.
 
     Returns:
         The rules, and one sentence for the user where other stop words were taken than those asked for.
@@ -106,7 +99,6 @@ def preset(
     """
     rules, default_source = _PRESETS[name]
     loaded = load_stop_words(default_source if stop_words is None else stop_words)
-    replaced = {"strip_html": strip_html, "lowercase": lowercase, "min_token_length": min_token_length}
     update: dict[str, object] = {key: value for key, value in replaced.items() if value is not None}
     update |= {"stop_words": loaded.words, "stop_words_source": loaded.source}
     return rules.model_copy(update=update), loaded.note
@@ -114,13 +106,8 @@ def preset(
 
 def rules_from(settings: "TextSettings") -> tuple[CleaningRules, str | None]:
     """The rules that settings ask for; see `preset`."""
-    return preset(
-        settings.cleaning,
-        stop_words=settings.stop_words,
-        strip_html=settings.strip_html,
-        lowercase=settings.lowercase,
-        min_token_length=settings.min_token_length,
-    )
+    names = ("stop_words", "strip_html", "lowercase", "min_token_length")
+    return preset(settings.cleaning, **{name: getattr(settings, name) for name in names})
 
 
 class Tokenizer:

@@ -1,5 +1,6 @@
 """`Encoder`: from texts to ids; `pad`: from ids to the padded matrix that a network takes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -59,8 +60,9 @@ class Encoder:
 
     def encode(self, texts: pa.Array | pa.ChunkedArray) -> Encoded:
         """Encode texts, `string` or `large_string`; a null has no words."""
-        chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
-        encoded = _joined([self._encode(chunk, self._rules) for chunk in chunks])
+        if isinstance(texts, pa.ChunkedArray):
+            texts = texts.chunk(0) if texts.num_chunks == 1 else texts.cast(pa.large_string()).combine_chunks()
+        encoded = self._encode(texts, self._rules)
         if isinstance(self._words, HashedWords):
             return replace(encoded, ids=self._words.ids_of(encoded.ids))
         return encoded
@@ -105,26 +107,31 @@ class Encoder:
         return Encoded(np.concatenate(ids), _offsets(lengths), words, known)
 
 
-def pad(encoded: Encoded, rows: npt.ArrayLike, length: int, truncating: Truncating = "pre") -> npt.NDArray[np.int32]:
-    """Reviews as a matrix: shorter ones are filled with 0 at the end, longer ones cut.
+def cut(offsets: npt.NDArray[np.int64], row: int, length: int, truncating: Truncating) -> slice:
+    """Where the ids of a review lie, and of a longer one `length` of them.
+
+    `pre` keeps the end of a long review (as Keras does unless told), `post` its beginning.
+    """
+    start, end = offsets[row : row + 2].tolist()
+    return slice(max(start, end - length), end) if truncating == "pre" else slice(start, min(end, start + length))
+
+
+def pad(encoded: Encoded, rows: Iterable[int], length: int, truncating: Truncating = "pre") -> npt.NDArray[np.int32]:
+    """Reviews as a matrix: shorter ones are filled with 0 at the end, longer ones `cut`.
 
     Args:
         encoded: the reviews.
-        rows: int[m], which reviews, 0 to n - 1.
+        rows: which of them, m of 0 to n - 1.
         length: columns of the result.
-        truncating: `pre` keeps the end of a long review (as Keras does unless told), `post` its beginning.
+        truncating: see `cut`.
 
     Returns:
         int32[m, length].
     """
-    chosen = np.asarray(rows, dtype=np.int64)
-    full = encoded.lengths[chosen]
-    kept = np.minimum(full, length)
-    starts = encoded.offsets[chosen]
-    if truncating == "pre":
-        starts = starts + full - kept
-    matrix = np.zeros((len(chosen), length), dtype=np.int32)
-    matrix[np.arange(length) < kept[:, None]] = encoded.ids[_positions(starts, kept)]
+    reviews = [encoded.ids[cut(encoded.offsets, row, length, truncating)] for row in rows]
+    matrix = np.zeros((len(reviews), length), np.int32)
+    for row, review in zip(matrix, reviews, strict=True):
+        row[: len(review)] = review
     return matrix
 
 
@@ -140,25 +147,8 @@ def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int
     return np.frombuffer(data, np.uint8, limits[-1]), limits
 
 
-def _joined(parts: list[Encoded]) -> Encoded:
-    if len(parts) == 1:
-        return parts[0]
-    lengths = [np.diff(part.offsets) for part in parts]
-    return Encoded(
-        np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)]),
-        _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])),
-        np.concatenate([np.zeros(0, np.int32), *(part.words for part in parts)]),
-        np.concatenate([np.zeros(0, np.int32), *(part.known for part in parts)]),
-    )
-
-
 def _offsets(lengths: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
     """int64[n + 1]: where each of n pieces starts, and the end of the last."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
-
-
-def _positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices of all elements of the pieces, piece after piece."""
-    return np.repeat(starts - _offsets(lengths)[:-1], lengths) + np.arange(lengths.sum())

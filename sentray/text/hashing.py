@@ -6,9 +6,8 @@ the word, eight bytes at a time.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -69,19 +68,23 @@ class HashedWords:
 
     def ids_of(self, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """The ids of words by their codes, int32 both: `1 + (code - 1) % buckets`."""
-        numbers = codes.view(np.uint32) - np.uint32(1)
-        # Numpy has a fast division by one number and no fast remainder.
-        numbers -= numbers // np.uint32(self.buckets) * np.uint32(self.buckets)
-        numbers += np.uint32(1)
-        return numbers.view(np.int32)
+        return (codes - 1) % self.buckets + 1
+
+    def estimate(self, used: int) -> tuple[int, int]:
+        """How many distinct words there are about, and how many of them share their bucket with another.
+
+        It is what hashing gives by chance (linear counting: Whang et al., "A Linear-Time Probabilistic Counting
+        Algorithm for Database Applications", 1990): near where buckets are left, and too few where none is.
+
+        Args:
+            used: Buckets with a word in them.
+        """
+        distinct = round(-self.buckets * math.log1p(-min(used, self.buckets - 0.5) / self.buckets))
+        return distinct, round(distinct * (1 - (1 - 1 / self.buckets) ** max(distinct - 1, 0)))
 
     def samples(self) -> list[str]:
         """Texts that reach all of cleaning and network, for golden scores."""
         return list(_SAMPLES)
-
-    def describe(self) -> str:
-        """What it is, for messages."""
-        return f"every word hashed into one of {self.buckets:,} buckets"
 
 
 Words = Vocabulary | HashedWords
@@ -92,51 +95,3 @@ _SAMPLES = (
     "a dull plot bad jokes and no end in sight boring from the first scene to the last",
     "<b>GOOD</b>, but the na\u00efve ending!<br />don't go zzqx 42.",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class DistinctCodes:
-    """How many distinct words there are, in flat memory: the smallest of their codes.
-
-    Up to `MAX` codes are all kept, and the count is exact except for words that share a code: about one pair among
-    65,536 words. Of more, the k-th smallest shows how dense they are (Bar-Yossef et al., "Counting Distinct Elements
-    in a Data Stream", 2002; without bias after Beyer et al., "On Synopses for Distinct-Value Estimation under Multiset
-    Operations", 2007); the standard error is 0.4 %.
-
-    Attributes:
-        codes: int32, sorted, each once.
-    """
-
-    codes: npt.NDArray[np.int32]
-
-    MAX: ClassVar[int] = 65_536
-
-    @classmethod
-    def of(cls, codes: Iterable[npt.NDArray[np.int32]]) -> Self:
-        """The distinct ones of some arrays of codes."""
-        parts = [np.unique(part)[: cls.MAX + 1] for part in codes]
-        return cls(np.unique(np.concatenate([np.zeros(0, np.int32), *parts]))[: cls.MAX + 1])
-
-    def __add__(self, other: Self) -> Self:
-        return type(self).of([self.codes, other.codes])
-
-    @property
-    def exact(self) -> bool:
-        """Whether all codes are here."""
-        return len(self.codes) <= self.MAX
-
-    @property
-    def count(self) -> int:
-        """Distinct words, counted or estimated."""
-        if self.exact:
-            return len(self.codes)
-        codes = self.MAX * MAX_BUCKETS / int(self.codes[self.MAX])
-        # So many words have so many codes, since some words have one code.
-        return round(-MAX_BUCKETS * math.log1p(-min(codes, MAX_BUCKETS - 1) / MAX_BUCKETS))
-
-    def sharing(self, buckets: int) -> int:
-        """Words that share their bucket with another: counted or, as of hashes by chance, expected."""
-        if not self.exact:
-            return round(self.count * (1 - (1 - 1 / buckets) ** (self.count - 1)))
-        _, words = np.unique((self.codes - 1) % buckets, return_counts=True)
-        return int(words[words > 1].sum())

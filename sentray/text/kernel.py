@@ -156,23 +156,10 @@ def _look(block: int, base: int, end: int, rules: int, forced: int, decoded: int
 
 
 @inlined
-def _code(
-    start: int,
-    end: int,
-    limit: int,
-    dirty: bool,
-    rules: int,
-    min_length: int,
-    classes: int,
-    lower: int,
-    slots: int,
-    shift: np.uint64,
-    blob: int,
-    longest: int,
-    word: int,
-    room: int,
-) -> Any:
+def _code(start: int, end: int, limit: int, dirty: bool, cleaning: Any, table: Any, word: int, room: int) -> Any:
     """A token's code: 0 where cleaning drops it, -1 where the vocabulary lacks it, else its id or the hash of it."""
+    rules, min_length, classes, lower = cleaning
+    slots, shift, blob, longest = table
     size = end - start
     if dirty:
         size, characters, alphabetic = _clean_word(start, end, rules, classes, lower, word, room)
@@ -229,8 +216,9 @@ def encode_rows(
     """
     slot_array, shift, blob_array, longest = table
     # Signed, since Numba makes a float of a sum of signed and unsigned numbers.
-    slots, blob = np.int64(slot_array.ctypes.data), np.int64(blob_array.ctypes.data)
-    class_of, lower_of = np.int64(classes.ctypes.data), np.int64(lower.ctypes.data)
+    words_in = (np.int64(slot_array.ctypes.data), shift, np.int64(blob_array.ctypes.data), longest)
+    class_of = np.int64(classes.ctypes.data)
+    cleaning = (rules, min_length, class_of, np.int64(lower.ctypes.data))
     edge_array = np.full(BLOCK, 32, np.uint8)
     room = longest
     if rules & _HASH and len(offsets) > 1:
@@ -269,22 +257,7 @@ def encode_rows(
                     start, is_dirty = base + bit, False
                 opened = 0
                 is_dirty |= (dirty & _run(bit, stop)) != _U0
-                code = _code(
-                    start,
-                    base + stop,
-                    limit,
-                    is_dirty,
-                    rules,
-                    min_length,
-                    class_of,
-                    lower_of,
-                    slots,
-                    shift,
-                    blob,
-                    longest,
-                    word,
-                    room,
-                )
+                code = _code(start, base + stop, limit, is_dirty, cleaning, words_in, word, room)
                 # Without branches: no processor can predict whether a word is known.
                 row_words += code != 0
                 row_known += code > 0

@@ -19,14 +19,19 @@ inlined = njit(cache=True, nogil=True, inline="always")
 """For what is called for every word, where calls would take a fifth more time; arguments must not be arrays."""
 
 
+def pointer(builder: Any, address: Any, kind: Any, offset: int = 0) -> Any:
+    """LLVM's pointer to what of a kind lies so many bytes behind an address."""
+    moved = builder.add(address, ir.Constant(ir.IntType(64), offset)) if offset else address
+    return builder.inttoptr(moved, kind.as_pointer())
+
+
 def _loader(bits: int, wanted: Any) -> Any:
     """An intrinsic that reads a number of that many bits from an address."""
 
     @intrinsic
     def load(_: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
-            number = builder.load(pointer, align=1)
+            number = builder.load(pointer(builder, arguments[0], ir.IntType(bits)), align=1)
             return builder.zext(number, ir.IntType(64)) if bits < 64 else number
 
         return wanted(types.int64), generate
@@ -44,8 +49,8 @@ def set_byte(_: Any, address: Any, value: Any) -> Any:
     """Write the low byte of a number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        builder.store(builder.trunc(arguments[1], ir.IntType(8)), pointer)
+        byte = ir.IntType(8)
+        builder.store(builder.trunc(arguments[1], byte), pointer(builder, arguments[0], byte))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
@@ -58,7 +63,7 @@ def byte_masks(*sets: bytes) -> Any:
     def masks(_: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             vector = ir.VectorType(ir.IntType(8), BLOCK)
-            block = builder.load(builder.inttoptr(arguments[0], vector.as_pointer()), align=1)
+            block = builder.load(pointer(builder, arguments[0], vector), align=1)
 
             def splat(byte: int) -> Any:
                 return ir.Constant(vector, [byte] * BLOCK)

@@ -1,11 +1,10 @@
 """`Vocabulary`: words and their ids; id = position + 1, id 0 is padding."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -13,8 +12,6 @@ from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules, tokenizer
 
 Unknown = Literal["drop", "share"]
-_NO_WORD = re.compile(r"[^\S\n]|(?:\A|\n)(?:\n|\Z)")
-"""White space within a line, or a line without a word; of the last line the end may be missing."""
 
 
 @dataclass
@@ -64,18 +61,15 @@ class Vocabulary:
         Raises:
             SentrayError: an empty file, or a line that is empty, holds white space or repeats a word.
         """
-        words = text.removesuffix("\n").split("\n")
-        vocabulary = cls(words, unknown)
-        if _NO_WORD.search(text.removesuffix("\n")) or len(vocabulary.ids) != len(words):
-            seen: set[str] = set()
-            for line, word in enumerate(words, 1):
-                if word.split() != [word] or word in seen:
-                    raise SentrayError(
-                        f"the vocabulary vocabulary.txt is damaged: line {line} ({word[:40]!r}) is no single new "
-                        "word; restore the file or train again"
-                    )
-                seen.add(word)
-        return vocabulary
+        words, seen = text.removesuffix("\n").split("\n"), set[str]()
+        for line, word in enumerate(words, 1):
+            if word.split() != [word] or word in seen:
+                raise SentrayError(
+                    f"the vocabulary vocabulary.txt is damaged: line {line} ({word[:40]!r}) is no single new word; "
+                    "restore the file or train again"
+                )
+            seen.add(word)
+        return cls(words, unknown)
 
     def to_text(self) -> str:
         """One word a line, in id order."""
@@ -106,20 +100,8 @@ class Vocabulary:
             f"<b>{words[0].upper()}</b>, {words[-1]}!<br />{words[0]} zzqx 42.",
         ]
 
-    def describe(self) -> str:
-        """What it is, for messages."""
-        return f"a vocabulary of {len(self.words):,} words"
-
     def __len__(self) -> int:
         return len(self.words)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # One string pickles faster than a list of words, and the ids are made where they are needed.
-        return _unpickle, ("\n".join(self.words), self.unknown)
-
-
-def _unpickle(text: str, unknown: Unknown) -> Vocabulary:
-    return Vocabulary(text.split("\n") if text else [], unknown)
 
 
 def count_words(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Adam over arrays in memory: `Dense` weights, and an `Embedding` whose rows are brought up to date as they are needed.
+"""`Adam` over arrays in memory, whose rows are brought up to date as they are needed.
 
 Adam moves every row at every step, by its momentum, whether the batch holds the word or not. Done at once for
 25,767 words by TensorFlow's fused operation that took 8 to 14 ms a step, most of it waiting for memory, and two workers
@@ -26,42 +26,16 @@ def rate(learning_rate: float, step: int) -> np.float32:
     return np.float32(learning_rate * np.sqrt(1 - BETA_2**step) / (1 - BETA_1**step))
 
 
-class Dense:
-    """Weights float32 [n] and their moments, all of which get a gradient at every step.
+class Adam:
+    """Weights float32 [rows, n] and their moments; some of the rows get a gradient at a step.
 
     Args:
         weights: First values; taken over, not copied.
-        learning_rate: Adam's step size.
-    """
-
-    def __init__(self, weights: Floats, learning_rate: float) -> None:
-        self.weights = weights
-        self.first, self.second = np.zeros_like(weights), np.zeros_like(weights)
-        self._learning_rate = learning_rate
-
-    def arrays(self) -> dict[str, Floats]:
-        """The weights and both moments by name."""
-        return {"weights": self.weights, "first": self.first, "second": self.second}
-
-    def apply(self, gradient: Floats, step: int) -> None:
-        """Take step number `step` (from 1) with a gradient float32 [n]."""
-        _move(self.weights, self.first, self.second, gradient, rate(self._learning_rate, step))
-
-    def restore(self, weights: Floats, first: Floats, second: Floats) -> None:
-        """Go back to earlier values."""
-        self.weights[:], self.first[:], self.second[:] = weights, first, second
-
-
-class Embedding:
-    """Word vectors float32 [words, dimensions] and their moments; some words get a gradient at a step.
-
-    Args:
-        weights: First values; taken over, not copied.
-        learning_rate: Adam's step size; None leaves the vectors as they are.
+        learning_rate: Adam's step size; None leaves the weights as they are.
 
     Attributes:
         step: Steps done.
-        frozen: Whether the vectors stay as they are.
+        frozen: Whether the weights stay as they are.
     """
 
     def __init__(self, weights: Floats, learning_rate: float | None) -> None:
@@ -72,49 +46,50 @@ class Embedding:
             self._updated = np.zeros(len(weights), np.int64)
             self._rates = np.zeros(1, np.float32)
 
-    def rows(self, words: NDArray[np.int32]) -> Floats:
-        """Vectors of these words as of now; float32 [len(words), dimensions], a copy."""
-        self._catch_up(words)
-        return self.weights[words]
+    def rows(self, which: NDArray[np.int32]) -> Floats:
+        """These rows as of now; float32 [len(which), n], a copy."""
+        self._catch_up(which)
+        return self.weights[which]
 
-    def apply(self, gradients: Floats, words: NDArray[np.int32]) -> None:
+    def apply(self, gradients: Floats, which: NDArray[np.int32]) -> None:
         """Take a step.
 
         Args:
-            gradients: float32 [len(words), dimensions]; those of all other words are 0.
-            words: int32, each once.
+            gradients: float32 [len(which), n]; those of all other rows are 0.
+            which: int32, rows, each once.
         """
-        self._catch_up(words)
+        self._catch_up(which)
         self.step += 1
         if self.frozen:
             return
         if self.step == len(self._rates):
             steps = range(self.step, 2 * self.step)
             self._rates = np.append(self._rates, [rate(self._learning_rate, step) for step in steps])
-        self._updated[words] = self.step
-        _apply(self.weights, self.first, self.second, gradients, words, self._rates[self.step])
+        self._updated[which] = self.step
+        _apply(self.weights, self.first, self.second, gradients, which, self._rates[self.step])
 
     def settle(self) -> None:
         """Bring every row up to date."""
         self._catch_up(np.arange(len(self.weights), dtype=np.int32))
 
-    def arrays(self) -> dict[str, Floats]:
-        """The weights and both moments by name; nothing where they are frozen, since whoever goes on has them."""
+    def state(self) -> dict[str, Floats]:
+        """The weights and both moments as of now, by name; nothing where they are frozen: whoever goes on has them."""
+        self.settle()
         return {} if self.frozen else {"weights": self.weights, "first": self.first, "second": self.second}
 
     def restore(self, step: int, *arrays: Floats) -> None:
-        """Go back to a settled state: the step, and the values of `arrays` in their order."""
+        """Go back to an earlier state: the step, and the values of `state` in their order."""
         self.step = step
         if self.frozen:
             return
         self.weights[:], self.first[:], self.second[:] = arrays
-        # Words that never occurred have no moments yet.
+        # Rows that never got a gradient have no moments yet.
         self._updated[:] = np.where(self.first.any(axis=1) | self.second.any(axis=1), step, 0)
         self._rates = np.array([0, *(rate(self._learning_rate, done + 1) for done in range(step))], np.float32)
 
-    def _catch_up(self, words: NDArray[np.int32]) -> None:
+    def _catch_up(self, which: NDArray[np.int32]) -> None:
         if not self.frozen:
-            _catch_up(self.weights, self.first, self.second, words, self._updated, self._rates, self.step)
+            _catch_up(self.weights, self.first, self.second, which, self._updated, self._rates, self.step)
 
 
 _compile = njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
@@ -132,11 +107,11 @@ def _move(w: Floats, m: Floats, v: Floats, g: Floats, size: np.float32) -> None:
 
 @_compile
 def _apply(
-    weights: Floats, first: Floats, second: Floats, gradients: Floats, words: NDArray[np.int32], size: np.float32
+    weights: Floats, first: Floats, second: Floats, gradients: Floats, which: NDArray[np.int32], size: np.float32
 ) -> None:
-    for row in range(len(words)):
-        word = words[row]
-        _move(weights[word], first[word], second[word], gradients[row], size)
+    for number in range(len(which)):
+        row = which[number]
+        _move(weights[row], first[row], second[row], gradients[number], size)
 
 
 @_compile
@@ -144,16 +119,16 @@ def _catch_up(
     weights: Floats,
     first: Floats,
     second: Floats,
-    words: NDArray[np.int32],
+    which: NDArray[np.int32],
     updated: NDArray[np.int64],
     rates: Floats,
     step: int,
 ) -> None:
     nothing = np.zeros(weights.shape[1], np.float32)
-    for word in words:
+    for row in which:
         # A row without any update has no momentum yet.
-        if updated[word] == 0:
+        if updated[row] == 0:
             continue
-        for missed in range(updated[word] + 1, step + 1):
-            _move(weights[word], first[word], second[word], nothing, rates[missed])
-        updated[word] = step
+        for missed in range(updated[row] + 1, step + 1):
+            _move(weights[row], first[row], second[row], nothing, rates[missed])
+        updated[row] = step

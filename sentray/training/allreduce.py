@@ -10,7 +10,6 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -23,23 +22,22 @@ TIMEOUT_SECONDS = 600.0
 Later they wait without a limit, as the first may store a checkpoint for long: one that dies closes its connection,
 which is noticed at once, and a lost machine is noticed by TCP's keep-alive and by Ray.
 """
+TOKEN_BYTES = 32
 _GREETING_SECONDS = 5.0
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 8}
-"""Seconds of silence before a connection is tried, seconds between tries, and how many may go unanswered."""
+_BUFFER_BYTES = 4 << 20
+_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    # Seconds of silence before a connection is tried, seconds between tries, and how many may go unanswered.
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 8),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES),
+)
 
 Floats = NDArray[np.float32]
-Words = NDArray[np.int32]
-
-TOKEN_BYTES = 32
-_BUFFER_BYTES = 4 << 20
-
-
-@dataclass(frozen=True)
-class Peers:
-    """Where the workers listen, by rank, and the secret by which they know each other: a new one where not given."""
-
-    addresses: Sequence[tuple[str, int]]
-    token: bytes = field(default_factory=lambda: secrets.token_bytes(TOKEN_BYTES))
+Address = tuple[str, int]
 
 
 def listen(host: str) -> socket.socket:
@@ -52,7 +50,8 @@ class AllReduce:
 
     Args:
         rank: This worker's number.
-        peers: All workers.
+        addresses: Where the workers listen, by rank; none where there is only this one.
+        token: The secret by which they know each other, `TOKEN_BYTES` long.
         listener: This worker's open port; closed once all are connected.
 
     Raises:
@@ -60,80 +59,47 @@ class AllReduce:
         TimeoutError: A worker did not answer in time; likewise.
     """
 
-    def __init__(self, rank: int, peers: Peers, listener: socket.socket | None = None) -> None:
-        self.rank = rank
-        self.world = len(peers.addresses)
+    def __init__(
+        self,
+        rank: int = 0,
+        addresses: Sequence[Address] = (),
+        token: bytes = b"",
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.rank, self.world = rank, max(len(addresses), 1)
         self._sockets: dict[int, socket.socket] = {}
-        # Kept between calls: fresh memory of this size would cost a page fault every 4 kB.
-        self._totals: dict[str, Floats] = {}
         self._sender = ThreadPoolExecutor(max(self.world - 1, 1), thread_name_prefix="allreduce")
         if listener is not None:
             with listener:
-                self._connect(peers, listener)
+                self._connect(addresses, token, listener)
 
-    def sum(self, values: Any) -> Any:
-        """Sum of the workers' values, the same bits everywhere.
-
-        Args:
-            values: float32 [n], an array or a tensor; n is the same for all workers.
-
-        Returns:
-            float32 [n], overwritten by the next call; the values themselves where there is one worker.
-        """
+    def sum(self, values: Floats) -> Floats:
+        """Sum of the workers' values, float32 [n] everywhere, with the same bits; the values themselves where alone."""
         if self.world == 1:
             return values
-        values = np.ascontiguousarray(values)
-        parts = self._parts(len(values))
-        total = self._memory("sum", len(values))
+        limits = [len(values) * rank // self.world for rank in range(self.world + 1)]
+        parts = [slice(*pair) for pair in pairwise(limits)]
+        total = np.empty_like(values)
         mine = total[parts[self.rank]]
         received = np.empty_like(mine)
-        with self._sending(lambda peer: [values[parts[peer]]]):
+        with self._sending(lambda peer: values[parts[peer]]):
             # Added in the order of the ranks, whichever comes first: sums of floating point numbers depend on order.
             for rank in range(self.world):
                 part = values[parts[rank]] if rank == self.rank else self._receive(rank, received)
                 mine[:] = part if rank == 0 else mine + part
-        self._all_gather(total, parts)
-        return total
-
-    def sum_rows(self, rows: Any, words: Words, all_words: Words) -> Any:
-        """Sum of the workers' rows by word, the same bits everywhere; only rows that a worker has are sent for it.
-
-        Args:
-            rows: float32 [len(words), dimensions], an array or a tensor.
-            words: int32, ascending; this worker's, all of them among `all_words`.
-            all_words: int32, ascending and not empty, the same for all workers.
-
-        Returns:
-            float32 [len(all_words), dimensions], overwritten by the next call; the rows themselves where there is one
-            worker.
-        """
-        if self.world == 1:
-            return rows
-        rows, words = np.ascontiguousarray(rows), np.ascontiguousarray(words)
-        dimensions = rows.shape[1]
-        parts = self._parts(len(all_words))
-        total = self._memory("rows", len(all_words) * dimensions).reshape(-1, dimensions)
-        starts = np.searchsorted(words, all_words[[part.start for part in parts]]).tolist()
-        own = [slice(start, stop) for start, stop in pairwise([*starts, len(words)])]
-        mine, my_words = total[parts[self.rank]], all_words[parts[self.rank]]
-        mine[:] = 0
-        with self._sending(lambda peer: [_length(words[own[peer]]), words[own[peer]], rows[own[peer]]]):
-            for rank in range(self.world):
-                their_words, their_rows = words[own[rank]], rows[own[rank]]
-                if rank != self.rank:
-                    their_words = self._receive(rank, np.empty(self._receive_length(rank), np.int32))
-                    their_rows = self._receive(rank, np.empty((len(their_words), dimensions), np.float32))
-                mine[np.searchsorted(my_words, their_words)] += their_rows
-        self._all_gather(total, parts)
+        with self._sending(lambda _: mine):
+            for peer in self._sockets:
+                self._receive(peer, total[parts[peer]])
         return total
 
     def gather(self, message: bytes) -> list[bytes]:
         """Every worker's message, by rank."""
-        content = np.frombuffer(message, np.uint8)
+        content = np.frombuffer(np.int64(len(message)).tobytes() + message, np.uint8)
         received = {self.rank: message}
-        with self._sending(lambda peer: [_length(content), content]):
+        with self._sending(lambda _: content):
             for peer in self._sockets:
-                received[peer] = self._receive(peer, np.empty(self._receive_length(peer), np.uint8)).tobytes()
+                (size,) = self._receive(peer, np.empty(1, np.int64))
+                received[peer] = self._receive(peer, np.empty(size, np.uint8)).tobytes()
         return [received[rank] for rank in range(self.world)]
 
     def close(self) -> None:
@@ -142,53 +108,32 @@ class AllReduce:
         for connection in self._sockets.values():
             connection.close()
 
-    def _connect(self, peers: Peers, listener: socket.socket) -> None:
+    def _connect(self, addresses: Sequence[Address], token: bytes, listener: socket.socket) -> None:
         # The higher rank connects to the lower one, so that each pair has one connection.
         listener.settimeout(TIMEOUT_SECONDS)
         for peer in range(self.rank):
-            connection = socket.create_connection(peers.addresses[peer], timeout=TIMEOUT_SECONDS)
-            connection.sendall(peers.token + np.int64(self.rank).tobytes())
+            connection = socket.create_connection(addresses[peer], timeout=TIMEOUT_SECONDS)
+            connection.sendall(token + np.int64(self.rank).tobytes())
             self._add(peer, connection)
         while len(self._sockets) < self.world - 1:
             connection, _ = listener.accept()
-            token, rank = _greeting(connection)
-            if secrets.compare_digest(token, peers.token):
-                self._add(rank, connection)
+            greeting = _greeting(connection)
+            if secrets.compare_digest(greeting[:TOKEN_BYTES], token):
+                self._add(int.from_bytes(greeting[TOKEN_BYTES:], "little"), connection)
             else:
                 connection.close()
         self._sockets = dict(sorted(self._sockets.items()))
 
     def _add(self, peer: int, connection: socket.socket) -> None:
         connection.settimeout(None)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        for option in _OPTIONS:
+            connection.setsockopt(*option)
         self._sockets[peer] = connection
 
-    def _parts(self, size: int) -> list[slice]:
-        """The part of `size` items that each worker adds up."""
-        limits = np.linspace(0, size, self.world + 1).astype(np.int64).tolist()
-        return [slice(start, stop) for start, stop in pairwise(limits)]
-
-    def _memory(self, name: str, size: int) -> Floats:
-        """Float32 [size] with any values, the same memory as for the last call where it is large enough."""
-        if name not in self._totals or len(self._totals[name]) < size:
-            self._totals[name] = np.empty(size, np.float32)
-        return self._totals[name][:size]
-
-    def _all_gather(self, total: Floats, parts: list[slice]) -> None:
-        """Send this worker's part of the total to all others, and receive theirs."""
-        with self._sending(lambda _: [total[parts[self.rank]]]):
-            for peer in self._sockets:
-                self._receive(peer, total[parts[peer]])
-
     @contextlib.contextmanager
-    def _sending(self, arrays_for: Callable[[int], Sequence[NDArray[Any]]]) -> Iterator[None]:
-        """Send each peer its arrays, while the block receives; the block's end waits until they are sent."""
-        sent = [self._sender.submit(_send, stream, arrays_for(peer)) for peer, stream in self._sockets.items()]
+    def _sending(self, array_for: Callable[[int], NDArray[Any]]) -> Iterator[None]:
+        """Send each peer its array, while the block receives; the block's end waits until they are sent."""
+        sent = [self._sender.submit(stream.sendall, array_for(peer).data) for peer, stream in self._sockets.items()]
         yield
         for future in sent:
             future.result()
@@ -197,30 +142,18 @@ class AllReduce:
         """Fill an array with what a peer sends, and return it."""
         return _fill(self._sockets[peer], target)
 
-    def _receive_length(self, peer: int) -> int:
-        return int(self._receive(peer, np.empty(1, np.int64))[0])
 
-
-def _length(array: NDArray[Any]) -> NDArray[np.int64]:
-    return np.array([len(array)])
-
-
-def _greeting(connection: socket.socket) -> tuple[bytes, int]:
+def _greeting(connection: socket.socket) -> bytes:
     """The token and rank that a caller sends first; anybody may call, and leave or send nothing: then zeros."""
     greeting = np.zeros(TOKEN_BYTES + 8, np.uint8)
     connection.settimeout(_GREETING_SECONDS)
     with contextlib.suppress(OSError):
         _fill(connection, greeting)
-    return greeting[:TOKEN_BYTES].tobytes(), int(greeting[TOKEN_BYTES:].view(np.int64)[0])
-
-
-def _send(connection: socket.socket, arrays: Sequence[NDArray[Any]]) -> None:
-    for array in arrays:
-        connection.sendall(array.data)
+    return greeting.tobytes()
 
 
 def _fill(connection: socket.socket, target: NDArray[Any]) -> NDArray[Any]:
-    rest = target.reshape(-1).view(np.uint8).data
+    rest = target.view(np.uint8).data
     while rest:
         count = connection.recv_into(rest)
         if count == 0:

@@ -1,8 +1,6 @@
 """What training stores: `State` and weights in a checkpoint of Ray Train each epoch, the bundle in the last."""
 
 import json
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,21 +43,16 @@ def write(folder: Path, state: State, network: Any) -> None:
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
 
 
-def read_state(checkpoint: Any) -> State:
-    """The state in a checkpoint of Ray Train."""
-    with _open(checkpoint, STATE_FILE) as stored:
-        values = json.loads(stored.readall())
+def read_state(folder: str) -> State:
+    """The state that lies in a folder."""
+    values = json.loads(Path(folder, STATE_FILE).read_text(encoding="utf-8"))
     return State(**values | {"history": tuple(values["history"])})
 
 
-def restore(checkpoint: Any, network: Any) -> None:
-    """Bring a `Network` to what a checkpoint of Ray Train holds."""
-    # Without a name, so that a process that is killed leaves nothing.
-    with tempfile.TemporaryFile() as copy, _open(checkpoint, WEIGHTS_FILE) as stored:
-        shutil.copyfileobj(stored, copy)
-        copy.seek(0)
-        with np.load(copy) as weights:
-            network.restore(weights)
+def restore(folder: str, network: Any) -> None:
+    """Bring a `Network` to what lies in a folder."""
+    with np.load(Path(folder, WEIGHTS_FILE)) as weights:
+        network.restore(weights)
 
 
 def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: TrainingSet) -> None:
@@ -71,7 +64,3 @@ def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: Tra
     made = bundle.make(dataset.facts.spec, dataset.vocabulary, files, settings=settings.model_dump(mode="json"))
     golden = golden_texts(made, dataset.vocabulary.samples())
     bundle.publish(bundle.update(made, golden=golden), str(folder / BUNDLE_FOLDER))
-
-
-def _open(checkpoint: Any, name: str) -> Any:
-    return checkpoint.filesystem.open_input_file(f"{checkpoint.path}/{name}")

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from sentray.training.adam import Dense, Embedding, Floats
+from sentray.training.adam import Adam, Floats
 from sentray.training.batches import Reviews, distinct_words
 
 
@@ -55,31 +55,22 @@ def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What a step says of its rows.
+class Gradients:
+    """What a step says of a batch, or of one worker's part of it.
 
     Attributes:
         loss: Sum of the rows' weighted cross-entropies.
         correct: Rows whose most probable class is their own.
-    """
-
-    loss: float
-    correct: int
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Gradients of a batch, or one worker's part of them: arrays, or tensors on the device that computed them.
-
-    Attributes:
         words: int32, ascending vocabulary ids; none where the words' vectors are frozen.
         rows: float32 [words, dimensions], of the words' vectors; those of all other words are 0.
         dense: float32 [n], of all other weights, one after the other.
     """
 
+    loss: float
+    correct: int
     words: NDArray[np.int32]
-    rows: Any
-    dense: Any
+    rows: Floats
+    dense: Floats
 
 
 class Network:
@@ -122,9 +113,11 @@ class Network:
         if self._zero_padding:
             table[0] = 0
         rate = embedding_learning_rate or learning_rate
-        self.embedding = Embedding(table, rate if embedding.trainable else None)
-        self.dense = Dense(np.concatenate([weights.ravel() for weights in others]), learning_rate)
+        self.embedding = Adam(table, rate if embedding.trainable else None)
+        # One row, which gets a gradient at every step.
+        self.dense = Adam(np.concatenate([weights.ravel() for weights in others])[None], learning_rate)
         self._shapes = [weights.shape for weights in others]
+        self._sizes = [weights.size for weights in others]
         ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
         matrix, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
@@ -135,9 +128,7 @@ class Network:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
         return pack_padded(reviews, self._length, len(self.embedding.weights))
 
-    def gradients(
-        self, packed: Packed, labels: NDArray[np.int32], weights: Floats, batch_rows: int
-    ) -> tuple[StepResult, Gradients]:
+    def gradients(self, packed: Packed, labels: NDArray[np.int32], weights: Floats, batch_rows: int) -> Gradients:
         """Loss of this worker's rows and what they add to the global batch's gradients.
 
         Args:
@@ -146,15 +137,16 @@ class Network:
             weights: float32 [reviews], weights of their losses.
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
+        flat = self.dense.weights[0]
         if not len(labels):
             words = packed.words[:0]
-            return StepResult(0.0, 0), Gradients(words, self.embedding.rows(words), np.zeros_like(self.dense.weights))
-        vectors, flat = self.embedding.rows(packed.words), self.dense.weights
+            return Gradients(0.0, 0, words, self.embedding.rows(words), np.zeros_like(flat))
+        vectors = self.embedding.rows(packed.words)
         with tf.device(self._device):
             loss, correct, rows, dense = self._gradient_graph(
                 vectors, flat, packed.ids, packed.cells, labels, weights, np.float32(batch_rows)
             )
-        return StepResult(float(loss), int(correct)), Gradients(packed.words[: len(rows)], rows, dense)
+        return Gradients(float(loss), int(correct), packed.words[: len(rows)], np.asarray(rows), np.asarray(dense))
 
     def apply(self, gradients: Gradients) -> bool:
         """Take one step of Adam with the global batch's gradients.
@@ -163,39 +155,41 @@ class Network:
             Whether the first layer behind the words' vectors got a gradient at all. It gets none once all units of a
             layer are dead.
         """
-        rows, dense = np.asarray(gradients.rows), np.asarray(gradients.dense)
-        self.embedding.apply(rows, gradients.words)
-        self.dense.apply(dense, self.embedding.step)
-        return bool(dense[: int(np.prod(self._shapes[0]))].any())
+        self.embedding.apply(gradients.rows, gradients.words)
+        self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
+        return bool(gradients.dense[: self._sizes[0]].any())
 
     def keras_model(self) -> Any:
         """The Keras model with the weights as of now."""
         self.embedding.settle()
         self._keras_embedding.set_weights([self.embedding.weights])
-        others = np.split(self.dense.weights, np.cumsum([int(np.prod(shape)) for shape in self._shapes])[:-1])
+        others = np.split(self.dense.weights[0], np.cumsum(self._sizes)[:-1])
         for variable, weights, shape in zip(self._variables, others, self._shapes, strict=True):
             variable.assign(weights.reshape(shape))
         return self._model
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that training changes, by name: weights and Adam's two moments, and the number of steps."""
-        self.embedding.settle()
         state: dict[str, NDArray[Any]] = {"step": np.array(self.embedding.step)}
-        for name, part in (("embedding", self.embedding.arrays()), ("dense", self.dense.arrays())):
-            state |= {f"{name}_{kind}": array for kind, array in part.items()}
+        for name, part in self._parts.items():
+            state |= {f"{name}_{kind}": values for kind, values in part.state().items()}
         return state
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go back to a state that `state` gave."""
-        self.embedding.restore(int(state["step"]), *(state[f"embedding_{kind}"] for kind in self.embedding.arrays()))
-        self.dense.restore(*(state[f"dense_{kind}"] for kind in self.dense.arrays()))
+        for name, part in self._parts.items():
+            part.restore(int(state["step"]), *(state[f"{name}_{kind}"] for kind in part.state()))
+
+    @property
+    def _parts(self) -> dict[str, Adam]:
+        return {"embedding": self.embedding, "dense": self.dense}
 
     def _gradient(
         self, vectors: Any, flat: Any, ids: Any, cells: Any, labels: Any, weights: Any, batch_rows: Any
     ) -> tuple[Any, Any, Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch([vectors, flat])
-            parts = tf.split(flat, [int(np.prod(shape)) for shape in self._shapes])
+            parts = tf.split(flat, self._sizes)
             shaped = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
             outputs = self._outputs(vectors, shaped, ids, cells)
             if outputs.shape[1] == 1:

@@ -3,10 +3,7 @@
 Where words are hashed there is nothing to count, and one pass does.
 """
 
-import shutil
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,39 +24,19 @@ from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError
 from sentray.models import Architecture
-from sentray.text.cleaning import CleaningRules, rules_from
+from sentray.storage import Folder
+from sentray.text.cleaning import rules_from
 from sentray.text.encoding import Encoder
-from sentray.text.hashing import MAX_BUCKETS, DistinctCodes, HashedWords, Words
+from sentray.text.hashing import HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
 
 REVIEWS_SCHEMA = pa.schema([pa.field("ids", pa.list_(pa.int32())), pa.field("label", pa.string())])
 """A row for an encoded training review: its word ids, and its label."""
-CODES_SCHEMA = pa.schema([pa.field("code", pa.int32())])
-"""The `DistinctCodes` of some training reviews' words; none where words are not hashed."""
 
 
-@dataclass(frozen=True, eq=False)
-class Reviews:
-    """Encoded training reviews, whose word ids lie in a file.
-
-    Attributes:
-        inspection: of all rows of the corpus.
-        lengths: int64 [reviews], how many ids each has.
-        labels: the labels that occur, sorted.
-        targets: int32 [reviews], positions of the reviews' labels in `labels`.
-        codes: the hashes of their words; none where words are not hashed.
-    """
-
-    inspection: Inspection
-    lengths: NDArray[np.int64]
-    labels: list[str]
-    targets: NDArray[np.int32]
-    codes: DistinctCodes
-
-
-def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, console: Console) -> None:
-    """Read the corpus through Ray Data and write the training set and `quarantine.parquet` into `folder`.
+def prepare(settings: TrainSettings, architecture: Architecture, out: str, console: Console) -> None:
+    """Read the corpus through Ray Data and write the training set and `quarantine.parquet` into the folder `out`.
 
     Raises:
         SentrayError: The corpus cannot be used, see `Inspection.check_trainable`, or the word vectors cannot.
@@ -70,8 +47,8 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
     dimensions = _dimensions(settings)
     corpus = Corpus.open(settings.corpus, settings)
     console.say(f"corpus: {corpus.describe()}")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = Folder(out)
+    folder.delete("")
     counts: Counter[str] = Counter()
     words: Words = HashedWords(settings.buckets)
     if settings.encoder == "vocabulary":
@@ -79,32 +56,35 @@ def prepare(settings: TrainSettings, architecture: Architecture, folder: Path, c
         inspection = _checked(inspection, corpus, folder)
         words = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
     _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
-    reviews = _write_reviews(corpus, rules, words, folder / training_set.IDS_FILE, console)
-    if settings.encoder == "hash":
-        inspection = _checked(reviews.inspection, corpus, folder)
-    longest = int(reviews.lengths.max())
-    facts = training_set.Facts(
-        spec=ModelSpec.of(
-            words,
-            architecture=architecture.name,
-            cleaning=rules,
-            labels=tuple(reviews.labels),
-            max_length=max(settings.max_length or longest, architecture.min_length),
-        ),
-        label_rows=tuple(np.bincount(reviews.targets, minlength=len(reviews.labels)).tolist()),
-        longest=longest,
-        test_rows=inspection.of_split("test").total(),
-        quarantined_rows=inspection.reasons.total(),
-        dimensions=dimensions,
-        **_word_facts(words, counts, reviews),
-    )
-    _tell(console, facts, inspection, words)
-    vectors = None
+    vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
-        vectors, found = _vectors(settings.embedding, words, counts, settings, console)
-        facts = replace(facts, embedding=found)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(reviews.lengths)])
-    training_set.write(folder, facts, words, offsets, reviews.targets, vectors)
+        vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
+    met, offsets, labels, targets, used = _write_reviews(corpus, Encoder(rules, words), words.size, folder, console)
+    if settings.encoder == "hash":
+        inspection = _checked(met, corpus, folder)
+    if not used:
+        raise SentrayError(
+            f"cleaning leaves no word of the {len(targets):,} reviews to train on; check --cleaning and --text-column"
+        )
+    longest = int(np.diff(offsets).max())
+    spec = ModelSpec.of(
+        words,
+        architecture=architecture.name,
+        cleaning=rules,
+        labels=tuple(labels),
+        max_length=max(settings.max_length or longest, architecture.min_length),
+    )
+    label_rows = np.bincount(targets, minlength=len(labels)).tolist()
+    metrics = {
+        **_word_metrics(words, counts, used),
+        "embedding": origin,
+        "longest_review": longest,
+        "test_rows": inspection.of_split("test").total(),
+        "quarantined_rows": inspection.reasons.total(),
+    }
+    facts = training_set.Facts(spec, tuple(label_rows), dimensions, metrics)
+    _tell(console, facts, inspection, words)
+    training_set.write(folder, facts, words, offsets, targets, vectors)
 
 
 def _dimensions(settings: TrainSettings) -> int | None:
@@ -144,7 +124,7 @@ def _require_memory(words: Words, dimensions: int, freeze: bool) -> None:
         )
 
 
-def _checked(inspection: Inspection, corpus: Corpus, folder: Path) -> Inspection:
+def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspection:
     """The corpus's inspection with test rows set aside that have a label which none to train on has.
 
     Writes the rows set aside.
@@ -156,69 +136,60 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Path) -> Inspection
     if set(inspection.classes("test")) - set(labels):
         inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
     if inspection.rows:
-        pq.write_table(inspection.bad, folder / QUARANTINE_FILE)
+        with folder.create(QUARANTINE_FILE) as stream:
+            pq.write_table(inspection.bad, stream)
     inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
     return inspection
 
 
-def clean_and_encode(rows: pa.Table, encoder: Encoder, words: Words) -> Tables:
-    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, and the `codes` of their words.
-
-    Args:
-        rows: a table of `ROW_SCHEMA`.
-        encoder: gives the ids of a vocabulary's words; where words are hashed, their codes.
-        words: the ids.
-    """
+def clean_and_encode(rows: pa.Table, encoder: Encoder) -> Tables:
+    """A stage: `inspect_rows`, and the training `reviews` of `REVIEWS_SCHEMA`."""
     chosen = training_rows(rows)
-    encoded, codes = encoder.encode(chosen["text"]), DistinctCodes.of([])
-    ids = encoded.ids
-    if isinstance(words, HashedWords):
-        ids, codes = words.ids_of(ids), DistinctCodes.of([ids])
-    lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), ids)
-    return {
-        **inspect_rows(rows),
-        "reviews": pa.table([lists, chosen["label"]], REVIEWS_SCHEMA),
-        "codes": pa.table([codes.codes], CODES_SCHEMA),
-    }
+    encoded = encoder.encode(chosen["text"])
+    lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), encoded.ids)
+    return {**inspect_rows(rows), "reviews": pa.table([lists, chosen["label"]], REVIEWS_SCHEMA)}
 
 
-def _write_reviews(corpus: Corpus, rules: CleaningRules, words: Words, path: Path, console: Console) -> Reviews:
-    """Encode the training reviews, and write their ids to a file."""
-    # The hashes themselves are wanted too, to see which words meet in a bucket.
-    encoder = Encoder(rules, HashedWords(MAX_BUCKETS) if isinstance(words, HashedWords) else words)
-    inspection, codes = Inspection(), DistinctCodes.of([])
-    lengths, chunks = [np.zeros(0, np.int64)], [pa.array([], pa.string()).dictionary_encode()]
-    with path.open("wb") as stream:
-        for found in corpus.map_blocks(clean_and_encode, encoder=encoder, words=words):
+def _write_reviews(
+    corpus: Corpus, encoder: Encoder, rows: int, folder: Folder, console: Console
+) -> tuple[Inspection, NDArray[np.int64], list[str], NDArray[np.int32], int]:
+    """Encode the training reviews, and write their ids, of which there are `rows`, to a file.
+
+    Returns:
+        The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
+        [reviews + 1]; the labels, sorted; the position of each review's, int32 [reviews]; how many of the ids occur.
+    """
+    inspection, seen = Inspection(), np.zeros(rows, np.bool_)
+    lengths, chunks = [np.zeros(1, np.int64)], list[pa.Array]()
+    with folder.create(training_set.IDS_FILE) as stream:
+        for found in corpus.map_blocks(clean_and_encode, encoder=encoder):
             ids, label = found["reviews"].columns
-            stream.write(memoryview(pc.list_flatten(ids).to_numpy()))
+            flat = pc.list_flatten(ids).to_numpy()
+            stream.write(pa.py_buffer(flat))
+            seen[flat] = True
             lengths.append(pc.list_value_length(ids).to_numpy().astype(np.int64))
-            chunks += label.dictionary_encode().chunks
+            chunks += label.chunks
             inspection += Inspection.of(found)
-            codes += DistinctCodes(found["codes"]["code"].to_numpy())
             console.progress(f"encoding: {inspection.rows:,} rows")
-    of_reviews = pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
-    labels = sorted(of_reviews.dictionary.to_pylist())
-    targets = pc.index_in(of_reviews.dictionary, pa.array(labels, pa.string())).take(of_reviews.indices)
-    return Reviews(inspection, np.concatenate(lengths), labels, targets.to_numpy(), codes)
+    of_reviews = pa.chunked_array(chunks, pa.string())
+    labels = sorted(pc.unique(of_reviews).to_pylist())
+    targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
+    return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, int(np.count_nonzero(seen))
 
 
-def _word_facts(words: Words, counts: Counter[str], reviews: Reviews) -> dict[str, Any]:
-    """What the facts of a training set say of its words."""
+def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, Any]:
+    """What `metrics.json` says of the words, of whose ids so many occur."""
     if isinstance(words, Vocabulary):
         known = sum(counts[word] for word in words.words)
-        return {"distinct": len(counts), "coverage": round(known / counts.total(), 6)}
-    codes = reviews.codes
-    if not codes.count:
-        raise SentrayError(
-            f"cleaning leaves no word of the {len(reviews.targets):,} reviews to train on; check --cleaning and "
-            "--text-column"
-        )
+        distinct, coverage, sharing = len(counts), round(known / counts.total(), 6), None
+    else:
+        distinct, sharing = words.estimate(used)
+        coverage = 1.0
     return {
-        "distinct": codes.count,
-        "distinct_estimated": not codes.exact,
-        "coverage": 1.0,
-        "sharing_words": codes.sharing(words.buckets),
+        "vocabulary_distinct": distinct,
+        "vocabulary_distinct_estimated": sharing is not None,
+        "coverage": coverage,
+        "sharing_words": sharing,
     }
 
 
@@ -246,21 +217,20 @@ def _vectors(
 
 def _tell(console: Console, facts: training_set.Facts, inspection: Inspection, words: Words) -> None:
     shares = ", ".join(f"{label} {rows:,}" for label, rows in zip(facts.spec.labels, facts.label_rows, strict=True))
-    others = inspection.usable - sum(facts.label_rows) - facts.test_rows
+    found, training = facts.metrics, sum(facts.label_rows)
+    others = inspection.usable - training - found["test_rows"]
     console.say(
-        f"rows: {inspection.rows:,} read, {sum(facts.label_rows):,} to train on ({shares}), {facts.test_rows:,} to "
-        f"test on, {facts.quarantined_rows:,} quarantined"
+        f"rows: {inspection.rows:,} read, {training:,} to train on ({shares}), {found['test_rows']:,} to test on, "
+        f"{found['quarantined_rows']:,} quarantined"
         + (f", {others:,} unlabelled or of another split, not used" if others else "")
     )
     for reason, rows in inspection.reasons.most_common():
         console.say(f"  quarantined as {reason}: {rows:,}")
-    about = "about " if facts.distinct_estimated else ""
-    kept = (
-        f"hashed into {count(len(words), 'bucket')}, where {about}{facts.sharing_words:,} share theirs"
-        if isinstance(words, HashedWords)
-        else f"{len(words):,} in the vocabulary"
-    )
+    about, kept = "", f"{len(words):,} in the vocabulary"
+    if isinstance(words, HashedWords):
+        about = "about "
+        kept = f"hashed into {count(len(words), 'bucket')}, where about {found['sharing_words']:,} share theirs"
     console.say(
-        f"words: {about}{facts.distinct:,} distinct, {kept}; the longest review has {facts.longest:,}, the network "
-        f"takes {facts.spec.max_length:,}"
+        f"words: {about}{found['vocabulary_distinct']:,} distinct, {kept}; the longest review has "
+        f"{found['longest_review']:,}, the network takes {facts.spec.max_length:,}"
     )

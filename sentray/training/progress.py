@@ -1,8 +1,7 @@
-"""How far training is: workers send it to an actor by a `Reporter`, and the driver has it `shown_on` its console."""
+"""How far training is: the first worker sends it to an actor, and the driver has it `shown_on` its console."""
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -26,25 +25,6 @@ class _Board:
     def take(self) -> list[tuple[Kind, Any]]:
         messages, self.messages = self.messages, []
         return messages
-
-
-class Reporter:
-    """Sends messages to the driver; steps only now and then.
-
-    Args:
-        board: Handle of the actor; None sends nothing, as all workers but the first do.
-    """
-
-    def __init__(self, board: Any) -> None:
-        self._board, self._stepped = board, time.monotonic()
-
-    def send(self, kind: Kind, content: Any) -> None:
-        """Send a message without waiting for it to arrive."""
-        if self._board is None or (kind == "step" and time.monotonic() - self._stepped < POLL_SECONDS):
-            return
-        if kind == "step":
-            self._stepped = time.monotonic()
-        self._board.put.remote(kind, content)
 
 
 @contextlib.contextmanager

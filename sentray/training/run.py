@@ -2,11 +2,10 @@
 
 import json
 import os
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
@@ -16,11 +15,8 @@ from sentray.errors import SentrayError
 from sentray.lease import Lease, require_held
 from sentray.storage import Folder, behind
 from sentray.training import training_set
-from sentray.training.checkpoint import NothingToKeepError
+from sentray.training.checkpoint import NothingToKeepError, State
 from sentray.training.prepare import prepare
-
-if TYPE_CHECKING:
-    from sentray.training.trainer import Fitted
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
@@ -125,24 +121,24 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
         console.say("the corpus is prepared already: going on with it")
     else:
         _prepare(settings, work, prepared, console)
-    fitted = fit(settings, prepared, work.out, console, partial(require_held, work, LEASE, lease.owner))
+    state, trained = fit(settings, prepared, work.out, console, partial(require_held, work, LEASE, lease.owner))
     facts = training_set.Facts.read(prepared)
-    if facts.test_rows:
-        test = _test(settings, fitted.bundle, console)
+    test: dict[str, Any] = {}
+    if facts.metrics["test_rows"]:
+        test = _test(settings, trained, console)
     else:
-        test = {}
         console.say("no test rows: the bundle's accuracy is not measured")
-    metrics = _metrics(facts, fitted, test)
+    metrics = _metrics(facts, state, len(trained.vocabulary), test)
     with Folder(prepared).open_file(QUARANTINE_FILE) as stored:
         quarantined = stored.readall()
     records = {
         SETTINGS_FILE: settings_text(settings).encode(),
         METRICS_FILE: _json(metrics),
-        HISTORY_FILE: _json(fitted.state.history),
+        HISTORY_FILE: _json(state.history),
         QUARANTINE_FILE: quarantined,
     }
     lease.check()
-    bundle.publish(bundle.update(fitted.bundle, metrics=metrics), settings.out, records)
+    bundle.publish(bundle.update(trained, metrics=metrics), settings.out, records)
     return metrics
 
 
@@ -160,41 +156,26 @@ def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Cons
     # Before the corpus is read, so that a folder that cannot be written is found at once.
     work.write_json(CLAIM, _claim(settings))
     console.expect("a block of reviews to be read")
-    with nullcontext(work.path("")) if work.local else TemporaryDirectory(prefix="sentray-train-") as parent:
-        folder = Path(parent, DATASET)
-        try:
-            prepare(settings, models.architecture(settings.model), folder, console)
-        except SentrayError as error:
-            # The rows set aside stay to be looked at; the ids may be gigabytes.
-            if not (stored := folder / QUARANTINE_FILE).exists():
-                raise NothingToKeepError(str(error)) from error
-            quarantined = stored.read_bytes()
-            work.delete(DATASET)
-            work.write(f"{DATASET}/{QUARANTINE_FILE}", quarantined)
+    try:
+        prepare(settings, models.architecture(settings.model), prepared, console)
+    except SentrayError as error:
+        # The rows set aside stay to be looked at; the ids may be gigabytes.
+        work.delete(f"{DATASET}/{training_set.IDS_FILE}")
+        if f"{DATASET}/{QUARANTINE_FILE}" in work.names(DATASET):
             raise
-        if not work.local:
-            console.expect("the training set to be stored")
-            training_set.upload(folder, prepared, partial(console.progress, f"storing the training set in {prepared}"))
+        raise NothingToKeepError(str(error)) from error
 
 
-def _metrics(facts: training_set.Facts, fitted: "Fitted", test: dict[str, Any]) -> dict[str, Any]:
-    state = fitted.state
+def _metrics(facts: training_set.Facts, state: State, vocabulary_size: int, test: dict[str, Any]) -> dict[str, Any]:
     rows, last = sum(facts.label_rows), state.history[-1]
     if any(record["rows_seen"] != rows for record in state.history):
         raise RuntimeError("an epoch did not see every training row exactly once")
     return {
-        "vocabulary_size": len(fitted.bundle.vocabulary),
-        "vocabulary_distinct": facts.distinct,
-        "vocabulary_distinct_estimated": facts.distinct_estimated,
-        "coverage": facts.coverage,
+        **facts.metrics,
+        "vocabulary_size": vocabulary_size,
         "buckets": facts.spec.buckets,
-        "sharing_words": facts.sharing_words,
-        "embedding": facts.embedding,
         "max_length": facts.spec.max_length,
-        "longest_review": facts.longest,
         "train_rows": rows,
-        "test_rows": facts.test_rows,
-        "quarantined_rows": facts.quarantined_rows,
         "rows_seen_per_epoch": last["rows_seen"],
         "epochs": state.epoch,
         "restarts": state.restarts,

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import secrets
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
 from sentray.training import worker
-from sentray.training.allreduce import AllReduce, Peers, listen
+from sentray.training.allreduce import TOKEN_BYTES, AllReduce, listen
 from sentray.training.checkpoint import BUNDLE_FOLDER, State, read_state
 from sentray.training.progress import shown_on
 from sentray.training.worker import Check, Job
@@ -33,17 +33,9 @@ _START_SECONDS = "10"
 """How long Ray Train waits for a range of workers to be scheduled: after a loss it counts the lost ones too."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What the workers leave: the state they ended in, and the bundle without its metrics."""
-
-    state: State
-    bundle: Bundle
-
-
 def fit(
     settings: TrainSettings, prepared: str, work: str, console: Console, require_held: Check | None = None
-) -> Fitted:
+) -> tuple[State, Bundle]:
     """Train on a prepared training set with Ray Train, going on from a checkpoint in `work` if there is one.
 
     Args:
@@ -52,6 +44,9 @@ def fit(
         work: Folder for checkpoints, likewise.
         console: Where to say what happens.
         require_held: Raises when `work` is no longer the run's; None where nobody else may want it.
+
+    Returns:
+        The state that the workers ended in, and the bundle without its metrics.
 
     Raises:
         NothingToKeepError: No seed made the network learn.
@@ -78,7 +73,7 @@ def fit(
     if isinstance(result.return_value, SentrayError):
         raise result.return_value
     with result.checkpoint.as_directory() as folder:
-        return Fitted(read_state(result.checkpoint), bundle.load(Path(folder) / BUNDLE_FOLDER))
+        return read_state(folder), bundle.load(Path(folder) / BUNDLE_FOLDER)
 
 
 def _trainer(job: Job, work: str, awaited: str) -> Any:
@@ -148,39 +143,32 @@ def describe_failure(worker_exceptions: dict[int, Exception]) -> str:
 
 
 def _train_worker(config: dict[str, Any]) -> SentrayError | None:
-    allreduce = connect()
-    try:
-        return worker.run(config["job"], allreduce)
-    finally:
-        allreduce.close()
-
-
-_meeting: dict[str, Any] = {}
-"""This worker process's open port and, once known, all workers' addresses."""
-
-
-def connect() -> AllReduce:
-    """This worker's connection to the others; called once by each worker's training function, before all else."""
     rank = ray.train.get_context().get_world_rank()
-    return AllReduce(rank, _meeting.pop("peers"), _meeting.pop("listener"))
+    with contextlib.closing(AllReduce(rank, **_met)) as allreduce:
+        return worker.run(config["job"], allreduce)
+
+
+_met: dict[str, Any] = {}
+"""This worker process's open port, all workers' addresses and their secret."""
+
+
+def _open() -> tuple[str, int]:
+    host = ray.util.get_node_ip_address()
+    _met["listener"] = listen(host)
+    return host, _met["listener"].getsockname()[1]
+
+
+def _meet(**others: Any) -> None:
+    _met.update(others)
 
 
 class _AllReduceBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        worker_group.execute(_meet, Peers(worker_group.execute(_open)))
+        addresses = worker_group.execute(_open)
+        worker_group.execute(_meet, addresses=addresses, token=secrets.token_bytes(TOKEN_BYTES))
 
 
 class AllReduceConfig(BackendConfig):
     """Has each worker of a Ray Train run open a port, and all learn all addresses before training starts."""
 
     backend_cls = _AllReduceBackend
-
-
-def _open() -> tuple[str, int]:
-    host = ray.util.get_node_ip_address()
-    _meeting["listener"] = listen(host)
-    return host, _meeting["listener"].getsockname()[1]
-
-
-def _meet(peers: Peers) -> None:
-    _meeting["peers"] = peers

@@ -2,30 +2,30 @@
 
 import contextlib
 import dataclasses
-import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import fs
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sentray.bundle import ModelSpec
 from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
+from sentray.text.encoding import cut
 from sentray.text.hashing import Words
 from sentray.text.vocabulary import Vocabulary
 
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
-_FACTS = "dataset.json"
-_VOCABULARY = "vocabulary.txt"
-_OFFSETS, _TARGETS, _VECTORS = "offsets.npy", "targets.npy", "embedding.bin"
-_COPY_BYTES = 4 << 20
+_FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
+_OFFSETS, _TARGETS, _VECTORS = "offsets.bin", "targets.bin", "embedding.bin"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -35,30 +35,20 @@ class Facts:
     Attributes:
         spec: What the model to be trained takes and gives.
         label_rows: Training rows of each label.
-        longest: Word ids of the longest training review.
-        distinct: Distinct words of the training reviews, in the vocabulary or not.
-        coverage: Share of the training reviews' words that have an id, each counted as often as it occurs.
-        test_rows: Rows held out for testing.
-        quarantined_rows: Rows set aside.
-        distinct_estimated: Whether `distinct` is an estimate, with a standard error of 0.4 %.
-        sharing_words: Distinct words whose bucket another has too, expected ones where `distinct` is an estimate; None
-            where words are not hashed.
         dimensions: Numbers of a word's vector; None for what the architecture has.
-        embedding: What the word vectors to start from are (`format`, `rows`, `duplicates`, `bad_rows`, `oov`, `center`)
-            and how they cover the vocabulary (as `embeddings.matrix.Coverage`); None where there are none.
+        metrics: What `metrics.json` says of words and rows: `vocabulary_distinct` words of the training reviews, in the
+            vocabulary or not; `vocabulary_distinct_estimated`; `coverage`, the share of the training reviews' words
+            that have an id, each counted as often as it occurs; `sharing_words`, whose bucket another word has too,
+            None where words are not hashed; `embedding`, what the word vectors to start from are (`format`, `rows`,
+            `duplicates`, `bad_rows`, `oov`, `center`) and how they cover the vocabulary (as
+            `embeddings.matrix.Coverage`), None where there are none; word ids of the `longest_review`; `test_rows`;
+            `quarantined_rows`.
     """
 
     spec: ModelSpec
     label_rows: tuple[int, ...]
-    longest: int
-    distinct: int
-    coverage: float
-    test_rows: int
-    quarantined_rows: int
-    distinct_estimated: bool = False
-    sharing_words: int | None = None
-    dimensions: int | None = None
-    embedding: dict[str, Any] | None = None
+    dimensions: int | None
+    metrics: dict[str, Any]
 
     @classmethod
     def read(cls, folder: str) -> Self:
@@ -108,49 +98,51 @@ class TrainingSet:
 
     def review(self, row: int) -> NDArray[np.int32]:
         """Word ids of a review, cut to the network's length; int32 [words]."""
-        start, end, longest = int(self.offsets[row]), int(self.offsets[row + 1]), self.facts.spec.max_length
-        if self.facts.spec.truncating == "pre":
-            return self.ids[max(start, end - longest) : end]
-        return self.ids[start : min(end, start + longest)]
+        spec = self.facts.spec
+        return self.ids[cut(self.offsets, row, spec.max_length, spec.truncating)]
 
     @classmethod
     def load(cls, folder: str) -> Self:
         """Map a training set that `write` made.
 
         Args:
-            folder: Path or URI. The files of a remote one are copied to the local disk under no name, so that a
-                process leaves nothing there however it ends.
+            folder: Path or URI. The files of a remote one are copied to the local disk, where they have no name once
+                they are mapped.
 
         Raises:
             SentrayError: This machine does not see it, or has no room for it.
         """
         facts, vectors = Facts.read(folder), None
         try:
-            with contextlib.ExitStack() as stack:
-
-                def local(name: str) -> IO[bytes]:
-                    return stack.enter_context(_local(Folder(folder), name))
-
-                offsets, targets = np.load(local(_OFFSETS)), np.load(local(_TARGETS))
-                # A file without bytes cannot be mapped.
-                ids = np.memmap(local(IDS_FILE), np.int32, "r") if offsets[-1] else np.empty(0, np.int32)
-                words = facts.spec.words(local(_VOCABULARY).read() if facts.spec.buckets is None else None)
-                if facts.embedding is not None:
-                    vectors = np.memmap(local(_VECTORS), np.float32, "r").reshape(words.size, -1)
+            with _on_disk(folder) as path:
+                ids, offsets, targets = (
+                    _mapped(path / name, kind)
+                    for name, kind in ((IDS_FILE, np.int32), (_OFFSETS, np.int64), (_TARGETS, np.int32))
+                )
+                words = facts.spec.words((path / _VOCABULARY).read_bytes() if facts.spec.buckets is None else None)
+                if facts.metrics["embedding"] is not None:
+                    vectors = _mapped(path / _VECTORS, np.float32).reshape(words.size, -1)
         except OSError as error:
             raise _unseen(folder, error) from error
         return cls(facts, words, ids, offsets, targets, vectors)
 
 
 @contextlib.contextmanager
-def _local(folder: Folder, name: str) -> Iterator[IO[bytes]]:
-    """A file of the training set on this machine's disk."""
-    with open(folder.path(name), "rb") if folder.local else tempfile.TemporaryFile() as file:
-        if not folder.local:
-            with folder.open_file(name) as source:
-                shutil.copyfileobj(source, file, _COPY_BYTES)
-            file.seek(0)
-        yield file
+def _on_disk(folder: str) -> Iterator[Path]:
+    """The folder, or for the block a copy of a remote one."""
+    place = Folder(folder)
+    if place.local:
+        yield Path(place.path(""))
+        return
+    filesystem, path = locate(folder)
+    with tempfile.TemporaryDirectory(prefix="sentray-train-") as copy:
+        fs.copy_files(path, copy, filesystem, fs.LocalFileSystem())
+        yield Path(copy)
+
+
+def _mapped(file: Path, kind: Any) -> NDArray[Any]:
+    # A file without bytes cannot be mapped.
+    return np.memmap(file, kind, "r") if file.stat().st_size else np.empty(0, kind)
 
 
 def _unseen(folder: str, error: OSError) -> SentrayError:
@@ -170,46 +162,21 @@ def exists(folder: str) -> bool:
 
 
 def write(
-    folder: Path,
+    folder: Folder,
     facts: Facts,
     words: Words,
     offsets: NDArray[np.int64],
     targets: NDArray[np.int32],
     vectors: NDArray[np.float32] | None = None,
 ) -> None:
-    """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole."""
-    np.save(folder / _OFFSETS, offsets)
-    np.save(folder / _TARGETS, targets)
-    if vectors is not None:
-        vectors.tofile(folder / _VECTORS)
-    if isinstance(words, Vocabulary):
-        (folder / _VOCABULARY).write_bytes(words.to_text().encode())
-    Folder(str(folder)).write(_FACTS, TypeAdapter(Facts).dump_json(facts, indent=1))
-
-
-def upload(folder: Path, remote: str, show: Callable[[float], None]) -> None:
-    """Copy a local training set to a URI; the facts come last there too.
-
-    Args:
-        folder: Where it lies.
-        remote: Where it goes.
-        show: Told again and again which share of its bytes is there, from 0 to 1.
+    """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
 
     Raises:
         SentrayError: The folder cannot be written.
     """
-    filesystem, path = locate(remote)
-    files = sorted(folder.iterdir(), key=lambda file: file.name == _FACTS)
-    done, size = 0, sum(file.stat().st_size for file in files)
-    try:
-        for file in files:
-            with file.open("rb") as source, filesystem.open_output_stream(f"{path}/{file.name}") as target:
-                while piece := source.read(_COPY_BYTES):
-                    target.write(piece)
-                    done += len(piece)
-                    show(done / size)
-    except OSError as error:
-        raise SentrayError(
-            f"{remote} cannot be written ({first_line(error)}); make room or check the permissions, then run the same "
-            "command again"
-        ) from error
+    for name, array in ((_OFFSETS, offsets), (_TARGETS, targets), (_VECTORS, vectors)):
+        if array is not None:
+            folder.write(name, pa.py_buffer(np.ascontiguousarray(array)))
+    if isinstance(words, Vocabulary):
+        folder.write(_VOCABULARY, words.to_text().encode())
+    folder.write(_FACTS, TypeAdapter(Facts).dump_json(facts, indent=1))

@@ -19,15 +19,14 @@ from sentray.errors import SentrayError
 from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
 from sentray.training.checkpoint import NothingToKeepError, State
-from sentray.training.progress import Reporter
+from sentray.training.progress import POLL_SECONDS, Kind
 from sentray.training.training_set import TrainingSet
 
 if TYPE_CHECKING:
-    from sentray.training.network import Gradients, StepResult
-
-_STEP = "a step of training"
+    from sentray.training.network import Gradients
 
 Check = Callable[[], None]
+Tell = Callable[[Kind, Any], None]
 T = TypeVar("T")
 
 
@@ -49,26 +48,26 @@ class Job:
 
 
 def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
-    """Train under Ray Train: from its latest checkpoint, one new checkpoint an epoch, the bundle in the last.
+    """Train under Ray Train: from its latest checkpoint, one new checkpoint an epoch, with the bundle in the last.
 
     Returns:
         None where there is a bundle. Else why there is none, on every worker: a `NothingToKeepError` where the same
         command would end so again. It is returned and not raised, since Ray Train would try again.
     """
-    reporter, settings = Reporter(job.progress if allreduce.rank == 0 else None), job.settings
+    settings, tell = job.settings, _teller(job.progress if allreduce.rank == 0 else None)
     wanted = "" if str(settings.workers) == str(allreduce.world) else f" of {settings.workers}"
-    reporter.send("line", f"training with {count(allreduce.world, 'worker')}{wanted}")
-    reporter.send("expected", "the workers to load the training set")
+    tell("line", f"training with {count(allreduce.world, 'worker')}{wanted}")
+    tell("expected", "the workers to load the training set")
     dataset = _together(allreduce, lambda: _load(job))
     if isinstance(dataset, SentrayError):
         return dataset
-    state, replica = _start(job, dataset, allreduce, reporter)
-    reporter.send("expected", _STEP)
+    state, replica = _start(settings, dataset, allreduce, tell)
     replica.check_replicas()
     still_held = (job.require_held if allreduce.rank == 0 else None) or (lambda: None)
     while state.epoch < settings.epochs:
-        record = replica.epoch(state.epoch, lambda report: reporter.send("step", report))
-        reporter.send("epoch", record)
+        tell("expected", "a step of training")
+        record = replica.epoch(state.epoch, lambda report: tell("step", report))
+        tell("epoch", record)
         if record.pop("dead"):
             if state.restarts >= settings.max_restarts:
                 return NothingToKeepError(
@@ -76,24 +75,31 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
                     "on: every unit of a layer died in each, or the loss was no number; try a smaller --learning-rate "
                     "or a larger --max-restarts"
                 )
-            reporter.send(
+            tell(
                 "line",
                 f"seed {state.seed} made a dead start (no unit of a layer reacts, or the loss is no number): again "
                 f"with seed {state.seed + 1}",
             )
             state = State(0, state.seed + 1, state.restarts + 1)
-            replica = Replica(job, dataset, allreduce, state.seed)
+            replica = Replica(settings, dataset, allreduce, state.seed)
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
         replica.check_replicas()
         if isinstance(lost := _together(allreduce, still_held), SentrayError):
             return lost
-        reporter.send("expected", f"the checkpoint after epoch {state.epoch} to be stored")
-        _report(state, replica, allreduce)
-        reporter.send("expected", _STEP)
-    reporter.send("expected", "the bundle to be stored")
-    _report(state, replica, allreduce, finished=(settings, dataset))
+        tell("expected", f"the checkpoint after epoch {state.epoch} to be stored")
+        _report(state, replica, settings, dataset, allreduce.rank)
     return None
+
+
+def _teller(board: Any) -> Tell:
+    """Sends messages to the actor of `shown_on` without waiting for them to arrive; nothing where there is none."""
+
+    def tell(kind: Kind, content: Any) -> None:
+        if board is not None:
+            board.put.remote(kind, content)
+
+    return tell
 
 
 def _together(allreduce: AllReduce, work: Callable[[], T]) -> T | SentrayError:
@@ -112,62 +118,64 @@ def _load(job: Job) -> TrainingSet:
     return TrainingSet.load(job.dataset)
 
 
-def _start(job: Job, dataset: TrainingSet, allreduce: AllReduce, reporter: Reporter) -> tuple[State, "Replica"]:
+def _start(settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, tell: Tell) -> tuple[State, "Replica"]:
+    """The state to go on from, and a replica of that state."""
     import ray.train
 
     stored = ray.train.get_checkpoint()
-    state = State(0, job.settings.seed) if stored is None else checkpoint.read_state(stored)
-    replica = Replica(job, dataset, allreduce, state.seed)
-    if stored is not None:
-        checkpoint.restore(stored, replica.network)
-        reporter.send("line", f"going on after epoch {state.epoch} of {job.settings.epochs}")
+    if stored is None:
+        return State(0, settings.seed), Replica(settings, dataset, allreduce, settings.seed)
+    with stored.as_directory() as folder:
+        state = checkpoint.read_state(folder)
+        replica = Replica(settings, dataset, allreduce, state.seed)
+        checkpoint.restore(folder, replica.network)
+    tell("line", f"going on after epoch {state.epoch} of {settings.epochs}")
     return state, replica
 
 
-def _report(
-    state: State,
-    replica: "Replica",
-    allreduce: AllReduce,
-    finished: tuple[TrainSettings, TrainingSet] | None = None,
-) -> None:
+def _report(state: State, replica: "Replica", settings: TrainSettings, dataset: TrainingSet, rank: int) -> None:
+    """Tell Ray Train of an epoch; the first worker stores its checkpoint."""
     import ray.train
 
-    metrics = {"epoch": state.epoch, "restarts": state.restarts}
-    if allreduce.rank != 0:
-        ray.train.report(metrics)
-        return
+    stored = None
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoint.write(Path(scratch), state, replica.network)
-        if finished:
-            checkpoint.write_bundle(Path(scratch), replica.network.keras_model(), *finished)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(scratch))
+        if rank == 0:
+            checkpoint.write(Path(scratch), state, replica.network)
+            if state.epoch == settings.epochs:
+                checkpoint.write_bundle(Path(scratch), replica.network.keras_model(), settings, dataset)
+            stored = ray.train.Checkpoint.from_directory(scratch)
+        ray.train.report({"epoch": state.epoch, "restarts": state.restarts}, checkpoint=stored)
 
 
 class Replica:
     """One worker's copy of the network, trained on its part of every batch; all copies stay equal.
 
     Args:
-        job: What to do.
+        settings: Of the run.
         dataset: The training reviews.
         allreduce: The connection to the other workers.
         seed: Fixes first weights and order.
     """
 
-    def __init__(self, job: Job, dataset: TrainingSet, allreduce: AllReduce, seed: int) -> None:
+    def __init__(self, settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, seed: int) -> None:
         import keras
 
+        from sentray.training.fast_network import FAST
+        from sentray.training.network import Network
+
         keras.utils.set_random_seed(seed)
-        settings, facts = job.settings, dataset.facts
-        self._rows = dataset.vocabulary.size
-        vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
-        model = models.architecture(facts.spec.architecture).build(
-            self._rows, facts.spec.max_length, len(facts.spec.labels), vectors, settings.freeze
+        spec = dataset.facts.spec
+        vectors = dataset.facts.dimensions if dataset.vectors is None else dataset.vectors
+        model = models.architecture(spec.architecture).build(
+            dataset.vocabulary.size, spec.max_length, len(spec.labels), vectors, settings.freeze
         )
-        self.network = network_for(model, settings)
+        rates = settings.learning_rate, settings.embedding_learning_rate
+        kind = FAST.get(spec.architecture, Network)
+        self.network = kind(model, *rates, device="/GPU:0" if settings.gpu else None)
         self._dataset, self._allreduce, self._seed = dataset, allreduce, seed
         self._batch_size, self._epochs = settings.batch_size, settings.epochs
-        self._lengths = np.minimum(dataset.lengths, facts.spec.max_length)
-        counts = np.array(facts.label_rows, np.float64)
+        self._lengths = np.minimum(dataset.lengths, spec.max_length)
+        counts = np.array(dataset.facts.label_rows, np.float64)
         even = len(dataset) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
         self._seconds: dict[str, float] = {}
@@ -177,7 +185,7 @@ class Replica:
 
         Args:
             number: Of the epoch, from 0.
-            report: Called after each step with what the progress line shows of this worker's rows so far.
+            report: Called now and then with what the progress line shows of this worker's rows so far.
 
         Returns:
             The epoch's record over all workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`,
@@ -187,7 +195,7 @@ class Replica:
         """
         started_at, started = time.time(), time.perf_counter()
         self._seconds = dict.fromkeys(("data", "network", "allreduce", "optimizer"), 0.0)
-        first_step = 0.0
+        first_step, reported = 0.0, started
         allreduce, batch_size = self._allreduce, self._batch_size
         steps = batches.epoch_batches(len(self._dataset), batch_size, self._seed, number)
         sums = np.zeros(3)
@@ -198,7 +206,9 @@ class Replica:
             first_step = first_step or time.perf_counter() - started
             sums += (result.loss, result.correct, len(mine))
             alive |= reacts and step >= len(steps) // 2
-            seen = max(sums[2], 1)
+            if time.perf_counter() - reported < POLL_SECONDS:
+                continue
+            reported, seen = time.perf_counter(), max(sums[2], 1)
             report(
                 {
                     "epoch": number + 1,
@@ -242,20 +252,18 @@ class Replica:
             raise RuntimeError("the training workers' weights differ")
         return digest.hexdigest()
 
-    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["StepResult", bool]:
-        dataset = self._dataset
+    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["Gradients", bool]:
+        """Train on a batch; what it says of this worker's rows, and whether the network reacts."""
         with self._timed("data"):
-            packed = self.network.pack([dataset.review(row) for row in mine])
-            labels = dataset.targets[mine]
+            packed = self.network.pack([self._dataset.review(row) for row in mine])
+            labels = self._dataset.targets[mine]
         with self._timed("network"):
-            weights = self._class_weights[labels]
-            result, gradients = self.network.gradients(packed, labels, weights, len(batch))
-        if self._allreduce.world > 1:
-            with self._timed("allreduce"):
-                gradients = self._sum(gradients, batch)
+            gradients = self.network.gradients(packed, labels, self._class_weights[labels], len(batch))
+        with self._timed("allreduce"):
+            total = gradients if self._allreduce.world == 1 else self._sum(gradients, batch)
         with self._timed("optimizer"):
-            reacts = self.network.apply(gradients)
-        return result, reacts
+            reacts = self.network.apply(total)
+        return gradients, reacts
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -265,28 +273,12 @@ class Replica:
 
     def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
         """The global batch's gradients, from every worker's part of them."""
-        dense = self._allreduce.sum(gradients.dense)
-        if self.network.embedding.frozen:
-            return replace(gradients, dense=dense)
-        # Every worker works out the batch's words by itself: nothing has to be agreed on first.
-        words = batches.distinct_words([self._dataset.review(row) for row in batch], self._rows)
-        rows = self._allreduce.sum_rows(gradients.rows, gradients.words, words)
-        return replace(gradients, words=words, rows=rows, dense=dense)
-
-
-def network_for(model: Any, settings: TrainSettings) -> Any:
-    """What trains a Keras model: a `FastNetwork` where it knows the shape, else a `Network`.
-
-    Raises:
-        ValueError: The network cannot be trained, or not with these settings.
-    """
-    from sentray.training import fast_network
-    from sentray.training.network import Network
-
-    rates = (settings.learning_rate, settings.embedding_learning_rate)
-    device = "/GPU:0" if settings.gpu else None
-    if fast_network.knows(model):
-        return fast_network.FastNetwork(model, *rates, precision=settings.precision, device=device)
-    if settings.precision != "float32":
-        raise ValueError(f"--precision {settings.precision} is of the networks that fast_network knows")
-    return Network(model, *rates, device=device)
+        words, (size, dimensions) = gradients.words, (len(gradients.dense), gradients.rows.shape[1])
+        if not self.network.embedding.frozen:
+            # Every worker works out the batch's words by itself: nothing has to be agreed on first.
+            words = batches.distinct_words([self._dataset.review(row) for row in batch], self._dataset.vocabulary.size)
+        values = np.zeros(size + len(words) * dimensions, np.float32)
+        values[:size] = gradients.dense
+        values[size:].reshape(-1, dimensions)[np.searchsorted(words, gradients.words)] = gradients.rows
+        total = self._allreduce.sum(values)
+        return replace(gradients, words=words, rows=total[size:].reshape(-1, dimensions), dense=total[:size])

@@ -175,9 +175,9 @@ def test_scores_of_many_reviews_are_those_of_each_alone() -> None:
         (lambda e: layers.Flatten()(layers.MaxPooling1D(2, padding="same")(layers.Conv1D(4, 3)(e))), "pool"),
         (lambda e: layers.GlobalMaxPooling1D(keepdims=True)(layers.Conv1D(4, 3)(e)), "not flattened"),
         (lambda e: layers.Conv1D(4, 3)(e), "not flattened"),
-        (lambda e: layers.Flatten(data_format="channels_first")(layers.Conv1D(4, 3)(e)), "channels first"),
-        (lambda e: layers.GlobalAveragePooling1D(data_format="channels_first")(e), "channels first"),
-        (lambda e: layers.LayerNormalization()(layers.GlobalMaxPooling1D()(e)), "does more than"),
+        (lambda e: layers.Flatten(data_format="channels_first")(layers.Conv1D(4, 3)(e)), "channels_first"),
+        (lambda e: layers.GlobalAveragePooling1D(data_format="channels_first")(e), "channels_first"),
+        (lambda e: layers.LayerNormalization()(layers.GlobalMaxPooling1D()(e)), "center True"),
         (
             lambda e: layers.LayerNormalization(**PLAIN, axis=-1)(layers.Flatten()(layers.Conv1D(16, 3)(e))),
             "768 values",

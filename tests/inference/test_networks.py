@@ -135,23 +135,25 @@ LARGE = (1 << 14, 1 << 14)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": external}, f"has no array {DENSE}"),
-        ({"weights": soft}, f"has no array {DENSE}"),
-        ({"weights": virtual}, "stored as it is"),
-        ({"weights": put(LARGE, np.float32, compression="gzip", fillvalue=1.0)}, "stored as it is"),
-        ({"weights": put(LARGE, np.float32)}, r"is float32\[16384, 16384\], not float32\[512, 10\]"),
-        ({"weights": put((512, 10), np.float32)}, r"is float32\[512, 10\], not float32\[512, 10\]"),
-        ({"weights": put((512, 10), h5py.string_dtype())}, "not float32"),
-        ({"weights": put(data=np.zeros((512, 10)))}, r"is float64\[512, 10\], not float32"),
-        ({"weights": put(data=np.zeros((512, 9), np.float32))}, r"is float32\[512, 9\], not float32\[512, 10\]"),
-        ({"weights": lambda file: file.__delitem__("layers")}, "has no array layers/embedding/vars/0"),
+        ({"weights": external}, f"/{DENSE} in its .* is no array of 32-bit floats stored as it is"),
+        ({"weights": soft}, "/layers/dense in its .* is no array"),
+        ({"weights": virtual}, "is no array"),
+        ({"weights": put(LARGE, np.float32, compression="gzip", fillvalue=1.0)}, "is no array"),
+        ({"weights": put(LARGE, np.float32)}, "is no array"),
+        ({"weights": put((512, 10), np.float32)}, "is no array"),
+        ({"weights": put((512, 10), h5py.string_dtype())}, "is no array"),
+        ({"weights": put(data=np.zeros((512, 10)))}, "is no array"),
+        ({"weights": put(data=np.zeros((512, 9), np.float32))}, "its weights take .* bytes, those of the network"),
+        ({"weights": put(data=np.zeros((10, 512), np.float32))}, "could not be loaded"),
+        ({"weights": lambda file: file.move(DENSE, "layers/dense/x")}, "could not be loaded"),
+        ({"weights": lambda file: file.__delitem__("layers")}, "object 'layers' doesn't exist"),
         ({"compression": zipfile.ZIP_DEFLATED}, "is compressed or too large"),
         ({"more": {"model.weights.h5": b"no HDF5"}}, "file signature not found"),
         # The dense layer would take 5 GB, or 160 MB.
-        ({"spec": {"max_length": 1 << 23}}, r"not float32\[134217600, 10\]"),
-        ({"spec": {"max_length": 1 << 18}}, r"not float32\[4194176, 10\]"),
+        ({"spec": {"max_length": 1 << 23}}, r"those of the network 5,36\d,\d{3},\d{3}"),
+        ({"spec": {"max_length": 1 << 18}}, r"those of the network 16\d,\d{3},\d{3}"),
         ({"spec": {"max_length": 8}}, "it takes 9 words at least, the bundle 8"),
-        ({"spec": {"labels": ("a", "b", "c")}}, r"not float32\[10, 3\]"),
+        ({"spec": {"labels": ("a", "b", "c")}}, "its weights take"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(small_bundle: Bundle, change: dict[str, Any], message: str) -> None:
@@ -188,7 +190,7 @@ def test_a_file_that_is_no_archive_is_refused(small_bundle: Bundle) -> None:
 def test_fewer_vectors_than_words_are_refused(small_bundle: Bundle) -> None:
     fewer = models.architecture("tutorial-cnn").build(small_bundle.vocabulary.size - 1, 40, 2)
     forged = bundle.make(small_bundle.spec, small_bundle.vocabulary, {bundle.MODEL: models.keras_file(fewer)})
-    with pytest.raises(SentrayError, match=r"embedding/vars/0 is float32\[16, 100\], not float32\[17, any\]"):
+    with pytest.raises(SentrayError, match="it knows 16 words, the bundle 17"):
         load_network(forged)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from sentray.training.adam import BETA_1, BETA_2, EPSILON, Embedding, rate
+from sentray.training.adam import BETA_1, BETA_2, EPSILON, Adam, rate
 
 WORDS, DIMENSIONS, STEPS = 30, 7, 60
 
@@ -20,7 +20,7 @@ def start() -> np.ndarray:
 
 
 def test_equals_adam_over_all_rows_at_every_step() -> None:
-    table = Embedding(start(), 0.01)
+    table = Adam(start(), 0.01)
     weights = start().astype(np.float64)
     first, second = np.zeros_like(weights), np.zeros_like(weights)
     for number, (words, gradients) in enumerate(steps(0), start=1):
@@ -37,7 +37,7 @@ def test_equals_adam_over_all_rows_at_every_step() -> None:
 
 
 def test_the_time_of_catching_up_changes_no_bit() -> None:
-    lazy, eager = Embedding(start(), 0.01), Embedding(start(), 0.01)
+    lazy, eager = Adam(start(), 0.01), Adam(start(), 0.01)
     for words, gradients in steps(1):
         lazy.apply(gradients, words)
         eager.apply(gradients, words)
@@ -48,13 +48,13 @@ def test_the_time_of_catching_up_changes_no_bit() -> None:
 
 
 def test_a_restored_table_goes_on_to_the_same_bits() -> None:
-    whole, begun = Embedding(start(), 0.01), Embedding(start(), 0.01)
+    whole, begun = Adam(start(), 0.01), Adam(start(), 0.01)
     for number, (words, gradients) in enumerate(steps(2)):
         whole.apply(gradients, words)
         begun.apply(gradients, words)
         if number == STEPS // 2:
             begun.settle()
-            restored = Embedding(np.zeros_like(start()), 0.01)
+            restored = Adam(np.zeros_like(start()), 0.01)
             restored.restore(begun.step, begun.weights, begun.first, begun.second)
             begun = restored
     whole.settle()
@@ -63,7 +63,7 @@ def test_a_restored_table_goes_on_to_the_same_bits() -> None:
 
 
 def test_long_forgotten_momentum_becomes_nothing() -> None:
-    table = Embedding(start(), 0.01)
+    table = Adam(start(), 0.01)
     word = np.array([5], np.int32)
     table.apply(np.ones((1, DIMENSIONS), np.float32), word)
     for _ in range(2000):

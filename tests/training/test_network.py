@@ -10,11 +10,16 @@ from sentray import models
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
-from sentray.training.fast_network import FastNetwork  # noqa: E402
+from sentray.training.fast_network import FAST  # noqa: E402
 from sentray.training.network import Gradients, Network  # noqa: E402
 
 ROWS, LENGTH = 300, 60
-BOTH = pytest.mark.parametrize("kind", [Network, FastNetwork])
+BOTH = pytest.mark.parametrize("kinds", [{}, FAST], ids=["general", "fast"])
+
+
+def network_of(kinds: Any, name: str, classes: int = 2, *, rates: Any = (0.001,), **how: Any) -> Any:
+    """A new network, trained as `kinds` says."""
+    return kinds.get(name, Network)(models.architecture(name).build(ROWS, LENGTH, classes, **how), *rates)
 
 
 def reviews(lengths: list[int]) -> list[np.ndarray]:
@@ -46,7 +51,7 @@ def vectors(zero_padding: bool) -> np.ndarray:
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 @BOTH
-def test_steps_equal_those_of_keras(kind: Any, name: str, classes: int, freeze: bool) -> None:
+def test_steps_equal_those_of_keras(kinds: Any, name: str, classes: int, freeze: bool) -> None:
     keras.utils.set_random_seed(1)
     average = name.startswith("embedding-average")
     build = models.architecture(name).build
@@ -54,12 +59,12 @@ def test_steps_equal_those_of_keras(kind: Any, name: str, classes: int, freeze: 
     theirs.set_weights(ours.get_weights())
     optimizer = keras.optimizers.Adam(0.01)
     optimizer.build(theirs.trainable_variables)
-    network = kind(ours, 0.01)
+    network = kinds.get(name, Network)(ours, 0.01)
     parts = reviews([0, 1, 2, 7, 8, 9, 31, LENGTH - 1, LENGTH])
     labels = np.arange(len(parts), dtype=np.int32) % classes
     weights = np.linspace(0.5, 2, len(parts)).astype(np.float32)
     for _ in range(5):
-        result, gradients = network.gradients(network.pack(parts), labels, weights, len(parts))
+        gradients = network.gradients(network.pack(parts), labels, weights, len(parts))
         assert network.apply(gradients)
         with tf.GradientTape() as tape:
             predicted = theirs(padded(parts))
@@ -73,21 +78,21 @@ def test_steps_equal_those_of_keras(kind: Any, name: str, classes: int, freeze: 
             dense[0] = tf.concat([tf.zeros_like(dense[0][:1]), dense[0][1:]], 0)
         optimizer.apply(dense, theirs.trainable_variables)
         chosen = np.argmax(predicted, 1) if classes > 2 else predicted.numpy()[:, 0] > 0.5
-        assert result.loss / len(parts) == pytest.approx(float(wanted), abs=1e-5)
-        assert result.correct == (chosen == labels).sum()
+        assert gradients.loss / len(parts) == pytest.approx(float(wanted), abs=1e-5)
+        assert gradients.correct == (chosen == labels).sum()
     for mine, keras_own in zip(network.keras_model().get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_own, atol=2e-5)
     assert np.array_equal(network.keras_model().get_weights()[0], vectors(average)) == freeze
 
 
 @BOTH
-def test_word_vectors_have_a_step_size_of_their_own(kind: Any) -> None:
+def test_word_vectors_have_a_step_size_of_their_own(kinds: Any) -> None:
     def step(rate: float | None) -> list[np.ndarray]:
         keras.utils.set_random_seed(1)
-        network = kind(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2), 0.01, rate)
+        network = network_of(kinds, "pretrained-cnn.v1", rates=(0.01, rate))
         before = network.keras_model().get_weights()
         packed = network.pack(reviews([9, 31]))
-        network.apply(network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)[1])
+        network.apply(network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2))
         return [np.abs(new - old).max() for new, old in zip(network.keras_model().get_weights(), before, strict=True)]
 
     # Adam's first step is the step size, whatever the gradient.
@@ -99,14 +104,14 @@ def test_word_vectors_have_a_step_size_of_their_own(kind: Any) -> None:
 
 @pytest.mark.parametrize("freeze", [False, True])
 @BOTH
-def test_training_goes_on_from_a_state(kind: Any, freeze: bool) -> None:
+def test_training_goes_on_from_a_state(kinds: Any, freeze: bool) -> None:
     def network() -> Any:
         keras.utils.set_random_seed(1)
-        return kind(models.architecture("pretrained-cnn").build(ROWS, LENGTH, 2, freeze=freeze), 0.01)
+        return network_of(kinds, "pretrained-cnn.v1", rates=(0.01,), freeze=freeze)
 
     def step(network: Any) -> None:
         packed = network.pack(reviews([9, 31]))
-        network.apply(network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)[1])
+        network.apply(network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2))
 
     begun = network()
     step(begun)
@@ -122,14 +127,14 @@ def test_training_goes_on_from_a_state(kind: Any, freeze: bool) -> None:
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 @BOTH
-def test_parts_of_a_batch_add_up_to_its_gradient(kind: Any, name: str) -> None:
-    network = kind(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
+def test_parts_of_a_batch_add_up_to_its_gradient(kinds: Any, name: str) -> None:
+    network = network_of(kinds, name)
     parts = reviews([5, 40, 22, 13])
     labels = np.array([0, 1, 1, 0], np.int32)
 
     def gradients(rows: list[int]) -> Gradients:
         packed = network.pack([parts[row] for row in rows])
-        return network.gradients(packed, labels[rows], np.ones(len(rows), np.float32), 4)[1]
+        return network.gradients(packed, labels[rows], np.ones(len(rows), np.float32), 4)
 
     whole, halves = gradients([0, 1, 2, 3]), [gradients([0, 3]), gradients([1, 2])]
     rows = np.zeros_like(whole.rows)
@@ -141,22 +146,22 @@ def test_parts_of_a_batch_add_up_to_its_gradient(kind: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 @BOTH
-def test_no_review_gives_no_gradient(kind: Any, name: str) -> None:
-    network = kind(models.architecture(name).build(ROWS, LENGTH, 2), 0.001)
+def test_no_review_gives_no_gradient(kinds: Any, name: str) -> None:
+    network = network_of(kinds, name)
     packed = network.pack([])
-    result, gradients = network.gradients(packed, np.empty(0, np.int32), np.empty(0, np.float32), 8)
-    assert (result.loss, result.correct) == (0.0, 0)
+    gradients = network.gradients(packed, np.empty(0, np.int32), np.empty(0, np.float32), 8)
+    assert (gradients.loss, gradients.correct) == (0.0, 0)
     assert not np.any(gradients.rows)
     assert not np.any(gradients.dense)
 
 
 @BOTH
-def test_dead_units_are_noticed(kind: Any) -> None:
+def test_dead_units_are_noticed(kinds: Any) -> None:
     model = models.architecture("tutorial-cnn").build(ROWS, LENGTH, 2)
     model.layers[4].bias.assign(np.full(10, -1e6, np.float32))
-    network = kind(model, 0.001)
+    network = kinds.get("tutorial-cnn.v1", Network)(model, 0.001)
     packed = network.pack(reviews([5, 40]))
-    _, gradients = network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)
+    gradients = network.gradients(packed, np.array([0, 1], np.int32), np.ones(2, np.float32), 2)
     assert not network.apply(gradients)
 
 
@@ -172,13 +177,13 @@ def test_the_general_network_trains_any_layers_of_keras() -> None:
     network, parts, labels = Network(ours, 0.01), reviews([3, 9, 31, LENGTH]), np.array([0, 1, 2, 0], np.int32)
     optimizer = keras.optimizers.Adam(0.01)
     for _ in range(3):
-        result, gradients = network.gradients(network.pack(parts), labels, np.ones(4, np.float32), 4)
+        gradients = network.gradients(network.pack(parts), labels, np.ones(4, np.float32), 4)
         network.apply(gradients)
         with tf.GradientTape() as tape:
             wanted = tf.reduce_mean(cross_entropy(labels, theirs(padded(parts)), 3))
         dense = tape.gradient(wanted, [variable.value for variable in theirs.trainable_variables])
         optimizer.apply([tf.convert_to_tensor(part) for part in dense], theirs.trainable_variables)
-        assert result.loss / 4 == pytest.approx(float(wanted), abs=1e-5)
+        assert gradients.loss / 4 == pytest.approx(float(wanted), abs=1e-5)
     for mine, keras_own in zip(network.keras_model().get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_own, atol=2e-5)
 

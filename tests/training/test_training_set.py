@@ -30,18 +30,10 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     spec = ModelSpec.of(
         words, architecture="embedding-mlp.v1", cleaning=preset("reviews")[0], labels=("neg", "pos"), max_length=5
     )
-    facts = Facts(
-        spec=spec,
-        label_rows=(1, 1),
-        longest=2,
-        distinct=3,
-        coverage=1.0,
-        test_rows=0,
-        quarantined_rows=0,
-        embedding={"rows": 3} if listed else None,
-    )
+    facts = Facts(spec, (1, 1), None, {"embedding": {"rows": 3} if listed else None})
     vectors = VECTORS if listed else None
-    training_set.write(folder, facts, words, np.array([0, 2, 3]), np.array([1, 0], np.int32), vectors)
+    offsets, targets = np.array([0, 2, 3]), np.array([1, 0], np.int32)
+    training_set.write(Folder(str(folder)), facts, words, offsets, targets, vectors)
     return folder
 
 
@@ -84,18 +76,6 @@ def test_a_remote_set_is_copied_and_leaves_no_file(written: Path, remote: Path) 
     check(found)
 
 
-def test_an_upload_counts_when_it_is_whole(written: Path, tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    target = (tmp_path / "store").as_uri()
-    seen: list[tuple[float, bool]] = []
-    training_set.upload(written, target, lambda share: seen.append((share, training_set.exists(target))))
-    assert len(seen) == len(list(written.iterdir()))
-    assert [share for share, _ in seen] == sorted(share for share, _ in seen)
-    assert seen[-1][0] == 1
-    assert not any(exists for _, exists in seen[:-1])
-    check(TrainingSet.load(target))
-
-
 def test_a_set_that_is_not_seen_is_one_sentence(written: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     assert not training_set.exists(str(nowhere))
@@ -113,9 +93,3 @@ def test_a_set_of_another_version_is_refused(written: Path) -> None:
     facts.write_text(facts.read_text().replace('"spec"', '"rules"'))
     with pytest.raises(SentrayError, match="made by another version of sentray; remove the folder to start anew"):
         TrainingSet.load(str(written))
-
-
-def test_a_place_that_takes_nothing_is_one_sentence(written: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(SentrayError, match=r"cannot be written \(.*make room or check the permissions"):
-        training_set.upload(written, f"{(tmp_path / 'file').as_uri()}/set", print)

@@ -17,15 +17,14 @@ from sentray import models
 from sentray.bundle import ModelSpec
 from sentray.config import TrainSettings
 from sentray.errors import SentrayError
+from sentray.storage import Folder
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import worker
-from sentray.training.allreduce import AllReduce, Peers, listen
+from sentray.training.allreduce import TOKEN_BYTES, AllReduce, listen
 from sentray.training.checkpoint import NothingToKeepError
 from sentray.training.training_set import IDS_FILE, Facts, TrainingSet, write
 from sentray.training.worker import Job, Replica
-
-ALONE = Peers([("127.0.0.1", 0)])
 
 
 @pytest.fixture
@@ -38,9 +37,9 @@ def dataset(tmp_path: Path) -> TrainingSet:
     rules, _ = preset("reviews")
     counts = tuple(np.bincount(targets, minlength=2).tolist())
     spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
-    facts = Facts(spec, counts, 12, 20, 1.0, 0, 0)
+    facts = Facts(spec, counts, None, {"embedding": None})
     vocabulary = Vocabulary([chr(ord("a") + index) for index in range(20)])
-    write(tmp_path, facts, vocabulary, np.arange(51) * 12, targets)
+    write(Folder(str(tmp_path)), facts, vocabulary, np.arange(51) * 12, targets)
     return TrainingSet.load(str(tmp_path))
 
 
@@ -49,12 +48,16 @@ def unseen(report: dict[str, Any]) -> None:
 
 
 def job(dataset_folder: Path, progress: Any = None, **values: Any) -> Job:
+    return Job(settings(**values), str(dataset_folder), progress)
+
+
+def settings(**values: Any) -> TrainSettings:
     defaults: dict[str, Any] = {"epochs": 8, "batch_size": 8, "learning_rate": 0.01, "seed": 3, "max_restarts": 2}
-    return Job(TrainSettings(corpus="unused", out="unused", **defaults | values), str(dataset_folder), progress)
+    return TrainSettings(corpus="unused", out="unused", **defaults | values)
 
 
 def test_an_epoch_reports_all_rows_and_learns(dataset: TrainingSet, tmp_path: Path) -> None:
-    replica = Replica(job(tmp_path), dataset, AllReduce(0, ALONE), seed=3)
+    replica = Replica(settings(), dataset, AllReduce(), seed=3)
     records = [replica.epoch(number, unseen) for number in range(8)]
     assert {record["rows_seen"] for record in records} == {50}
     assert {record["steps"] for record in records} == {7}
@@ -86,10 +89,10 @@ def test_a_dead_start_goes_on_with_the_next_seed(
 
     monkeypatch.setitem(models.ARCHITECTURES, normal.name, replace(normal, layers=first_is_dead))
     states: list[worker.State] = []
-    monkeypatch.setattr(worker, "_report", lambda state, *_, **__: states.append(state))
+    monkeypatch.setattr(worker, "_report", lambda state, *_: states.append(state))
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
     board = Board()
-    assert worker.run(job(tmp_path, progress=board), AllReduce(0, ALONE)) is None
+    assert worker.run(job(tmp_path, progress=board), AllReduce()) is None
     assert board.lines == [
         "training with 1 worker",
         "seed 3 made a dead start (no unit of a layer reacts, or the loss is no number): again with seed 4",
@@ -103,9 +106,9 @@ def test_a_dead_start_goes_on_with_the_next_seed(
 def test_no_start_at_all_is_a_refusal_that_lasts(
     dataset: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_report", lambda *_, **__: None)
+    monkeypatch.setattr(worker, "_report", lambda *_: None)
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
-    refusal = worker.run(job(tmp_path, learning_rate=1e38, max_restarts=1), AllReduce(0, ALONE))
+    refusal = worker.run(job(tmp_path, learning_rate=1e38, max_restarts=1), AllReduce())
     assert isinstance(refusal, NothingToKeepError)
     assert str(refusal).startswith("the network did not start to learn with 2 seeds from 3 on")
 
@@ -128,14 +131,14 @@ def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: Trai
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_a_loss_that_is_no_number_is_a_dead_start(dataset: TrainingSet, tmp_path: Path) -> None:
-    replica = Replica(job(tmp_path, learning_rate=1e38), dataset, AllReduce(0, ALONE), seed=3)
+    replica = Replica(settings(learning_rate=1e38), dataset, AllReduce(), seed=3)
     records = [replica.epoch(number, unseen) for number in range(2)]
     assert not np.isfinite(records[-1]["loss"])
     assert records[-1]["dead"]
 
 
 def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> None:
-    replica = Replica(job(tmp_path, class_weight="balanced"), dataset, AllReduce(0, ALONE), seed=3)
+    replica = Replica(settings(class_weight="balanced"), dataset, AllReduce(), seed=3)
     per_class = replica._class_weights * np.array(dataset.facts.label_rows)
     np.testing.assert_allclose(per_class, 25.0, rtol=1e-6)
 
@@ -144,7 +147,7 @@ def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> N
 def test_replicas_are_compared_to_the_last_bit(dataset: TrainingSet, tmp_path: Path, seeds: tuple[int, int]) -> None:
     with pair() as (pool, workers):
         replicas = [
-            Replica(job(tmp_path), dataset, allreduce, seed) for allreduce, seed in zip(workers, seeds, strict=True)
+            Replica(settings(), dataset, allreduce, seed) for allreduce, seed in zip(workers, seeds, strict=True)
         ]
         if seeds[0] == seeds[1]:
             list(pool.map(lambda replica: replica.epoch(0, unseen), replicas))
@@ -158,7 +161,7 @@ def test_replicas_with_other_frozen_vectors_are_noticed(dataset: TrainingSet, tm
     other = vectors.copy()
     other[7, 2] = np.nextafter(other[7, 2], np.float32(9))
     with pair() as (pool, workers):
-        frozen = job(tmp_path, embedding="unused", freeze=True)
+        frozen = settings(embedding="unused", freeze=True)
         same = [Replica(frozen, replace(dataset, vectors=vectors), allreduce, 3) for allreduce in workers]
         list(pool.map(lambda replica: replica.epoch(0, unseen), same))
         assert len(set(pool.map(Replica.check_replicas, same))) == 1
@@ -170,9 +173,9 @@ def test_replicas_with_other_frozen_vectors_are_noticed(dataset: TrainingSet, tm
 def pair() -> Iterator[tuple[ThreadPoolExecutor, list[AllReduce]]]:
     """Two connected workers, and a thread for each."""
     listeners = [listen("127.0.0.1") for _ in range(2)]
-    peers = Peers([listener.getsockname() for listener in listeners])
+    addresses = [listener.getsockname() for listener in listeners]
     with ThreadPoolExecutor(2) as pool:
-        workers = list(pool.map(lambda rank: AllReduce(rank, peers, listeners[rank]), range(2)))
+        workers = list(pool.map(lambda rank: AllReduce(rank, addresses, bytes(TOKEN_BYTES), listeners[rank]), range(2)))
         yield pool, workers
     for allreduce in workers:
         allreduce.close()
