@@ -12,7 +12,7 @@ from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
-from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES
+from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
 from sentray.corpus.source import WITH_COLUMNS, Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
@@ -169,6 +169,10 @@ class Run:
         """Rows whose id an earlier row has, and files of which not all ids were read, by the index of their shard.
 
         Ids that are made of file and row cannot occur twice, so formats without columns are not read.
+
+        Raises:
+            SentrayError: When a file whose rows are committed cannot be read now: its ids must be known, or another
+                row with one of them would be scored too.
         """
         found, unread = self._ids, dict[int, frozenset[str]]()
 
@@ -188,6 +192,12 @@ class Run:
         lost = read(map(Task, self._plan)) if self._job.source.format in WITH_COLUMNS else []
         if lost := read(replace(task, isolated=True) for task in lost):
             raise SentrayError(tasks.reading_kills(lost[0].shard))
+        for record in self._out.records() if any(self._stats.done[index] for index in unread) else ():
+            if record.shard in unread and Reason.UNREADABLE_FILE not in record.counts.quarantined:
+                raise SentrayError(
+                    f"{min(unread[record.shard])} was scored and cannot be read now, so that other rows' ids cannot be "
+                    "compared with its own; make it readable and run the same command again to go on"
+                )
         self._console.expect("the comparison of the ids")
         return find_duplicates((index, *block) for index in sorted(found) for block in found.pop(index)), unread
 

@@ -111,6 +111,31 @@ def test_half_of_the_files_that_vanish_are_not_passed_over(
             score()
 
 
+def test_a_committed_file_that_cannot_lend_its_ids_stops_the_job(
+    score, out: Path, reviews: Path, proved, console, monkeypatch
+) -> None:
+    score(out=out.parent / "undisturbed")
+    usual = job.Run._committed
+
+    def stop(run: job.Run, record: object) -> None:
+        usual(run, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Run, "_committed", stop)
+        with pytest.raises(KeyboardInterrupt):
+            score()
+    committed = min(int(path.name[5:11]) for path in (out / "scores").iterdir())
+    file = reviews / f"part{committed}.parquet"
+    with monkeypatch.context() as patch:
+        _move_when_planned(console, patch, [file], out.parent)
+        with pytest.raises(SentrayError, match=rf"^{file.name} was scored and cannot be read now.*the same command"):
+            score(max_bad_rows=0.5)
+    shutil.move(out.parent / file.name, file)
+    score()
+    assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
+
+
 def _move_when_planned(console, patch: pytest.MonkeyPatch, files: list[Path], to: Path) -> None:
     def say(line: str = "") -> None:
         if "committed before" in line:
