@@ -62,6 +62,8 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
 
     with h5py.File(io.BytesIO(content), "r") as file:
         stored = _stored_bytes(file)
+        if _EMBEDDING not in file:
+            raise ValueError(f"its {_WEIGHTS} has no array {_EMBEDDING}")
         rows, dimensions = file[_EMBEDDING].shape
     spec = bundle.spec
     if rows != bundle.vocabulary.size:
