@@ -14,7 +14,11 @@ from sentray.text.encoding import Encoded, pad
 
 AUTO = "auto"
 BATCH, GPU_BATCH = 32, 256
-"""Rows of every call of the network: always as many, so that a row's score does not depend on those beside it."""
+"""Reviews of a call of the network."""
+SPARE = 8
+"""Rows of padding behind them. A call has always as many rows, so that a score does not depend on the reviews beside
+it, and the last ones are nobody's: matrix products may sum the rest behind a multiple of the vector width in another
+order (seen on AVX2: the last two of 33 rows)."""
 
 
 class KerasEngine:
@@ -42,7 +46,7 @@ class KerasEngine:
         self._batch = GPU_BATCH if tf.config.get_visible_devices("GPU") else BATCH
         self._network = tf.function(
             lambda ids: model(ids, training=False),
-            input_signature=[tf.TensorSpec((self._batch, bundle.spec.max_length), tf.int32)],
+            input_signature=[tf.TensorSpec((self._batch + SPARE, bundle.spec.max_length), tf.int32)],
         )
 
     def scores(self, encoded: Encoded) -> NDArray[np.float32]:
@@ -58,7 +62,7 @@ class KerasEngine:
             )
         spec = self._spec
         scores = np.empty((len(encoded), len(spec.labels)), np.float32)
-        ids = np.zeros((self._batch, spec.max_length), np.int32)
+        ids = np.zeros((self._batch + SPARE, spec.max_length), np.int32)
         for start in range(0, len(encoded), self._batch):
             rows = np.arange(start, min(start + self._batch, len(encoded)))
             ids[: len(rows)] = pad(encoded, rows, spec.max_length, spec.truncating)
