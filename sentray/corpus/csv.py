@@ -1,5 +1,6 @@
 """CSV: the rows of a file with a header. A row is a record, so that a quoted line break starts no new one."""
 
+import csv
 import io
 from collections.abc import Iterator, Sequence
 
@@ -44,7 +45,12 @@ def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> li
 def _header(window: Window, path: str) -> list[str]:
     """The names of the columns."""
     first = next(read_records(window, DIALECT, limit=1), None)
-    if first is None or first.broken:
-        raise SentrayError(f"{path} has no header: its first line must name the columns, as in id,text,label")
-    content = window.data[first.starts[0] - window.offset : first.ends[0] - window.offset].tobytes()
-    return next(DIALECT.reader(io.StringIO(content.decode(errors="replace"), newline="")))
+    try:
+        if first is None or first.broken:
+            raise csv.Error
+        content = window.data[first.starts[0] - window.offset : first.ends[0] - window.offset].tobytes()
+        return next(DIALECT.reader(io.StringIO(content.decode(errors="replace"), newline="")))
+    except csv.Error as error:
+        raise SentrayError(
+            f"{path} has no header: its first line must name the columns, as in id,text,label"
+        ) from error

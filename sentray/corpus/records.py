@@ -57,7 +57,8 @@ class Dialect:
     quote: str | None = '"'
 
     def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """Python's reader of lines that have their ends."""
+        """Python's reader of lines that have their ends; a field may be as long as a row."""
+        csv.field_size_limit(limits.MAX_ROW_BYTES)
         if self.quote is None:
             return csv.reader(lines, delimiter=self.delimiter or ",", quoting=csv.QUOTE_NONE, strict=True)
         return csv.reader(lines, delimiter=self.delimiter or ",", quotechar=self.quote, strict=True)

@@ -147,6 +147,18 @@ def test_gzip_that_is_cut_short_or_none_at_all(write, read):
         read(write("b.csv.gz", "text\nplain\n"))
 
 
+def test_a_header_may_be_as_long_as_a_row(write, read):
+    # Python's own limit is 131,072 characters of a field, and the process keeps it.
+    csv.field_size_limit(131_072)
+    assert read(write("a.csv", f"text,{'x' * 200_000}\ngood,1\n"))["text"].to_pylist() == ["good"]
+
+
+def test_a_header_that_python_refuses_is_none(write, read, monkeypatch):
+    monkeypatch.setattr(Dialect, "reader", lambda *_: csv.reader(['"a"b'], strict=True))
+    with pytest.raises(SentrayError, match=r"a\.csv has no header: its first line must name the columns"):
+        read(write("a.csv", "text\nfine\n"))
+
+
 @pytest.mark.parametrize("content", ["\n", "\n\n", '"'])
 def test_a_file_without_header(write, read, content):
     with pytest.raises(SentrayError, match=r"a\.csv has no header: its first line must name the columns"):
