@@ -179,6 +179,8 @@ class Replica:
         even = len(dataset) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
         self._seconds: dict[str, float] = {}
+        # Kept across epochs: one that is shorter than the pause is progress too.
+        self._reported = time.perf_counter()
 
     def epoch(self, number: int, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Train one epoch.
@@ -195,7 +197,7 @@ class Replica:
         """
         started_at, started = time.time(), time.perf_counter()
         self._seconds = dict.fromkeys(("data", "network", "allreduce", "optimizer"), 0.0)
-        first_step, reported = 0.0, started
+        first_step = 0.0
         allreduce, batch_size = self._allreduce, self._batch_size
         steps = batches.epoch_batches(len(self._dataset), batch_size, self._seed, number)
         sums = np.zeros(3)
@@ -206,9 +208,9 @@ class Replica:
             first_step = first_step or time.perf_counter() - started
             sums += (result.loss, result.correct, len(mine))
             alive |= reacts and step >= len(steps) // 2
-            if time.perf_counter() - reported < POLL_SECONDS:
+            if time.perf_counter() - self._reported < POLL_SECONDS:
                 continue
-            reported, seen = time.perf_counter(), max(sums[2], 1)
+            self._reported, seen = time.perf_counter(), max(sums[2], 1)
             report(
                 {
                     "epoch": number + 1,

@@ -1,6 +1,8 @@
 """One worker's epochs, restarts and replica check, without Ray."""
 
+import itertools
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -64,6 +66,19 @@ def test_an_epoch_reports_all_rows_and_learns(dataset: TrainingSet, tmp_path: Pa
     assert records[-1]["loss"] < 0.5 * records[0]["loss"]
     assert records[-1]["accuracy"] == 1.0
     assert not any(record["dead"] for record in records)
+
+
+def test_epochs_shorter_than_the_pause_between_reports_are_seen(
+    dataset: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each look at the clock takes a millisecond: an epoch of 7 steps is far under half a second.
+    clock = itertools.count()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(time=time.time, perf_counter=lambda: next(clock) / 1000))
+    replica = Replica(settings(), dataset, AllReduce(), seed=3)
+    reports: list[dict[str, Any]] = []
+    records = [replica.epoch(number, reports.append) for number in range(20)]
+    assert max(record["seconds"] for record in records) < worker.POLL_SECONDS / 2
+    assert 2 <= len(reports) <= 5
 
 
 class Board:
