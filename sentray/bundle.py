@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from sentray import __version__
 from sentray.errors import SentrayError
-from sentray.storage import Folder, UnsoundError, locate, read_whole
+from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import MAX_BUCKETS, HashedWords, Words
@@ -47,6 +47,8 @@ MAX_BYTES = {
 MAX_WORDS, MAX_LABELS, MAX_LABEL, MAX_GOLDEN = 1 << 23, 10_000, 1000, 1000
 """Words of a review (as many as the longest row can have), labels, characters of one, golden texts."""
 _MAX_SHOWN = 100
+_MAX_FORMAT = 1000
+"""Above this a number is no format of a later sentray but a forgery."""
 
 LIBRARIES = ("keras", "tensorflow", "ray", "pyarrow", "numpy")
 
@@ -132,7 +134,7 @@ _GOLDEN_TEXTS = TypeAdapter(Annotated[tuple[GoldenText, ...], Field(max_length=M
 class Manifest(ModelSpec):
     """The content of `bundle.json`. It holds no time and no path: the same content has the same digest."""
 
-    format_version: int = Field(ge=1)
+    format_version: int = Field(ge=1, le=FORMAT_VERSION, strict=True)
     settings: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
@@ -146,6 +148,9 @@ class Manifest(ModelSpec):
             raise ValueError(f"it must have either buckets or a {VOCABULARY}")
         if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0][:_MAX_SHOWN]!r} that does not belong to a bundle")
+        coverage = self.metrics.get("coverage")
+        if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):
+            raise ValueError("its coverage is no share")
         return self
 
 
@@ -302,7 +307,8 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
 def publish(bundle: Bundle, out: str, records: Mapping[str, bytes] | None = None) -> Bundle:
     """Put a bundle at `out`, in place of one that was there.
 
-    Its `bundle.json`, by which readers know a bundle, is the first file to go and the last to come.
+    Its `bundle.json`, by which readers know a bundle, is the first file to go and the last to come. Files of no bundle
+    stay where they are.
 
     Args:
         bundle: The bundle.
@@ -319,8 +325,9 @@ def publish(bundle: Bundle, out: str, records: Mapping[str, bytes] | None = None
     folder, files = Folder(out), {**(records or {}), **bundle.files}
     folder.write(UNFINISHED, b"")
     folder.delete(MANIFEST)
-    for name in set(folder.names()) - {UNFINISHED, *files}:
-        folder.delete(name)
+    for name in folder.names():
+        if (name in MAX_BYTES and name not in files) or HALF_WRITTEN.fullmatch(name):
+            folder.delete(name)
     for name in sorted(files, key=lambda name: name == MANIFEST):
         folder.write(name, files[name])
     folder.delete(UNFINISHED)
@@ -341,7 +348,8 @@ def check_free(out: str) -> None:
 def _manifest(content: bytes, path: str) -> Manifest:
     try:
         values = from_json(content)
-        if (found := values["format_version"]) <= FORMAT_VERSION:
+        found = values["format_version"]
+        if not (isinstance(found, int) and FORMAT_VERSION < found <= _MAX_FORMAT):
             return Manifest.model_validate(values)
     except (ValueError, TypeError, KeyError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not the JSON it should be"
@@ -353,7 +361,7 @@ def _manifest(content: bytes, path: str) -> Manifest:
 
 
 def _damaged(path: str, what: str) -> SentrayError:
-    return SentrayError(f"{_named(path)} is damaged: {what}; copy or train it again")
+    return SentrayError(f"{_named(path)} is damaged: {what}; copy it again, or remove it and train anew")
 
 
 def _named(path: str) -> str:

@@ -14,11 +14,14 @@ import pytest
 
 from sentray import bundle
 from sentray.bundle import Bundle, GoldenText, ModelSpec
+from sentray.config import TrainSettings
+from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.storage import Folder
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
+from sentray.training.run import train
 
 RULES, _ = preset("reviews")
 LISTED = Vocabulary(["good", "na\u00efve", "bad\x85".strip()], "share")
@@ -188,6 +191,16 @@ def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object]
         (lambda folder: (folder / "bundle.json").write_text("[]"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values.update(format_version=3)), "bundle format 3"),
+        (
+            edit(lambda values: values.update(format_version=10**30)),
+            r"cannot be parsed \(Input.*or equal to 2",
+        ),
+        (edit(lambda values: values.update(format_version=1.5)), r"bundle\.json cannot be parsed"),
+        (edit(lambda values: values.update(format_version=1e400)), r"bundle\.json cannot be parsed"),
+        (edit(lambda values: values.update(format_version=True)), r"bundle\.json cannot be parsed"),
+        (edit(lambda values: values["metrics"].update(coverage="x")), "its coverage is no share"),
+        (edit(lambda values: values["metrics"].update(coverage=[1])), "its coverage is no share"),
+        (edit(lambda values: values["metrics"].update(coverage=float("nan"))), "its coverage is no share"),
         (edit(lambda values: values.update(format_version=0)), "greater than or equal to 1"),
         (edit(lambda values: values.update(buckets=50)), "either buckets or"),
         (edit(lambda values: values.update(format_version="x")), r"bundle\.json cannot be parsed"),
@@ -256,13 +269,20 @@ def test_a_bundle_is_replaced_whole(finished: Bundle, tmp_path: Path, way: str) 
     out = tmp_path / "models" / "mine"
     out.parent.mkdir()
     out.mkdir()
-    first = bundle.publish(finished, str(out), {"old.json": b"{}"})
+    first = bundle.publish(finished, str(out), {"metrics.json": b"[]"})
     assert first.digest == finished.digest
+    # What the old one had and the new one has not, what a killed writer left, and what somebody put there.
+    (out / bundle.FOLDED).write_bytes(b"old")
+    (out / f".{bundle.MODEL}.{'0' * 32}").write_bytes(b"half")
+    (out / "thesis").mkdir()
+    (out / "thesis" / "chapter1.tex").write_text("much work")
     newer = bundle.publish(bundle.update(finished, metrics={}), str(out), {"metrics.json": b"{}"})
     assert newer.path == str(out)
     assert bundle.load(out) == newer
     assert newer.metrics == {}
-    assert {path.name for path in out.iterdir()} == {*newer.files, "metrics.json"}
+    assert {path.name for path in out.iterdir()} == {*newer.files, "metrics.json", "thesis"}
+    assert (out / "metrics.json").read_bytes() == b"{}"
+    assert (out / "thesis" / "chapter1.tex").read_text() == "much work"
     assert [path.name for path in out.parent.iterdir()] == ["mine"]
 
 
@@ -279,6 +299,22 @@ def test_a_file_is_spared(finished: Bundle, tmp_path: Path) -> None:
     (tmp_path / "thesis").write_text("much work")
     with pytest.raises(SentrayError, match=r"thesis cannot be read .*; choose another --out"):
         bundle.publish(finished, str(tmp_path / "thesis"))
+
+
+def test_a_marker_beside_a_whole_bundle_goes_when_training_is_called_again(finished: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = TrainSettings(corpus="unused", out=str(out))
+    made = bundle.make(finished.spec, LISTED, finished.files, settings=settings.model_dump(mode="json"))
+    bundle.publish(made, str(out))
+    (out / bundle.UNFINISHED).touch()
+    train(settings, Console(silent=True))
+    assert {path.name for path in out.iterdir()} == set(made.files)
+
+
+def test_a_damaged_bundle_where_training_writes_has_a_cure_that_works(written: Bundle) -> None:
+    Path(written.path, bundle.MODEL).unlink()
+    with pytest.raises(SentrayError, match=r"is damaged: model\.keras is missing .*; copy it again, or remove it and"):
+        train(TrainSettings(corpus="unused", out=written.path), Console(silent=True))
 
 
 class Killed(BaseException):

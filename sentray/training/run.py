@@ -86,6 +86,8 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     found = bundle.load(settings.out)
     if any(found.settings.get(name) != value for name, value in _claim(settings).items()):
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
+    # A run that was killed at its very end left it.
+    Folder(settings.out).delete(bundle.UNFINISHED)
     console.say(f"{settings.out} is finished: it holds the bundle of this command already; nothing to do")
     return dict(found.metrics)
 
