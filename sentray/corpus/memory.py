@@ -111,10 +111,12 @@ def _stream(table: Any) -> tuple[pa.Schema, Iterator[pa.Table]]:
         pieces = (pa.Table.from_batches([batch], reader.schema) for batch in reader)
         first = reader.schema.empty_table()
     else:
-        pieces = iter(table.iter_batches(batch_size=None, batch_format="pyarrow"))
+        blocks = table.iter_batches(batch_size=None, batch_format="pyarrow")
+        # A block without rows may not know its columns.
+        pieces = (block for block in blocks if any(block.shape))
         first = next(pieces, pa.table({}))
     schema = _plain(first).schema
-    return schema, (_plain(piece).select(schema.names).cast(schema) for piece in itertools.chain([first], pieces))
+    return schema, (_alike(_plain(piece), schema) for piece in itertools.chain([first], pieces))
 
 
 @contextlib.contextmanager
@@ -137,6 +139,26 @@ def _plain(piece: pa.Table) -> pa.Table:
     if twice := [name for name in names if names.count(name) > 1]:
         raise SentrayError(f"the table in memory has several columns {twice[0]!r}: give each a name of its own")
     return pa.table({name: decoded(piece[name]) for name in names})
+
+
+def _alike(piece: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A block with the columns and types of the first; that of a text may differ in how Arrow keeps it."""
+    if piece.column_names != schema.names:
+        raise SentrayError(
+            f"a block of the dataset has the columns {', '.join(piece.column_names)}, and the first has "
+            f"{', '.join(schema.names)}: give all the same, such as by dataset.select_columns"
+        )
+    for name, kind, first in zip(schema.names, piece.schema.types, schema.types, strict=True):
+        if kind != first and not (_is_text(kind) and _is_text(first)):
+            raise SentrayError(
+                f"the column {name!r} is {first} in the first block of the dataset and {kind} in another: give it one "
+                "type, such as by dataset.map_batches(lambda table: table.cast(schema), batch_format='pyarrow')"
+            )
+    return piece.cast(schema)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _groups(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:

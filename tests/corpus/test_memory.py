@@ -110,6 +110,13 @@ def test_a_dataset_is_read_in_order_without_progress_bars_and_left_as_it_was() -
     assert dataset.state == (False, True)
 
 
+def test_blocks_without_columns_and_rows_say_nothing_of_the_others() -> None:
+    nothing = pa.table({})
+    assert name_of(Blocks([nothing, nothing, TABLE.slice(0, 5), nothing, TABLE.slice(5)])) == name_of(TABLE)
+    with pytest.raises(SentrayError, match="has no row"):
+        name_of(Blocks([nothing]))
+
+
 def test_a_parquet_file_is_no_table(tmp_path: Path) -> None:
     pq.write_table(TABLE, tmp_path / "x.parquet")
     assert not is_table(pq.ParquetFile(tmp_path / "x.parquet"))
@@ -186,11 +193,19 @@ def test_a_refused_table_leaves_nothing_beside_that_of_another_run(tmp_path: Pat
         (pa.table([["a"], ["b"]], ["text", "text"]), "the table in memory has several columns 'text'"),
         (
             Blocks([pa.table({"text": ["a"]}), pa.table({"body": ["a"]})]),
-            "the table in memory cannot be written as Parquet",
+            "a block of the dataset has the columns body, and the first has text",
+        ),
+        (
+            Blocks([pa.table({"text": ["a"]}), pa.table({"text": ["b"], "id": ["1"]})]),
+            "a block of the dataset has the columns text, id, and the first has text",
         ),
         (
             Blocks([pa.table({"stars": [1]}), pa.table({"stars": [1.5]})]),
-            "the table in memory cannot be written as Parquet",
+            "the column 'stars' is int64 in the first block of the dataset and double in another: give it one type",
+        ),
+        (
+            Blocks([pa.table({"id": [1]}), pa.table({"id": ["007"]})]),
+            "the column 'id' is int64 in the first block of the dataset and string in another: give it one type",
         ),
     ],
 )
