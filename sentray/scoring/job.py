@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
@@ -22,7 +24,7 @@ from sentray.scoring import tasks
 from sentray.scoring.columns import kept_columns, output_schema
 from sentray.scoring.compaction import compact, compact_quarantine
 from sentray.scoring.output import SUMMARY, Columns, Commits, Header, OutputFolder, Record
-from sentray.scoring.parts import SCORES
+from sentray.scoring.parts import SCORES, quarantine_name, read_part
 from sentray.scoring.stats import WORKER_CPUS, Stats
 from sentray.scoring.tasks import MAX_CRASHES, RETRIES, Lost, Tasks, score_without_crashes
 from sentray.scoring.worker import Job, ShardScorer, Task
@@ -70,10 +72,14 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
             return summary
         out.delete(SUMMARY)
         out.write(SETTINGS_FILE, settings_text(settings).encode())
+        # Files that could not be read may be back; a shard that is compacted stays as it is.
+        heals = not out.published(out.files()) and out.withdraw(_has_unread)
+        if heals:
+            stats.reset(out.records())
         _describe(source, plan, stats, console)
         speed: Summary = dict.fromkeys(_SPEED)
         if stats.missing:
-            speed |= Run(job, out, plan, stats, lease, console).work(ShardScorer, model.files, source)
+            speed |= Run(job, out, plan, stats, lease, console, heals).work(ShardScorer, model.files, source)
             _require_unchanged(out, settings)
         stats.require_good_rows()
         speed["compaction_seconds"] = _compact(out, console)
@@ -95,13 +101,21 @@ class Run:
         stats: What is committed; grows.
         lease: Checked as long as the work goes on.
         console: Where to say what happens.
+        heals: Whether shards were taken back because their files may be readable now.
     """
 
     def __init__(
-        self, job: Job, out: OutputFolder, plan: ShardPlan, stats: Stats, lease: Lease, console: Console
+        self,
+        job: Job,
+        out: OutputFolder,
+        plan: ShardPlan,
+        stats: Stats,
+        lease: Lease,
+        console: Console,
+        heals: bool = False,
     ) -> None:
         self._job, self._out, self._plan, self._stats = job, out, plan, stats
-        self._lease, self._console = lease, console
+        self._lease, self._console, self._heals = lease, console, heals
         self._telemetry = Telemetry(console.verb, console.run)
         self._began: float | None = None
         self._ids: dict[int, list[Ids]] = {}
@@ -146,6 +160,9 @@ class Run:
 
     def _score(self) -> None:
         duplicates, unread = self._duplicates()
+        # Which row is the first of an id may have changed with what can be read now.
+        if self._heals and self._out.withdraw(partial(_has_duplicates, duplicates)):
+            self._stats.reset(self._out.records())
         self._began = time.monotonic()
         missing = (
             Task(shard, duplicates.get(shard.index, {}), ids_unread=unread.get(shard.index, frozenset()))
@@ -193,9 +210,9 @@ class Run:
         if lost := read(replace(task, isolated=True) for task in lost):
             raise SentrayError(tasks.reading_kills(lost[0].shard))
         for record in self._out.records() if any(self._stats.done[index] for index in unread) else ():
-            if record.shard in unread and Reason.UNREADABLE_FILE not in record.counts.quarantined:
+            if record.shard in unread and (silent := unread[record.shard] - _unreadable(self._out, record)):
                 raise SentrayError(
-                    f"{min(unread[record.shard])} was scored and cannot be read now, so that other rows' ids cannot be "
+                    f"{min(silent)} was scored and cannot be read now, so that other rows' ids cannot be "
                     "compared with its own; make it readable and run the same command again to go on"
                 )
         self._console.expect("the comparison of the ids")
@@ -233,6 +250,22 @@ class Run:
 
 def _shard(item: Item) -> Shard:
     return item[0].shard if isinstance(item, tuple) else item.shard
+
+
+def _has_unread(record: Record) -> bool:
+    return Reason.UNREADABLE_FILE in record.counts.quarantined
+
+
+def _has_duplicates(found: dict[int, Rows], record: Record) -> bool:
+    return record.shard in found or Reason.DUPLICATE_ID in record.counts.quarantined
+
+
+def _unreadable(out: OutputFolder, record: Record) -> set[str]:
+    """Names of a committed shard's files that were set aside as unreadable."""
+    if not _has_unread(record):
+        return set()
+    rows = read_part(out, quarantine_name(record.shard))
+    return set(rows["file"].filter(pc.equal(rows["reason"], Reason.UNREADABLE_FILE)).to_pylist())
 
 
 def _require_unchanged(out: OutputFolder, settings: ScoreSettings) -> None:

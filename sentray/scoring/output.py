@@ -496,6 +496,24 @@ class OutputFolder(Folder):
                 found.setdefault(partition_of(part.name), set()).update(shard for shard, _ in members)
         return found
 
+    def withdraw(self, wrong: Callable[[Record], bool]) -> bool:
+        """Take committed shards back: their files go, and without them their records do not count.
+
+        Args:
+            wrong: Which; the same ones again after a kill that left some of their files. None is compacted.
+
+        Returns:
+            Whether there were any.
+
+        Raises:
+            SentrayError: When another run has taken the folder over, or a file cannot be removed.
+        """
+        found = list(filter(wrong, self.recorded()))
+        for record in found:
+            for part in record.files:
+                self.delete(part.name)
+        return bool(found)
+
     def summary(self) -> dict[str, Any] | None:
         """The finished job's summary; None while it is not finished.
 

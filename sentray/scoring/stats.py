@@ -122,6 +122,14 @@ class Stats:
 
     def __init__(self, plan: ShardPlan, settings: ScoreSettings, records: Iterable["Record"] = ()) -> None:
         self._settings, self._bytes, self._shards = settings, plan.bytes, len(plan)
+        self.reset(records)
+
+    def reset(self, records: Iterable["Record"]) -> None:
+        """Count anew.
+
+        Args:
+            records: Of the shards that are committed now.
+        """
         self.total, self.done, self.committed = Counts.none(), bytearray(self._shards), 0
         self._partitions: set[str] = set()
         for record in records:
@@ -135,7 +143,7 @@ class Stats:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Rows and bytes as stored of what was committed since these were made."""
+        """Rows and bytes as stored of what was committed since these were made or reset."""
         return self.total.rows - self._rows_before, self.total.bytes - self._bytes_before
 
     def describe(self, seconds: float) -> tuple[str, float]:

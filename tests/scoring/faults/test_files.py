@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -109,6 +110,30 @@ def test_half_of_the_files_that_vanish_are_not_passed_over(
             SentrayError, match=r"MB of .*reviews are in files.*put the files back as they were and run"
         ):
             score()
+    for name in ("part1.parquet", "part2.parquet"):
+        shutil.move(out.parent / name, reviews / name)
+    # The sentence is true.
+    assert score()["quarantined"] == {"null_text": 2, "empty_text": 2}
+    assert proved(out, reviews).num_rows == 300
+
+
+def test_what_could_not_be_read_is_scored_when_it_is_back(
+    score, out: Path, reviews: Path, proved, console, monkeypatch
+) -> None:
+    lines = pq.read_table(reviews / "part3.parquet").to_pylist()
+    # Its id is also in the file that vanishes, and so this row must give way when that one is back.
+    lines[0]["id"] = "r80"
+    pq.write_table(pa.Table.from_pylist(lines), reviews / "part3.parquet")
+    score(out=out.parent / "undisturbed")
+    with monkeypatch.context() as patch:
+        _move_when_planned(console, patch, [reviews / "part1.parquet"], out.parent)
+        # All shards are committed when the job stops.
+        patch.setattr("sentray.scoring.job.compact", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            score(max_bad_rows=0.5)
+    shutil.move(out.parent / "part1.parquet", reviews / "part1.parquet")
+    assert score()["quarantined"] == {"null_text": 2, "empty_text": 2, "duplicate_id": 1}
+    assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
 
 
 def test_a_committed_file_that_cannot_lend_its_ids_stops_the_job(
@@ -134,6 +159,22 @@ def test_a_committed_file_that_cannot_lend_its_ids_stops_the_job(
     shutil.move(out.parent / file.name, file)
     score()
     assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
+
+
+def test_a_file_beside_one_that_was_set_aside_must_lend_its_ids_too(
+    score, out: Path, reviews: Path, console, monkeypatch
+) -> None:
+    # All files make one shard, which stays as it is once it is compacted.
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1_000_000)
+    (reviews / "part2.parquet").write_bytes(b"damaged")
+    score(max_bad_rows=0.5, rows_per_file=1000)
+    shutil.copy(reviews / "part1.parquet", reviews / "part5.parquet")
+    with monkeypatch.context() as patch:
+        _move_when_planned(console, patch, [reviews / "part1.parquet"], out.parent)
+        with pytest.raises(SentrayError, match=r"^part1\.parquet was scored and cannot be read now"):
+            score(max_bad_rows=0.5, rows_per_file=1000, new_input=True)
+    shutil.move(out.parent / "part1.parquet", reviews / "part1.parquet")
+    assert score(max_bad_rows=0.5, rows_per_file=1000)["quarantined"]["duplicate_id"] == 75
 
 
 def _move_when_planned(console, patch: pytest.MonkeyPatch, files: list[Path], to: Path) -> None:
