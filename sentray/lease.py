@@ -44,6 +44,7 @@ class Holder:
         pid: Its process, for people.
         heartbeat: When the lease was last renewed.
         started: When the run began.
+        locked: Whether it has a lock, too; an older sentray's has none.
     """
 
     owner: str
@@ -51,6 +52,7 @@ class Holder:
     pid: int
     heartbeat: _Seconds
     started: _Seconds
+    locked: bool = False
 
     @classmethod
     def me(cls) -> Self:
@@ -106,8 +108,8 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
         try:
+            self._stop()
             # A folder that cannot be written any more must not hide why the run ended.
             with contextlib.suppress(SentrayError):
                 require_held(self._folder, self._name, self.owner)
@@ -149,6 +151,7 @@ class Lease:
         folder = os.path.dirname(self._folder.path(self._name))
         os.makedirs(folder, exist_ok=True)
         self._lock = os.open(folder, os.O_RDONLY)
+        _LOCKED.add(self)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -160,10 +163,11 @@ class Lease:
         if self._lock is not None:
             os.close(self._lock)
         self._lock = None
+        _LOCKED.discard(self)
 
     def _take(self) -> None:
         holder = _read(self._folder, self._name)
-        if holder is not None and (self._lock is None or holder.host != self._me.host):
+        if holder is not None and not (self._lock is not None and holder.locked and holder.host == self._me.host):
             holder = self._outlive(holder)
         self.store = _conditional_store(self._folder, self._name)
         self._write(holder)
@@ -199,9 +203,14 @@ class Lease:
     def _renew(self) -> None:
         """Renew the lease, unless it is another's, or was and is gone with it."""
         with self._mutex, self._refusals():
+            began = time.time()
             holder = _read(self._folder, self._name)
             if holder is not None and holder.owner == self.owner:
                 if self._write(holder):
+                    slow = time.time() - began > STALE_SECONDS - HEARTBEAT_SECONDS
+                    if slow and self._lock is None and self.store is None:
+                        # Another run may have come between reading and writing.
+                        self._lost_to = "another run, perhaps"
                     return
                 holder = _read(self._folder, self._name)
             if holder is None:
@@ -217,7 +226,7 @@ class Lease:
 
     def _write(self, old: Holder | None) -> bool:
         """Write that this run works here now; where puts are conditional, only if the file still names `old`."""
-        me = replace(self._me, heartbeat=time.time())
+        me = replace(self._me, heartbeat=time.time(), locked=self._lock is not None)
         content = (json.dumps(asdict(me), indent=1) + "\n").encode()
         if self.store is None:
             self._folder.write(self._name, content)
@@ -244,6 +253,18 @@ class Lease:
             found = re.search("<Message>(.*?)</Message>", str(error))
             raise OSError(found[1] if found else str(error)) from error
         return True
+
+
+_LOCKED: set[Lease] = set()
+
+
+def _forget_locks() -> None:
+    for lease in list(_LOCKED):
+        lease._unlock()
+
+
+# A child that outlives a killed run must not keep the folder locked.
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _conditional_store(folder: Folder, name: str) -> Any:

@@ -207,6 +207,70 @@ def test_a_lease_of_an_older_sentray_is_read(local: Folder) -> None:
         pass
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_run_here_of_an_older_sentray_is_watched_since_it_has_no_lock(local: Folder) -> None:
+    values = asdict(Holder.me()) | {"space": "x pid:[1]"}
+    values.pop("locked", None)
+    local.write_json(NAME, values)
+    alive = threading.Timer(0.2, local.write_json, (NAME, values | {"heartbeat": time.time() + 5}))
+    alive.start()
+    with pytest.raises(SentrayError, match="is being written by another run"):
+        Lease(local, NAME).__enter__()
+    alive.join()
+    with Lease(local, NAME) as held:
+        held.check()
+
+
+def test_a_child_does_not_keep_the_lock_of_a_run_that_was_killed(local: Folder) -> None:
+    script = "import os, sys, time; from sentray.lease import Lease; from sentray.storage import Folder"
+    script += "; Lease(Folder(sys.argv[1]), sys.argv[2]).__enter__(); child = os.fork()"
+    script += "; print(child, flush=True) if child else None; time.sleep(60)"
+    command = [sys.executable, "-c", script, local.out, NAME]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        child = int(other.stdout.readline())
+        try:
+            with pytest.raises(SentrayError, match=f"process {other.pid} on"):
+                Lease(local, NAME).__enter__()
+            os.kill(other.pid, signal.SIGKILL)
+            other.wait()
+            with Lease(local, NAME) as held:
+                held.check()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_an_interrupt_at_the_end_frees_the_lock(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Lease(local, NAME).__enter__()
+    stop = held._stop
+
+    def interrupted() -> None:
+        stop()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(held, "_stop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        held.__exit__(None, None, None)
+    with Lease(local, NAME) as second:
+        second.check()
+
+
+@pytest.mark.usefixtures("unlocked", "impatient")
+def test_a_renewal_that_took_too_long_may_have_come_too_late(local: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lease(local, NAME) as held:
+        held._stop()
+        write = Folder.write
+
+        def slow(self: Folder, name: str, content: bytes) -> None:
+            time.sleep(lease.STALE_SECONDS)
+            write(self, name, content)
+
+        monkeypatch.setattr(Folder, "write", slow)
+        held._renew()
+        with pytest.raises(SentrayError, match="was taken over by another run, perhaps, because this run stood still"):
+            held.check()
+
+
 @pytest.mark.usefixtures("unlocked", "impatient")
 def test_a_run_that_stood_still_is_taken_over_and_stops(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     with Lease(folder, NAME) as held:

@@ -138,6 +138,7 @@ def test_whatever_its_lease_holds(
     kind: str, mutate: Any, mutate_json: Any, our_error: Any, tmp_path: Path, monkeypatch: Any, data: st.DataObject
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.001)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.01)
     file = tmp_path / "_sentray/lease.json"
     file.parent.mkdir(exist_ok=True)
     now = int(time.time())
