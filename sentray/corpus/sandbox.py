@@ -143,7 +143,11 @@ def _ask(path: str, function: Callable[..., object], args: tuple[object, ...]) -
             result, error = pickle.load(child.stdout)
             answered = True
             return result, error
-        except (BrokenPipeError, EOFError, pickle.UnpicklingError):
+        except (BrokenPipeError, EOFError):
+            code = child.wait()
+        except pickle.UnpicklingError:
+            # It may live on; one that died of something else has that as its status.
+            child.kill()
             code = child.wait()
         finally:
             if not answered:
@@ -166,7 +170,9 @@ def _started() -> subprocess.Popen[bytes]:
     global _child
     if _child is None or _child.poll() is not None:
         command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # Ray would unpickle what a Parquet footer says of a column.
+        env = {**os.environ, "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA": "0"}
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         pipe = subprocess.PIPE
         try:
             _child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=env)

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,31 @@ def test_a_process_that_is_killed_once_is_replaced_unseen(tmp_path: Path, monkey
     import dying  # type: ignore[import-not-found]
 
     assert sandbox.run("a", dying.once, str(tmp_path / "mark")) == 7
+
+
+def test_a_process_that_gives_no_answer_and_lives_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "garbling.py").write_text(
+        "import contextlib, os, time\n"
+        "def garble():\n"
+        "    for number in range(3, 30):\n"
+        "        with contextlib.suppress(OSError):\n            os.write(number, b'\\xff')\n"
+        "    time.sleep(300)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sandbox._stop()
+    import garbling  # type: ignore[import-not-found]
+
+    begin = time.monotonic()
+    with pytest.raises(MemoryError, match="was killed"):
+        sandbox.run("a", garbling.garble)
+    assert time.monotonic() - begin < 100
+
+
+def test_the_process_lets_ray_unpickle_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox._stop()
+    monkeypatch.setenv(name := "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA", "1")
+    assert sandbox.run("a", os.getenv, name) == "0"
+    sandbox._stop()
 
 
 @pytest.mark.parametrize("code", [errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN])
