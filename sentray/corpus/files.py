@@ -156,9 +156,11 @@ class _Xz(io.RawIOBase):
             decompressor, data = self._decompressor, b""
             if decompressor.eof:
                 # A file may be several streams, with zeros after each.
-                data = decompressor.unused_data.lstrip(b"\0") or self._stored.read(_READ_AHEAD).lstrip(b"\0")
-                if not data:
-                    return 0
+                data = decompressor.unused_data.lstrip(b"\0")
+                while not data:
+                    if not (more := self._stored.read(_READ_AHEAD)):
+                        return 0
+                    data = more.lstrip(b"\0")
                 decompressor = self._decompressor = lzma.LZMADecompressor()
             elif decompressor.needs_input and not (data := self._stored.read(_READ_AHEAD)):
                 raise EOFError("it ends in the middle of its compressed data")
