@@ -60,7 +60,7 @@ def _hash(data: Any, bounds: Any) -> Any:
 
 
 def find_duplicates(blocks: Iterable[IdBlock]) -> dict[int, Rows]:
-    """All rows but the first of those with one id, by the shard's index; takes some 32 bytes a row.
+    """All rows but the first of those with one id, by the shard's index; takes some 40 bytes a row.
 
     Args:
         blocks: the index of a shard and what `read_ids` gave for it, a tuple each; the shards in any order.
