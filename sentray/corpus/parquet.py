@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from sentray.corpus.limits import EXCERPT_CHARACTERS
 from sentray.corpus.rows import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Columns, Mask, as_mask, no_rows, no_text
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 from sentray.storage import reading
 
 _ROWS_AT_ONCE = (TABLE_ROWS, 64, 1)
@@ -80,7 +80,7 @@ def _blocks(source: Source, piece: Piece, columns: Columns, at_once: int, done: 
     assert source.filesystem is not None
     with open_file(source.filesystem, piece.path) as stream:
         stored = stream.size()
-        file = pq.ParquetFile(stream, buffer_size=_READ_BYTES, pre_buffer=False)
+        file = _opened(stream, buffer_size=_READ_BYTES, pre_buffer=False)
         chosen = _chosen(file.schema_arrow, piece, columns)
         if not chosen:
             return
@@ -111,6 +111,21 @@ def _blocks(source: Source, piece: Piece, columns: Columns, at_once: int, done: 
                 raise SentrayError(
                     f"{piece.path} does not hold the rows that its footer counts: replace it or leave it out"
                 )
+
+
+def _opened(stream: pa.NativeFile, **how: Any) -> pq.ParquetFile:
+    """A file with its footer read.
+
+    Raises:
+        pa.ArrowInvalid: its footer is damaged. A column's type may be one that a library has registered with Arrow, as
+            Ray does, whose own code then reads what the footer says of it and raises whatever it likes.
+    """
+    try:
+        return pq.ParquetFile(stream, **how)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise pa.ArrowInvalid(first_line(error)) from error
 
 
 def empty_block(source: Source, piece: Piece, columns: Columns) -> Block | None:
@@ -157,6 +172,9 @@ def _shortened_column(array: pa.Array) -> tuple[pa.Array, Mask]:
     """The values, of those that are too large the beginning, and which these are; of a list or structure nothing."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if isinstance(array.type, pa.ExtensionType):
+        # One that a library has registered, such as Ray's for pickled objects: not every process knows it.
+        return _shortened_column(array.storage)
     if isinstance(array, pa.ExtensionArray):
         storage, mask = _shortened_column(array.storage)
         return (array if storage is array.storage else array.type.wrap_array(storage)), mask
@@ -196,7 +214,7 @@ def read_footer(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema]:
 
 def _footer(filesystem: fs.FileSystem, path: str) -> tuple[int, pa.Schema]:
     with reading(path), open_file(filesystem, path) as stream:
-        file = pq.ParquetFile(stream)
+        file = _opened(stream)
         return file.metadata.num_rows, file.schema_arrow
 
 
@@ -221,7 +239,7 @@ def read_table(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> pa.Ta
 def _table_size(filesystem: fs.FileSystem, path: str, schema: pa.Schema) -> tuple[int, int]:
     """How many row groups a table has, and its size as stored, once its columns are as they should be."""
     with reading(path), open_file(filesystem, path) as stream:
-        file = pq.ParquetFile(stream)
+        file = _opened(stream)
         for field in schema:
             index = file.schema_arrow.get_field_index(field.name)
             if index < 0 or _value_type(file.schema_arrow.field(index).type) != _value_type(field.type):
@@ -233,7 +251,7 @@ def _table(filesystem: fs.FileSystem, path: str, schema: pa.Schema, group: int) 
     # A name may be stored once for all of a million rows.
     strings = [field.name for field in schema if pa.types.is_string(_value_type(field.type))]
     with reading(path), open_file(filesystem, path) as stream:
-        file = pq.ParquetFile(stream, read_dictionary=strings)
+        file = _opened(stream, read_dictionary=strings)
         return file.read_row_group(group, schema.names, use_threads=False).select(schema.names).cast(schema)
 
 
@@ -262,7 +280,7 @@ def _row_groups(filesystem: fs.FileSystem, paths: Sequence[str]) -> list[RowGrou
 
 def _groups(filesystem: fs.FileSystem, path: str) -> RowGroups:
     with reading(path), open_file(filesystem, path) as stream:
-        metadata = pq.ParquetFile(stream).metadata
+        metadata = _opened(stream).metadata
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         return RowGroups([group.num_rows for group in groups], [group.total_byte_size for group in groups])
 

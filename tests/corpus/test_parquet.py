@@ -164,6 +164,49 @@ def test_text_of_another_extension_type(save, read):
     assert read(save("a.parquet", text=values))["text"].to_pylist() == ['{"a": 1}']
 
 
+@pytest.fixture
+def foreign():
+    """Registers an extension type of Python code with Arrow, as Ray does, and takes the error of its code."""
+    raises: list[Exception] = []
+
+    class Foreign(pa.ExtensionType):
+        def __init__(self) -> None:
+            super().__init__(pa.binary(), "tests.foreign")
+
+        def __arrow_ext_serialize__(self) -> bytes:
+            return b"no JSON"
+
+        @classmethod
+        def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> "Foreign":
+            for error in raises:
+                raise error
+            return cls()
+
+    pa.register_extension_type(Foreign())
+    yield Foreign(), raises
+    pa.unregister_extension_type("tests.foreign")
+
+
+@pytest.mark.parametrize("error", [ValueError("no JSON"), TypeError("an int"), RecursionError("too deep"), KeyError()])
+def test_a_footer_that_the_code_of_a_type_refuses(save, read, foreign, error):
+    kind, raises = foreign
+    path = save("a.parquet", text=["x"], other=pa.ExtensionArray.from_storage(kind, pa.array([b"y"])))
+    raises.append(error)
+    with pytest.raises(SentrayError, match=r"a\.parquet cannot be read \(.+\): it seems damaged"):
+        read(path)
+    source = resolve(str(path))
+    (shard,) = plan_shards(source, 1000)
+    (table,) = read_shard(source, shard, CorpusSettings(), on_unreadable="quarantine")
+    assert table["reason"].to_pylist() == ["unreadable_file"]
+
+
+def test_a_kept_column_of_a_type_that_only_this_process_knows(save, read, foreign):
+    path = save("a.parquet", text=["x"], kept=pa.ExtensionArray.from_storage(foreign[0], pa.array([b"y"])))
+    table = read(path, keep=["kept"])
+    assert table.schema == read_schema(resolve(str(path)), Piece(str(path), "a.parquet"), CorpusSettings(), ("kept",))
+    assert table["kept"].to_pylist() == [b"y"]
+
+
 def test_kept_lists_with_text_that_is_no_utf8(save, read):
     lists = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), invalid(pa.string(), b"caf\xe9"))
     with pytest.raises(SentrayError, match=r"column 'tags' of a\.parquet holds invalid values in its list<"):
