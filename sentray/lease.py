@@ -29,6 +29,7 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
 """How long a run waits, where there is neither a lock nor a conditional put, before it reads who came last."""
+REQUEST_TIMEOUT = timedelta(seconds=10)
 _CURE = "run the same command again; where that does not help and no run works there, delete it"
 
 _Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
@@ -267,18 +268,22 @@ def _forget_locks() -> None:
 os.register_at_fork(after_in_child=_forget_locks)
 
 
-def _conditional_store(folder: Folder, name: str) -> Any:
-    """A folder on S3 for obstore, None where the store has no conditional puts or lets nobody in by these credentials.
+def s3_store(folder: Folder, timeout: timedelta) -> Any:
+    """A folder on S3 for obstore.
 
     Address and keys are those of pyarrow's file system, or of the environment or the machine's role. Keys in
     `~/.aws/credentials` are not seen.
-    """
-    file_system, path = locate(folder.out)
-    if file_system.type_name != "s3":
-        return None
-    import obstore
-    from obstore.exceptions import BaseError, PreconditionError
 
+    Args:
+        folder: The folder, which is on S3.
+        timeout: Of a request; a later failure is not tried again.
+
+    Raises:
+        obstore.exceptions.BaseError: When the settings do not make a store.
+    """
+    import obstore
+
+    file_system, path = locate(folder.out)
     given = file_system.__reduce__()[1][0]
     bucket, _, prefix = path.partition("/")
     options = {
@@ -290,15 +295,25 @@ def _conditional_store(folder: Folder, name: str) -> Any:
     }
     if endpoint := given["endpoint_override"]:
         options["endpoint"] = endpoint if "://" in endpoint else f"{given['scheme']}://{endpoint}"
+    return obstore.store.S3Store(
+        bucket,
+        prefix=prefix,
+        client_options={"allow_http": True, "timeout": timeout},
+        retry_config={"max_retries": 3, "retry_timeout": timeout},
+        **{name: value for name, value in options.items() if value},
+    )
+
+
+def _conditional_store(folder: Folder, name: str) -> Any:
+    """A folder on S3; None elsewhere, where the store has no conditional puts, or where these keys let nobody in."""
+    if locate(folder.out)[0].type_name != "s3":
+        return None
+    import obstore
+    from obstore.exceptions import BaseError, PreconditionError
+
     probe = f"{name}.{uuid.uuid4().hex}"
     with contextlib.suppress(BaseError):
-        store = obstore.store.S3Store(
-            bucket,
-            prefix=prefix,
-            client_options={"allow_http": True, "timeout": timedelta(seconds=10)},
-            retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=10)},
-            **{name: value for name, value in options.items() if value},
-        )
+        store = s3_store(folder, REQUEST_TIMEOUT)
         try:
             # A store that does not know conditions writes this.
             obstore.put(store, probe, b"", mode={"e_tag": '"none"'})

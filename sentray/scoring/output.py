@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Annotated, Any, Self, TypeVar
 
 import pyarrow as pa
@@ -37,7 +38,7 @@ from sentray.corpus import parquet, splits
 from sentray.corpus.source import Format, Source
 from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
-from sentray.lease import Lease
+from sentray.lease import Lease, s3_store
 from sentray.scoring.parts import ATTEMPTS, OWN, QUARANTINED, SCORES, STAGED, Part, attempt_name, partition_of
 from sentray.scoring.stats import Counts, Number
 from sentray.storage import HALF_WRITTEN, Folder, Output
@@ -53,6 +54,8 @@ _ROWS_AT_ONCE = 1_000_000
 """Rows of a row group of the plan, which is read row group by row group: it may have many millions."""
 MAX_MOVES = 64
 """Files that are moved at the same time on an object store, where a move takes some round trips."""
+MOVE_TIMEOUT = timedelta(minutes=10)
+"""A store may take minutes to copy a large file."""
 _OTHER_OUT = "choose another --out, or remove it"
 _SCORED_AGAIN = "delete it: what it recorded is scored again"
 
@@ -216,7 +219,9 @@ class OutputFolder(Folder):
         if self.load() is None:
             self._require_free()
         with Lease(Folder(self.out), LEASE) as lease:
-            self._check, self._store = lease.check, lease.store
+            self._check = lease.check
+            if lease.store is not None:
+                self._store = s3_store(self, MOVE_TIMEOUT)
             self.delete_attempts()
             yield lease
 

@@ -5,8 +5,10 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,26 @@ def test_the_same_command_again_does_nothing(store: Store, remote, small_bundle:
     assert "nothing to do" in console.lines[-1]
     settings = f"{key_of(remote['out'])}/settings.json"
     assert store.filesystem.get_file_info(settings).is_file
+
+
+def test_a_move_may_take_longer_than_a_look_at_the_lease(store: Store, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sentray.lease.REQUEST_TIMEOUT", timedelta(seconds=2))
+    out = OutputFolder(store.uri(f"bucket/{tmp_path.name}/out"))
+
+    def slow(request: Request, before: int) -> str | None:
+        if request == ("PUT", "moved"):
+            time.sleep(3)
+        return None
+
+    # That takes another copy.
+    monkeypatch.setattr(Folder, "move", lambda *given: 1 / 0)
+    with out.lease() as lease:
+        assert lease.store is not None
+        Folder.write(out, "large", b"x")
+        store.misbehave(slow)
+        out.move("large", "moved")
+        store.misbehave(none)
+        assert out.read("moved") == b"x"
 
 
 @pytest.fixture(params=["local", "store"])
