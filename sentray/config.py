@@ -107,7 +107,7 @@ class ClusterSettings(LogSettings):
         "HOST:PORT of a running Ray cluster; RAY_ADDRESS or a local one where not given", None
     )
     stall_timeout: int = setting(
-        "seconds without any progress after which the run ends with an error; 0 for never", 1800, ge=0
+        "seconds without progress that end the run; in scoring more than a shard takes; 0 for never", 1800, ge=0
     )
     log_format: Literal["text", "json"] = setting(
         "lines for people, or JSON objects with time, level, run and what they are about", "text"

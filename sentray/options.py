@@ -30,6 +30,8 @@ _SECRET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*:[^/?#]*@")
 """User and password before the host of a URI."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 200
+_GONE = ("precision", "float32")
+"""A setting of earlier versions, with the value of today, which their settings.json names."""
 
 
 class UsageError(SentrayError):
@@ -215,7 +217,8 @@ def resolve(model: type[S], given: Mapping[str, Any], config: str | None = None)
     Raises:
         UsageError: A value is missing or not valid, a key is unknown, or the file cannot be read.
     """
-    from_file = by_field(model, _read(config), f"the config file {config}") if config is not None else {}
+    found = {} if config is None else _read(config)
+    from_file = by_field(model, {k: v for k, v in found.items() if (k, v) != _GONE}, f"the config file {config}")
     values = {**from_file, **given}
     _refuse_secrets(model, values)
     try:
@@ -234,7 +237,7 @@ def by_field(model: type[Settings], values: Mapping[str, Any], source: str) -> d
     found = {}
     for key, value in values.items():
         if (name := fields.get(key.replace("-", "_"))) is None:
-            near = difflib.get_close_matches(key.replace("-", "_"), fields, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(key.replace("-", "_"), fields, n=1, cutoff=0.7)
             cure = f"did you mean {near[0]!r}?" if near else f"it may set {', '.join(sorted(fields))}"
             raise UsageError(f"{source} sets {key!r}, which is no option here; {cure}")
         found[name] = value

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from sentray import options
 from sentray.bench.settings import ReproduceSettings
 from sentray.config import (
     CheckSettings,
@@ -52,6 +53,20 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, written: str, meant: str) -> None:
     with pytest.raises(UsageError, match=rf"run\.toml sets '{written}'.*did you mean '{meant}'\?"):
         resolve(TrainSettings, GIVEN, _config(tmp_path, f"{written} = 1\n"))
+
+
+def test_a_key_that_is_like_none_gets_no_guess(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'bogus', which is no option here; it may set address, "):
+        resolve(TrainSettings, GIVEN, _config(tmp_path, "bogus = 1\n"))
+
+
+def test_the_settings_of_an_earlier_version_run_again(tmp_path: Path) -> None:
+    old = {**GIVEN, "epochs": 3, "precision": "float32"}
+    assert resolve(TrainSettings, {}, _config(tmp_path, json.dumps(old), "old.json")).epochs == 3
+    with pytest.raises(UsageError, match="sets 'precision', which is no option here"):
+        resolve(TrainSettings, {}, _config(tmp_path, json.dumps(old | {"precision": "bf16"}), "old.json"))
+    with pytest.raises(UsageError, match="sets 'precision', which is no option here"):
+        options.by_field(TrainSettings, old, "sentray.train")
 
 
 def test_a_key_without_meaning_for_the_verb_is_unknown(tmp_path: Path) -> None:
