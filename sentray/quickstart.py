@@ -88,6 +88,9 @@ def _choose(console: Console) -> str:
 def _show_reviews(settings: ScoreSettings, console: Console) -> None:
     """A review of each label that training did not see, with its score from the Parquet."""
     examples = _examples(Corpus.open(settings.input, CorpusSettings(), need_label=False))
+    # A corpus may have been split into training reviews alone.
+    if not examples:
+        return
     scores = pq.read_table(
         f"{settings.out}/scores", columns=["id", "label", "score"], filters=pc.field("id").isin(list(examples))
     )

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray import nltk_data
-from sentray.config import QuickstartSettings
+from sentray.config import QuickstartSettings, ScoreSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
-from sentray.quickstart import EMBEDDED, REAL, _choose, quickstart
+from sentray.quickstart import EMBEDDED, REAL, _choose, _show_reviews, quickstart
 
 
 @pytest.mark.parametrize(("found", "corpus"), [(Path("here"), REAL), (None, EMBEDDED)])
@@ -29,6 +29,12 @@ def test_real_reviews_are_taken_where_they_can_be_had(
 def test_a_uri_is_no_folder() -> None:
     with pytest.raises(SentrayError, match=r"^--out s3://bucket/x is no folder; name a folder"):
         quickstart(QuickstartSettings(out="s3://bucket/x"), Console())
+
+
+def test_without_test_reviews_none_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "reviews.csv").write_text("text,label,split\ngood,pos,train\nbad,neg,train\n")
+    _show_reviews(ScoreSettings(bundle="b", input=str(tmp_path / "reviews.csv"), out=str(tmp_path / "o")), Console())
+    assert capsys.readouterr().out == ""
 
 
 def test_it_shows_what_it_made_and_runs_again_without_doing_it_twice(
