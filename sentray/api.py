@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from sentray.bundle import ModelSpec
     from sentray.corpus.check import Report
-    from sentray.embeddings.vectors import Vectors
     from sentray.inference.predict import Prediction
     from sentray.inference.scorer import Scores
 
@@ -225,7 +224,11 @@ VERBS = {
     "predict": Verb(config.PredictSettings, "sentray.inference.predict:predict"),
     "check": Verb(config.CheckSettings, "sentray.corpus.check:check", "A report; `to_dict()` has it as JSON values."),
     "vocab": Verb(config.VocabSettings, "sentray.corpus.vocab:write_vocabulary", "The vocabulary that was written."),
-    "embed": Verb(config.EmbedSettings, "sentray.embeddings.learn:embed", "The word vectors that were written."),
+    "embed": Verb(
+        config.EmbedSettings,
+        "sentray.embeddings.learn:embed",
+        "What was read and learnt, by name: `rows`, `words`, `kept`, `seconds` and more.",
+    ),
     "words": Verb(config.WordsSettings, "sentray.words:words", "The bundle's word vectors, or near words and cosines."),
     "reproduce": Verb(bench.ReproduceSettings, "sentray.reproduce.run:reproduce", "The rows of the table."),
     "quickstart": Verb(config.QuickstartSettings, "sentray.quickstart:quickstart"),
@@ -396,7 +399,7 @@ score: Callable[..., dict[str, Any]] = _function(VERBS["score"], "score")
 verify: Callable[..., None] = _function(VERBS["verify"], "verify")
 check: Callable[..., "Report"] = _function(VERBS["check"], "check")
 vocab: Callable[..., Any] = _function(VERBS["vocab"], "vocab")
-embed: Callable[..., "Vectors"] = _function(VERBS["embed"], "embed")
+embed: Callable[..., dict[str, Any]] = _function(VERBS["embed"], "embed")
 words: Callable[..., Any] = _function(VERBS["words"], "words")
 reproduce: Callable[..., Any] = _function(VERBS["reproduce"], "reproduce")
 quickstart: Callable[..., None] = _function(VERBS["quickstart"], "quickstart")

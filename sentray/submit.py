@@ -76,7 +76,8 @@ def _check(verb: str, words: list[str]) -> None:
     try:
         job = options.parse(JOBS[verb], words)
     except options.UsageError as error:
-        raise options.UsageError(f"the job {verb}: {error}") from None
+        what = str(error).partition("; --help ")[0]
+        raise options.UsageError(f"the job {verb}: {what}; `sentray {verb} --help` shows every option") from None
     for field in ("json_file", "out"):
         path = getattr(job, field, None)
         if path and "://" not in path and not os.path.isabs(path):
