@@ -88,7 +88,8 @@ def _downloaded(resource: str) -> Path | None:
     def fetch() -> None:
         from nltk.downloader import Downloader
 
-        with contextlib.suppress(OSError, ValueError):
+        # A server that answers with anything but NLTK's list makes it raise what it will.
+        with contextlib.suppress(Exception):
             downloader = Downloader(download_dir=_home())
             # The list of packages is the first thing NLTK asks the server for.
             downloader.packages()

@@ -109,6 +109,13 @@ def test_a_failed_download_is_quiet_and_not_tried_again(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_that_answers_with_a_page_is_quiet(capfd: pytest.CaptureFixture[str], server: Server) -> None:
+    (server.folder / "index.xml").write_text("<!doctype html><html><body><p>Sign in<br></body></html>")
+    assert nltk_data.find(RESOURCE) is None
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nltk_data, "_CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
