@@ -17,11 +17,8 @@ from sentray.console import Console, count
 from sentray.embeddings.read import read_vectors
 from sentray.embeddings.vectors import Vectors, write_vectors
 
-GENSIM, FULL, FILTERED = READERS = (
-    "gensim's load_word2vec_format",
-    "sentray, every word",
-    "sentray, only the words wanted",
-)
+GENSIM, FILTERED = "gensim's load_word2vec_format", "sentray, only the words wanted"
+READERS = (GENSIM, "sentray, every word", FILTERED)
 _SPREAD = 0.4
 """Standard deviation of the numbers, about that of GloVe's."""
 
