@@ -22,7 +22,7 @@ from sentray.corpus.limits import EXCERPT_CHARACTERS
 from sentray.corpus.rows import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Columns, Mask, as_mask, no_rows, no_text
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
-from sentray.errors import SentrayError, first_line
+from sentray.errors import SentrayError
 from sentray.storage import reading
 
 _ROWS_AT_ONCE = (TABLE_ROWS, 64, 1)
@@ -117,15 +117,16 @@ def _opened(stream: pa.NativeFile, **how: Any) -> pq.ParquetFile:
     """A file with its footer read.
 
     Raises:
-        pa.ArrowInvalid: its footer is damaged. A column's type may be one that a library has registered with Arrow, as
-            Ray does, whose own code then reads what the footer says of it and raises whatever it likes.
+        pa.ArrowException: its footer is damaged. A column's type may be one that a library has registered with Arrow,
+            as Ray does, whose own code then reads what the footer says of it and raises whatever it likes.
     """
     try:
         return pq.ParquetFile(stream, **how)
-    except (MemoryError, OSError):
+    except (MemoryError, OSError, pa.ArrowException):
         raise
     except Exception as error:
-        raise pa.ArrowInvalid(first_line(error)) from error
+        # Ray's own words advise to unpickle.
+        raise pa.ArrowInvalid(f"{type(error).__name__} in its footer") from error
 
 
 def empty_block(source: Source, piece: Piece, columns: Columns) -> Block | None:
