@@ -182,8 +182,9 @@ class Tasks:
                     tick(moved)
                     ticked, moved = time.monotonic(), False
         finally:
-            # What a map that was left has begun must not turn up in the next.
-            self._cancel(list(self._running))
+            # What a map that was left has begun goes on to its end, and nobody looks at it: Ray 2.60 ends a driver that
+            # cancels a task just when it completes ("Tried to complete task that was not pending").
+            self._running.clear()
 
     def _hand_out(self) -> None:
         """Start tasks while there is room; a suspect only when nothing else runs, and nothing else beside it."""
@@ -242,7 +243,7 @@ class Tasks:
         self._fed += 1
         if self._fed >= MORE_AFTER and self._limit < self._wanted:
             self._limit, self._fed = self._limit + 1, 0
-        self._cancel([other for other, its in self._running.items() if its is item], force=True)
+        self._end([other for other, its in self._running.items() if its is item])
         return [value]
 
     def _failed(self, item: _Item, reason: str) -> list[Any]:
@@ -277,13 +278,13 @@ class Tasks:
         (self._suspects if reason == "process_died" else self._again).append(item)
         return []
 
-    def _cancel(self, tasks: list[Any], force: bool = False) -> None:
-        """Give up tasks that nobody waits for any more; `force` ends their processes, which may hang."""
+    def _end(self, tasks: list[Any]) -> None:
+        """End tasks whose item another has done, and their processes, which may hang."""
         import ray
 
         for task in tasks:
-            self._running.pop(task).tries -= 1
-            ray.cancel(task, force=force)
+            del self._running[task]
+            ray.cancel(task, force=True)
 
 
 def _reason(error: Exception) -> str | None:

@@ -104,7 +104,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(start: Start, large: Path, tm
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=60)
-    assert run.returncode == 130, output
+    assert run.returncode == 130, output + Path(f"{out}.log").read_text()
     assert output.splitlines()[-1] == "sentray: interrupted; the same command goes on from here"
     assert not (out / "_sentray" / "lease.json").exists()
     assert list((out / "_sentray" / "ledger").iterdir())
