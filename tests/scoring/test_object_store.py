@@ -112,7 +112,8 @@ class Store:
             self._seen[request] += 1
             self.answered.update([fault] if fault else [])
         if fault == "throttle":
-            environ["wsgi.input"].read()
+            # Without a length it would wait for the client to hang up.
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
         answer = self._app(environ, start_response)
