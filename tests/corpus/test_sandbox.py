@@ -1,10 +1,12 @@
 """Memory is bounded while something is read, and what kills its process kills no other."""
 
 import errno
+import importlib
 import os
 import resource
 import signal
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -78,32 +80,37 @@ def test_a_process_that_cannot_start_blames_no_file(monkeypatch: pytest.MonkeyPa
     assert sandbox.run("a", os.getpid) != os.getpid()
 
 
-def test_a_process_that_is_killed_once_is_replaced_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dying.py").write_text(
-        "import os, pathlib\n"
-        "def once(mark):\n"
-        "    if not os.path.exists(mark):\n        pathlib.Path(mark).touch()\n        os.kill(os.getpid(), 9)\n"
-        "    return 7\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+def child_module(program: str, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module that a new reading process can import too."""
+    (folder / f"{name}.py").write_text(textwrap.dedent(program))
+    monkeypatch.syspath_prepend(str(folder))
     sandbox._stop()
-    import dying  # type: ignore[import-not-found]
+    return importlib.import_module(name)
 
+
+def test_a_process_that_is_killed_once_is_replaced_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """
+        import os, pathlib
+        def once(mark):
+            if not os.path.exists(mark):
+                pathlib.Path(mark).touch()
+                os.kill(os.getpid(), 9)
+            return 7
+    """
+    dying = child_module(program, "dying", tmp_path, monkeypatch)
     assert sandbox.run("a", dying.once, str(tmp_path / "mark")) == 7
 
 
 def test_a_process_that_gives_no_answer_and_lives_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "garbling.py").write_text(
-        "import contextlib, os, time\n"
-        "def garble():\n"
-        "    for number in range(3, 30):\n"
-        "        with contextlib.suppress(OSError):\n            os.write(number, b'\\xff')\n"
-        "    time.sleep(300)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sandbox._stop()
-    import garbling  # type: ignore[import-not-found]
-
+    program = r"""
+        import contextlib, os, time
+        def garble():
+            for number in range(3, 30):
+                with contextlib.suppress(OSError):
+                    os.write(number, b'\xff')
+            time.sleep(300)
+    """
+    garbling = child_module(program, "garbling", tmp_path, monkeypatch)
     begin = time.monotonic()
     with pytest.raises(MemoryError, match="was killed"):
         sandbox.run("a", garbling.garble)
