@@ -305,7 +305,7 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
 
 
 def publish(bundle: Bundle, out: str, records: Mapping[str, bytes] | None = None) -> Bundle:
-    """Put a bundle at `out`, in place of one that was there.
+    """Put a bundle at `out`, replacing one that was there.
 
     Its `bundle.json`, by which readers know a bundle, is the first file to go and the last to come. Files of no bundle
     stay where they are.

@@ -56,7 +56,7 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
 def _lines(some: Records, window: Window) -> list[memoryview]:
     """The bytes of records that were just read, with the ends of their lines; not of one that is too long."""
     data = memoryview(window.data)  # type: ignore[arg-type]
-    starts, ends = ((places - window.offset).tolist() for places in (some.starts, some.ends))
+    starts, ends = ((bounds - window.offset).tolist() for bounds in (some.starts, some.ends))
     return [data[start:end] for start, end in zip(starts, ends, strict=True)]
 
 

@@ -65,7 +65,7 @@ class Dialect:
 
 
 LINES = Dialect(None, None)
-"""JSON Lines: blank lines are no records, but count where a record's position is told."""
+"""JSON Lines: blank lines are no records, but count in a record's position."""
 
 
 class Records(NamedTuple):

@@ -112,7 +112,7 @@ def read_vectors(file: str, wanted: Collection[str] | None = None) -> tuple[Vect
 
     A row of text ends at `\n`; its last numbers, separated by ASCII white space, are the vector, and what precedes
     them is the word, spaces included. Of rows whose word is not wanted only the word and the number of fields are
-    checked. A last number that is cut off within its digits cannot be told from a whole one.
+    checked. A last number that is cut off within its digits looks like a whole one.
 
     Args:
         file: path or URI of a pyarrow file system; `FILE.zip#MEMBER` for one of several members.
@@ -208,7 +208,7 @@ def _recognise(file: str) -> FileReport:
 
 
 def _first_lines(file: str) -> list[bytes]:
-    """The lines that the format is told by, one at least, without a byte order mark."""
+    """The lines that show the format, one at least, without a byte order mark."""
     lines: list[bytes] = []
     with opened(file) as (stream, _):
         buffered = io.BufferedReader(stream, _BLOCK)  # type: ignore[type-var]
