@@ -31,7 +31,9 @@ def test_a_uri_is_no_folder() -> None:
         quickstart(QuickstartSettings(out="s3://bucket/x"), Console())
 
 
-def test_without_test_reviews_none_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_test_reviews_none_is_shown(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "reviews.csv").write_text("text,label,split\ngood,pos,train\nbad,neg,train\n")
     _show_reviews(ScoreSettings(bundle="b", input=str(tmp_path / "reviews.csv"), out=str(tmp_path / "o")), Console())
     assert capsys.readouterr().out == ""
