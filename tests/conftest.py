@@ -40,6 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a test by the beginning of a long value: the processes send each other names, and one had 36 MB."""
+    if isinstance(val, bytes | str) and len(val) > 60:
+        return f"{val[:40]!r} of {len(val):,}"
+    return None
+
+
 class Recorder(Console):
     """A console that keeps its lines, and what it shows of the progress with the share done."""
 
