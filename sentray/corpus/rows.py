@@ -45,6 +45,10 @@ TABLE_ROWS = 4096
 TABLE_BYTES = 16_000_000
 """Bytes of text of a table that a reader gives, about at most, but for a single longer review."""
 
+NO_SPLIT = ""
+"""The split of a row that is given none, where none is to be drawn for it."""
+_VALIDATION = pa.array(["valid", "val", "dev"], pa.large_string())
+
 _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
 
@@ -282,6 +286,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     ids, text, label, split = (array for array, _ in decoded)
     ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
     split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
+    split = pc.if_else(pc.is_in(split, _VALIDATION), "validation", split)
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
     faults = {
@@ -293,7 +298,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         Reason.MISSING_LABEL: pc.and_(pc.is_null(label), supervised) if columns.need_label else no_rows(count),
     }
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
-    split = _split_by_hash(split, ids, columns.settings.test_fraction)
+    split = _split_by_hash(split, columns.settings, {"id": ids, "text": text})
     detail = pa.nulls(count, pa.string())
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
@@ -312,16 +317,24 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *names])
 
 
-def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:
-    """Fill in the split where there is none: by an id's hash alone, whatever else the corpus holds."""
+def _split_by_hash(split: pa.Array, settings: CorpusSettings, values: dict[str, pa.Array]) -> pa.Array:
+    """Fill in the split where there is none: by a hash of the text or id alone, whatever else the corpus holds."""
     if not split.null_count:
         return split
-    if not test_fraction:
-        return split.fill_null("train")
-    limit = math.ceil(test_fraction * 2.0**64).to_bytes(8, "big")
-    names = ids.fill_null("").cast(pa.large_binary()).to_pylist()
-    drawn = ["test" if blake2b(name, digest_size=8).digest() < limit else "train" for name in names]
-    return pc.coalesce(split, pa.array(drawn, pa.large_string()))
+    if not settings.test_fraction:
+        return split.fill_null("train" if settings.test_fraction is not None else NO_SPLIT)
+    drawn_by = values[settings.split_by].fill_null("")
+    limit = math.ceil(settings.test_fraction * 2.0**64)
+    if settings.split_by == "text":
+        # Numba takes its time to load, and where no row is held out nothing is hashed.
+        from sentray.corpus.duplicates import hash_texts
+
+        held_out = hash_texts(drawn_by) < np.uint64(limit)
+    else:
+        first = limit.to_bytes(8, "big")
+        names = drawn_by.cast(pa.large_binary()).to_pylist()
+        held_out = np.array([blake2b(name, digest_size=8).digest() < first for name in names], bool)
+    return pc.coalesce(split, pc.if_else(pa.array(held_out), "test", "train").cast(pa.large_string()))
 
 
 def mark(table: pa.Table, mask: Mask, reason: Reason, detail: pa.Array | str | None = None) -> pa.Table:
