@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, mark
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark
 from sentray.errors import SentrayError
 
 LABELS_SCHEMA = pa.schema(
@@ -35,9 +35,16 @@ def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[st
 
 
 def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:
-    """Set rows aside whose label is none of `labels` (those without a label are left as they are)."""
-    known = pc.is_in(rows["label"], pa.array(labels, pa.string()))
-    return mark(rows, as_mask(pc.and_(pc.is_valid(rows["label"]), pc.invert(known))), Reason.UNKNOWN_LABEL)
+    """Set rows aside whose label is none of `labels` (those without a label are left as they are).
+
+    Older bundles have labels such as 0.0 and True: the rows get theirs.
+    """
+    known, forms = pa.array(labels, pa.string()), pa.array(map(label_form, labels), pa.string())
+    found = pc.coalesce(pc.index_in(rows["label"], known), pc.index_in(rows["label"], forms))
+    unknown = as_mask(pc.and_(pc.is_valid(rows["label"]), pc.is_null(found)))
+    column = rows.schema.get_field_index("label")
+    label = pc.coalesce(known.take(found), rows["label"]) if len(known) else rows["label"]
+    return mark(rows.set_column(column, rows.schema.field(column), label), unknown, Reason.UNKNOWN_LABEL)
 
 
 @dataclass
@@ -81,8 +88,8 @@ class Inspection:
         return Counter({label: count for label, count in of_split.items() if label is not None})
 
     def classes(self, split: str) -> list[str]:
-        """The labels that occur in a split, sorted."""
-        return sorted(self.of_split(split))
+        """The labels that occur in a split, in their order."""
+        return sorted(self.of_split(split), key=label_order)
 
     def check_usable(self, name: str, max_bad_rows: float) -> None:
         """Refuse a corpus without a usable row, or with too many rows that are not.
