@@ -90,7 +90,7 @@ def read_shard(
         except SentrayError as error:
             if not quarantine:
                 raise
-            bad = Broken(Reason.UNREADABLE_FILE, str(error))
+            bad = Broken(Reason.UNREADABLE_FILE, str(error), str(error))
             yield finish(Block(piece.name, np.array([row]), nulls, {0: bad}), columns)
 
 

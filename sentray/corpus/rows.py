@@ -33,10 +33,12 @@ ROW_SCHEMA = pa.schema(
         pa.field("file", pa.string()),
         pa.field("row", pa.int64()),
         pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
     ]
 )
 """A review as every reader gives it. `file` is relative to the URI's root, `row` is counted from 1 within the
-file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters."""
+file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters and whose
+`detail` says why in words, where there is more to say."""
 
 ROLES = ("id", "text", "label", "split")
 TABLE_ROWS = 4096
@@ -82,10 +84,12 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("row", pa.int64()),
         pa.field("id", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
         pa.field("text", pa.large_string()),
     ]
 )
-"""`file` as in the row's id, `row` counted from 1 within the file, `text` the first 200 characters."""
+"""`file` as in the row's id, `row` counted from 1 within the file, `detail` as in `ROW_SCHEMA` (earlier versions wrote
+none), `text` the first 200 characters."""
 
 
 class Broken(NamedTuple):
@@ -94,10 +98,12 @@ class Broken(NamedTuple):
     Attributes:
         reason: why it is set aside.
         text: what is shown of it, or what is wrong.
+        detail: why, in words, such as "4 fields, the header has 3".
     """
 
     reason: Reason
     text: str
+    detail: str = ""
 
 
 @dataclass
@@ -356,16 +362,18 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     }
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
+    detail = pa.nulls(count, pa.string())
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
-        reasons, texts = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
+        reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
         reason = pc.replace_with_mask(reason, broken, pa.array(map(str, reasons), pa.string()))
         text = pc.replace_with_mask(text, broken, pa.array(texts, pa.large_string()))
+        detail = pc.replace_with_mask(detail, broken, pa.array([each or None for each in details], pa.string()))
         ids, label, split = (pc.if_else(broken, None, array) for array in (ids, label, split))
     if reason.null_count < count:
         text = pc.if_else(pc.is_valid(reason), pc.utf8_slice_codeunits(text, 0, EXCERPT_CHARACTERS), text)
     file = pa.repeat(block.file, count) if isinstance(block.file, str) else block.file
-    values = [ids, text, label, split, file, rows, reason]
+    values = [ids, text, label, split, file, rows, reason, detail]
     arrays = [value.cast(wanted.type) for value, wanted in zip(values, ROW_SCHEMA, strict=True)]
     own = {name: array for name, array in zip(ROW_SCHEMA.names, arrays, strict=True) if name in columns.roles}
     missing = pa.nulls(count, pa.large_string() if block.all_text else pa.null())
@@ -390,15 +398,16 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
-def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
-    """Give rows a reason to be set aside, unless they have one that comes before it in `Reason`."""
+def mark(table: pa.Table, mask: Mask, reason: Reason, detail: pa.Array | str | None = None) -> pa.Table:
+    """Give rows a reason to be set aside, and a detail, unless they have one that comes before it in `Reason`."""
     earlier = pa.array(map(str, itertools.takewhile(lambda other: other != reason, Reason)), pa.string())
     chosen = pc.and_(pa.array(mask), pc.invert(pc.is_in(table["reason"], earlier)))
     if not pc.any(chosen).as_py():
         return table
     reasons = pc.if_else(chosen, str(reason), table["reason"])
+    details = pc.if_else(chosen, detail, table["detail"])
     texts = pc.if_else(chosen, pc.utf8_slice_codeunits(table["text"], 0, EXCERPT_CHARACTERS), table["text"])
-    for name, column in (("reason", reasons), ("text", texts)):
+    for name, column in (("reason", reasons), ("detail", details), ("text", texts)):
         index = table.schema.get_field_index(name)
         table = table.set_column(index, table.schema.field(index), column)
     return table

@@ -44,7 +44,7 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
             except SentrayError as error:
                 if not quarantine:
                     raise
-                broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error))
+                broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error), str(error))
             if text is not None and len(text) > limits.MAX_ROW_BYTES:
                 broken[len(texts)], text = Broken(Reason.TOO_LARGE, limits.excerpt(text)), None
             texts.append(text and text.removeprefix(_BOM))

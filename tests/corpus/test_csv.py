@@ -26,8 +26,8 @@ def test_columns_by_their_default_names(write, read):
     )
     assert table.schema == ROW_SCHEMA
     assert [tuple(row.values()) for row in table.to_pylist()] == [
-        ("x", "good, really", "pos", "test", "a.csv", 1, None),
-        ("y", "bad", "neg", "train", "a.csv", 2, None),
+        ("x", "good, really", "pos", "test", "a.csv", 1, None, None),
+        ("y", "bad", "neg", "train", "a.csv", 2, None, None),
     ]
 
 

@@ -27,8 +27,8 @@ def test_columns_by_their_default_names(write, read):
     table = read(write("a.jsonl", content), test_fraction=0)
     assert table.schema == ROW_SCHEMA
     assert [tuple(row.values()) for row in table.to_pylist()] == [
-        ("7", "good", "1", "test", "a.jsonl", 1, None),
-        ("a.jsonl:2", "bad", "true", "train", "a.jsonl", 2, None),
+        ("7", "good", "1", "test", "a.jsonl", 1, None, None),
+        ("a.jsonl:2", "bad", "true", "train", "a.jsonl", 2, None, None),
     ]
 
 
