@@ -8,7 +8,7 @@ import json
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import orjson
@@ -59,13 +59,17 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
         rows, broken = some.positions + piece.row + 1, dict(some.broken)
         values, damage = list[list[Any]](), None
         for index, (number, line) in enumerate(zip(rows.tolist(), _lines(some, window), strict=True)):
-            row = None if index in broken else fields.of(line, number)
-            if row is None and index not in broken:
-                if in_array and not _is_json(line):
-                    damage, rows = _damaged(piece.path, number), rows[:index]
-                    break
-                broken[index] = Broken(Reason.INVALID_RECORD, limits.excerpt(bytes(line).strip()))
-            values.append(row or [None] * len(fields.names))
+            row: list[Any] = [None] * len(fields.names)
+            if index not in broken:
+                try:
+                    row = fields.of(line, number)
+                # What can be parsed may be nested too deeply to be written.
+                except (TypeError, RecursionError) as error:
+                    if in_array and not _is_json(line):
+                        damage, rows = _damaged(piece.path, number), rows[:index]
+                        break
+                    broken[index] = Broken(Reason.INVALID_RECORD, limits.excerpt(bytes(line).strip()), str(error))
+            values.append(row)
         if values:
             yield Block(piece.name, rows, fields.arrays(values, keys), broken, all_text=True)
         if damage is not None:
@@ -198,20 +202,20 @@ class _Fields:
         self._file, self._makes_ids = file, not columns.ids_only
         self.names = list(self._kinds)
 
-    def of(self, line: memoryview, row: int) -> list[Any] | None:
-        """What a line holds in each; None where it is no record, or holds what cannot be there."""
-        record = _parse(line)
-        if record is None:
-            return None
+    def of(self, line: memoryview, row: int) -> list[Any]:
+        """What a line holds in each.
+
+        Raises:
+            TypeError: the line is no record, or holds what cannot be there.
+            RecursionError: it is nested too deeply.
+        """
+        if (record := _parse(line)) is None:
+            raise TypeError("no JSON object")
         values = [_get(record, name) for name in self.names]
         if any(map(_is_inexact, values)):
             record = _parse_by_python(line) or {}
             values = [_get(record, name) for name in self.names]
-        try:
-            return [self._text(value, kind, row) for value, kind in zip(values, self._kinds.values(), strict=True)]
-        # What can be parsed may be nested too deeply to be written.
-        except (TypeError, RecursionError):
-            return None
+        return [self._text(value, kind, row) for value, kind in zip(values, self._kinds.values(), strict=True)]
 
     def arrays(self, values: list[list[Any]], keys: Container[str]) -> dict[str, pa.Array]:
         """The columns of rows, without those that neither the file's first records nor these have."""
@@ -238,19 +242,23 @@ class _Fields:
         if kind == "keep":
             return json.dumps(value, ensure_ascii=False)
         if kind == "text":
-            return " ".join(value) if isinstance(value, list) else _refuse()
+            if isinstance(value, list) and all(isinstance(each, str) for each in value):
+                return " ".join(value)
+            raise TypeError(f"the text is {_called(value)}")
+        if kind == "label" and isinstance(value, list):
+            # No list within the list.
+            return [self._text(each, "label in a list", row) for each in value]
         if isinstance(value, (list, dict)):
-            # A list within the list is refused.
-            return (
-                [self._text(each, "", row) for each in value] if kind == "label" and type(value) is list else _refuse()
-            )
+            raise TypeError(f"the {kind} is {_called(value)}")
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         return str(value) if type(value) is int else json.dumps(value)
 
 
-def _refuse() -> NoReturn:
-    raise TypeError
+def _called(value: Any) -> str:
+    if isinstance(value, list):
+        return "a list of other things than strings"
+    return "an object" if isinstance(value, dict) else "true or false" if isinstance(value, bool) else "a number"
 
 
 def _get(record: dict[str, Any], name: str) -> Any:

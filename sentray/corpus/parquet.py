@@ -164,7 +164,8 @@ def _chosen(schema: pa.Schema, piece: Piece, columns: Columns) -> dict[str, Way]
     # A column whose name holds a dot itself comes before one at that path.
     found = list(_columns(schema))
     known = {".".join(way): (way, kind) for way, kind in sorted(found, key=lambda each: -len(each[0]))}
-    chosen = columns.choose([*schema.names, *(".".join(way) for way, _ in found if way[1:])], piece.path)
+    inner = dict.fromkeys(path for path in (".".join(way) for way, _ in found) if path not in schema.names)
+    chosen = columns.choose([*schema.names, *inner], piece.path)
     for name, role in ((columns.name(role), role) for role in columns.roles):
         kind = known[name][1] if name in chosen else pa.null()
         may_be_list = is_list(kind) and (role == "label" or (role == "text" and is_text(kind.value_type)))

@@ -363,6 +363,9 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
     detail = pa.nulls(count, pa.string())
+    if (labels > 1).any():
+        told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
+        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
         reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
