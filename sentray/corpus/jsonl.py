@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 from pyarrow import fs
 
+from sentray.config import CorpusSettings
 from sentray.corpus import limits, records
 from sentray.corpus.records import LINES, Records, Window, open_windows, read_records
 from sentray.corpus.rows import ROLES, Block, Broken, Columns, Reason
@@ -30,7 +31,7 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     Raises:
         SentrayError: the first records have no key that the run needs, or the file is one JSON array.
     """
-    head, window = open_windows(source, piece)
+    head, window = open_windows(source, piece, columns.settings.encoding)
     _refuse_array(head, piece.path)
     first = next(found := read_records(head, LINES), None)
     if first is None:
@@ -60,9 +61,13 @@ def _lines(some: Records, window: Window) -> list[memoryview]:
     return [data[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
-def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> list[list[Part]]:
+def cut(
+    filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
+) -> list[list[Part]]:
     """Byte ranges of whole lines of each file."""
-    return records.cut(filesystem, files, size, LINES, header=False)
+    if settings.encoding:
+        return [[] for _ in files]
+    return records.cut(filesystem, files, size, lambda *_: (LINES, 0))
 
 
 def _refuse_array(window: Window, path: str) -> None:
