@@ -14,8 +14,9 @@ from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
+from sentray.corpus.readers import may_have_ids
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
-from sentray.corpus.source import WITH_COLUMNS, Source, resolve
+from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, choose
@@ -58,8 +59,9 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle)
     source, out = resolve(settings.input), OutputFolder(settings.out)
-    schema = output_schema(model.labels, kept_columns(source, settings), model.digest)
-    job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest)
+    inputs, kept = kept_columns(source, settings, console.say)
+    schema = output_schema(model.labels, kept, model.digest, settings.scores == "all")
+    job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest, inputs)
     header = _header(job)
     if settings.dry_run:
         return estimate(job, header, model, source, console)
@@ -206,7 +208,7 @@ class Run:
                 self._show()
             return lost
 
-        lost = read(map(Task, self._plan)) if self._job.source.format in WITH_COLUMNS else []
+        lost = read(map(Task, self._plan)) if may_have_ids(self._job.source, self._job.settings) else []
         if lost := read(replace(task, isolated=True) for task in lost):
             raise SentrayError(tasks.reading_kills(lost[0].shard))
         for record in self._out.records() if any(self._stats.done[index] for index in unread) else ():
@@ -294,7 +296,7 @@ def _header(job: Job) -> Header:
         engine=job.engine,
         input=settings.input,
         shard_size=settings.shard_size * 1_000_000,
-        columns=Columns(settings.text_column, settings.id_column, settings.keep),
+        columns=Columns(settings.text_column, settings.id_column, settings.keep, settings.reading),
         schema={column.name: str(column.type) for column in job.schema if column.name != settings.partition_by},
         rows_per_file=settings.rows_per_file,
         partition_by=settings.partition_by,
@@ -355,7 +357,7 @@ def estimate(job: Job, header: Header, model: Bundle, source: Source, console: C
     settings, out = job.settings, OutputFolder(job.settings.out)
     stored = out.load()
     if stored is None:
-        plan = plan_shards(source, header.shard_size)
+        plan = plan_shards(source, header.shard_size, settings)
     else:
         out.require_same(stored, header)
         plan = out.load_plan(stored)
