@@ -106,7 +106,7 @@ def dialect_of(window: Window, path: str, settings: CorpusSettings) -> Dialect:
 
 def _divides(head: bytes, dialect: Dialect) -> bool:
     """Whether a dialect takes the header and the rows of a file's beginning into as many fields each, more than one."""
-    some = next(read_records(Window(io.BytesIO(head), len(head)), dialect, limit=_SNIFFED_ROWS), None)
+    some = next(read_records(Window(io.BytesIO(head), _SNIFFED_BYTES), dialect, limit=_SNIFFED_ROWS), None)
     if some is None:
         return False
     # The last one may go on.

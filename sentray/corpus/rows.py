@@ -4,7 +4,8 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sentray import console
 from sentray.config import CorpusSettings
 from sentray.corpus.limits import EXCERPT_CHARACTERS, MAX_NAME
 from sentray.errors import SentrayError
@@ -49,6 +51,9 @@ TABLE_BYTES = 16_000_000
 NO_COLUMN = "none"
 """As the column of the ids: no column gives them, but path and position do."""
 
+_DELIMITER = re.compile(r"[;\t|]")
+_DATA = re.compile(r"\s*|[+-]?[\d.,]+|(\S+\s+){5,}\S+|.{60,}", re.DOTALL)
+"""What no column is called: nothing, a number, a sentence."""
 _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
@@ -183,10 +188,8 @@ class Columns:
 
     def _missing(self, name: str, option: str, available: Sequence[str], path: str) -> SentrayError:
         shown = [each[:MAX_NAME] for each in available[:_COMPARED]]
-        near = [path for path in shown if path.endswith(f".{name}")]
-        near = near or difflib.get_close_matches(name, shown, n=1) or shown[:1]
-        hint = f"name the right one, as in {option} {near[0]}" if near else "is it the right file?"
         have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
+        hint = _hint(name, option, shown)
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
 
 
@@ -208,6 +211,24 @@ def kept_name(column: str) -> str:
     return f"kept {column}" if column in ROW_SCHEMA.names else column
 
 
+def _hint(name: str, option: str, available: Sequence[str]) -> str:
+    """What to do about a column that is not there."""
+    if not available:
+        return "is it the right file?"
+    if len(available) == 1 and (found := _DELIMITER.search(available[0])):
+        sign = found[0].replace("\t", "tab")
+        return f"it seems to be separated by {sign!r}, so add --delimiter {shlex.quote(sign)}"
+    if any(_DATA.fullmatch(each) for each in available):
+        return (
+            f"it seems to have no header, so add --no-header and the column's number, as in {option} {len(available)}"
+        )
+    lower, wanted = {each.lower(): each for each in available}, name.lower()
+    near = [each for each in lower if each.endswith(f".{wanted}")]
+    near = near or difflib.get_close_matches(wanted, lower, n=1) or [each for each in lower if wanted in each]
+    return f"name the right one with {option}" + (f", as in {option} {shlex.quote(lower[near[0]])}" if near else "")
+
+
+_ENCODINGS = ("shift_jis", "gb18030", "euc_kr", "cp1251", "cp1252")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 _BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
@@ -312,6 +333,35 @@ def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
     return pa.array(values, pa.large_string()), invalid
 
 
+def invalid_bytes(values: Sequence[object]) -> str:
+    """How many bytes of a row are invalid UTF-8, and what encoding they are likeliest of."""
+    raw = b"\n".join(value for value in values if isinstance(value, bytes))
+    wrong = [raw[error.start : error.end] for error in _errors(raw)]
+    likeliest = next((each for each in _ENCODINGS if _fits(raw, each)), "latin-1")
+    return f"{console.count(sum(map(len, wrong)), 'byte')} invalid in UTF-8; likeliest is --encoding {likeliest}"
+
+
+def _errors(raw: bytes) -> Iterator[UnicodeDecodeError]:
+    start = 0
+    while True:
+        try:
+            raw[start:].decode()
+        except UnicodeDecodeError as error:
+            yield UnicodeDecodeError("utf-8", raw, start + error.start, start + error.end, error.reason)
+            start += error.end
+        else:
+            return
+
+
+def _fits(raw: bytes, encoding: str) -> bool:
+    """Whether bytes may be of an encoding: letters of other scripts than Latin come in words."""
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return encoding == "cp1252" or len(re.findall(rb"[\x80-\xff]{2}", raw)) * 4 > len(raw.replace(b" ", b"")) * 0.5
+
+
 def no_rows(count: int) -> Mask:
     """The mask that chooses none of so many rows."""
     return np.zeros(count, dtype=bool)
@@ -366,6 +416,13 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     if (labels > 1).any():
         told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
+    if faults[Reason.INVALID_UTF8].any():
+        given_texts = [given[name] for name in map(columns.name, ROLES) if name in given]
+        told = [
+            invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
+            for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
+        ]
+        detail = pc.coalesce(detail, pa.array(told, pa.string()))
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
         reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
@@ -399,6 +456,17 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     names = ids.fill_null("").cast(pa.large_binary()).to_pylist()
     drawn = ["test" if blake2b(name, digest_size=8).digest() < limit else "train" for name in names]
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
+
+
+def set_aside(rows: pa.Table, excerpts: bool) -> pa.Table:
+    """The bad ones of some rows in `QUARANTINE_SCHEMA`, with or without their texts."""
+    bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
+    column = QUARANTINE_SCHEMA.get_field_index("text")
+    return (
+        bad
+        if excerpts
+        else bad.set_column(column, QUARANTINE_SCHEMA.field(column), pa.nulls(len(bad), pa.large_string()))
+    )
 
 
 def mark(table: pa.Table, mask: Mask, reason: Reason, detail: pa.Array | str | None = None) -> pa.Table:
