@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
-from sentray.console import Console, count
+from sentray.console import Console, core_time, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
 from sentray.corpus.source import WITH_COLUMNS, Source, resolve
@@ -377,7 +377,7 @@ def estimate(job: Job, header: Header, model: Bundle, source: Source, console: C
         found["core_hours"] = round(seconds * WORKER_CPUS / 3600, 9)
         found["seconds"] = round(seconds / found["workers"], 1)
         console.say(
-            f"about {found['core_hours']:.4f} core-hours, {found['seconds']:,.0f} s once started: estimated from "
+            f"about {core_time(found['core_hours'])}, {found['seconds']:,.0f} s once started: estimated from "
             f"{count(found['sample_rows'], 'row')} of the first shard, scored by one worker"
         )
     console.say("nothing was written: leave out --dry-run to score")
