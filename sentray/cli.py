@@ -142,9 +142,14 @@ for _name, _verb in VERBS.items():
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status.
 
+    Whatever the locale, arguments, file names and output are UTF-8, here and in the processes that Ray starts.
+
     Args:
         arguments: The words after `sentray`; those of this process where not given.
     """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
     try:
         app(args=None if arguments is None else list(arguments), prog_name="sentray")
     except SentrayError as error:

@@ -162,7 +162,9 @@ class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettin
 
     panel = "Training"
 
-    corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
+    corpus: str = argument(
+        "labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL, or - for the standard input"
+    )
     out: str = setting("folder or URL for the bundle; a run that was stopped goes on there")
     workers: WorkerRange = setting(
         "data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
@@ -219,13 +221,15 @@ class ScoreSettings(CorpusSettings, PoolSettings):
 
     test_fraction: float = setting("no row is held out, so that no id has to be hashed to see which", 0.0, ge=0, lt=1)
     bundle: str = argument("folder or URL of the bundle")
-    input: str = argument("reviews to score: a file, folder, glob or URL; labels are not needed")
+    input: str = argument(
+        "reviews to score: a file, folder, glob or URL, or - for the standard input; labels are not needed"
+    )
     out: str = setting("folder or URL for the scores")
     keep: Several = setting("further column of the input to write out; may be repeated", ())
     engine: EngineName = setting(ENGINE_HELP, "auto")
     gpu: bool = setting("give each worker one GPU; needs the engine keras", False)
     new_input: bool = setting("score the files that were added since the output was made", False)
-    dry_run: bool = setting("say shards, workers and estimated core-hours from a sample, and write nothing", False)
+    dry_run: bool = setting("say shards, workers and estimated core time from a sample, and write nothing", False)
     rows_per_file: int | None = setting(
         "put the scores of small shards together in files of about so many rows", None, ge=1
     )

@@ -217,6 +217,24 @@ def write_text(file: str, content: str) -> None:
         stream.write(content.encode())
 
 
+def require_writable(file: str) -> None:
+    """Find out before the work whether a file can be written at its end; of an object store only its name is looked at.
+
+    Raises:
+        SentrayError: It cannot.
+    """
+    filesystem, path = locate(file)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            tempfile.TemporaryFile(dir=os.path.dirname(path)).close()
+            reason = "it is a folder" if os.path.isdir(path) else ""
+        except OSError as error:
+            reason = error.strerror or first_line(error)
+        if reason:
+            raise SentrayError(f"{file} cannot be written ({reason}); choose another place")
+
+
 class Folder:
     """A folder, local or on any pyarrow file system; a small value that travels to the workers.
 

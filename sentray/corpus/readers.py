@@ -25,7 +25,7 @@ from sentray.corpus.rows import (
     decode,
     finish,
 )
-from sentray.corpus.source import WITH_COLUMNS, Source
+from sentray.corpus.source import WITH_COLUMNS, Source, resolve
 from sentray.corpus.splits import Piece, Shard, reader
 from sentray.corpus.text_files import read_reviews
 from sentray.errors import SentrayError
@@ -92,7 +92,9 @@ def read_shard(
             yield finish(Block(piece.name, np.array([row]), nulls, {0: bad}), columns)
 
 
-def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Sequence[str] = ()) -> pa.Schema | None:
+def read_schema(
+    source: Source, piece: Piece, settings: CorpusSettings, keep: Sequence[str] = (), need_label: bool = False
+) -> pa.Schema | None:
     """The columns of the tables that `read_shard` gives of a file; none where it holds no row.
 
     Parquet says so in its footer, and none of its rows are read.
@@ -103,11 +105,22 @@ def read_schema(source: Source, piece: Piece, settings: CorpusSettings, keep: Se
     if source.format == "parquet":
         from sentray.corpus.parquet import empty_block
 
-        columns = Columns(settings, tuple(keep))
+        columns = Columns(settings, tuple(keep), need_label)
         block = empty_block(source, piece, columns)
         return None if block is None else finish(block, columns).schema
-    tables = read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep)
+    tables = read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep, need_label)
     return next((table.schema for table in tables if table.num_rows), None)
+
+
+def require_columns(uri: str, settings: CorpusSettings, need_label: bool) -> None:
+    """Find a corpus, and look at the first of its files that has a row.
+
+    Raises:
+        SentrayError: there is no such corpus, or that file lacks a column or cannot be read.
+    """
+    source = resolve(uri)
+    pieces = (Piece(file.path, file.name, label=file.label, split=file.split) for file in source.files)
+    any(read_schema(source, piece, settings, need_label=need_label) is not None for piece in pieces)
 
 
 def read_ids(

@@ -16,7 +16,7 @@ from sentray.lease import Lease, require_held
 from sentray.storage import Folder, behind
 from sentray.training import training_set
 from sentray.training.checkpoint import NothingToKeepError, State
-from sentray.training.prepare import prepare
+from sentray.training.prepare import prepare, require_files
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
@@ -53,6 +53,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         SentrayError: The corpus cannot be used, the cluster is too small for the plan, or `out` is taken.
     """
     models.architecture(settings.model)
+    require_files(settings)
     work = Folder(work_folder(settings.out))
     if (metrics := _finished(settings, console)) is not None:
         work.delete("")
