@@ -23,6 +23,7 @@ class Settings(BaseModel):
     """Heading in the help for the fields that a class itself declares."""
 
 
+Lines = Literal["text", "label-first", "label-last", "fasttext"]
 DEFAULT_JOB_SERVER = "http://127.0.0.1:8265"
 RUNTIME_ENV = "jobs/runtime_env.yaml"
 EngineName = Literal["auto", "folded", "keras"]
@@ -71,7 +72,15 @@ class CorpusSettings(Settings):
     text_column: str = setting("column that holds the review", "text")
     label_column: str = setting("column that holds the label", "label")
     id_column: str = setting("column that holds a unique id; path and position where absent", "id")
-    split_column: str = setting("column that says train or test", "split")
+    split_column: str = setting("column that says train, test or validation", "split")
+    label_from: Literal["column", "name"] = setting(
+        "where a label is: in a column or a folder, or in the file's name, as in reviews.pos and reviews.neg", "column"
+    )
+    lines: Lines | None = setting(
+        "what is on a line of a file without columns: a review, `label text`, `text TAB label`, or fastText's "
+        "`__label__x text`, which is recognised",
+        None,
+    )
     test_fraction: float = setting(
         "share of rows held out for testing, by a hash of the id, where no split is given", 0.1, ge=0, lt=1
     )
@@ -217,7 +226,7 @@ class EvaluateSettings(CorpusSettings, PoolSettings):
 class ScoreSettings(CorpusSettings, PoolSettings):
     """Score reviews and write Parquet."""
 
-    unused = frozenset({"label_column", "split_column", "test_fraction"})
+    unused = frozenset({"label_column", "label_from", "split_column", "test_fraction"})
 
     test_fraction: float = setting("no row is held out, so that no id has to be hashed to see which", 0.0, ge=0, lt=1)
     bundle: str = argument("folder or URL of the bundle")
@@ -268,7 +277,7 @@ class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
 class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
     """Learn word vectors (word2vec) from a corpus's reviews and write them, one word a line."""
 
-    unused = frozenset({"label_column", "max_words", "unknown"})
+    unused = frozenset({"label_column", "label_from", "max_words", "unknown"})
 
     corpus: str = argument("reviews, as for train; those held out for testing are left out, labels are not needed")
     out: str = setting("file for the vectors, in word2vec's text format")

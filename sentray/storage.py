@@ -62,6 +62,18 @@ def behind(uri: str, more: str) -> str:
     return f"{path.rstrip('/')}{more}{mark}{query}"
 
 
+def is_remote(uri: str) -> bool:
+    """Whether a path or URI is of another file system than this machine's."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def look_where(uri: str) -> str:
+    """The cure where nothing is found under a path or URI."""
+    if is_remote(uri):
+        return "check the bucket and the key"
+    return f"check the path (a relative one starts at {os.getcwd()})"
+
+
 # --- What goes wrong
 
 

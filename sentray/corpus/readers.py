@@ -14,6 +14,7 @@ import pyarrow as pa
 from sentray.config import CorpusSettings
 from sentray.corpus import sandbox
 from sentray.corpus.limits import require_few_rows
+from sentray.corpus.names import keys_of, said_of, with_said
 from sentray.corpus.rows import (
     Block,
     Broken,
@@ -25,7 +26,7 @@ from sentray.corpus.rows import (
     decode,
     finish,
 )
-from sentray.corpus.source import WITH_COLUMNS, Source, resolve
+from sentray.corpus.source import TYPED, WITH_COLUMNS, Source, resolve
 from sentray.corpus.splits import Piece, Shard, reader
 from sentray.corpus.text_files import read_reviews
 from sentray.errors import SentrayError
@@ -49,7 +50,7 @@ def read_shard(
         source: where the shard's files lie (a `lean()` one will do).
         shard: of the plan made for that source.
         settings: names of the columns, and the share of rows for testing.
-        keep: further columns to pass through; Parquet's keep their type, others are strings.
+        keep: further columns to pass through; those of Parquet and Arrow keep their type, others are strings.
         need_label: whether a row without a label is bad (`unsup` rows are not).
         on_unreadable: with "quarantine", a piece that cannot be read, or not to its end, gives the rows before the
             damage and then one bad row: its number is that of the first row not read, its reason
@@ -66,16 +67,14 @@ def read_shard(
         SentrayError: a file cannot be read or lacks a column.
     """
     columns = Columns(settings, tuple(keep), need_label)
-    if keep and shard.format not in WITH_COLUMNS:
+    if shard.format not in WITH_COLUMNS and any(not keys_of(piece.name).keys() >= set(keep) for piece in shard.pieces):
         raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
     quarantine = on_unreadable == "quarantine"
     if shard.format in ("text", "nltk"):
         for block in read_reviews(source, shard, columns, quarantine):
             yield finish(block, columns)
         return
-    nulls: dict[str, pa.Array] = dict.fromkeys(
-        keep, pa.nulls(1, pa.null() if shard.format == "parquet" else pa.string())
-    )
+    nulls: dict[str, pa.Array] = dict.fromkeys(keep, pa.nulls(1, pa.null() if shard.format in TYPED else pa.string()))
     for piece in shard.pieces:
         row = piece.row + 1
         try:
@@ -97,17 +96,15 @@ def read_schema(
 ) -> pa.Schema | None:
     """The columns of the tables that `read_shard` gives of a file; none where it holds no row.
 
-    Parquet says so in its footer, and none of its rows are read.
+    Parquet says so in its footer and Arrow IPC at its beginning, and none of their rows are read.
 
     Raises:
         SentrayError: the file cannot be read or lacks a column.
     """
-    if source.format == "parquet":
-        from sentray.corpus.parquet import empty_block
-
-        columns = Columns(settings, tuple(keep), need_label)
-        block = empty_block(source, piece, columns)
-        return None if block is None else finish(block, columns).schema
+    if source.format in TYPED:
+        columns, said = _with_given(Columns(settings, tuple(keep), need_label), piece)
+        block = reader(source.format).empty_block(source, piece, columns)
+        return None if block is None else finish(with_said(block, piece, columns, said), columns).schema
     tables = read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep, need_label)
     return next((table.schema for table in tables if table.num_rows), None)
 
@@ -118,7 +115,7 @@ def require_columns(uri: str, settings: CorpusSettings, need_label: bool) -> Non
     Raises:
         SentrayError: there is no such corpus, or that file lacks a column or cannot be read.
     """
-    source = resolve(uri)
+    source = resolve(uri, settings)
     pieces = (Piece(file.path, file.name, label=file.label, split=file.split) for file in source.files)
     any(read_schema(source, piece, settings, need_label=need_label) is not None for piece in pieces)
 
@@ -168,12 +165,19 @@ def _blocks(source: Source, shard: Shard, piece: Piece, columns: Columns, isolat
         # What else is wrong, its reader says.
         except SentrayError:
             pass
+    columns, said = _with_given(columns, piece)
     rows = 0
     with reading(piece.path):
         for block in reader(shard.format).read(source, piece, columns):
             rows += len(block.rows)
             require_few_rows(piece.path, rows, shard.bytes)
-            yield block
+            yield with_said(block, piece, columns, said)
+
+
+def _with_given(columns: Columns, piece: Piece) -> tuple[Columns, dict[str, str | None]]:
+    """The columns with those that a piece's name gives, and what it says."""
+    said = said_of(piece, columns)
+    return replace(columns, given=frozenset(said)), said
 
 
 def _read_all(source: Source, shard: Shard, piece: Piece, columns: Columns) -> None:

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from pyarrow import fs
 
 from sentray.corpus import limits
-from sentray.corpus.files import open_stream, try_again
+from sentray.corpus.files import is_compressed, open_stream, try_again
 from sentray.corpus.rows import TABLE_ROWS, Broken, Numbers, Reason
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
@@ -375,7 +375,7 @@ def _gathered(data: npt.NDArray[np.uint8], bounds: Numbers, quote: int) -> pa.Ar
 def cut(
     filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, dialect: Dialect, header: bool
 ) -> list[list[Part]]:
-    """Parts of whole records of each file, about as large as asked; none of what cannot be read.
+    """Parts of whole records of each file, about as large as asked; none of what is compressed or cannot be read.
 
     Args:
         filesystem: where the files are.
@@ -387,7 +387,7 @@ def cut(
 
     def parts(file: SourceFile) -> list[Part]:
         with reading(file.path):
-            return _parts(filesystem, file, size, dialect, header)
+            return [] if is_compressed(filesystem, file.path) else _parts(filesystem, file, size, dialect, header)
 
     with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
         return list(threads.map(lambda file: try_again(filesystem, partial(parts, file)) or [], files))

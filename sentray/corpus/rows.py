@@ -38,6 +38,13 @@ ROW_SCHEMA = pa.schema(
 file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters."""
 
 ROLES = ("id", "text", "label", "split")
+SPLIT_OF_WORD = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("unsup", "unsupervised"), "unsup"),
+}
+"""What the splits are called, in a column and as a word in a file's name, and what they are."""
 TABLE_ROWS = 4096
 """Rows of a table that a reader gives, at most."""
 TABLE_BYTES = 16_000_000
@@ -88,10 +95,12 @@ class Broken(NamedTuple):
     Attributes:
         reason: why it is set aside.
         text: what is shown of it, or what is wrong.
+        detail: why, in words, such as "4 fields, the header has 3".
     """
 
     reason: Reason
     text: str
+    detail: str = ""
 
 
 @dataclass
@@ -124,12 +133,14 @@ class Columns:
         keep: further columns that the run passes through.
         need_label: whether a file without labels is an error.
         ids_only: read the ids and nothing else.
+        given: columns that a file's name gives, so that the file need not have them.
     """
 
     settings: CorpusSettings
     keep: tuple[str, ...] = ()
     need_label: bool = False
     ids_only: bool = False
+    given: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name in self.keep:
@@ -158,12 +169,15 @@ class Columns:
             name = self.name(role)
             if name in available:
                 chosen.append(name)
+            elif name in self.given:
+                continue
             elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
         for name in self.keep:
-            if name not in available:
+            if name in available:
+                chosen.append(name)
+            elif name not in self.given:
                 raise self._missing(name, "--keep", available, path)
-            chosen.append(name)
         twice = [name for name in chosen if list(available).count(name) > 1]
         if twice:
             raise SentrayError(f"{path} has more than one column {twice[0]!r}: rename all but one")
@@ -275,7 +289,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     decoded = [decode(given.get(name, pa.nulls(count)), name, block.file) for name in map(columns.name, ROLES)]
     ids, text, label, split = (array for array, _ in decoded)
     ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
-    split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
+    split = _canonical(pc.utf8_lower(pc.utf8_trim_whitespace(split)))
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
     faults = {
@@ -290,7 +304,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
-        reasons, texts = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
+        reasons, texts, _ = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
         reason = pc.replace_with_mask(reason, broken, pa.array(map(str, reasons), pa.string()))
         text = pc.replace_with_mask(text, broken, pa.array(texts, pa.large_string()))
         ids, label, split = (pc.if_else(broken, None, array) for array in (ids, label, split))
@@ -302,6 +316,12 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     names = [name for name in columns.keep if name not in ROW_SCHEMA.names]
     kept = [decode(given[name], name, block.file, typed=not block.all_text)[0] for name in names]
     return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *names])
+
+
+def _canonical(split: pa.Array) -> pa.Array:
+    """Splits by their one name each, such as validation for dev; others as they are."""
+    known = pc.index_in(split, pa.array(SPLIT_OF_WORD, split.type))
+    return pc.coalesce(pa.array(SPLIT_OF_WORD.values(), split.type).take(known), split)
 
 
 def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:

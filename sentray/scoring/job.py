@@ -15,7 +15,7 @@ from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, core_time, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
-from sentray.corpus.source import WITH_COLUMNS, Source, resolve
+from sentray.corpus.source import WITH_COLUMNS, Source, require_apart, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, choose
@@ -55,9 +55,10 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     Raises:
         SentrayError: When the bundle, the input or the output cannot be used, or too many rows are bad.
     """
+    require_apart(settings.input, settings.out)
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle)
-    source, out = resolve(settings.input), OutputFolder(settings.out)
+    source, out = resolve(settings.input, settings), OutputFolder(settings.out)
     schema = output_schema(model.labels, kept_columns(source, settings), model.digest)
     job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest)
     header = _header(job)
@@ -270,7 +271,7 @@ def _unreadable(out: OutputFolder, record: Record) -> set[str]:
 
 def _require_unchanged(out: OutputFolder, settings: ScoreSettings) -> None:
     try:
-        source = resolve(settings.input)
+        source = resolve(settings.input, settings)
     except SentrayError:
         # Nothing is left of it: what was read is scored, the rest is set aside.
         return
@@ -294,7 +295,7 @@ def _header(job: Job) -> Header:
         engine=job.engine,
         input=settings.input,
         shard_size=settings.shard_size * 1_000_000,
-        columns=Columns(settings.text_column, settings.id_column, settings.keep),
+        columns=Columns(settings.text_column, settings.id_column, settings.keep, settings.lines),
         schema={column.name: str(column.type) for column in job.schema if column.name != settings.partition_by},
         rows_per_file=settings.rows_per_file,
         partition_by=settings.partition_by,

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from sentray.config import Lines
 from sentray.corpus import parquet, splits
 from sentray.corpus.source import Format, Source
 from sentray.corpus.splits import ShardPlan
@@ -112,11 +113,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Columns:
-    """Settings that decide what is read from a row: where text and id are, and what is passed through."""
+    """Settings that decide what is read from a row: where text and id are, what is passed through, what a line is."""
 
     text: str
     id: str
     keep: tuple[str, ...] = ()
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True)

@@ -241,8 +241,9 @@ class _Audit:
         Raises:
             SentrayError: When the input cannot be found or has another format.
         """
-        source, columns = resolve(uri), self._stored.header.columns
-        settings = CorpusSettings(text_column=columns.text, id_column=columns.id, test_fraction=0)
+        columns = self._stored.header.columns
+        settings = CorpusSettings(text_column=columns.text, id_column=columns.id, test_fraction=0, lines=columns.lines)
+        source = resolve(uri, settings)
         if source.format != self._stored.format:
             raise SentrayError(
                 f"{uri} is {source.format} and the job's input {self._stored.format}; give that or a copy of it"

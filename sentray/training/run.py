@@ -11,6 +11,7 @@ from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.rows import QUARANTINE_FILE
+from sentray.corpus.source import require_apart
 from sentray.errors import SentrayError
 from sentray.lease import Lease, require_held
 from sentray.storage import Folder, behind
@@ -54,6 +55,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     """
     models.architecture(settings.model)
     require_files(settings)
+    require_apart(settings.corpus, settings.out)
     work = Folder(work_folder(settings.out))
     if (metrics := _finished(settings, console)) is not None:
         work.delete("")
