@@ -246,7 +246,9 @@ class Run:
             line = f"looking for ids that occur twice, {done:,} of {count(shards, 'shard')}"
             self._console.progress(line, done / shards, moved=moved)
         else:
-            self._console.progress(*self._stats.describe(time.monotonic() - self._began), moved=moved)
+            line, share = self._stats.describe(time.monotonic() - self._began)
+            # Until the first shard is done there is no rate to tell.
+            self._console.progress(line if any(self._stats.progress) else self._console.expected, share, moved=moved)
 
 
 def _shard(item: Item) -> Shard:

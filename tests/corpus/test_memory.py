@@ -1,6 +1,7 @@
 """A table in memory becomes a Parquet file that its content names, from whatever library it comes."""
 
 import errno
+import gzip
 import io
 import re
 import shutil
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray.corpus.memory import GROUP_ROWS, is_table, stored
+from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 
 ROWS = GROUP_ROWS + 100
@@ -231,6 +233,19 @@ def test_a_stream_is_kept_as_it_came_and_named_by_its_content(tmp_path: Path) ->
         assert (again, Path(again).stat().st_mtime_ns) == (kept, modified)
     with stored(io.BytesIO(b"other"), work) as other:
         assert other != kept
+
+
+def test_the_content_of_a_stream_tells_its_format() -> None:
+    parquet = io.BytesIO()
+    pq.write_table(TABLE.slice(0, 3), parquet)
+    for content, kind in (
+        (b"id,text\n1,good\n", "csv"),
+        (b'{"text": "good"}\n', "jsonl"),
+        (gzip.compress(b"id,text\n1,good\n"), "csv"),
+        (parquet.getvalue(), "parquet"),
+    ):
+        with stored(io.BytesIO(content)) as file:
+            assert resolve(file).format == kind
 
 
 def test_an_empty_stream_is_refused() -> None:
