@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sentray import cluster, config, options, watchdog
@@ -269,9 +270,11 @@ def run(verb: Verb, settings: Settings, console: Console, end_process: bool = Fa
     try:
         with contextlib.ExitStack() as stack:
             for key in TABLES:
-                if getattr(settings, key, None) == STANDARD_INPUT:
-                    lines = stack.enter_context(open(0, "rb", closefd=False))
-                    spooled = stack.enter_context(_stored(lines, key, settings))
+                path = getattr(settings, key, None)
+                # Also what a shell makes of <(…).
+                if path == STANDARD_INPUT or (path and os.path.exists(path) and Path(path).is_fifo()):
+                    piped = stack.enter_context(open(0 if path == STANDARD_INPUT else path, "rb", closefd=path != "-"))
+                    spooled = stack.enter_context(_stored(piped, key, settings))
                     settings = settings.model_copy(update={key: spooled})
             if isinstance(settings, config.ClusterSettings):
                 stack.enter_context(watchdog.watch(console, settings.stall_timeout, end_process))

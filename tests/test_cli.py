@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +312,7 @@ def test_python_is_refused_as_early() -> None:
         sentray.read_reviews("names.csv")
 
 
-def test_standard_input_is_kept_as_a_file(
+def test_standard_input_and_pipes_are_kept_as_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[str] = []
@@ -322,13 +323,18 @@ def test_standard_input_is_kept_as_a_file(
         with (tmp_path / "piped").open() as piped:
             os.dup2(piped.fileno(), 0)
         assert _status("score", "bundle", "-", "--out", str(tmp_path / "scored")) == 0
+        os.mkfifo(tmp_path / "pipe")
+        feeder = threading.Thread(target=(tmp_path / "pipe").write_text, args=("id,text\n2,bad\n",))
+        feeder.start()
+        assert _status("score", "bundle", str(tmp_path / "pipe"), "--out", str(tmp_path / "other")) == 0
+        feeder.join()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         assert _status("score", "bundle", "-", "--out", str(tmp_path / "scored")) == 1
     finally:
         os.dup2(kept, 0)
-    assert seen == ["id,text\n1,good\n"]
+    assert seen == ["id,text\n1,good\n", "id,text\n2,bad\n"]
     assert len([*tmp_path.glob("scored.work/input-*")]) == 1
-    assert capsys.readouterr().err == "sentray: the standard input is empty: pipe reviews into it, or name a file\n"
+    assert capsys.readouterr().err == "sentray: the piped input is empty: pipe reviews in, or name a file\n"
 
 
 def test_arguments_and_output_are_utf_8_whatever_the_locale(tmp_path: Path) -> None:

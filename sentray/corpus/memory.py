@@ -110,11 +110,11 @@ def _spooled(stream: BinaryIO, folder: Path) -> Path:
             shutil.copyfileobj(stream, target)
     except OSError as error:
         raise SentrayError(
-            f"the standard input cannot be read to its end and kept in {folder} ({error.strerror}): make room, or set "
+            f"the piped input cannot be read to its end and kept in {folder} ({error.strerror}): make room, or set "
             "TMPDIR to another folder"
         ) from error
     if not file.stat().st_size:
-        raise SentrayError("the standard input is empty: pipe reviews into it, or name a file")
+        raise SentrayError("the piped input is empty: pipe reviews in, or name a file")
     return _named(file, "")
 
 

@@ -249,7 +249,7 @@ def test_the_content_of_a_stream_tells_its_format() -> None:
 
 
 def test_an_empty_stream_is_refused() -> None:
-    with pytest.raises(SentrayError, match="the standard input is empty: pipe reviews into it"), stored(io.BytesIO()):
+    with pytest.raises(SentrayError, match="the piped input is empty: pipe reviews in"), stored(io.BytesIO()):
         pass
 
 
