@@ -197,7 +197,11 @@ def require_apart(uri: str, out: str) -> None:
     (source, path), (target, written) = _file_system(split_member(uri)[0]), locate(os.path.expanduser(out))
     if source != target:
         return
-    exact = source.get_file_info(path).type != fs.FileType.NotFound
+    try:
+        exact = source.get_file_info(path).type != fs.FileType.NotFound
+    except OSError:
+        # Who reads the input says why it cannot be.
+        return
     folder, glob = (path, "") if exact else _split_glob(path)
     if isinstance(source, fs.LocalFileSystem):
         folder, written = os.path.realpath(folder), os.path.realpath(written)
