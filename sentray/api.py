@@ -5,7 +5,6 @@ import importlib
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,11 +278,7 @@ def run(verb: Verb, settings: Settings, console: Console, end_process: bool = Fa
             if isinstance(settings, config.ClusterSettings):
                 stack.enter_context(watchdog.watch(console, settings.stall_timeout, end_process))
             _require_possible(settings, console)
-            work = getattr(importlib.import_module(module), name)
-            compiler = sys.modules.get("sentray.jit")
-            if compiler is not None and not compiler.CACHED:
-                console.note(compiler.NOTE)
-            result = work(settings, console)
+            result = getattr(importlib.import_module(module), name)(settings, console)
     except Exception as error:
         mistake = cluster.user_error(error)
         if mistake is None or mistake is error:

@@ -8,16 +8,14 @@ looks only at the file of a compiled function: after a change here, delete the `
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sentray.jit import njit
-
 BLOCK = 64
 
-compiled = njit(nogil=True)
-inlined = njit(nogil=True, inline="always")
+compiled = njit(cache=True, nogil=True)
+inlined = njit(cache=True, nogil=True, inline="always")
 """For what is called for every word, where calls would take a fifth more time; arguments must not be arrays."""
 
 
