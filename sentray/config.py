@@ -147,7 +147,9 @@ class NetworkSettings(Settings):
     )
     buckets: int = setting("ids of the encoder hash", 65_536, ge=1, lt=2**31)
     embedding: str | None = setting(
-        "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zip", None, min_length=1
+        "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zst, .zip",
+        None,
+        min_length=1,
     )
     freeze: bool = setting(
         "leave the word vectors of --embedding as they are, or train them on", False, off="fine-tune"
