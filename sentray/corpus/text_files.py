@@ -53,7 +53,7 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
             except SentrayError as error:
                 if not quarantine:
                     raise
-                broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error))
+                broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error), str(error))
             if text is not None and len(text) > limits.MAX_ROW_BYTES:
                 broken[len(texts)], text = Broken(Reason.TOO_LARGE, limits.excerpt(text)), None
             texts.append(text and text.removeprefix(_BOM))
@@ -67,7 +67,7 @@ def _block(pieces: tuple[Piece, ...], texts: list[bytes | None], broken: dict[in
     names = pa.array([piece.name for piece in pieces], pa.string())
     found = {columns.name("id"): names, columns.name("text"): pa.array(texts, pa.large_binary())}
     said = [said_of(piece, columns) for piece in pieces]
-    for name in (columns.name("label"), columns.name("split"), *columns.keep):
+    for name in {name: None for of_piece in said for name in of_piece}:
         found[name] = pa.array([of_piece.get(name) for of_piece in said], pa.string())
     return Block(names, np.ones(len(pieces), np.int64), found, broken)
 
