@@ -78,10 +78,13 @@ def test_a_folder_of_texts_is_a_review_a_file_unless_its_lines_begin_with_labels
     assert read(tmp_path / "fasttext")["split"].to_pylist() == ["test", "train", "train"]
 
 
-def test_a_text_alone_needs_the_option(write):
-    for name, content in (("a.txt", b"good film"), ("b.txt.gz", gzip.compress(b"good film"))):
-        with pytest.raises(SentrayError, match=r"say how the lines hold reviews: --lines text, label-first"):
-            resolve(str(write(name, content)))
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "in/rt.pos", "in/part-0"])
+def test_text_needs_the_option(write, tmp_path, name):
+    content = b"good, but long\n"
+    path = write(name, gzip.compress(content) if name.endswith(".gz") else content)
+    write("in/README", "about")
+    with pytest.raises(SentrayError, match=r"say how the lines hold reviews: --lines text, label-first"):
+        resolve(str(path if name.startswith("a") else tmp_path / "in"))
 
 
 def test_there_are_no_columns_to_keep(write, read):
