@@ -1,6 +1,7 @@
 """Settings of every verb: a validated model each, from which command line and config file are read."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -48,12 +49,16 @@ def argument(about: str) -> Any:
     return setting(about, argument=True)
 
 
+def _as_list(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(f"{old}:{new}" for old, new in value.items())
+    return (value,) if isinstance(value, str) else value
+
+
 Several = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    AfterValidator(lambda values: tuple(dict.fromkeys(values))),
+    tuple[str, ...], BeforeValidator(_as_list), AfterValidator(lambda values: tuple(dict.fromkeys(values)))
 ]
-"""Type of an option that may be repeated: one string is a list of it, and each counts once."""
+"""Type of an option that may be repeated: one string is a list of it, and each counts once; a mapping is OLD:NEW."""
 
 
 class LogSettings(Settings):
@@ -71,7 +76,7 @@ class CorpusSettings(Settings):
 
     text_column: str = setting("column that holds the review", "text")
     label_column: str = setting("column that holds the label", "label")
-    id_column: str = setting("column that holds a unique id; path and position where absent", "id")
+    id_column: str = setting("column that holds a unique id; path and position where absent, or for none", "id")
     split_column: str = setting("column that says train, test or validation", "split")
     label_from: Literal["column", "name"] = setting(
         "where a label is: in a column or a folder, or in the file's name, as in reviews.pos and reviews.neg", "column"
@@ -147,7 +152,9 @@ class NetworkSettings(Settings):
     )
     buckets: int = setting("ids of the encoder hash", 65_536, ge=1, lt=2**31)
     embedding: str | None = setting(
-        "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zip", None, min_length=1
+        "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zst, .zip",
+        None,
+        min_length=1,
     )
     freeze: bool = setting(
         "leave the word vectors of --embedding as they are, or train them on", False, off="fine-tune"
@@ -234,7 +241,12 @@ class ScoreSettings(CorpusSettings, PoolSettings):
         "reviews to score: a file, folder, glob or URL, or - for the standard input; labels are not needed"
     )
     out: str = setting("folder or URL for the scores")
-    keep: Several = setting("further column of the input to write out; may be repeated", ())
+    keep: Several = setting(
+        "further column of the input to write out, as label:truth under another name; may be repeated", ()
+    )
+    scores: Literal["best", "all"] = setting(
+        "probabilities to write out: that of the label, or a column score_LABEL for each label too", "best"
+    )
     engine: EngineName = setting(ENGINE_HELP, "auto")
     gpu: bool = setting("give each worker one GPU; needs the engine keras", False)
     new_input: bool = setting("score the files that were added since the output was made", False)
@@ -269,6 +281,8 @@ class CheckSettings(CorpusSettings, PoolSettings):
 
 class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
     """Count the words of a corpus's training reviews and write the vocabulary, a word a line."""
+
+    unused = frozenset({"label_column"})
 
     corpus: str = argument("reviews, as for train")
     out: str = setting("file for the vocabulary")

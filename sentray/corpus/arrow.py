@@ -11,7 +11,7 @@ from pyarrow import fs, ipc
 
 from sentray.corpus import limits, sandbox
 from sentray.corpus.files import open_file
-from sentray.corpus.parquet import _chosen, _ranges, _shortened, _shortened_column
+from sentray.corpus.parquet import Way, _at, _chosen, _ranges, _shortened, empty_rows
 from sentray.corpus.rows import TABLE_ROWS, Block, Columns
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Piece
@@ -54,7 +54,8 @@ def _blocks(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
             # What its numbers say of where values are, nobody has looked at yet.
             batch.validate(full=True)
             for start in range(0, batch.num_rows, TABLE_ROWS):
-                values, too_large = _shortened(batch.slice(start, TABLE_ROWS))
+                some = batch.slice(start, TABLE_ROWS)
+                values, too_large = _shortened({name: _at(some, way) for name, way in chosen.items()}, some.num_rows)
                 for first, end in _ranges(values, 0, values.num_rows):
                     part = values.slice(first, end - first)
                     inflated += part.nbytes
@@ -83,9 +84,9 @@ def _opened(
         raise pa.ArrowInvalid(f"{type(error).__name__} in its schema") from error
 
 
-def _batches(stream: pa.NativeFile, chosen: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(stream: pa.NativeFile, chosen: dict[str, Way]) -> Iterator[pa.RecordBatch]:
     names = _opened(stream).schema.names
-    reader = _opened(stream, [names.index(name) for name in chosen])
+    reader = _opened(stream, [names.index(name) for name in dict.fromkeys(way[0] for way in chosen.values())])
     if isinstance(reader, ipc.RecordBatchFileReader):
         yield from map(reader.get_batch, range(reader.num_record_batches))
     else:
@@ -101,9 +102,7 @@ def empty_block(source: Source, piece: Piece, columns: Columns) -> Block | None:
     assert source.filesystem is not None
     with sandbox.memory_explained(piece.path):
         schema = sandbox.run(piece.path, _schema, source.filesystem, piece.path)
-    chosen = _chosen(schema, piece, columns)
-    arrays = {name: _shortened_column(pa.array([], schema.field(name).type))[0] for name in chosen}
-    return Block(piece.name, np.zeros(0, np.int64), arrays)
+    return empty_rows(schema, piece, columns)
 
 
 def _schema(filesystem: fs.FileSystem, path: str) -> pa.Schema:

@@ -73,7 +73,7 @@ class Report:
             )
         bad = ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.most_common())
         lines.append(f"bad rows        {bad or 'none'}")
-        lines += [f"  {row['file']} row {row['row']}: {row['reason']}" for row in self._first_bad()]
+        lines += [f"  {row['file']} row {row['row']}: {_why(row)}" for row in self._first_bad()]
         for what, count, says, examples in (
             ("same text", self.duplicates, "reviews repeat an earlier one", self.duplicate_examples),
             ("test in train", self.overlap, "test reviews are in train too", self.overlap_examples),
@@ -109,8 +109,14 @@ class Report:
         return labels
 
     def _first_bad(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.inspection.bad[:EXAMPLES].select(["file", "row", "reason"]).to_pylist()
+        rows: list[dict[str, Any]] = (
+            self.inspection.bad[:EXAMPLES].select(["file", "row", "reason", "detail"]).to_pylist()
+        )
         return rows
+
+
+def _why(bad: dict[str, Any]) -> str:
+    return f"{bad['reason']} ({bad['detail']})" if bad["detail"] else f"{bad['reason']}"
 
 
 def check(settings: CheckSettings, console: Console) -> Report:

@@ -68,12 +68,12 @@ def labels_of(names: Sequence[str], uri: str) -> list[str]:
 
 def said_of(piece: "Piece", columns: Columns) -> dict[str, str | None]:
     """The columns that a run wants and a piece's name gives, and what it says."""
-    keys = keys_of(piece.name)
-    roles = {columns.name(role): role for role in ("label", "split") if role in columns.roles}
-    said = {name: keys[name] for name in (*roles, *columns.keep) if name in keys}
-    for name, role in roles.items():
-        if (value := getattr(piece, role)) is not None:
-            said.setdefault(name, value)
+    keys, roles = keys_of(piece.name), {columns.name(role): role for role in ("label", "split")}
+    said = {}
+    for name in (*(name for name, role in roles.items() if role in columns.roles), *columns.keep):
+        value = getattr(piece, roles[name]) if name in roles else None
+        if name in keys or value is not None:
+            said[name] = keys.get(name, value)
     return said
 
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 from sentray.config import CorpusSettings
 from sentray.corpus import sandbox
 from sentray.corpus.limits import require_few_rows
-from sentray.corpus.names import keys_of, said_of, with_said
+from sentray.corpus.names import said_of, with_said
 from sentray.corpus.rows import (
+    NO_COLUMN,
     Block,
     Broken,
     Columns,
@@ -25,6 +26,7 @@ from sentray.corpus.rows import (
     blank_to_null,
     decode,
     finish,
+    kept_name,
 )
 from sentray.corpus.source import TYPED, WITH_COLUMNS, Source, resolve
 from sentray.corpus.splits import Piece, Shard, reader
@@ -59,16 +61,14 @@ def read_shard(
             process of its own. One that ends it cannot be read, and none of its rows are given. Takes twice as long.
 
     Yields:
-        Tables of `ROW_SCHEMA` and the kept columns, of at most 4,096 rows and about 16 MB each. A kept column
-        that is one of `id`, `text`, `label` and `split` is that column of the schema. Where a Parquet file
-        cannot be read at all, its bad row's further kept columns have the type of the table before it, or null.
+        Tables of `ROW_SCHEMA` and the kept columns, named by `kept_name`, of at most 4,096 rows and about 16 MB each.
+        Where a Parquet file cannot be read at all, its bad row's kept columns have the type of the table before it, or
+        null.
 
     Raises:
         SentrayError: a file cannot be read or lacks a column.
     """
     columns = Columns(settings, tuple(keep), need_label)
-    if shard.format not in WITH_COLUMNS and any(not keys_of(piece.name).keys() >= set(keep) for piece in shard.pieces):
-        raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
     quarantine = on_unreadable == "quarantine"
     if shard.format in ("text", "nltk"):
         for block in read_reviews(source, shard, columns, quarantine):
@@ -80,33 +80,52 @@ def read_shard(
         try:
             for block in _blocks(source, shard, piece, columns, isolated):
                 table = finish(block, columns)
-                nulls = {name: pa.nulls(1, table.schema.field(name).type) for name in keep}
+                nulls = {name: pa.nulls(1, table.schema.field(kept_name(name)).type) for name in keep}
                 if table.num_rows:
                     row = table["row"][-1].as_py() + 1
                     yield table
         except SentrayError as error:
             if not quarantine:
                 raise
-            bad = Broken(Reason.UNREADABLE_FILE, str(error))
+            bad = Broken(Reason.UNREADABLE_FILE, str(error), str(error))
             yield finish(Block(piece.name, np.array([row]), nulls, {0: bad}), columns)
 
 
 def read_schema(
-    source: Source, piece: Piece, settings: CorpusSettings, keep: Sequence[str] = (), need_label: bool = False
+    source: Source,
+    piece: Piece,
+    settings: CorpusSettings,
+    keep: Sequence[str] = (),
+    need_keep: bool = True,
+    need_label: bool = False,
 ) -> pa.Schema | None:
-    """The columns of the tables that `read_shard` gives of a file; none where it holds no row.
+    """The columns to keep that a file has, by their names in it; none where it holds no row.
 
     Parquet says so in its footer and Arrow IPC at its beginning, and none of their rows are read.
 
     Raises:
-        SentrayError: the file cannot be read or lacks a column.
+        SentrayError: the file cannot be read, or lacks a column; one to keep only with `need_keep`.
     """
+    columns, said = _with_given(Columns(settings, tuple(keep), need_label, need_keep=need_keep), piece)
+    if need_keep and source.format not in WITH_COLUMNS and not said.keys() >= set(keep):
+        raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
+    shard = Shard(0, source.format, (piece,), piece.bytes)
     if source.format in TYPED:
-        columns, said = _with_given(Columns(settings, tuple(keep), need_label), piece)
         block = reader(source.format).empty_block(source, piece, columns)
-        return None if block is None else finish(with_said(block, piece, columns, said), columns).schema
-    tables = read_shard(source, Shard(0, source.format, (piece,), 0), settings, keep, need_label)
-    return next((table.schema for table in tables if table.num_rows), None)
+        block = block and with_said(block, piece, columns, said)
+    else:
+        by_file = source.format in ("text", "nltk")
+        blocks = read_reviews(source, shard, columns, False) if by_file else _blocks(source, shard, piece, columns)
+        block = next((block for block in blocks if len(block.rows)), None)
+    if block is None:
+        return None
+    table = finish(block, columns)
+    return pa.schema([(name, table.schema.field(kept_name(name)).type) for name in keep if name in block.columns])
+
+
+def may_have_ids(source: Source, settings: CorpusSettings) -> bool:
+    """Whether a column may give the ids; those that are made of file and row cannot occur twice."""
+    return source.format in WITH_COLUMNS and settings.id_column != NO_COLUMN
 
 
 def require_columns(uri: str, settings: CorpusSettings, need_label: bool) -> None:
@@ -138,7 +157,7 @@ def read_ids(
     # Numba takes its time to load, and not every run looks for ids.
     from sentray.corpus.duplicates import hash_texts
 
-    if shard.format not in WITH_COLUMNS:
+    if not may_have_ids(source, settings):
         return
     columns = Columns(settings, ids_only=True)
     for piece in shard.pieces:

@@ -23,6 +23,7 @@ from numba import types
 from numba.extending import intrinsic
 from pyarrow import fs
 
+from sentray.console import count
 from sentray.corpus import limits
 from sentray.corpus.files import is_compressed, open_stream, try_again
 from sentray.corpus.rows import TABLE_ROWS, Broken, Numbers, Reason
@@ -195,7 +196,7 @@ def read_records(
             positions = window.passed + (np.arange(found) if dialect.delimiter else spans[:found, 3])
             window.passed += found if dialect.delimiter else lines
             wrong = spans[:found, 2] != width if width else spans[:found, 2] < 0
-            broken = {n: _broken(data, *spans[n, :3]) for n in np.flatnonzero(wrong).tolist()}
+            broken = {n: _broken(data, *spans[n, :3].tolist(), width) for n in np.flatnonzero(wrong).tolist()}
             fields[:found][wrong] = 0
             values = [_gathered(data, fields[:found, field], quote) for field in range(len(wanted))]
             if broken:
@@ -207,7 +208,7 @@ def read_records(
         if window.final:
             return
         if window.size - window.at > longest and data[window.size - 1] != line_ends[1]:
-            start, broken = window.offset + window.at, {0: _broken(data, window.at, window.size, _LONG)}
+            start, broken = window.offset + window.at, {0: _broken(data, window.at, window.size, _LONG, width)}
             window.pass_line(line_ends)
             starts, ends, positions = map(np.array, ([start], [window.offset + window.at], [window.passed]))
             yield Records(starts, ends, positions, [pa.nulls(1, pa.large_binary())] * len(wanted), broken)
@@ -216,10 +217,13 @@ def read_records(
             window.read()
 
 
-def _broken(data: npt.NDArray[np.uint8], start: int, stop: int, kind: int) -> Broken:
-    """What stands for a record that is none, or too long."""
-    reason = Reason.TOO_LARGE if kind == _LONG else Reason.INVALID_RECORD
-    return Broken(reason, limits.excerpt(data[start : min(stop, start + limits.MAX_ROW_BYTES)].tobytes()))
+def _broken(data: npt.NDArray[np.uint8], start: int, stop: int, kind: int, width: int) -> Broken:
+    """What stands for a record that is none, has so many fields (`kind`) where `width` are wanted, or is too long."""
+    text = limits.excerpt(data[start : min(stop, start + limits.MAX_ROW_BYTES)].tobytes())
+    if kind == _LONG:
+        return Broken(Reason.TOO_LARGE, text)
+    wrong = "text behind a closing quote" if kind == _BAD else f"{count(kind, 'field')}, the header has {width}"
+    return Broken(Reason.INVALID_RECORD, text, wrong)
 
 
 @intrinsic

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -32,10 +33,12 @@ ROW_SCHEMA = pa.schema(
         pa.field("file", pa.string()),
         pa.field("row", pa.int64()),
         pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
     ]
 )
 """A review as every reader gives it. `file` is relative to the URI's root, `row` is counted from 1 within the
-file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters."""
+file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters and whose
+`detail` says why in words, where there is more to say."""
 
 ROLES = ("id", "text", "label", "split")
 SPLIT_OF_WORD = {
@@ -50,8 +53,13 @@ TABLE_ROWS = 4096
 TABLE_BYTES = 16_000_000
 """Bytes of text of a table that a reader gives, about at most, but for a single longer review."""
 
+NO_COLUMN = "none"
+"""As the column of the ids: no column gives them, but path and position do."""
+
 _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Reason(StrEnum):
@@ -83,10 +91,12 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("row", pa.int64()),
         pa.field("id", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
         pa.field("text", pa.large_string()),
     ]
 )
-"""`file` as in the row's id, `row` counted from 1 within the file, `text` the first 200 characters."""
+"""`file` as in the row's id, `row` counted from 1 within the file, `detail` as in `ROW_SCHEMA` (earlier versions wrote
+none), `text` the first 200 characters."""
 
 
 class Broken(NamedTuple):
@@ -130,10 +140,11 @@ class Columns:
 
     Attributes:
         settings: what the columns are called.
-        keep: further columns that the run passes through.
+        keep: further columns that the run passes through; null where a file lacks one.
         need_label: whether a file without labels is an error.
         ids_only: read the ids and nothing else.
         given: columns that a file's name gives, so that the file need not have them.
+        need_keep: whether a file without one of the further columns is an error.
     """
 
     settings: CorpusSettings
@@ -141,16 +152,14 @@ class Columns:
     need_label: bool = False
     ids_only: bool = False
     given: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        for name in self.keep:
-            if name in ROW_SCHEMA.names and (name not in ROLES or name != self.name(name)):
-                raise SentrayError(f"--keep {name}: sentray has a column of that name; rename the input's column")
+    need_keep: bool = False
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Those of `ROLES` that are read."""
-        return ("id",) if self.ids_only else ROLES
+        """Those of `ROLES` that columns are looked for; what the verb has no use for is not."""
+        roles = ("id",) if self.ids_only else ROLES
+        unused = {*self.settings.unused, *(("id_column",) if self.settings.id_column == NO_COLUMN else ())}
+        return tuple(role for role in roles if f"{role}_column" not in unused)
 
     def name(self, role: str) -> str:
         """What the file calls `id`, `text`, `label` or `split`."""
@@ -162,21 +171,19 @@ class Columns:
         Raises:
             SentrayError: a column is not there that the run needs or that the user named.
         """
-        if self.ids_only:
-            return [self.settings.id_column] if self.settings.id_column in available else []
         chosen = []
-        for role in ROLES:
+        for role in self.roles:
             name = self.name(role)
             if name in available:
                 chosen.append(name)
-            elif name in self.given:
-                continue
+            elif self.ids_only or name in self.given:
+                pass
             elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
         for name in self.keep:
             if name in available:
                 chosen.append(name)
-            elif name not in self.given:
+            elif self.need_keep and name not in self.given:
                 raise self._missing(name, "--keep", available, path)
         twice = [name for name in chosen if list(available).count(name) > 1]
         if twice:
@@ -185,10 +192,29 @@ class Columns:
 
     def _missing(self, name: str, option: str, available: Sequence[str], path: str) -> SentrayError:
         shown = [each[:MAX_NAME] for each in available[:_COMPARED]]
-        near = difflib.get_close_matches(name, shown, n=1) or shown[:1]
+        near = [path for path in shown if path.endswith(f".{name}")]
+        near = near or difflib.get_close_matches(name, shown, n=1) or shown[:1]
         hint = f"name the right one, as in {option} {near[0]}" if near else "is it the right file?"
         have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
+
+
+def label_form(label: str) -> str:
+    """A label as every format gives it: `0` for 0.0, as pandas writes whole numbers with a gap, `true` for True."""
+    if label in ("True", "False"):
+        return label.lower()
+    whole = _WHOLE.fullmatch(label)
+    return label if whole is None else "0" if whole[1] == "-0" else whole[1]
+
+
+def label_order(label: str) -> tuple[float, str]:
+    """The key by which labels are sorted: numbers by their size, before all others."""
+    return (float(label) if _NUMBER.fullmatch(label) else math.inf, label)
+
+
+def kept_name(column: str) -> str:
+    """What a table calls a kept column, so that it hides none of `ROW_SCHEMA`."""
+    return f"kept {column}" if column in ROW_SCHEMA.names else column
 
 
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
@@ -229,6 +255,43 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
         return array.cast(pa.large_string()), no_rows(len(array))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise no_text(name, file, kind) from error
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values are lists of any kind."""
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values are strings or bytes."""
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in _STRINGS + _BYTES
+
+
+def _joined(array: pa.Array) -> pa.Array:
+    """Texts that are lists of words, with a space between two words."""
+    if not is_list(array.type):
+        return array
+    return pc.binary_join(array.cast(pa.list_(pa.large_binary())), pa.scalar(b" ", pa.large_binary()))
+
+
+def _only_labels(array: pa.Array) -> tuple[pa.Array, Numbers]:
+    """Labels that are lists: the only one where there is one, else null; and how many there are."""
+    if not is_list(array.type):
+        return array, np.ones(len(array), np.int64)
+    counts = pc.list_value_length(array).fill_null(0)
+    alone = pc.equal(counts, 1)
+    labels = pc.list_flatten(array.filter(alone))
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.dictionary_decode()
+    positions = pa.array(np.cumsum(as_mask(alone)) - 1, mask=~as_mask(alone))
+    return labels.take(positions), counts.to_numpy().astype(np.int64)
+
+
+def _of_one_form(labels: pa.Array) -> pa.Array:
+    """Labels by `label_form`, without blank ones."""
+    encoded = blank_to_null(labels).dictionary_encode()
+    forms = pa.array(map(label_form, encoded.dictionary.to_pylist()), pa.large_string())
+    return forms.take(encoded.indices)
 
 
 def no_text(name: str, file: object, kind: pa.DataType) -> SentrayError:
@@ -286,9 +349,12 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     rows = pa.array(block.rows, pa.int64())
     if (id_column := columns.name("id")) not in given:
         given = {id_column: pc.binary_join_element_wise(block.file, rows.cast(pa.string()), ":"), **given}
-    decoded = [decode(given.get(name, pa.nulls(count)), name, block.file) for name in map(columns.name, ROLES)]
+    of_role = {role: given.get(columns.name(role), pa.nulls(count)) for role in {"id", *columns.roles}}
+    of_role["text"] = _joined(of_role["text"])
+    of_role["label"], labels = _only_labels(of_role.get("label", pa.nulls(count)))
+    decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
     ids, text, label, split = (array for array, _ in decoded)
-    ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
+    ids, label, split = blank_to_null(ids), _of_one_form(label), blank_to_null(split)
     split = _canonical(pc.utf8_lower(pc.utf8_trim_whitespace(split)))
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
@@ -298,24 +364,38 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         Reason.EMPTY_TEXT: is_blank(text),
         Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
         Reason.MISSING_ID: pc.is_null(ids),
-        Reason.MISSING_LABEL: pc.and_(pc.is_null(label), supervised) if columns.need_label else no_rows(count),
+        Reason.MISSING_LABEL: as_mask(pc.and_(pc.is_null(label), supervised)) & (labels < 2)
+        if columns.need_label
+        else no_rows(count),
+        Reason.UNKNOWN_LABEL: labels > 1,
     }
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
+    detail = pa.nulls(count, pa.string())
+    if (labels > 1).any():
+        told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
+        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
-        reasons, texts, _ = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
+        reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
         reason = pc.replace_with_mask(reason, broken, pa.array(map(str, reasons), pa.string()))
         text = pc.replace_with_mask(text, broken, pa.array(texts, pa.large_string()))
+        detail = pc.replace_with_mask(detail, broken, pa.array([each or None for each in details], pa.string()))
         ids, label, split = (pc.if_else(broken, None, array) for array in (ids, label, split))
     if reason.null_count < count:
         text = pc.if_else(pc.is_valid(reason), pc.utf8_slice_codeunits(text, 0, EXCERPT_CHARACTERS), text)
     file = pa.repeat(block.file, count) if isinstance(block.file, str) else block.file
-    values = [ids, text, label, split, file, rows, reason]
+    values = [ids, text, label, split, file, rows, reason, detail]
     arrays = [value.cast(wanted.type) for value, wanted in zip(values, ROW_SCHEMA, strict=True)]
-    names = [name for name in columns.keep if name not in ROW_SCHEMA.names]
-    kept = [decode(given[name], name, block.file, typed=not block.all_text)[0] for name in names]
-    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *names])
+    own = {name: array for name, array in zip(ROW_SCHEMA.names, arrays, strict=True) if name in columns.roles}
+    missing = pa.nulls(count, pa.large_string() if block.all_text else pa.null())
+    kept = [
+        own[name]
+        if name in own and name == columns.name(name)
+        else decode(given.get(name, missing), name, block.file, typed=not block.all_text)[0]
+        for name in columns.keep
+    ]
+    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
 
 
 def _canonical(split: pa.Array) -> pa.Array:
@@ -336,15 +416,16 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
-def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
-    """Give rows a reason to be set aside, unless they have one that comes before it in `Reason`."""
+def mark(table: pa.Table, mask: Mask, reason: Reason, detail: pa.Array | str | None = None) -> pa.Table:
+    """Give rows a reason to be set aside, and a detail, unless they have one that comes before it in `Reason`."""
     earlier = pa.array(map(str, itertools.takewhile(lambda other: other != reason, Reason)), pa.string())
     chosen = pc.and_(pa.array(mask), pc.invert(pc.is_in(table["reason"], earlier)))
     if not pc.any(chosen).as_py():
         return table
     reasons = pc.if_else(chosen, str(reason), table["reason"])
+    details = pc.if_else(chosen, detail, table["detail"])
     texts = pc.if_else(chosen, pc.utf8_slice_codeunits(table["text"], 0, EXCERPT_CHARACTERS), table["text"])
-    for name, column in (("reason", reasons), ("text", texts)):
+    for name, column in (("reason", reasons), ("detail", details), ("text", texts)):
         index = table.schema.get_field_index(name)
         table = table.set_column(index, table.schema.field(index), column)
     return table

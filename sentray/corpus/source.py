@@ -323,7 +323,7 @@ def _glob_pattern(glob: str) -> str:
 def _of_files(
     uri: str, filesystem: fs.FileSystem, found: list[SourceFile], alone: bool, settings: CorpusSettings
 ) -> Source:
-    by_format, lines = _by_format(uri, filesystem, found, alone, settings.lines)
+    by_format, lines = _by_format(filesystem, found, alone, settings)
     if "text" in by_format and settings.label_from == "column":
         reviews = _reviews_in_folders(by_format.pop("text"), optional=bool(by_format))
         by_format |= {"text": reviews} if reviews else {}
@@ -351,7 +351,7 @@ def _of_files(
 
 
 def _by_format(
-    uri: str, filesystem: fs.FileSystem, found: list[SourceFile], alone: bool, lines: Lines | None
+    filesystem: fs.FileSystem, found: list[SourceFile], alone: bool, settings: CorpusSettings
 ) -> tuple[dict[Format, list[SourceFile]], Lines | None]:
     """The files that may be reviews, and what is on a line of those that are `lines`."""
     by_format: dict[Format, list[SourceFile]] = {}
@@ -363,14 +363,19 @@ def _by_format(
             by_format.setdefault(kind, []).append(file)
     # Where their names do not tell what they hold.
     others = [file for file in found if alone or not _no_lines(file.name)]
-    if lines is not None:
+    if settings.lines is not None:
         of_lines = [file for file in others if _format_of(file.name) in (None, "csv", "text")]
-        return {"lines": of_lines} if of_lines else {}, lines
+        return {"lines": of_lines} if of_lines else {}, settings.lines
     if not by_format:
-        for file in others:
-            file, kind = _looked_into(uri, filesystem, file)
-            if kind is not None:
+        looked = [_looked_into(filesystem, file, settings.text_column) for file in others]
+        for file, kind in looked:
+            if kind is not None and kind != "text":
                 by_format.setdefault(kind, []).append(file)
+        if not by_format and (unclear := [file for file, kind in looked if kind == "text"]):
+            raise SentrayError(
+                f"{unclear[0].path} is text whose first line names no {settings.text_column!r}: name the right "
+                f"one with --text-column, or {_HOW_LINES}"
+            )
     elif by_format.keys() == {"text"} and _begins_with_label(filesystem, by_format["text"][0]):
         by_format = {"lines": by_format["text"]}
     return by_format, "fasttext"
@@ -385,8 +390,14 @@ def _format_of(name: str) -> Format | None:
     return kind if kind in ("csv", "jsonl") else None
 
 
-def _looked_into(uri: str, filesystem: fs.FileSystem, file: SourceFile) -> tuple[SourceFile, Format | None]:
-    """A file, as the only member of the archive that it may be, and what it holds by its first bytes."""
+def _looked_into(filesystem: fs.FileSystem, file: SourceFile, column: str) -> tuple[SourceFile, Format | None]:
+    """A file, as the only member of the archive that it may be, and what it holds by its first bytes.
+
+    Args:
+        filesystem: where it is.
+        file: whose name does not tell.
+        column: that the first line of CSV names; other text is `text`.
+    """
     if not file.size:
         return file, None
     packed, member, head = look_into(filesystem, file.path)
@@ -396,18 +407,17 @@ def _looked_into(uri: str, filesystem: fs.FileSystem, file: SourceFile) -> tuple
         raise excel(file.path)
     if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
         return file, None if packed else "parquet" if head.startswith(b"PAR1") else "arrow"
-    if (kind := _format_of(file.name)) is not None and kind not in TYPED and kind != "text":
+    if (kind := _format_of(file.name)) in ("csv", "jsonl"):
         return file, kind
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"__label__"):
         return file, "lines"
     if text[:1] in (b"{", b"["):
         return file, "jsonl"
-    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return file, None
-    if ".txt" in file.name.lower():
-        raise SentrayError(f"{uri} holds text: {_HOW_LINES}")
-    return file, "csv"
+    if b"\0" in head:
+        return file, "csv" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else None
+    names = re.split(r"[,;\t|]", text.split(b"\n")[0].decode(errors="replace"))
+    return file, "csv" if column in (name.strip(" \"'\r") for name in names) else "text"
 
 
 def _in_archive(file: SourceFile, member: str) -> SourceFile:

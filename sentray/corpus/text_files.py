@@ -12,7 +12,7 @@ import pyarrow as pa
 from sentray import nltk_data
 from sentray.corpus import limits
 from sentray.corpus.files import require_no_pointer
-from sentray.corpus.names import keys_of
+from sentray.corpus.names import keys_of, said_of
 from sentray.corpus.rows import TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, Reason
 from sentray.corpus.source import NLTK_RESOURCE, Source
 from sentray.corpus.splits import Piece, Shard
@@ -53,7 +53,7 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
             except SentrayError as error:
                 if not quarantine:
                     raise
-                broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error))
+                broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error), str(error))
             if text is not None and len(text) > limits.MAX_ROW_BYTES:
                 broken[len(texts)], text = Broken(Reason.TOO_LARGE, limits.excerpt(text)), None
             texts.append(text and text.removeprefix(_BOM))
@@ -65,17 +65,10 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
 
 def _block(pieces: tuple[Piece, ...], texts: list[bytes | None], broken: dict[int, Broken], columns: Columns) -> Block:
     names = pa.array([piece.name for piece in pieces], pa.string())
-    values = {
-        "id": names,
-        "text": pa.array(texts, pa.large_binary()),
-        "label": pa.array([piece.label for piece in pieces], pa.string()),
-        "split": pa.array([piece.split for piece in pieces], pa.string()),
-    }
-    found = {columns.name(role): array for role, array in values.items()}
-    keys = [keys_of(piece.name) for piece in pieces]
-    for name in (columns.name("label"), columns.name("split"), *columns.keep):
-        if any(name in of_piece for of_piece in keys):
-            found[name] = pa.array([of_piece.get(name) for of_piece in keys], pa.string())
+    found = {columns.name("id"): names, columns.name("text"): pa.array(texts, pa.large_binary())}
+    said = [said_of(piece, columns) for piece in pieces]
+    for name in {name: None for of_piece in said for name in of_piece}:
+        found[name] = pa.array([of_piece.get(name) for of_piece in said], pa.string())
     return Block(names, np.ones(len(pieces), np.int64), found, broken)
 
 

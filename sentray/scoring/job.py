@@ -14,8 +14,9 @@ from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
 from sentray.console import Console, core_time, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
+from sentray.corpus.readers import may_have_ids
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
-from sentray.corpus.source import WITH_COLUMNS, Source, require_apart, resolve
+from sentray.corpus.source import Source, require_apart, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, choose
@@ -59,8 +60,9 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle)
     source, out = resolve(settings.input, settings), OutputFolder(settings.out)
-    schema = output_schema(model.labels, kept_columns(source, settings), model.digest)
-    job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest)
+    inputs, kept = kept_columns(source, settings, console.say)
+    schema = output_schema(model.labels, kept, model.digest, settings.scores == "all")
+    job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest, inputs)
     header = _header(job)
     if settings.dry_run:
         return estimate(job, header, model, source, console)
@@ -207,7 +209,7 @@ class Run:
                 self._show()
             return lost
 
-        lost = read(map(Task, self._plan)) if self._job.source.format in WITH_COLUMNS else []
+        lost = read(map(Task, self._plan)) if may_have_ids(self._job.source, self._job.settings) else []
         if lost := read(replace(task, isolated=True) for task in lost):
             raise SentrayError(tasks.reading_kills(lost[0].shard))
         for record in self._out.records() if any(self._stats.done[index] for index in unread) else ():

@@ -187,7 +187,7 @@ _WHAT_DIFFERS = {
     "shard_size": "with another --shard-size",
     "rows_per_file": "with another --rows-per-file",
     "partition_by": "with another --partition-by",
-    "schema": "with another output schema (other types of kept columns, or other labels)",
+    "schema": "with another output schema (other types of kept columns, another --scores, or other labels)",
 }
 
 

@@ -18,7 +18,7 @@ from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.inspect import Inspection, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE
+from sentray.corpus.rows import QUARANTINE_FILE, label_order
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
@@ -167,7 +167,7 @@ def _write_reviews(
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
-        [reviews + 1]; the labels, sorted; the position of each review's, int32 [reviews]; how many of the ids occur.
+        [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; how many of the ids occur.
     """
     inspection, seen = Inspection(), np.zeros(rows, np.bool_)
     lengths, chunks = [np.zeros(1, np.int64)], list[pa.Array]()
@@ -182,7 +182,7 @@ def _write_reviews(
             inspection += Inspection.of(found)
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
-    labels = sorted(pc.unique(of_reviews).to_pylist())
+    labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
     targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
     return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, int(np.count_nonzero(seen))
 

@@ -26,8 +26,8 @@ def test_columns_by_their_default_names(write, read):
     )
     assert table.schema == ROW_SCHEMA
     assert [tuple(row.values()) for row in table.to_pylist()] == [
-        ("x", "good, really", "pos", "test", "a.csv", 1, None),
-        ("y", "bad", "neg", "train", "a.csv", 2, None),
+        ("x", "good, really", "pos", "test", "a.csv", 1, None, None),
+        ("y", "bad", "neg", "train", "a.csv", 2, None, None),
     ]
 
 
@@ -179,13 +179,6 @@ def test_a_file_in_utf16(write, read):
         ({}, True, r"no column 'label' \(it has: id, text, sentiment\): .* as in --label-column "),
         ({"id_column": "key"}, False, r"no column 'key' .* --id-column "),
         ({"split_column": "fold"}, False, r"no column 'fold' .* --split-column "),
-        ({"keep": ["sentimant"]}, False, r"no column 'sentimant' .* --keep sentiment"),
-        ({"keep": ["row"]}, False, "--keep row: sentray has a column of that name"),
-        (
-            {"keep": ["label"], "label_column": "sentiment"},
-            False,
-            "--keep label: sentray has a column of that name",
-        ),
     ],
 )
 def test_a_missing_column_is_named_with_its_option(write, read, names, need_label, message):
@@ -200,9 +193,15 @@ def test_a_column_that_is_there_twice(write, read):
     assert read(write("b.csv", "text,x,x\na,b,c\n")).num_rows == 1
 
 
-def test_keeping_a_column_that_is_read_anyway(write, read):
-    table = read(write("a.csv", "text,label\na,pos\n"), keep=["label", "text"])
-    assert table.schema == ROW_SCHEMA
+def test_kept_columns_hide_none_of_the_rows_own(write, read):
+    content = "text,label,row,sentiment\na,x,7,True\n"
+    table = read(write("a.csv", content), keep=["label", "text", "row", "sentiment", "gone"], label_column="sentiment")
+    assert (
+        table.select(ROW_SCHEMA.names).to_pylist()[0] | {"label": "true", "row": 1}
+        == table.select(ROW_SCHEMA.names).to_pylist()[0]
+    )
+    kept = {name: table[name].to_pylist() for name in table.column_names[len(ROW_SCHEMA) :]}
+    assert kept == {"kept label": ["x"], "kept text": ["a"], "kept row": ["7"], "sentiment": ["True"], "gone": [None]}
 
 
 def test_a_header_alone_gives_no_row(write):
