@@ -130,7 +130,7 @@ def _log_file(console: Console, out: str | None, temporary: contextlib.ExitStack
         return log
     except OSError as error:
         raise SentrayError(
-            f"{error.filename} cannot be made or written ({error.strerror}); choose another --out"
+            f"{error.filename or f'{out}.log'} cannot be made or written ({error.strerror}); choose another --out"
         ) from error
 
 
