@@ -43,6 +43,13 @@ file, `reason` is null for a good row and a `Reason` for a bad one, whose text i
 `detail` says why in words, where there is more to say."""
 
 ROLES = ("id", "text", "label", "split")
+SPLIT_OF_WORD = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("unsup", "unsupervised"), "unsup"),
+}
+"""What the splits are called, in a column and as a word in a file's name, and what they are."""
 TABLE_ROWS = 4096
 """Rows of a table that a reader gives, at most."""
 TABLE_BYTES = 16_000_000
@@ -141,6 +148,7 @@ class Columns:
         keep: further columns that the run passes through; null where a file lacks one.
         need_label: whether a file without labels is an error.
         ids_only: read the ids and nothing else.
+        given: columns that a file's name gives, so that the file need not have them.
         need_keep: whether a file without one of the further columns is an error.
     """
 
@@ -148,6 +156,7 @@ class Columns:
     keep: tuple[str, ...] = ()
     need_label: bool = False
     ids_only: bool = False
+    given: frozenset[str] = frozenset()
     need_keep: bool = False
 
     @property
@@ -172,14 +181,14 @@ class Columns:
             name = self.name(role)
             if name in available:
                 chosen.append(name)
-            elif self.ids_only:
+            elif self.ids_only or name in self.given:
                 pass
             elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
         for name in self.keep:
             if name in available:
                 chosen.append(name)
-            elif self.need_keep:
+            elif self.need_keep and name not in self.given:
                 raise self._missing(name, "--keep", available, path)
         twice = [name for name in chosen if list(available).count(name) > 1]
         if twice:
@@ -396,7 +405,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
     ids, text, label, split = (array for array, _ in decoded)
     ids, label, split = blank_to_null(ids), _of_one_form(label), blank_to_null(split)
-    split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
+    split = _canonical(pc.utf8_lower(pc.utf8_trim_whitespace(split)))
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
     faults = {
@@ -444,6 +453,12 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         for name in columns.keep
     ]
     return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
+
+
+def _canonical(split: pa.Array) -> pa.Array:
+    """Splits by their one name each, such as validation for dev; others as they are."""
+    known = pc.index_in(split, pa.array(SPLIT_OF_WORD, split.type))
+    return pc.coalesce(pa.array(SPLIT_OF_WORD.values(), split.type).take(known), split)
 
 
 def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:
