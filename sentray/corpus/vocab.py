@@ -11,6 +11,7 @@ from sentray.config import VocabSettings, write_settings_beside
 from sentray.console import Console
 from sentray.corpus.dataset import MERGED, Corpus, Tables
 from sentray.corpus.inspect import Inspection, inspect_rows
+from sentray.corpus.source import require_apart
 from sentray.errors import SentrayError
 from sentray.storage import write_text
 from sentray.text.cleaning import CleaningRules, rules_from
@@ -81,6 +82,7 @@ def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
     Raises:
         SentrayError: the corpus cannot be used, has no review to train on, or no word is left.
     """
+    require_apart(settings.corpus, settings.out)
     rules, note = rules_from(settings)
     if note:
         console.say(note)

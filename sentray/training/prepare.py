@@ -19,7 +19,7 @@ from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, Hashes
+from sentray.corpus.rows import QUARANTINE_FILE, Hashes, label_order
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
@@ -92,6 +92,16 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     training_set.write(folder, facts, words, offsets, targets, texts, corpus.source, vectors)
 
 
+def require_files(settings: TrainSettings) -> None:
+    """Look at the files of stop words and of word vectors, without Ray.
+
+    Raises:
+        SentrayError: One is not there, cannot be read, or does not fit.
+    """
+    rules_from(settings)
+    _dimensions(settings)
+
+
 def _dimensions(settings: TrainSettings) -> int | None:
     """Numbers of a word's vector, where the settings or the word vectors say it.
 
@@ -159,7 +169,7 @@ def _write_reviews(
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
-        [reviews + 1]; the labels, sorted; the position of each review's, int32 [reviews]; how many of the ids occur;
+        [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; how many of the ids occur;
         the hashes of the texts; what is known of the corpus.
     """
     inspection, seen = Inspection(), np.zeros(rows, np.bool_)
@@ -178,7 +188,7 @@ def _write_reviews(
             inspection += Inspection.of(found)
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
-    labels = sorted(pc.unique(of_reviews).to_pylist())
+    labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
     targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
     texts = TextHashes.of(hashes)
     trained_on = TrainedOn(

@@ -23,13 +23,13 @@ from sentray.corpus.identity import (
     first_change,
 )
 from sentray.corpus.rows import QUARANTINE_FILE
-from sentray.corpus.source import resolve
+from sentray.corpus.source import require_apart, resolve
 from sentray.errors import SentrayError
 from sentray.lease import Lease, require_held
 from sentray.storage import Folder, behind, reading
 from sentray.training import training_set
 from sentray.training.checkpoint import NothingToKeepError, State
-from sentray.training.prepare import prepare
+from sentray.training.prepare import prepare, require_files
 from sentray.training.training_set import FILES_FILE
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
@@ -67,6 +67,8 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         SentrayError: The corpus cannot be used, the cluster is too small for the plan, or `out` is taken.
     """
     models.architecture(settings.model)
+    require_files(settings)
+    require_apart(settings.corpus, settings.out)
     work = Folder(work_folder(settings.out))
     if (metrics := _finished(settings, console)) is not None:
         work.delete("")
@@ -188,7 +190,7 @@ def _require_unchanged(settings: TrainSettings, folder: Folder, known: str, made
     # The name of a table in memory is a digest of its content.
     if settings.corpus.startswith(work_folder(settings.out)):
         return
-    source = resolve(settings.corpus)
+    source = resolve(settings.corpus, settings)
     with reading(f"{folder.out}/{FILES_FILE}"):
         stored = folder.read(FILES_FILE)
         before = by_name(pq.read_table(pa.BufferReader(stored))) if stored else {}
