@@ -369,7 +369,7 @@ def _by_format(
                 by_format.setdefault(kind, []).append(file)
         if not by_format and (unclear := [file for file, kind in looked if kind == "text"]):
             raise SentrayError(
-                f"{unclear[0].path} is text whose first line names no {settings.text_column!r}: name the right "
+                f"{unclear[0].path} is text without a header that names {settings.text_column!r}: name the right "
                 f"one with --text-column, or {_HOW_LINES}"
             )
     elif by_format.keys() == {"text"} and _begins_with_label(filesystem, by_format["text"][0]):
