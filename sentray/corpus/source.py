@@ -130,7 +130,8 @@ class Source:
             return ""
         said = ""
         if any(file.split for file in self.files):
-            said += f", split from names: {_counts(file.split or 'none' for file in self.files)}"
+            unless = ", unless a column says it" if self.format in WITH_COLUMNS else ""
+            said += f", split from names{unless}: {_counts(file.split or 'none' for file in self.files)}"
         if any(file.label for file in self.files):
             said += f", label from names: {_counts(file.label or 'none' for file in self.files)}"
         if keys := sorted({key for file in self.files if "=" in file.name for key in keys_of(file.name)}):
