@@ -364,7 +364,7 @@ def _by_format(
         of_lines = [file for file in others if _format_of(file.name) in (None, "csv", "text")]
         return {"lines": of_lines} if of_lines else {}, settings.lines
     if not by_format:
-        looked = [_looked_into(filesystem, file, settings.text_column) for file in others]
+        looked = [_looked_into(filesystem, file, settings) for file in others]
         for file, kind in looked:
             if kind is not None and kind != "text":
                 by_format.setdefault(kind, []).append(file)
@@ -387,13 +387,15 @@ def _format_of(name: str) -> Format | None:
     return kind if kind in ("csv", "jsonl") else None
 
 
-def _looked_into(filesystem: fs.FileSystem, file: SourceFile, column: str) -> tuple[SourceFile, Format | None]:
+def _looked_into(
+    filesystem: fs.FileSystem, file: SourceFile, settings: CorpusSettings
+) -> tuple[SourceFile, Format | None]:
     """A file, as the only member of the archive that it may be, and what it holds by its first bytes.
 
     Args:
         filesystem: where it is.
         file: whose name does not tell.
-        column: that the first line of CSV names; other text is `text`.
+        settings: name the column by whose name in its first line CSV is told; other text is `text`.
     """
     if not file.size:
         return file, None
@@ -414,7 +416,8 @@ def _looked_into(filesystem: fs.FileSystem, file: SourceFile, column: str) -> tu
     if b"\0" in head:
         return file, "csv" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else None
     names = re.split(r"[,;\t|]", text.split(b"\n")[0].decode(errors="replace"))
-    return file, "csv" if column in (name.strip(" \"'\r") for name in names) else "text"
+    named = settings.text_column in (name.strip(" \"'\r") for name in names)
+    return file, "csv" if named or not settings.header else "text"
 
 
 def _in_archive(file: SourceFile, member: str) -> SourceFile:
