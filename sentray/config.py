@@ -1,5 +1,6 @@
 """Settings of every verb: a validated model each, from which command line and config file are read."""
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -61,6 +62,35 @@ Several = Annotated[
 """Type of an option that may be repeated: one string is a list of it, and each counts once; a mapping is OLD:NEW."""
 
 
+def _sign(value: str) -> str:
+    value = {"tab": "\t", "\\t": "\t"}.get(value, value)
+    if value != "none" and (len(value) != 1 or not value.isascii() or value in "\r\n\0"):
+        raise ValueError("it must be one ASCII character, tab or none")
+    return value
+
+
+def _encoding(value: str) -> str | None:
+    try:
+        codecs.getincrementaldecoder(value)
+        name = codecs.lookup(value).name
+        b"".decode(name)
+    except LookupError:
+        raise ValueError("there is no such encoding; utf-8, cp1252, latin-1, gb18030 and shift_jis are some") from None
+    return None if name == "utf-8" else name
+
+
+Sign = Annotated[str, AfterValidator(_sign)]
+"""Type of an ASCII character, by itself or by its name; `none` is none."""
+Encoding = Annotated[str, AfterValidator(_encoding)]
+"""Type of the name of a text encoding; None is UTF-8."""
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    AfterValidator(lambda values: tuple(name.strip() for value in values for name in value.split(","))),
+]
+"""Type of an option that lists names, with commas between them or repeated."""
+
+
 class LogSettings(Settings):
     """Whether to hear from the libraries."""
 
@@ -74,7 +104,7 @@ class CorpusSettings(Settings):
 
     panel = "Corpus"
 
-    text_column: str = setting("column that holds the review", "text")
+    text_column: str = setting("column that holds the review; of CSV also its number, from 1", "text")
     label_column: str = setting("column that holds the label", "label")
     id_column: str = setting("column that holds a unique id; path and position where absent, or for none", "id")
     split_column: str = setting("column that says train, test or validation", "split")
@@ -90,7 +120,33 @@ class CorpusSettings(Settings):
         "share of rows held out for testing, by a hash of the id, where no split is given", 0.1, ge=0, lt=1
     )
     max_bad_rows: float = setting("share of rows that may be quarantined before the run stops", 0.01, ge=0, le=1)
+    excerpts: bool = setting("keep the first 200 characters of a quarantined row's text", True)
     shard_size: int = setting("size of a shard of input, in MB", 64, ge=1)
+    delimiter: Sign | None = setting(
+        "between the fields of CSV: one character, or tab; found out by the first rows where not given", None
+    )
+    quote: Sign = setting("around fields of CSV: one character, or none", '"')
+    escape: Sign = setting("before a character of CSV that is but text: one character, or none", "none")
+    header: bool = setting("the first row of CSV names its columns", True)
+    columns: Names = setting("names of the columns of CSV without a header, as in text,label", ())
+    encoding: Encoding | None = setting(
+        "of CSV, JSON Lines and text, such as cp1252; UTF-8, or UTF-16 by its mark, where not given", None
+    )
+
+    @model_validator(mode="after")
+    def _dialect(self) -> Self:
+        if self.columns and self.header:
+            raise ValueError("--columns needs --no-header: else the first row names the columns")
+        signs = [sign for sign in (self.delimiter or ",", self.quote, self.escape) if sign != "none"]
+        if self.delimiter == "none" or len(signs) > len(set(signs)):
+            raise ValueError("--delimiter must be given, and --quote and --escape be none or other characters")
+        return self
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How files are taken apart, by the names of the fields, as far as it is not the default."""
+        wanted = {"delimiter", "quote", "escape", "header", "columns", "encoding", "lines"}
+        return self.model_dump(mode="json", include=wanted, exclude_defaults=True)
 
 
 class TextSettings(Settings):

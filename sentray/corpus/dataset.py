@@ -117,7 +117,7 @@ class Corpus:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
         source = resolve(uri, settings)
-        return cls(source, settings, plan_shards(source, settings.shard_size * 1_000_000), need_label)
+        return cls(source, settings, plan_shards(source, settings.shard_size * 1_000_000, settings), need_label)
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 How a file is compressed its first bytes say, never its name. Nothing is unpacked to disk, and memory stays bounded.
 """
 
+import codecs
 import contextlib
 import io
 import lzma
@@ -23,6 +24,7 @@ from sentray.storage import first_line, locate, look_where, read_pauses, reading
 
 _READ_AHEAD = 4 << 20
 """Decompressors ask for a few kB at a time, and object stores take about as long for these as for a megabyte."""
+_TRANSCODED = 1 << 18
 _SHOWN_MEMBERS = 8
 _MAX_POINTER = 1024
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -57,6 +59,39 @@ class _Inflated(io.RawIOBase):
         self._inflated += read
         require_little_inflation(self._path, self._inflated, self._stored)
         return read
+
+
+class Transcoded(io.RawIOBase):
+    """The content of a text in UTF-8; where it is invalid in its own encoding, it becomes invalid UTF-8.
+
+    Args:
+        stream: of the text.
+        encoding: of the stream.
+    """
+
+    def __init__(self, stream: pa.NativeFile | io.RawIOBase, encoding: str) -> None:
+        self._stream, self._decoder = stream, codecs.getincrementaldecoder(encoding)("sentray.invalid")
+        self._left, self._final = memoryview(b""), False
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, or less of it; gives how many bytes."""
+        while not self._left and not self._final:
+            data = self._stream.read(_TRANSCODED)
+            self._final = not data
+            text = self._decoder.decode(data, self._final)
+            self._left = memoryview(text.encode("utf-8", "surrogateescape"))
+        taken = self._left[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._left = self._left[len(taken) :]
+        return len(taken)
+
+
+# The surrogate of a byte that is no part of any UTF-8.
+codecs.register_error("sentray.invalid", lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
 
 
 def open_stream(

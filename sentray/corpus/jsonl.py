@@ -6,7 +6,6 @@ An absent key is null, an absent id the position. A column may be a path into ob
 import itertools
 import json
 from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,21 +14,19 @@ import orjson
 import pyarrow as pa
 from pyarrow import fs
 
+from sentray.config import CorpusSettings
 from sentray.corpus import limits, records
-from sentray.corpus.files import try_again
-from sentray.corpus.records import LINES, Records, Window, open_windows, read_records
+from sentray.corpus.records import LINES, Dialect, Records, Window, open_windows, read_records
 from sentray.corpus.rows import TABLE_ROWS, Block, Broken, Columns, Reason
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
 from sentray.errors import SentrayError
-from sentray.storage import reading
 from sentray.text.simd import compiled
 
 _HEAD = 256
 """Records from whose keys the columns of a file are known."""
 _DEPTH = 8
 """How deep within objects a column may lie."""
-_THREADS = 16
 _ABSENT: Any = object()
 _decode_json = json.JSONDecoder().decode
 # Whole numbers from here on are rounded by orjson.
@@ -42,7 +39,7 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     Raises:
         SentrayError: the first records have no key that the run needs, or the file is an array that is damaged.
     """
-    head, window = open_windows(source, piece)
+    head, window = open_windows(source, piece, columns.settings.encoding)
     in_array = _pass_bracket(head)
     records_of = partial(_read_elements, path=piece.path) if in_array else partial(read_records, dialect=LINES)
     first = next(found := records_of(head), None)
@@ -83,19 +80,19 @@ def _lines(some: Records, window: Window) -> list[memoryview]:
     return [data[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
-def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> list[list[Part]]:
+def cut(
+    filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
+) -> list[list[Part]]:
     """Byte ranges of whole lines of each file; none of a file that is one array."""
-    source = Source("", "jsonl", filesystem=filesystem)
 
-    def is_array(file: SourceFile) -> bool:
-        with reading(file.path):
-            return _pass_bracket(open_windows(source, Piece(file.path, file.name))[0])
+    def begin(window: Window, path: str) -> tuple[Dialect, int]:
+        if _pass_bracket(window):
+            raise SentrayError(f"{path} is one JSON array")
+        return LINES, 0
 
-    with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
-        arrays = list(threads.map(lambda file: try_again(filesystem, partial(is_array, file)), files))
-    lines = [file for file, array in zip(files, arrays, strict=True) if not array]
-    parts = iter(records.cut(filesystem, lines, size, LINES, header=False) if lines else [])
-    return [[] if array else next(parts) for array in arrays]
+    if settings.encoding:
+        return [[] for _ in files]
+    return records.cut(filesystem, files, size, begin)
 
 
 # --- One array
@@ -103,7 +100,7 @@ def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> li
 
 def _pass_bracket(window: Window) -> bool:
     """Whether a file is one array; then the bytes that follow its bracket are next."""
-    begins = window.data[window.at : window.size][:_HEAD].tobytes()
+    begins = window.peek(_HEAD)
     is_array = begins.lstrip().startswith(b"[")
     if is_array:
         window.at += begins.index(b"[") + 1
@@ -125,7 +122,7 @@ def _read_elements(window: Window, path: str) -> Iterator[Records]:
             found -= 1
         if found:
             starts, ends = spans[:found].T + window.offset
-            yield Records(starts, ends, window.passed + np.arange(found), [], {})
+            yield Records(starts, ends, window.passed + np.arange(found), np.ones(found, int), [], {})
             window.passed += found
         elif not closed:
             if window.final or window.size - window.at > limits.MAX_ROW_BYTES:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 from pyarrow import fs
 
+from sentray.config import CorpusSettings
 from sentray.corpus import limits, records
 from sentray.corpus.records import LINES, open_windows, read_records
 from sentray.corpus.rows import Block, Broken, Columns, Reason, as_mask
@@ -22,7 +23,7 @@ _PATTERNS = {
 
 def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     """The rows of a piece; see `sentray.corpus.readers`."""
-    _, window = open_windows(source, piece)
+    _, window = open_windows(source, piece, columns.settings.encoding)
     for some in read_records(window, LINES, 1, [0]):
         lines, broken = some.fields[0], dict(some.broken)
         found = pc.extract_regex(lines, _PATTERNS[source.lines or "fasttext"])
@@ -39,6 +40,10 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
         yield Block(piece.name, some.positions + piece.row + 1, values, broken, all_text=True)
 
 
-def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> list[list[Part]]:
+def cut(
+    filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
+) -> list[list[Part]]:
     """Byte ranges of whole lines of each file."""
-    return records.cut(filesystem, files, size, LINES, header=False)
+    if settings.encoding:
+        return [[] for _ in files]
+    return records.cut(filesystem, files, size, lambda window, path: (LINES, 0))

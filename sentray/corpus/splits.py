@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sentray.config import CorpusSettings
 from sentray.corpus.source import Format, Source, SourceFile
 from sentray.errors import SentrayError
 
@@ -208,7 +209,7 @@ class ShardPlan(Sequence[Shard]):
 _piece = itemgetter("path", "name", "start", "stop", "row", "label", "split", "bytes")
 
 
-def plan_shards(source: Source, shard_size: int) -> ShardPlan:
+def plan_shards(source: Source, shard_size: int, settings: CorpusSettings | None = None) -> ShardPlan:
     """Cut a corpus into shards: small files in bundles, large ones at their records or row groups.
 
     A large CSV or JSON Lines file is read once to find where its records end. A file that cannot be read stays whole:
@@ -218,6 +219,7 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
         source: what `resolve` found.
         shard_size: aimed-at size of a shard in bytes as stored. A file counts at least 64 kB, as opening it
             takes time too; a small input is cut into smaller shards.
+        settings: how files are taken apart.
     """
     if source.format == "synthetic":
         step = max(1, min(_SYNTHETIC_ROWS, shard_size // _SYNTHETIC_ROW_BYTES))
@@ -227,7 +229,10 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
         columns = [np.zeros_like(index), start, stop, start, rows * _SYNTHETIC_ROW_BYTES, rows, index]
         return _plan(source, [SourceFile(source.uri, "synthetic", 0)], np.column_stack(columns))
     size = min(shard_size, max(_MIN_SHARD, sum(max(file.size, _MIN_WEIGHT) for file in source.files) // _MIN_SHARDS))
-    cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else UNKNOWN
+    cut, rows_of_file = (
+        _cut(source, size, settings or CorpusSettings()),
+        1 if source.format in ("text", "nltk") else UNKNOWN,
+    )
     pieces: list[list[int]] = []
     shard = filled = 0
     for number, file in enumerate(source.files):
@@ -268,12 +273,12 @@ def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> Shard
     return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
 
 
-def _cut(source: Source, size: int) -> dict[str, list[Part]]:
+def _cut(source: Source, size: int, settings: CorpusSettings) -> dict[str, list[Part]]:
     """The parts of files larger than `size`, by path; none of what is compressed or cannot be read."""
     files = [file for file in source.files if file.size > size]
     if not files or source.filesystem is None or source.format not in _CUT:
         return {}
-    parts = reader(source.format).cut(source.filesystem, files, size)
+    parts = reader(source.format).cut(source.filesystem, files, size, settings)
     return {file.path: found for file, found in zip(files, parts, strict=True)}
 
 

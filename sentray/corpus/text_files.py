@@ -1,5 +1,7 @@
 """Reviews that are files of their own: class folders, and NLTK's corpus."""
 
+import codecs
+import io
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ import pyarrow as pa
 
 from sentray import nltk_data
 from sentray.corpus import limits
-from sentray.corpus.files import require_no_pointer
+from sentray.corpus.files import Transcoded, require_no_pointer
 from sentray.corpus.names import keys_of, said_of
 from sentray.corpus.rows import TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, Reason
 from sentray.corpus.source import NLTK_RESOURCE, Source
@@ -19,7 +21,6 @@ from sentray.corpus.splits import Piece, Shard
 from sentray.errors import SentrayError
 from sentray.storage import reading
 
-_BOM = b"\xef\xbb\xbf"
 _SHORT = 1 << 16
 
 
@@ -56,7 +57,7 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
                 broken[len(texts)] = Broken(Reason.UNREADABLE_FILE, str(error), str(error))
             if text is not None and len(text) > limits.MAX_ROW_BYTES:
                 broken[len(texts)], text = Broken(Reason.TOO_LARGE, limits.excerpt(text)), None
-            texts.append(text and text.removeprefix(_BOM))
+            texts.append(text and _utf8(text, columns.settings.encoding))
             size += len(text or b"")
             if len(texts) == TABLE_ROWS or size >= TABLE_BYTES or end == len(shard.pieces):
                 yield _block(shard.pieces[end - len(texts) : end], texts, broken, columns)
@@ -87,6 +88,11 @@ def _opener(source: Source) -> Iterator[Callable[[str], Any]]:
         return
     with reading(str(found)), zipfile.ZipFile(found) as archive:
         yield lambda path: archive.open(f"{found.stem}/{path}")
+
+
+def _utf8(text: bytes, encoding: str | None) -> bytes:
+    encoding = encoding or ("utf-16" if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None)
+    return (Transcoded(io.BytesIO(text), encoding).readall() if encoding else text).removeprefix(codecs.BOM_UTF8)
 
 
 def _content(stream: Any) -> bytes:

@@ -299,7 +299,7 @@ def _header(job: Job) -> Header:
         engine=job.engine,
         input=settings.input,
         shard_size=settings.shard_size * 1_000_000,
-        columns=Columns(settings.text_column, settings.id_column, settings.keep, settings.lines),
+        columns=Columns(settings.text_column, settings.id_column, settings.keep, settings.reading),
         schema={column.name: str(column.type) for column in job.schema if column.name != settings.partition_by},
         rows_per_file=settings.rows_per_file,
         partition_by=settings.partition_by,
@@ -360,7 +360,7 @@ def estimate(job: Job, header: Header, model: Bundle, source: Source, console: C
     settings, out = job.settings, OutputFolder(job.settings.out)
     stored = out.load()
     if stored is None:
-        plan = plan_shards(source, header.shard_size)
+        plan = plan_shards(source, header.shard_size, settings)
     else:
         out.require_same(stored, header)
         plan = out.load_plan(stored)

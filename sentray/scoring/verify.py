@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.config import SETTINGS_FILE, CorpusSettings, ScoreSettings, VerifySettings
+from sentray.config import SETTINGS_FILE, CorpusSettings, VerifySettings
 from sentray.console import Console, count
 from sentray.corpus.duplicates import Rows, find_duplicates, mark_duplicates
 from sentray.corpus.parquet import row_groups
@@ -254,10 +254,7 @@ class _Audit:
         """
         header = self._stored.header
         columns = header.columns
-        # As `score` reads it: what it has no use for is not looked at.
-        settings = ScoreSettings(
-            bundle="", input=uri, out=self.out.out, text_column=columns.text, id_column=columns.id, lines=columns.lines
-        )
+        settings = columns.settings()
         source = resolve(uri, settings)
         kept = tuple(kept_inputs(columns.keep, {*header.schema, str(header.partition_by)}).values())
         if source.format != self._stored.format:

@@ -86,7 +86,16 @@ def test_malformed_rows_are_told_by_number_and_leave_their_neighbours_alone(writ
         (4, "invalid_record", "a,b,c"),
         (5, "invalid_record", '"x"y,pos'),
         (6, None, "fine"),
-        (7, "invalid_record", '"never closed,pos\nz'),
+        (7, "invalid_record", '"never closed,pos'),
+        (8, "invalid_record", "z"),
+    ]
+    hint = "where quotes are text, --quote none"
+    assert [row for row in table["detail"].to_pylist() if row] == [
+        "1 field, the header has 2",
+        "3 fields, the header has 2",
+        f"text behind a closing quote; {hint}",
+        f"a quote is not closed; {hint}",
+        "1 field, the header has 2",
     ]
     assert table["id"].to_pylist()[:3] == ["a.csv:1", None, "a.csv:3"]
 
@@ -163,9 +172,22 @@ def test_a_file_without_header(write, read, content):
         read(write("a.csv", content))
 
 
-def test_a_file_in_utf16(write, read):
-    with pytest.raises(SentrayError, match=r"a\.csv is UTF-16: save it as UTF-8"):
-        read(write("a.csv", "text\nx\n".encode("utf-16")))
+@pytest.mark.parametrize(
+    ("encoding", "told"), [("utf-16", None), ("utf-16-le", "utf-16le"), ("cp1252", "cp1252"), ("utf-8", "utf-8")]
+)
+def test_a_file_in_another_encoding(write, read, encoding, told, monkeypatch):
+    monkeypatch.setattr("sentray.corpus.files._TRANSCODED", 3)
+    content = 'text,label\n"\u201ccafé\u201d, a\nb",x\nno,y\n'
+    table = read(write("a.csv", content.encode(encoding)), encoding=told)
+    assert table["text"].to_pylist() == ["\u201ccafé\u201d, a\nb", "no"]
+    assert table["row"].to_pylist() == [1, 2]
+
+
+def test_what_is_invalid_in_another_encoding_is_told(write, read):
+    odd = write("a.csv", "text\nx\ny\n".encode("utf-16") + b"z")
+    assert read(odd)["reason"].to_pylist() == [None, None, "invalid_utf8"]
+    undefined = write("b.csv", b"text\nx\n\x81\n")
+    assert read(undefined, encoding="cp1252")["reason"].to_pylist() == [None, "invalid_utf8"]
 
 
 @pytest.mark.parametrize(
@@ -217,11 +239,12 @@ def test_a_file_of_malformed_rows_alone(write, read):
     assert table["stars"].to_pylist() == [None, None]
 
 
-def test_a_quote_that_is_never_closed_costs_one_row(write, read, monkeypatch):
-    monkeypatch.setattr("sentray.corpus.limits.MAX_ROW_BYTES", 100)
+@pytest.mark.parametrize("longest", [100, 1 << 24])
+def test_a_quote_that_is_never_closed_costs_one_row(write, read, monkeypatch, longest):
+    monkeypatch.setattr("sentray.corpus.limits.MAX_ROW_BYTES", longest)
     table = read(write("a.csv", 'text,label\n"open,pos\n' + "word word,neg\n" * 20))
-    assert table["reason"].to_pylist() == ["too_large", *[None] * 13]
-    assert table["text"][0].as_py().startswith('"open,pos\nword word,neg\n')
+    assert table["reason"].to_pylist() == ["invalid_record", *[None] * 20]
+    assert table["text"][0].as_py() == '"open,pos'
 
 
 def test_tables_are_bounded_in_rows_and_bytes(write, read, monkeypatch):
