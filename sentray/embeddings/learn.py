@@ -57,8 +57,8 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
         inspection.check_usable(corpus.name, settings.max_bad_rows)
         if not lines:
             raise SentrayError(
-                f"{corpus.name} has no review to learn from; name the right column with --split-column, or take a "
-                "smaller --test-fraction"
+                f"{corpus.name} has no review to learn from; name the right column with --split-column, rename a "
+                "file whose name says another split, or take a smaller --test-fraction"
             )
         vocabulary = Vocabulary.from_counts(counts, settings.min_count)
         facts: dict[str, Any] = {

@@ -143,7 +143,7 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
         SentrayError: see `Inspection.check_trainable`.
     """
     labels = inspection.classes("train")
-    if set(inspection.classes("test")) - set(labels):
+    if labels and set(inspection.classes("test")) - set(labels):
         inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
