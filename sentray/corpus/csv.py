@@ -51,14 +51,12 @@ def cut(
     filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
 ) -> list[list[Part]]:
     """Byte ranges of whole records of each file."""
-    if settings.encoding:
-        return [[] for _ in files]
 
     def widths(window: Window, path: str) -> tuple[Dialect, int]:
         dialect, names = begin(window, path, settings)
         return dialect, len(names)
 
-    return records.cut(filesystem, files, size, widths)
+    return records.cut(filesystem, files, size, settings.encoding, widths)
 
 
 def begin(window: Window, path: str, settings: CorpusSettings) -> tuple[Dialect, list[str]]:
@@ -106,7 +104,7 @@ def dialect_of(window: Window, path: str, settings: CorpusSettings) -> Dialect:
 
 def _divides(head: bytes, dialect: Dialect) -> bool:
     """Whether a dialect takes the header and the rows of a file's beginning into as many fields each, more than one."""
-    some = next(read_records(Window(io.BytesIO(head), len(head)), dialect, limit=_SNIFFED_ROWS), None)
+    some = next(read_records(Window(io.BytesIO(head), _SNIFFED_BYTES), dialect, limit=_SNIFFED_ROWS), None)
     if some is None:
         return False
     # The last one may go on.

@@ -116,7 +116,7 @@ class Corpus:
         Raises:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
-        source = resolve(uri)
+        source = resolve(uri, settings)
         return cls(source, settings, plan_shards(source, settings.shard_size * 1_000_000, settings), need_label)
 
     @property

@@ -150,7 +150,7 @@ class Inspection:
             splits = ", ".join(sorted({split for split, _ in self.labels}))
             raise SentrayError(
                 f"{name} has no labelled review whose split is train (its splits: {splits}): name the right "
-                "columns with --split-column and --label-column"
+                "columns with --split-column and --label-column, or rename a file whose name says another split"
             )
         if len(classes) == 1:
             raise SentrayError(

@@ -90,9 +90,7 @@ def cut(
             raise SentrayError(f"{path} is one JSON array")
         return LINES, 0
 
-    if settings.encoding:
-        return [[] for _ in files]
-    return records.cut(filesystem, files, size, begin)
+    return records.cut(filesystem, files, size, settings.encoding, begin)
 
 
 # --- One array

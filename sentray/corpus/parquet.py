@@ -154,10 +154,20 @@ def empty_block(source: Source, piece: Piece, columns: Columns) -> Block | None:
         SentrayError: the file lacks a column, or its footer cannot be read.
     """
     rows, schema = read_footer(source.filesystem, piece.path)
+    found = empty_rows(schema, piece, columns)
+    return found if rows else None
+
+
+def empty_rows(schema: pa.Schema, piece: Piece, columns: Columns) -> Block:
+    """A block without a row that has the columns of a schema.
+
+    Raises:
+        SentrayError: it lacks a column.
+    """
     chosen = _chosen(schema, piece, columns)
     empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema.names)
     arrays = {name: _shortened_column(_at(empty, way))[0] for name, way in chosen.items()}
-    return Block(piece.name, np.zeros(0, np.int64), arrays) if rows else None
+    return Block(piece.name, np.zeros(0, np.int64), arrays)
 
 
 def _chosen(schema: pa.Schema, piece: Piece, columns: Columns) -> dict[str, Way]:

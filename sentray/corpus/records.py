@@ -27,13 +27,13 @@ from pyarrow import fs
 
 from sentray.console import count
 from sentray.corpus import limits
-from sentray.corpus.files import Transcoded, open_stream, try_again
+from sentray.corpus.files import Transcoded, is_compressed, open_stream, try_again
 from sentray.corpus.rows import TABLE_ROWS, Broken, Numbers, Reason
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
 from sentray.errors import SentrayError
 from sentray.storage import reading
-from sentray.text.simd import BLOCK, compiled, lowest
+from sentray.text.simd import BLOCK, byte_at, compiled, lowest
 
 CHUNK = 4 << 20
 """Bytes to read at once; more where a record is longer."""
@@ -229,10 +229,13 @@ def read_records(
     while True:
         data, longest = window.data, limits.MAX_ROW_BYTES
         spans, fields = np.empty((limit, 4), np.int64), np.empty((limit, len(wanted), 3), np.int64)
-        found, window.at, lines = _split(
-            *(data, window.at, window.size, window.final, delimiter, quote, escape, line_ends[1], longest),
-            *(order, spans, fields),
-        )
+        found, lines, again = 0, 0, True
+        while again and found < limit:
+            some, window.at, lines, again = _split(
+                *(data, window.at, window.size, window.final, delimiter, quote, escape, line_ends[1], longest),
+                *(order, spans[found:], fields[found:]),
+            )
+            found += some
         if found:
             positions = window.passed + (np.arange(found) if dialect.delimiter else spans[:found, 3])
             window.passed += found if dialect.delimiter else lines
@@ -271,8 +274,8 @@ def _broken(data: npt.NDArray[np.uint8], span: Sequence[int] | Numbers, than: st
 
 
 @intrinsic
-def _special(_: Any, address: Any, delimiter: Any, quote: Any, end: Any) -> Any:
-    """Which of the 64 bytes at an address are LF or one of the given three: a bit a byte."""
+def _special(_: Any, address: Any, delimiter: Any, quote: Any, escape: Any, end: Any) -> Any:
+    """Which of the 64 bytes at an address are LF or one of the given four: a bit a byte."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = ir.VectorType(ir.IntType(8), BLOCK)
@@ -285,7 +288,43 @@ def _special(_: Any, address: Any, delimiter: Any, quote: Any, end: Any) -> Any:
             found = builder.or_(found, builder.icmp_unsigned("==", block, builder.shuffle_vector(one, nothing, first)))
         return builder.bitcast(found, ir.IntType(64))
 
-    return types.uint64(*[types.int64] * 4), generate
+    return types.uint64(*[types.int64] * 5), generate
+
+
+@compiled
+def _is_open(address: int, broken: int, close: int, delimiter: int, line_end: int, width: int) -> bool:
+    """Whether a quote that closes a field with line breaks seems to be none, by what is in the field; see `_split`.
+
+    Args:
+        address: of the bytes.
+        broken: behind the field's first line break.
+        close: where the quote is.
+        delimiter: between fields.
+        line_end: besides LF.
+        width: how many fields a record has; 0 is any number.
+    """
+    alike, unlike, line, delimiters, punctuation = 0, 0, broken, 0, False
+    for block in range(broken, close, BLOCK):
+        bits = _special(address + block, delimiter, delimiter, line_end, line_end)
+        while bits != _0:
+            at = block + lowest(bits)
+            bits &= bits - _1
+            if at >= close:
+                break
+            if byte_at(address + at) == delimiter:
+                delimiters += 1
+                punctuation |= byte_at(address + at + 1) == 32
+                continue
+            if at > line:
+                # With one delimiter, one at a line's end is punctuation as well.
+                wanted = width > 2 or byte_at(address + at - 1) != delimiter
+                wanted = wanted and delimiters == width - 1 and not punctuation
+                alike += wanted
+                unlike += not wanted
+                if unlike > alike + 2:
+                    return False
+            line, delimiters, punctuation = at + 1, 0, False
+    return alike >= 2 and alike >= 4 * unlike
 
 
 @compiled
@@ -310,9 +349,10 @@ def _split(
 
     A field with line breaks is suspect where text is behind its closing quote, where none closes it before the file's
     end or within `longest` bytes, and where its inner lines look like records: at least two have the wanted number of
-    fields, and at most a fourth as many another. (A delimiter with white space behind it is punctuation.) Then the line
+    fields, and at most a fourth as many another. (A delimiter with a space behind it is punctuation.) Then the line
     with its opening quote ends the record, which is bad, and what is behind that line is looked at anew. Nothing but
-    the bytes from the record on decides, so that a file read from there gives the same.
+    the bytes from the record on decides, so that a file read from there gives the same. No byte is looked at more than
+    three times, since a field that stays open ends at the next quote.
 
     Args:
         data: the bytes; 64 more may be read.
@@ -330,44 +370,28 @@ def _split(
             escaped (2).
 
     Returns:
-        How many records were found, where the first byte behind them is, and how many lines they are.
+        How many records were found, where the first byte behind them is, how many lines they are, and whether the last
+        one is suspect, so that there is more to find.
     """
     found, column, lines, record, first, close = 0, 0, 0, begin, begin, begin - 2
     # Bytes before it belong to what is done; a record begins behind `before` lines.
     behind, before = begin, 0
-    inside, quoted, doubled, bad, unclosed = False, False, 0, False, False
-    # Of an open field: behind its first line break, and of its inner lines how many look like records and how many not;
-    # of the last line where it begins, its delimiters, and whether one of them is punctuation.
-    broken, alike, unlike, line, delimiters, punctuation = 0, 0, 0, 0, 0, False
+    # Of an open field: behind its first line break.
+    broken = 0
+    inside, quoted, doubled, bad, is_open = False, False, 0, False, False
     separator = _LF if delimiter < 0 else delimiter
     other = _LF if quote < 0 else quote
-    block = begin - begin % BLOCK
-    while True:
-        if block > size and not unclosed:
-            unclosed = inside and broken > 0 and not final and size - record > longest
-            if not unclosed:
-                return found, record, before
-        if unclosed:
-            kind = _LONG if broken - record > longest else _OPEN
-            spans[found, 0], spans[found, 1], spans[found, 2], spans[found, 3] = record, broken, kind, before
-            found += 1
-            begin = record = first = behind = broken
-            column, inside, quoted, doubled, bad, unclosed = 0, False, False, 0, False, False
-            if found == len(spans):
-                return found, record, before
-            block = begin - begin % BLOCK
-        bits = _special(data.ctypes.data + block, separator, other, line_end)
-        if escape >= 0:
-            bits |= _special(data.ctypes.data + block, escape, escape, escape)
+    away = _LF if escape < 0 else escape
+    for block in range(begin - begin % BLOCK, size + 1, BLOCK):
+        bits = _special(data.ctypes.data + block, separator, other, away, line_end)
         if block < begin:
             bits &= _ALL << np.uint64(begin - block)
         if size - block < BLOCK:
             # The end of the file ends a record too.
             end = _1 << np.uint64(size - block)
             bits = (bits & (end - _1)) | (end if final else _0)
-        block += BLOCK
         while bits != _0:
-            at = block - BLOCK + lowest(bits)
+            at = block + lowest(bits)
             bits &= bits - _1
             if at < behind:
                 # The second byte of CRLF, or one that is escaped.
@@ -378,72 +402,54 @@ def _split(
                     continue
                 if inside:
                     if broken > 0:
-                        unclosed = at + 1 - record > longest
-                        if not unclosed and at + 1 == size and not final:
-                            bits, block = _0, size + 1
-                            continue
+                        if at + 1 == size and not final:
+                            break
                         follows = np.int64(data[at + 1]) if at + 1 < size else _LF
-                        if follows != quote:
-                            unclosed |= follows != delimiter and follows != _LF and follows != line_end
-                            unclosed |= alike >= 2 and alike >= 4 * unlike
-                        if unclosed:
-                            bits = _0
-                            continue
+                        if follows != quote and len(order) > 1:
+                            is_open = _is_open(data.ctypes.data, broken, at, delimiter, line_end, len(order))
+                        is_open |= follows not in (quote, delimiter, _LF, line_end) or at + 1 - record > longest
+                        if is_open:
+                            break
                     inside, close = False, at
                 elif at == first:
-                    inside, quoted = True, True
-                    broken, alike, unlike = 0, 0, 0
+                    inside, quoted, broken = True, True, 0
                 elif quoted and close == at - 1:
                     inside = True
                     doubled |= 1
                 continue
             if byte == escape:
                 if at + 1 == size and not final:
-                    bits, block = _0, size + 1
-                    continue
+                    break
                 behind = min(at + 2, size)
                 doubled |= 2
                 continue
             if byte == delimiter:
-                if inside:
-                    delimiters += 1
-                    punctuation |= data[at + 1] == 32
-                    continue
-                if bad:
+                if inside or bad:
                     continue
                 behind = at + 1
             else:
                 behind = min(at + 1, size)
                 if byte == _CR:
                     if behind == size and not final:
-                        bits, block = _0, size + 1
-                        continue
+                        break
                     behind += behind < size and data[behind] == _LF
                 lines += 1
                 if inside:
                     if at < size:
-                        if broken == 0:
-                            broken = behind
-                        elif at > line and len(order) > 1:
-                            # With one delimiter, one at a line's end is punctuation as well.
-                            wanted = delimiters == len(order) - 1 and not punctuation
-                            wanted &= len(order) > 2 or data[at - 1] != delimiter
-                            alike += wanted
-                            unlike += not wanted
-                        line, delimiters, punctuation = behind, 0, False
+                        broken = broken if broken > 0 else behind
                         if behind - record <= longest:
                             continue
                     if broken > 0:
-                        unclosed, bits = True, _0
-                        continue
-            bad |= quoted and not inside and close != at - 1
+                        is_open = True
+                        break
+            was_open = inside
+            bad |= inside or (quoted and close != at - 1)
             if column < len(order) and order[column] >= 0 and not bad:
                 field = order[column]
                 fields[found, field, 0] = first + quoted
                 fields[found, field, 1] = close if quoted else at
                 fields[found, field, 2] = doubled
             column += 1
-            was_open = inside
             first, inside, quoted, doubled = behind, False, False, 0
             if byte == delimiter:
                 continue
@@ -456,7 +462,14 @@ def _split(
                 found += 1
             record, before, column, bad = behind, lines, 0, False
             if found == len(spans):
-                return found, record, before
+                return found, record, before, False
+        if is_open:
+            break
+    if inside and broken > 0 and (is_open or (not final and size - record > longest)):
+        spans[found, 0], spans[found, 1], spans[found, 3] = record, broken, before
+        spans[found, 2] = _LONG if broken - record > longest else _OPEN
+        return found + 1, broken, before, True
+    return found, record, before, False
 
 
 @compiled
@@ -475,7 +488,7 @@ def _gather(data: Any, bounds: Any, quote: int, escape: int, content: Any) -> An
             away = escape if bounds[row, 2] & 2 else _LF
             at = start
             while at < stop:
-                bits = _special(data.ctypes.data + at, twice, away, away)
+                bits = _special(data.ctypes.data + at, twice, away, away, away)
                 # Up to such a byte and with it; where it is a quote, its double is passed over.
                 taken = min(stop - at, lowest(bits) + 1 if bits != _0 else BLOCK)
                 content[to : to + taken] = data[at : at + taken]
@@ -509,21 +522,25 @@ def cut(
     filesystem: fs.FileSystem,
     files: Sequence[SourceFile],
     size: int,
+    encoding: str | None,
     begin: Callable[[Window, str], tuple[Dialect, int]],
 ) -> list[list[Part]]:
-    """Parts of whole records of each file, about as large as asked; none of what cannot be read, or only transcoded.
+    """Parts of whole records of each file, about as large as asked.
+
+    There are none of a file that cannot be read, is compressed or has to be transcoded.
 
     Args:
         filesystem: where the files are.
         files: each is read to its end.
         size: how large a part should be.
+        encoding: of the text, where the user gave one.
         begin: passes over what a file has before its rows and gives, by its path, its dialect and how many fields a row
             has (0 is any number); where it raises an error, the file stays whole.
     """
 
     def parts(file: SourceFile) -> list[Part]:
         with reading(file.path):
-            return _parts(filesystem, file, size, begin)
+            return [] if encoding or is_compressed(filesystem, file.path) else _parts(filesystem, file, size, begin)
 
     with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
         return list(threads.map(lambda file: try_again(filesystem, partial(parts, file)) or [], files))

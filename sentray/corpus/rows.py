@@ -4,7 +4,8 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sentray import console
 from sentray.config import CorpusSettings
 from sentray.corpus.limits import EXCERPT_CHARACTERS, MAX_NAME
 from sentray.errors import SentrayError
@@ -41,6 +43,13 @@ file, `reason` is null for a good row and a `Reason` for a bad one, whose text i
 `detail` says why in words, where there is more to say."""
 
 ROLES = ("id", "text", "label", "split")
+SPLIT_OF_WORD = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("unsup", "unsupervised"), "unsup"),
+}
+"""What the splits are called, in a column and as a word in a file's name, and what they are."""
 TABLE_ROWS = 4096
 """Rows of a table that a reader gives, at most."""
 TABLE_BYTES = 16_000_000
@@ -49,6 +58,9 @@ TABLE_BYTES = 16_000_000
 NO_COLUMN = "none"
 """As the column of the ids: no column gives them, but path and position do."""
 
+_DELIMITER = re.compile(r"[;\t|]")
+_DATA = re.compile(r"\s*|[+-]?[\d.,]+|(\S+\s+){5,}\S+|.{60,}", re.DOTALL)
+"""What no column is called: nothing, a number, a sentence."""
 _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
@@ -136,6 +148,7 @@ class Columns:
         keep: further columns that the run passes through; null where a file lacks one.
         need_label: whether a file without labels is an error.
         ids_only: read the ids and nothing else.
+        given: columns that a file's name gives, so that the file need not have them.
         need_keep: whether a file without one of the further columns is an error.
     """
 
@@ -143,6 +156,7 @@ class Columns:
     keep: tuple[str, ...] = ()
     need_label: bool = False
     ids_only: bool = False
+    given: frozenset[str] = frozenset()
     need_keep: bool = False
 
     @property
@@ -167,14 +181,14 @@ class Columns:
             name = self.name(role)
             if name in available:
                 chosen.append(name)
-            elif self.ids_only:
+            elif self.ids_only or name in self.given:
                 pass
             elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
         for name in self.keep:
             if name in available:
                 chosen.append(name)
-            elif self.need_keep:
+            elif self.need_keep and name not in self.given:
                 raise self._missing(name, "--keep", available, path)
         twice = [name for name in chosen if list(available).count(name) > 1]
         if twice:
@@ -183,10 +197,8 @@ class Columns:
 
     def _missing(self, name: str, option: str, available: Sequence[str], path: str) -> SentrayError:
         shown = [each[:MAX_NAME] for each in available[:_COMPARED]]
-        near = [path for path in shown if path.endswith(f".{name}")]
-        near = near or difflib.get_close_matches(name, shown, n=1) or shown[:1]
-        hint = f"name the right one, as in {option} {near[0]}" if near else "is it the right file?"
         have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
+        hint = _hint(name, option, shown)
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
 
 
@@ -208,6 +220,24 @@ def kept_name(column: str) -> str:
     return f"kept {column}" if column in ROW_SCHEMA.names else column
 
 
+def _hint(name: str, option: str, available: Sequence[str]) -> str:
+    """What to do about a column that is not there."""
+    if not available:
+        return "is it the right file?"
+    if len(available) == 1 and (found := _DELIMITER.search(available[0])):
+        sign = found[0].replace("\t", "tab")
+        return f"it seems to be separated by {sign!r}, so add --delimiter {shlex.quote(sign)}"
+    if any(_DATA.fullmatch(each) for each in available):
+        return (
+            f"it seems to have no header, so add --no-header and the column's number, as in {option} {len(available)}"
+        )
+    lower, wanted = {each.lower(): each for each in available}, name.lower()
+    near = [each for each in lower if each.endswith(f".{wanted}")]
+    near = near or difflib.get_close_matches(wanted, lower, n=1) or [each for each in lower if wanted in each]
+    return f"name the right one with {option}" + (f", as in {option} {shlex.quote(lower[near[0]])}" if near else "")
+
+
+_ENCODINGS = ("shift_jis", "gb18030", "euc_kr", "cp1251", "cp1252")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 _BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
@@ -312,6 +342,35 @@ def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
     return pa.array(values, pa.large_string()), invalid
 
 
+def invalid_bytes(values: Sequence[object]) -> str:
+    """How many bytes of a row are invalid UTF-8, and what encoding they are likeliest of."""
+    raw = b"\n".join(value for value in values if isinstance(value, bytes))
+    wrong = [raw[error.start : error.end] for error in _errors(raw)]
+    likeliest = next((each for each in _ENCODINGS if _fits(raw, each)), "latin-1")
+    return f"{console.count(sum(map(len, wrong)), 'byte')} invalid in UTF-8; likeliest is --encoding {likeliest}"
+
+
+def _errors(raw: bytes) -> Iterator[UnicodeDecodeError]:
+    start = 0
+    while True:
+        try:
+            raw[start:].decode()
+        except UnicodeDecodeError as error:
+            yield UnicodeDecodeError("utf-8", raw, start + error.start, start + error.end, error.reason)
+            start += error.end
+        else:
+            return
+
+
+def _fits(raw: bytes, encoding: str) -> bool:
+    """Whether bytes may be of an encoding: letters of other scripts than Latin come in words."""
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return encoding == "cp1252" or len(re.findall(rb"[\x80-\xff]{2}", raw)) * 4 > len(raw.replace(b" ", b"")) * 0.5
+
+
 def no_rows(count: int) -> Mask:
     """The mask that chooses none of so many rows."""
     return np.zeros(count, dtype=bool)
@@ -346,7 +405,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
     ids, text, label, split = (array for array, _ in decoded)
     ids, label, split = blank_to_null(ids), _of_one_form(label), blank_to_null(split)
-    split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
+    split = _canonical(pc.utf8_lower(pc.utf8_trim_whitespace(split)))
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
     faults = {
@@ -366,6 +425,13 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     if (labels > 1).any():
         told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
+    if faults[Reason.INVALID_UTF8].any():
+        given_texts = [given[name] for name in map(columns.name, ROLES) if name in given]
+        told = [
+            invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
+            for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
+        ]
+        detail = pc.coalesce(detail, pa.array(told, pa.string()))
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
         reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
@@ -389,6 +455,12 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
 
 
+def _canonical(split: pa.Array) -> pa.Array:
+    """Splits by their one name each, such as validation for dev; others as they are."""
+    known = pc.index_in(split, pa.array(SPLIT_OF_WORD, split.type))
+    return pc.coalesce(pa.array(SPLIT_OF_WORD.values(), split.type).take(known), split)
+
+
 def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:
     """Fill in the split where there is none: by an id's hash alone, whatever else the corpus holds."""
     if not split.null_count:
@@ -399,6 +471,17 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     names = ids.fill_null("").cast(pa.large_binary()).to_pylist()
     drawn = ["test" if blake2b(name, digest_size=8).digest() < limit else "train" for name in names]
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
+
+
+def set_aside(rows: pa.Table, excerpts: bool) -> pa.Table:
+    """The bad ones of some rows in `QUARANTINE_SCHEMA`, with or without their texts."""
+    bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
+    column = QUARANTINE_SCHEMA.get_field_index("text")
+    return (
+        bad
+        if excerpts
+        else bad.set_column(column, QUARANTINE_SCHEMA.field(column), pa.nulls(len(bad), pa.large_string()))
+    )
 
 
 def mark(table: pa.Table, mask: Mask, reason: Reason, detail: pa.Array | str | None = None) -> pa.Table:

@@ -252,9 +252,10 @@ class _Audit:
         Raises:
             SentrayError: When the input cannot be found or has another format.
         """
-        source, header = resolve(uri), self._stored.header
+        header = self._stored.header
         columns = header.columns
         settings = columns.settings()
+        source = resolve(uri, settings)
         kept = tuple(kept_inputs(columns.keep, {*header.schema, str(header.partition_by)}).values())
         if source.format != self._stored.format:
             raise SentrayError(

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from sentray.config import ScoreSettings
 from sentray.corpus.duplicates import Ids, Rows, mark_duplicates
 from sentray.corpus.readers import OnUnreadable, read_ids, read_shard
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, kept_name, mark
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, kept_name, mark, set_aside
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
@@ -172,9 +172,9 @@ class ShardScorer:
             for rows in self._rows(task, on_unreadable):
                 good = rows
                 if rows["reason"].null_count < rows.num_rows:
-                    good, bad = rows.filter(pc.is_null(rows["reason"])), rows.filter(pc.is_valid(rows["reason"]))
+                    good, bad = rows.filter(pc.is_null(rows["reason"])), set_aside(rows, job.settings.excerpts)
                     counts.add_bad(bad["reason"])
-                    quarantine.add(bad.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
+                    quarantine.add(bad)
                     unread.update(bad["file"].filter(pc.equal(bad["reason"], Reason.UNREADABLE_FILE)).to_pylist())
                 if good.num_rows:
                     scored.add(self._table(good, counts))

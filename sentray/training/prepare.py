@@ -87,6 +87,16 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     training_set.write(folder, facts, words, offsets, targets, vectors)
 
 
+def require_files(settings: TrainSettings) -> None:
+    """Look at the files of stop words and of word vectors, without Ray.
+
+    Raises:
+        SentrayError: One is not there, cannot be read, or does not fit.
+    """
+    rules_from(settings)
+    _dimensions(settings)
+
+
 def _dimensions(settings: TrainSettings) -> int | None:
     """Numbers of a word's vector, where the settings or the word vectors say it.
 
@@ -133,7 +143,7 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
         SentrayError: see `Inspection.check_trainable`.
     """
     labels = inspection.classes("train")
-    if set(inspection.classes("test")) - set(labels):
+    if labels and set(inspection.classes("test")) - set(labels):
         inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:

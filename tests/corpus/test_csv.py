@@ -147,13 +147,11 @@ def test_gzip_with_one_or_several_members(write, read, members):
     assert read(write("a.csv.gz", content))["text"].to_pylist() == ["one", "two"]
 
 
-def test_gzip_that_is_cut_short_or_none_at_all(write, read):
+def test_gzip_that_is_cut_short(write, read):
     text = "".join(f"{number} some words\n" for number in range(100_000))
     path = write("a.csv.gz", gzip.compress(f"text\n{text}".encode())[:-2000])
     with pytest.raises(SentrayError, match=r"a\.csv\.gz cannot be read .*: it seems damaged"):
         read(path)
-    with pytest.raises(SentrayError, match=r"b\.csv\.gz cannot be read .*: it seems damaged"):
-        read(write("b.csv.gz", "text\nplain\n"))
 
 
 def test_a_header_may_be_as_long_as_a_row(write, read):
@@ -253,6 +251,7 @@ def test_tables_are_bounded_in_rows_and_bytes(write, read, monkeypatch):
     path = write("a.csv", "text\n" + "word\n" * 10_000)
     assert [len(chunk) for chunk in read(path)["text"].chunks] == [4096, 4096, 1808]
     monkeypatch.setattr("sentray.corpus.records.CHUNK", 4_000)
+    monkeypatch.setattr("sentray.corpus.csv._SNIFFED_BYTES", 100)
     assert max(len(chunk) for chunk in read(path)["text"].chunks) == 800
 
 

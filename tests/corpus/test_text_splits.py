@@ -2,7 +2,7 @@
 
 import gzip
 import re
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pyarrow as pa
 import pytest
@@ -56,7 +56,8 @@ def record_at(data: str, start: int, longest: int, width: int) -> tuple[int, lis
         at, quoted = field.end(), field[0].startswith('"')
         follows = data[at : at + 1] in ("", ",", "\r", "\n")
         if quoted and breaks:
-            is_table = width > 1 and 2 <= sum(alike) >= 4 * (len(alike) - sum(alike))
+            more_unlike = max(accumulate(1 - 2 * each for each in alike), default=0)
+            is_table = width > 1 and 2 <= sum(alike) >= 4 * (len(alike) - sum(alike)) and more_unlike <= 2
             if not field[1] or not follows or is_table or at - start > longest:
                 return breaks[0], None
         if quoted and not (field[1] and follows):
