@@ -140,36 +140,38 @@ _BITS = {
     unicode_words.DIGIT: WORD | DIGIT,
     unicode_words.SPACE: BOUNDARY,
 }
-# No character beyond has a combining class or a decomposition, but for ideographs, which `_of_words` looks at too.
-_LAST_MARK, _COMPATIBLE = 0x20000, range(0x2F800, 0x2FA20)
+# Those beyond are letters, but for variation selectors and tags.
+_ASSIGNED = (*range(0x32000), *range(0xE0000, 0xE0200))
 # A consonant or vowel that composes with the syllable before it.
 _JAMO = ((0x1161, 0x1176), (0x11A8, 0x11C3))
 
 
 @lru_cache(maxsize=2)
 def _of_words(lowercase: bool, segmented: bool) -> Tables:
-    letters, normal = _letters(), unicodedata.normalize
+    letters = _letters()
     classes = np.where(np.strings.isalpha(letters), ALPHABETIC, 0).astype(np.uint32)
     becomes = np.arange(len(letters), dtype=np.int32)
     pairs: dict[int, int] = {}
-    kinds = [unicode_words.kind(code, segmented) for code in range(len(letters))]
-    for code, kind in enumerate(kinds):
+    others = np.ones(len(letters), np.bool_)
+    others[list(_ASSIGNED)] = False
+    classes[others] |= WORD
+    for code in _ASSIGNED:
+        letter, kind = chr(code), unicode_words.kind(code, segmented)
         classes[code] |= _BITS.get(kind, WORD if kind.isalpha() else WORD | DIGIT if kind.isdigit() else 0)
         if kind == "'":
             becomes[code] = ord(kind)
-    for code in (*range(_LAST_MARK), *_COMPATIBLE):
-        letter = chr(code)
-        whole = normal("NFD", letter)
-        classes[code] |= unicodedata.combining(whole[0]) << ORDER | unicodedata.combining(whole[-1]) << LAST_ORDER
-        found = unicodedata.decomposition(letter)
-        # One that begins with `<` is for compatibility alone.
-        if " " in found and found[0] != "<" and normal("NFC", letter) == letter:
-            first, second = (int(part, 16) for part in found.split(" "))
-            pairs[first << 21 | second] = code
-            classes[second] |= COMPOSES
-        if kinds[code] == "'":
             continue
-        into = normal("NFC", unicode_words.lower(letter) if lowercase else letter)
+        into, found = unicode_words.lower(letter) if lowercase else letter, unicodedata.decomposition(letter)
+        if order := unicodedata.combining(letter):
+            classes[code] |= order << ORDER | order << LAST_ORDER
+        # One that begins with `<` is for compatibility alone.
+        if found and found[0] != "<":
+            whole, parts = unicodedata.normalize("NFD", letter), [int(part, 16) for part in found.split(" ")]
+            classes[code] |= unicodedata.combining(whole[-1]) << LAST_ORDER
+            if len(parts) == 2 and unicodedata.normalize("NFC", letter) == letter:
+                pairs[parts[0] << 21 | parts[1]] = code
+                classes[parts[1]] |= COMPOSES
+            into = unicodedata.normalize("NFC", into)
         if len(into) == 1:
             becomes[code] = ord(into)
         elif len(into) == 2:

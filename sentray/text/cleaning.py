@@ -134,8 +134,8 @@ def rules_from(settings: "TextSettings") -> tuple[CleaningRules, list[str]]:
 class Tokenizer:
     """The rules prepared for use, in two steps so that many texts share the work that a token needs.
 
-    `clean` is `split` and then `word` for each token. A token's word depends on the token alone, so callers
-    that see many texts remember it.
+    `clean` is `split` and then `words` for each token. A token's words depend on the token alone, so callers
+    that see many texts remember them.
     """
 
     def __init__(self, rules: CleaningRules) -> None:
@@ -147,29 +147,33 @@ class Tokenizer:
     def split(self, text: str) -> list[str]:
         """The rules that look at the whole text, then a split at white space.
 
-        Deleting punctuation is left to `word`: none of it is white space, so token by token gives the same.
+        Deleting punctuation is left to `words`: none of it is white space, so token by token gives the same. So are
+        Unicode words, which no white space is in.
         """
-        return self.split_segmented(segmented(text) if self._rules.segment else text)
-
-    def split_segmented(self, text: str) -> list[str]:
-        """As `split`, of a text whose words are parted already, where the rules ask for it."""
+        if self._rules.segment:
+            text = segmented(text)
         if self._rules.strip_html:
-            text = _unescape(_TAG.sub(" ", text))
-        if self._rules.punctuation == "words":
-            return list(unicode_words(text, self._rules.lowercase, self._rules.segment is not None))
-        if self._rules.lowercase:
+            text = without_html(text)
+        if self._rules.lowercase and self._rules.punctuation != "words":
             text = text.lower()
         if self._spaces is not None:
             text = text.translate(self._spaces)
         return text.split()
 
-    def word(self, token: str) -> str | None:
-        """The rules that look at one token: the word it is kept as, or None where it is dropped."""
-        if self._rules.punctuation == "remove":
-            token = token.translate(_REMOVE)
-        if not token or token in self._stop_words or len(token) < self._rules.min_token_length:
-            return None
-        return None if self._rules.alphabetic_only and not token.isalpha() else token
+    def words(self, token: str) -> list[str]:
+        """The rules that look at one token: the words it is kept as."""
+        rules, found = self._rules, [token]
+        if rules.punctuation == "words":
+            found = unicode_words(token, rules.lowercase, rules.segment is not None)
+        elif rules.punctuation == "remove":
+            found = [token.translate(_REMOVE)]
+        return [word for word in found if self._keeps(word)]
+
+    def _keeps(self, word: str) -> bool:
+        rules = self._rules
+        if not word or word in self._stop_words or len(word) < rules.min_token_length:
+            return False
+        return not rules.alphabetic_only or word.isalpha()
 
 
 @lru_cache(maxsize=16)
@@ -181,7 +185,7 @@ def tokenizer(rules: CleaningRules) -> Tokenizer:
 def clean(text: str, rules: CleaningRules) -> list[str]:
     """The tokens of a text: the definition that every faster implementation must equal."""
     prepared = tokenizer(rules)
-    return [word for token in prepared.split(text) if (word := prepared.word(token)) is not None]
+    return [word for token in prepared.split(text) for word in prepared.words(token)]
 
 
 @lru_cache(maxsize=1)
@@ -191,7 +195,9 @@ def marks() -> dict[int, str | None]:
     return dict.fromkeys(codes, " ") | dict.fromkeys(map(ord, _APOSTROPHES))
 
 
-def _unescape(text: str) -> str:
+def without_html(text: str) -> str:
+    """A text with a space for each tag, and with characters for the references to them."""
+    text = _TAG.sub(" ", text)
     try:
         return html.unescape(text)
     except ValueError:

@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from sentray.text import kernel
 from sentray.text.characters import characters
-from sentray.text.cleaning import CleaningRules, tokenizer
+from sentray.text.cleaning import CleaningRules, without_html
 from sentray.text.hashing import HashedWords, Words
 from sentray.text.segment import require_segmenter, segmented
 from sentray.text.table import table
+from sentray.text.unicode_words import unicode_words
 from sentray.text.vocabulary import Vocabulary
 
 Truncating = Literal["pre", "post"]
@@ -100,16 +101,24 @@ class Encoder:
         )
         encoded = Encoded(ids[: ends[-1]], ends, words, known, spaced)
         rows = np.flatnonzero(whole)
-        return self._with_whole(encoded, texts, rows) if len(rows) else encoded
+        return self._with_whole(encoded, texts, rows, rules) if len(rows) else encoded
 
-    def _with_whole(self, encoded: Encoded, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Encoded:
-        """Insert the rows that need rules which look at the whole text: the reference applies these."""
-        split, raw = tokenizer(self._rules).split_segmented, texts.take(pa.array(rows)).to_pylist()
-        tokens = [" ".join(split(text)) for text in raw]
-        applied: dict[str, object] = {"strip_html": False, "lowercase": False}
-        if self._rules.punctuation == "words":
-            applied["punctuation"] = "keep"
-        rest = self._encode(pa.array(tokens, pa.large_string()), self._rules.model_copy(update=applied))
+    def _with_whole(
+        self, encoded: Encoded, texts: pa.Array, rows: npt.NDArray[np.int64], rules: CleaningRules
+    ) -> Encoded:
+        """Insert the rows that need a rule which looks at the whole text: the reference applies it."""
+        raw = texts.take(pa.array(rows)).to_pylist()
+        applied: dict[str, object] = {"strip_html": False}
+        if rules.strip_html:
+            done = [without_html(text) for text in raw]
+        elif rules.punctuation == "words":
+            segmented = rules.segment is not None
+            done = [" ".join(unicode_words(text, rules.lowercase, segmented)) for text in raw]
+            applied |= {"lowercase": False, "punctuation": "keep"}
+        else:
+            done = [text.lower() for text in raw]
+            applied |= {"lowercase": False}
+        rest = self._encode(pa.array(done, pa.large_string()), rules.model_copy(update=applied))
         lengths, words, known, spaced = encoded.lengths, encoded.words, encoded.known, encoded.spaced
         lengths[rows], words[rows], known[rows] = rest.lengths, rest.words, rest.known
         spaced[rows] = [len(text.split()) for text in raw]

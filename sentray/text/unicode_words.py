@@ -6,7 +6,6 @@ Each character is replaced with an ASCII character that stands for its kind; a p
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import lru_cache
 
 ALONE, FLAG, SKIN_TONE, JOINER, VANISHES, MARK = "\x01", "\x02", "\x03", "\x04", "\x05", "\x06"
@@ -74,7 +73,7 @@ def _is_ideograph(code: int) -> bool:
     return code >= _IDEOGRAPHS_BEYOND or any(first <= code <= last for first, last in _IDEOGRAPHS)
 
 
-def unicode_words(text: str, lowercase: bool, segmented: bool = False) -> Iterator[str]:
+def unicode_words(text: str, lowercase: bool, segmented: bool = False) -> list[str]:
     """The words of a text, where punctuation and pictures are words too.
 
     - A word is letters, marks and digits (`1st`), also around one apostrophe (`don't`) and, between digits, around one
@@ -95,15 +94,14 @@ def unicode_words(text: str, lowercase: bool, segmented: bool = False) -> Iterat
         lowercase: whether to lower case.
         segmented: as `kind` takes it.
     """
+    words = []
     for found in _TOKEN.finditer(text.translate(_kinds(segmented))):
         word = text[found.start() : found.end()]
         if not word.isascii():
-            picture = found[0][0] in (ALONE, SKIN_TONE)
-            word = word.translate(_written(picture))
-        if lowercase:
-            word = lower(word)
-        if word := unicodedata.normalize("NFC", word):
-            yield word
+            word = word.translate(_written(found[0][0] in (ALONE, SKIN_TONE)))
+        words.append(unicodedata.normalize("NFC", lower(word) if lowercase else word))
+    # What vanishes may stand alone.
+    return [word for word in words if word]
 
 
 def lower(word: str) -> str:
