@@ -36,19 +36,21 @@ def _cache_folder() -> str | None:
         return None
 
 
-def _keeps_code() -> bool:
-    """Whether Numba can keep compiled code, where it does or in the temporary folder."""
+def _keep_code() -> tuple[bool, str | None]:
+    """Whether Numba can keep compiled code, and what to tell where that is not where it usually does."""
     for folder in (None, _cache_folder):
         if folder and (found := folder()):
             config.CACHE_DIR = found
         with contextlib.suppress(RuntimeError):
             njit(cache=True)(_cache_folder)
-            return True
-    return False
+            cure = "set NUMBA_CACHE_DIR to a folder that lasts"
+            return True, folder and f"compiled code is kept in {found}, as no usual folder can be written; {cure}"
+    cure = "set NUMBA_CACHE_DIR to a folder that can be written"
+    return False, f"compiled code cannot be kept, so that each process compiles anew, for half a minute; {cure}"
 
 
-CACHED = _keeps_code()
-"""Whether the next process finds the code that this one compiles."""
+CACHED, CACHE_NOTE = _keep_code()
+"""Whether the next process finds the code that this one compiles, and a sentence for the user where it may not."""
 compiled = njit(cache=CACHED, nogil=True)
 inlined = njit(cache=CACHED, nogil=True, inline="always")
 """For what is called for every word, where calls would take a fifth more time; arguments must not be arrays."""
