@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sentray.console import Console, bar, count
-from sentray.text.coverage import Left
 
 HISTOGRAM_WIDTH = 40
 FAR_BELOW = 0.8
@@ -75,6 +74,9 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
 
 
 def _coverage(console: Console, summary: Mapping[str, Any]) -> None:
+    # It loads pyarrow, which help needs nothing of.
+    from sentray.text.coverage import Left
+
     found, trained, scored = summary["coverage"], summary["training_coverage"], summary["rows_scored"]
     if summary["spaced_words"]:
         left = Left(

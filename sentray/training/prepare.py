@@ -74,7 +74,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         )
     lengths = np.diff(offsets)
     longest = int(lengths.max())
-    usual = longest if preset_of(settings) == "tutorial" else _most_lengths(lengths)
+    usual = longest if preset_of(settings) == "tutorial" else usual_length(lengths)
     spec = ModelSpec.of(
         words,
         architecture=architecture.name,
@@ -229,7 +229,7 @@ def _vectors(
     return matrix, origin | found.to_dict()
 
 
-def _most_lengths(lengths: NDArray[np.int64]) -> int:
+def usual_length(lengths: NDArray[np.int64]) -> int:
     """The length that so many reviews do not exceed; one review of a book's length makes no network as long."""
     return int(np.quantile(lengths, USUAL_LENGTH, method="inverted_cdf"))
 
