@@ -92,7 +92,7 @@ def test_equals_the_reference(texts, rules: CleaningRules, start: int, kind: str
 
 
 @pytest.mark.parametrize("unknown", ["share", "hash"])
-@pytest.mark.parametrize("rules", ALL_RULES)
+@pytest.mark.parametrize("rules", ALL_RULES[::2])
 def test_texts_of_megabytes(rules: CleaningRules, unknown: str) -> None:
     chance = np.random.default_rng(0)
     # The last has words of a megabyte, and ends where its memory ends.
