@@ -82,7 +82,7 @@ class Report:
         lines += self.cleaning
         bad = ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.most_common())
         lines.append(f"bad rows        {bad or 'none'}")
-        lines += [f"  {row['file']} row {row['row']}: {row['reason']}" for row in self._first_bad()]
+        lines += [f"  {row['file']} row {row['row']}: {_why(row)}" for row in self._first_bad()]
         for what, count, says, examples in (
             ("same text", self.duplicates, "reviews repeat an earlier one", self.duplicate_examples),
             ("test in train", self.overlap, "test reviews are in train too", self.overlap_examples),
@@ -119,8 +119,14 @@ class Report:
         return labels
 
     def _first_bad(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.inspection.bad[:EXAMPLES].select(["file", "row", "reason"]).to_pylist()
+        rows: list[dict[str, Any]] = (
+            self.inspection.bad[:EXAMPLES].select(["file", "row", "reason", "detail"]).to_pylist()
+        )
         return rows
+
+
+def _why(bad: dict[str, Any]) -> str:
+    return f"{bad['reason']} ({bad['detail']})" if bad["detail"] else f"{bad['reason']}"
 
 
 def check(settings: CheckSettings, console: Console) -> Report:
@@ -129,9 +135,9 @@ def check(settings: CheckSettings, console: Console) -> Report:
     Raises:
         SentrayError: there is no such corpus, or a file cannot be read.
     """
+    rules, about = rules_from(settings)
     with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings, need_label=False)
-        rules, about = rules_from(settings)
         found = report(corpus.describe(), corpus.map_blocks(look_at, rules=rules), settings, console)
         return replace(found, cleaning=(*about, *found.left.lines(rules, False)))
 

@@ -1,11 +1,14 @@
-"""CSV: the rows of a file with a header. A row is a record, so that a quoted line break starts no new one."""
+"""CSV of any dialect: the rows of a file. A row is a record, so that a quoted line break starts no new one."""
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pyarrow import fs
 
+from sentray.config import CorpusSettings
 from sentray.corpus import records
 from sentray.corpus.records import Dialect, Window, open_windows, read_records
 from sentray.corpus.rows import Block, Columns
@@ -13,7 +16,10 @@ from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
 from sentray.errors import SentrayError
 
-DIALECT = Dialect()
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""Those that are found out, and what they are called."""
+_TABS = re.compile(r"\.(tsv|tab)(\.\w+)?$", re.IGNORECASE)
+_SNIFFED_BYTES, _SNIFFED_ROWS = 1 << 16, 20
 
 
 def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
@@ -22,35 +28,85 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     Raises:
         SentrayError: the file has no header, or lacks a column.
     """
-    head, window = open_windows(source, piece)
-    names = _header(head, piece.path)
-    if not (chosen := columns.choose(names, piece.path)):
+    settings = columns.settings
+    head, window = open_windows(source, piece, settings.encoding)
+    dialect, names = begin(head, piece.path, settings)
+    others = f" (separated by {DELIMITERS[dialect.delimiter]})" if dialect.delimiter in (*DELIMITERS,)[1:] else ""
+    numbers = {*map(str, range(1, len(names) + 1))} - {*names}
+    numbered = numbers.intersection([*map(columns.name, columns.roles), *columns.keep])
+    if not (chosen := columns.choose([*names, *sorted(numbered)], piece.path + others)):
         return
-    row = piece.row + 1
-    if not piece.start:
-        # The header is no row.
-        row -= 1
-        if head is not window:
-            _header(window, piece.path)
-    for found in read_records(window, DIALECT, len(names), [names.index(name) for name in chosen]):
+    if not piece.start and head is not window:
+        begin(window, piece.path, settings)
+    wanted = [names.index(name) if name in names else int(name) - 1 for name in chosen]
+    has = "the header has" if settings.header else "--columns names" if settings.columns else "the first row has"
+    for found in read_records(window, dialect, len(names), wanted, than=f"{has} {len(names)}"):
         values = dict(zip(chosen, found.fields, strict=True))
-        yield Block(piece.name, found.positions + row, values, found.broken, all_text=True)
+        # The header is no row.
+        rows = found.positions + piece.row + (0 if settings.header and not piece.start else 1)
+        yield Block(piece.name, rows, values, found.broken, all_text=True)
 
 
-def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> list[list[Part]]:
+def cut(
+    filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
+) -> list[list[Part]]:
     """Byte ranges of whole records of each file."""
-    return records.cut(filesystem, files, size, DIALECT, header=True)
+
+    def widths(window: Window, path: str) -> tuple[Dialect, int]:
+        dialect, names = begin(window, path, settings)
+        return dialect, len(names)
+
+    return records.cut(filesystem, files, size, settings.encoding, widths)
 
 
-def _header(window: Window, path: str) -> list[str]:
-    """The names of the columns."""
-    first = next(read_records(window, DIALECT, limit=1), None)
+def begin(window: Window, path: str, settings: CorpusSettings) -> tuple[Dialect, list[str]]:
+    """A file's dialect and the names of its columns; the window is behind the header then.
+
+    Raises:
+        SentrayError: the first record is no header where one is wanted, or is broken.
+    """
+    dialect = dialect_of(window, path, settings)
+    if settings.columns:
+        return dialect, [*settings.columns]
+    first = next(read_records(window, dialect, limit=1), None)
+    if not settings.header:
+        if first is None or first.broken:
+            raise SentrayError(f"{path} has no first row to count the columns of: name them with --columns")
+        window.at, window.passed = int(first.starts[0] - window.offset), 0
+        return dialect, [str(number) for number in range(1, int(first.widths[0]) + 1)]
     try:
         if first is None or first.broken:
             raise csv.Error
         content = window.data[first.starts[0] - window.offset : first.ends[0] - window.offset].tobytes()
-        return next(DIALECT.reader(io.StringIO(content.decode(errors="replace"), newline="")))
+        return dialect, next(dialect.reader(io.StringIO(content.decode(errors="replace"), newline="")))
     except csv.Error as error:
         raise SentrayError(
             f"{path} has no header: its first line must name the columns, as in id,text,label"
         ) from error
+
+
+def dialect_of(window: Window, path: str, settings: CorpusSettings) -> Dialect:
+    """The dialect that the settings, a file's name or its first rows say.
+
+    A delimiter is found out where the usual one does not divide the header and the first rows into equally many fields,
+    and one other does.
+    """
+    default = settings.delimiter or ("\t" if _TABS.search(path) else ",")
+    dialect = Dialect(default, *(None if sign == "none" else sign for sign in (settings.quote, settings.escape)))
+    if settings.delimiter:
+        return dialect
+    head = window.peek(_SNIFFED_BYTES)
+    if _divides(head, dialect):
+        return dialect
+    others = [other for each in DELIMITERS if _divides(head, other := replace(dialect, delimiter=each))]
+    return others[0] if len(others) == 1 else dialect
+
+
+def _divides(head: bytes, dialect: Dialect) -> bool:
+    """Whether a dialect takes the header and the rows of a file's beginning into as many fields each, more than one."""
+    some = next(read_records(Window(io.BytesIO(head), _SNIFFED_BYTES), dialect, limit=_SNIFFED_ROWS), None)
+    if some is None:
+        return False
+    # The last one may go on.
+    widths = some.widths[(some.ends < len(head)) | (len(head) < _SNIFFED_BYTES)]
+    return len(widths) > 1 and widths[0] > 1 and bool((widths == widths[0]).all())

@@ -3,7 +3,9 @@
 import difflib
 import itertools
 import math
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sentray import console
 from sentray.config import CorpusSettings
 from sentray.corpus.limits import EXCERPT_CHARACTERS, MAX_NAME
 from sentray.errors import SentrayError
@@ -32,19 +35,36 @@ ROW_SCHEMA = pa.schema(
         pa.field("file", pa.string()),
         pa.field("row", pa.int64()),
         pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
     ]
 )
 """A review as every reader gives it. `file` is relative to the URI's root, `row` is counted from 1 within the
-file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters."""
+file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters and whose
+`detail` says why in words, where there is more to say."""
 
 ROLES = ("id", "text", "label", "split")
+SPLIT_OF_WORD = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("unsup", "unsupervised"), "unsup"),
+}
+"""What the splits are called, in a column and as a word in a file's name, and what they are."""
 TABLE_ROWS = 4096
 """Rows of a table that a reader gives, at most."""
 TABLE_BYTES = 16_000_000
 """Bytes of text of a table that a reader gives, about at most, but for a single longer review."""
 
+NO_COLUMN = "none"
+"""As the column of the ids: no column gives them, but path and position do."""
+
+_DELIMITER = re.compile(r"[;\t|]")
+_DATA = re.compile(r"\s*|[+-]?[\d.,]+|(\S+\s+){5,}\S+|.{60,}", re.DOTALL)
+"""What no column is called: nothing, a number, a sentence."""
 _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Reason(StrEnum):
@@ -76,10 +96,12 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("row", pa.int64()),
         pa.field("id", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
         pa.field("text", pa.large_string()),
     ]
 )
-"""`file` as in the row's id, `row` counted from 1 within the file, `text` the first 200 characters."""
+"""`file` as in the row's id, `row` counted from 1 within the file, `detail` as in `ROW_SCHEMA` (earlier versions wrote
+none), `text` the first 200 characters."""
 
 
 class Broken(NamedTuple):
@@ -88,10 +110,12 @@ class Broken(NamedTuple):
     Attributes:
         reason: why it is set aside.
         text: what is shown of it, or what is wrong.
+        detail: why, in words, such as "4 fields, the header has 3".
     """
 
     reason: Reason
     text: str
+    detail: str = ""
 
 
 @dataclass
@@ -121,25 +145,26 @@ class Columns:
 
     Attributes:
         settings: what the columns are called.
-        keep: further columns that the run passes through.
+        keep: further columns that the run passes through; null where a file lacks one.
         need_label: whether a file without labels is an error.
         ids_only: read the ids and nothing else.
+        given: columns that a file's name gives, so that the file need not have them.
+        need_keep: whether a file without one of the further columns is an error.
     """
 
     settings: CorpusSettings
     keep: tuple[str, ...] = ()
     need_label: bool = False
     ids_only: bool = False
-
-    def __post_init__(self) -> None:
-        for name in self.keep:
-            if name in ROW_SCHEMA.names and (name not in ROLES or name != self.name(name)):
-                raise SentrayError(f"--keep {name}: sentray has a column of that name; rename the input's column")
+    given: frozenset[str] = frozenset()
+    need_keep: bool = False
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Those of `ROLES` that are read."""
-        return ("id",) if self.ids_only else ROLES
+        """Those of `ROLES` that columns are looked for; what the verb has no use for is not."""
+        roles = ("id",) if self.ids_only else ROLES
+        unused = {*self.settings.unused, *(("id_column",) if self.settings.id_column == NO_COLUMN else ())}
+        return tuple(role for role in roles if f"{role}_column" not in unused)
 
     def name(self, role: str) -> str:
         """What the file calls `id`, `text`, `label` or `split`."""
@@ -151,19 +176,20 @@ class Columns:
         Raises:
             SentrayError: a column is not there that the run needs or that the user named.
         """
-        if self.ids_only:
-            return [self.settings.id_column] if self.settings.id_column in available else []
         chosen = []
-        for role in ROLES:
+        for role in self.roles:
             name = self.name(role)
             if name in available:
                 chosen.append(name)
+            elif self.ids_only or name in self.given:
+                pass
             elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
         for name in self.keep:
-            if name not in available:
+            if name in available:
+                chosen.append(name)
+            elif self.need_keep and name not in self.given:
                 raise self._missing(name, "--keep", available, path)
-            chosen.append(name)
         twice = [name for name in chosen if list(available).count(name) > 1]
         if twice:
             raise SentrayError(f"{path} has more than one column {twice[0]!r}: rename all but one")
@@ -171,12 +197,47 @@ class Columns:
 
     def _missing(self, name: str, option: str, available: Sequence[str], path: str) -> SentrayError:
         shown = [each[:MAX_NAME] for each in available[:_COMPARED]]
-        near = difflib.get_close_matches(name, shown, n=1) or shown[:1]
-        hint = f"name the right one, as in {option} {near[0]}" if near else "is it the right file?"
         have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
+        hint = _hint(name, option, shown)
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
 
 
+def label_form(label: str) -> str:
+    """A label as every format gives it: `0` for 0.0, as pandas writes whole numbers with a gap, `true` for True."""
+    if label in ("True", "False"):
+        return label.lower()
+    whole = _WHOLE.fullmatch(label)
+    return label if whole is None else "0" if whole[1] == "-0" else whole[1]
+
+
+def label_order(label: str) -> tuple[float, str]:
+    """The key by which labels are sorted: numbers by their size, before all others."""
+    return (float(label) if _NUMBER.fullmatch(label) else math.inf, label)
+
+
+def kept_name(column: str) -> str:
+    """What a table calls a kept column, so that it hides none of `ROW_SCHEMA`."""
+    return f"kept {column}" if column in ROW_SCHEMA.names else column
+
+
+def _hint(name: str, option: str, available: Sequence[str]) -> str:
+    """What to do about a column that is not there."""
+    if not available:
+        return "is it the right file?"
+    if len(available) == 1 and (found := _DELIMITER.search(available[0])):
+        sign = found[0].replace("\t", "tab")
+        return f"it seems to be separated by {sign!r}, so add --delimiter {shlex.quote(sign)}"
+    if any(_DATA.fullmatch(each) for each in available):
+        return (
+            f"it seems to have no header, so add --no-header and the column's number, as in {option} {len(available)}"
+        )
+    lower, wanted = {each.lower(): each for each in available}, name.lower()
+    near = [each for each in lower if each.endswith(f".{wanted}")]
+    near = near or difflib.get_close_matches(wanted, lower, n=1) or [each for each in lower if wanted in each]
+    return f"name the right one with {option}" + (f", as in {option} {shlex.quote(lower[near[0]])}" if near else "")
+
+
+_ENCODINGS = ("shift_jis", "gb18030", "euc_kr", "cp1251", "cp1252")
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 _BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
@@ -217,6 +278,43 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
         raise no_text(name, file, kind) from error
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values are lists of any kind."""
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values are strings or bytes."""
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in _STRINGS + _BYTES
+
+
+def _joined(array: pa.Array) -> pa.Array:
+    """Texts that are lists of words, with a space between two words."""
+    if not is_list(array.type):
+        return array
+    return pc.binary_join(array.cast(pa.list_(pa.large_binary())), pa.scalar(b" ", pa.large_binary()))
+
+
+def _only_labels(array: pa.Array) -> tuple[pa.Array, Numbers]:
+    """Labels that are lists: the only one where there is one, else null; and how many there are."""
+    if not is_list(array.type):
+        return array, np.ones(len(array), np.int64)
+    counts = pc.list_value_length(array).fill_null(0)
+    alone = pc.equal(counts, 1)
+    labels = pc.list_flatten(array.filter(alone))
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.dictionary_decode()
+    positions = pa.array(np.cumsum(as_mask(alone)) - 1, mask=~as_mask(alone))
+    return labels.take(positions), counts.to_numpy().astype(np.int64)
+
+
+def _of_one_form(labels: pa.Array) -> pa.Array:
+    """Labels by `label_form`, without blank ones."""
+    encoded = blank_to_null(labels).dictionary_encode()
+    forms = pa.array(map(label_form, encoded.dictionary.to_pylist()), pa.large_string())
+    return forms.take(encoded.indices)
+
+
 def no_text(name: str, file: object, kind: pa.DataType) -> SentrayError:
     """The sentence for a column of lists or structures where there should be text."""
     return SentrayError(f"column {name!r} of {file} holds {kind}, not text: name another column")
@@ -242,6 +340,35 @@ def _decode_bytes(array: pa.Array) -> tuple[pa.Array, Mask]:
             invalid[index] = True
             values.append(value.decode(errors="replace"))
     return pa.array(values, pa.large_string()), invalid
+
+
+def invalid_bytes(values: Sequence[object]) -> str:
+    """How many bytes of a row are invalid UTF-8, and what encoding they are likeliest of."""
+    raw = b"\n".join(value for value in values if isinstance(value, bytes))
+    wrong = [raw[error.start : error.end] for error in _errors(raw)]
+    likeliest = next((each for each in _ENCODINGS if _fits(raw, each)), "latin-1")
+    return f"{console.count(sum(map(len, wrong)), 'byte')} invalid in UTF-8; likeliest is --encoding {likeliest}"
+
+
+def _errors(raw: bytes) -> Iterator[UnicodeDecodeError]:
+    start = 0
+    while True:
+        try:
+            raw[start:].decode()
+        except UnicodeDecodeError as error:
+            yield UnicodeDecodeError("utf-8", raw, start + error.start, start + error.end, error.reason)
+            start += error.end
+        else:
+            return
+
+
+def _fits(raw: bytes, encoding: str) -> bool:
+    """Whether bytes may be of an encoding: letters of other scripts than Latin come in words."""
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return encoding == "cp1252" or len(re.findall(rb"[\x80-\xff]{2}", raw)) * 4 > len(raw.replace(b" ", b"")) * 0.5
 
 
 def no_rows(count: int) -> Mask:
@@ -272,10 +399,13 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     rows = pa.array(block.rows, pa.int64())
     if (id_column := columns.name("id")) not in given:
         given = {id_column: pc.binary_join_element_wise(block.file, rows.cast(pa.string()), ":"), **given}
-    decoded = [decode(given.get(name, pa.nulls(count)), name, block.file) for name in map(columns.name, ROLES)]
+    of_role = {role: given.get(columns.name(role), pa.nulls(count)) for role in {"id", *columns.roles}}
+    of_role["text"] = _joined(of_role["text"])
+    of_role["label"], labels = _only_labels(of_role.get("label", pa.nulls(count)))
+    decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
     ids, text, label, split = (array for array, _ in decoded)
-    ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
-    split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
+    ids, label, split = blank_to_null(ids), _of_one_form(label), blank_to_null(split)
+    split = _canonical(pc.utf8_lower(pc.utf8_trim_whitespace(split)))
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
     faults = {
@@ -284,24 +414,51 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         Reason.EMPTY_TEXT: is_blank(text),
         Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
         Reason.MISSING_ID: pc.is_null(ids),
-        Reason.MISSING_LABEL: pc.and_(pc.is_null(label), supervised) if columns.need_label else no_rows(count),
+        Reason.MISSING_LABEL: as_mask(pc.and_(pc.is_null(label), supervised)) & (labels < 2)
+        if columns.need_label
+        else no_rows(count),
+        Reason.UNKNOWN_LABEL: labels > 1,
     }
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
+    detail = pa.nulls(count, pa.string())
+    if (labels > 1).any():
+        told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
+        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
+    if faults[Reason.INVALID_UTF8].any():
+        given_texts = [given[name] for name in map(columns.name, ROLES) if name in given]
+        told = [
+            invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
+            for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
+        ]
+        detail = pc.coalesce(detail, pa.array(told, pa.string()))
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
-        reasons, texts = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
+        reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
         reason = pc.replace_with_mask(reason, broken, pa.array(map(str, reasons), pa.string()))
         text = pc.replace_with_mask(text, broken, pa.array(texts, pa.large_string()))
+        detail = pc.replace_with_mask(detail, broken, pa.array([each or None for each in details], pa.string()))
         ids, label, split = (pc.if_else(broken, None, array) for array in (ids, label, split))
     if reason.null_count < count:
         text = pc.if_else(pc.is_valid(reason), pc.utf8_slice_codeunits(text, 0, EXCERPT_CHARACTERS), text)
     file = pa.repeat(block.file, count) if isinstance(block.file, str) else block.file
-    values = [ids, text, label, split, file, rows, reason]
+    values = [ids, text, label, split, file, rows, reason, detail]
     arrays = [value.cast(wanted.type) for value, wanted in zip(values, ROW_SCHEMA, strict=True)]
-    names = [name for name in columns.keep if name not in ROW_SCHEMA.names]
-    kept = [decode(given[name], name, block.file, typed=not block.all_text)[0] for name in names]
-    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *names])
+    own = {name: array for name, array in zip(ROW_SCHEMA.names, arrays, strict=True) if name in columns.roles}
+    missing = pa.nulls(count, pa.large_string() if block.all_text else pa.null())
+    kept = [
+        own[name]
+        if name in own and name == columns.name(name)
+        else decode(given.get(name, missing), name, block.file, typed=not block.all_text)[0]
+        for name in columns.keep
+    ]
+    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
+
+
+def _canonical(split: pa.Array) -> pa.Array:
+    """Splits by their one name each, such as validation for dev; others as they are."""
+    known = pc.index_in(split, pa.array(SPLIT_OF_WORD, split.type))
+    return pc.coalesce(pa.array(SPLIT_OF_WORD.values(), split.type).take(known), split)
 
 
 def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:
@@ -316,15 +473,27 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
-def mark(table: pa.Table, mask: Mask, reason: Reason) -> pa.Table:
-    """Give rows a reason to be set aside, unless they have one that comes before it in `Reason`."""
+def set_aside(rows: pa.Table, excerpts: bool) -> pa.Table:
+    """The bad ones of some rows in `QUARANTINE_SCHEMA`, with or without their texts."""
+    bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
+    column = QUARANTINE_SCHEMA.get_field_index("text")
+    return (
+        bad
+        if excerpts
+        else bad.set_column(column, QUARANTINE_SCHEMA.field(column), pa.nulls(len(bad), pa.large_string()))
+    )
+
+
+def mark(table: pa.Table, mask: Mask, reason: Reason, detail: pa.Array | str | None = None) -> pa.Table:
+    """Give rows a reason to be set aside, and a detail, unless they have one that comes before it in `Reason`."""
     earlier = pa.array(map(str, itertools.takewhile(lambda other: other != reason, Reason)), pa.string())
     chosen = pc.and_(pa.array(mask), pc.invert(pc.is_in(table["reason"], earlier)))
     if not pc.any(chosen).as_py():
         return table
     reasons = pc.if_else(chosen, str(reason), table["reason"])
+    details = pc.if_else(chosen, detail, table["detail"])
     texts = pc.if_else(chosen, pc.utf8_slice_codeunits(table["text"], 0, EXCERPT_CHARACTERS), table["text"])
-    for name, column in (("reason", reasons), ("text", texts)):
+    for name, column in (("reason", reasons), ("detail", details), ("text", texts)):
         index = table.schema.get_field_index(name)
         table = table.set_column(index, table.schema.field(index), column)
     return table

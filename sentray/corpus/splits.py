@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.source import WITH_COLUMNS, Format, Source, SourceFile
+from sentray.config import CorpusSettings
+from sentray.corpus.source import Format, Source, SourceFile
 from sentray.errors import SentrayError
 
 # Opening a file takes about as long as reading this many bytes, so that a bundle of small files stays at some
@@ -27,6 +28,7 @@ _MAX = 1 << 48
 # Rows of the plan that are made shards at a time when it is gone through.
 _BATCH = 4096
 UNKNOWN = -1
+_CUT = ("csv", "jsonl", "lines", "parquet")
 
 Numbers = npt.NDArray[np.int64]
 _NAMES = pa.dictionary(pa.int32(), pa.string())
@@ -207,7 +209,7 @@ class ShardPlan(Sequence[Shard]):
 _piece = itemgetter("path", "name", "start", "stop", "row", "label", "split", "bytes")
 
 
-def plan_shards(source: Source, shard_size: int) -> ShardPlan:
+def plan_shards(source: Source, shard_size: int, settings: CorpusSettings | None = None) -> ShardPlan:
     """Cut a corpus into shards: small files in bundles, large ones at their records or row groups.
 
     A large CSV or JSON Lines file is read once to find where its records end. A file that cannot be read stays whole:
@@ -217,6 +219,7 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
         source: what `resolve` found.
         shard_size: aimed-at size of a shard in bytes as stored. A file counts at least 64 kB, as opening it
             takes time too; a small input is cut into smaller shards.
+        settings: how files are taken apart.
     """
     if source.format == "synthetic":
         step = max(1, min(_SYNTHETIC_ROWS, shard_size // _SYNTHETIC_ROW_BYTES))
@@ -226,7 +229,10 @@ def plan_shards(source: Source, shard_size: int) -> ShardPlan:
         columns = [np.zeros_like(index), start, stop, start, rows * _SYNTHETIC_ROW_BYTES, rows, index]
         return _plan(source, [SourceFile(source.uri, "synthetic", 0)], np.column_stack(columns))
     size = min(shard_size, max(_MIN_SHARD, sum(max(file.size, _MIN_WEIGHT) for file in source.files) // _MIN_SHARDS))
-    cut, rows_of_file = _cut(source, size), 1 if source.format in ("text", "nltk") else UNKNOWN
+    cut, rows_of_file = (
+        _cut(source, size, settings or CorpusSettings()),
+        1 if source.format in ("text", "nltk") else UNKNOWN,
+    )
     pieces: list[list[int]] = []
     shard = filled = 0
     for number, file in enumerate(source.files):
@@ -267,12 +273,12 @@ def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> Shard
     return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
 
 
-def _cut(source: Source, size: int) -> dict[str, list[Part]]:
-    """The parts of files larger than `size`, by path; none of what cannot be read or is one record."""
-    files = [file for file in source.files if file.size > size and not file.name.lower().endswith(".gz")]
-    if not files or source.filesystem is None or source.format not in WITH_COLUMNS:
+def _cut(source: Source, size: int, settings: CorpusSettings) -> dict[str, list[Part]]:
+    """The parts of files larger than `size`, by path; none of what is compressed or cannot be read."""
+    files = [file for file in source.files if file.size > size]
+    if not files or source.filesystem is None or source.format not in _CUT:
         return {}
-    parts = reader(source.format).cut(source.filesystem, files, size)
+    parts = reader(source.format).cut(source.filesystem, files, size, settings)
     return {file.path: found for file, found in zip(files, parts, strict=True)}
 
 

@@ -16,6 +16,7 @@ from sentray.scoring.parts import (
     partition_of,
     quarantine_name,
     read_part,
+    read_quarantine,
 )
 
 Members = list[tuple[int, int]]
@@ -98,8 +99,9 @@ def _concatenate(
     out: OutputFolder, name: str, parts: Iterable[str], schema: pa.Schema, show: Callable[[], None]
 ) -> Part:
     """Write the rows of files one after another into one."""
+    read = read_quarantine if schema is QUARANTINE_SCHEMA else read_part
     with PartFile(out, name, name, schema, empty=True) as file:
         for part in parts:
-            file.add(read_part(out, part))
+            file.add(read(out, part))
             show()
     return file.part

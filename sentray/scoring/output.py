@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Annotated, Any, Self, TypeVar
 
@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from sentray.config import ScoreSettings
 from sentray.corpus import parquet, splits
 from sentray.corpus.source import Format, Source
 from sentray.corpus.splits import ShardPlan
@@ -112,11 +113,23 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Columns:
-    """Settings that decide what is read from a row: where text and id are, and what is passed through."""
+    """Settings that decide what is read: where text and id are, what is passed through, how files are taken apart."""
 
     text: str
     id: str
     keep: tuple[str, ...] = ()
+    reading: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> ScoreSettings:
+        """The same as settings of a job, which looks at no column that it has no use for.
+
+        Raises:
+            SentrayError: They cannot be what a job wrote.
+        """
+        try:
+            return ScoreSettings(bundle="", input="", out="", text_column=self.text, id_column=self.id, **self.reading)
+        except (ValidationError, TypeError) as error:
+            raise SentrayError(f"the plan of the job reads files in a way that there is not: {_OTHER_OUT}") from error
 
 
 @dataclass(frozen=True)
@@ -181,11 +194,11 @@ _FILES_SCHEMA = pa.schema(
 )
 _WHAT_DIFFERS = {
     "engine": "with another --engine",
-    "columns": "with other columns",
+    "columns": "with other columns, or another --delimiter, --encoding or the like",
     "shard_size": "with another --shard-size",
     "rows_per_file": "with another --rows-per-file",
     "partition_by": "with another --partition-by",
-    "schema": "with another output schema (other types of kept columns, or other labels)",
+    "schema": "with another output schema (other types of kept columns, another --scores, or other labels)",
 }
 
 
@@ -303,7 +316,7 @@ class OutputFolder(Folder):
             self._require_free()
         # Nothing is lost with a plan of which no shard was written.
         if stored is None or not any(self.names(folder) for folder in (LEDGER, SCORES, STAGED)):
-            plan = splits.plan_shards(source, header.shard_size)
+            plan = splits.plan_shards(source, header.shard_size, header.columns.settings())
             self._store_plan(
                 Stored(header, source.format, stored.generation + 1 if stored else 1, len(plan)), plan, source
             )

@@ -1,5 +1,6 @@
 """`PartFile`: a Parquet file of the output, written row group by row group; how such files are named and read."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sentray.corpus.rows import QUARANTINE_SCHEMA
 from sentray.scoring.stats import Number
 from sentray.storage import Folder, Output
 
@@ -18,6 +20,7 @@ OWN = "_sentray"
 ATTEMPTS = f"{OWN}/attempts"
 STAGED = f"{OWN}/staged"
 QUARANTINED = f"{OWN}/quarantine"
+EARLIER_QUARANTINE = QUARANTINE_SCHEMA.remove(QUARANTINE_SCHEMA.get_field_index("detail"))
 ROW_GROUP = 122_880
 """Rows of a row group: what DuckDB takes at a time; Spark and Polars split files by row groups too."""
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -136,7 +139,7 @@ class PartFile:
         if self._writer is None:
             self._output = self._undo.enter_context(self._out.create(self.path))
             # A dictionary of values that hardly recur would only be work.
-            repeated = [name for name in self._schema.names if name not in ("id", "score", "positive")]
+            repeated = [name for name in self._schema.names if not re.fullmatch("id|score.*|positive", name)]
             options: dict[str, Any] = {"compression": "zstd", "use_dictionary": repeated}
             self._writer = self._undo.enter_context(pq.ParquetWriter(self._output, self._schema, **options))
         if self._held:
@@ -171,3 +174,15 @@ def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa
     """
     with open_part(folder, name) as file:
         return file.read(columns)
+
+
+def read_quarantine(folder: Folder, name: str) -> pa.Table:
+    """Rows that were set aside, in `QUARANTINE_SCHEMA`; earlier versions wrote them without `detail`.
+
+    Raises:
+        SentrayError: When they are gone or damaged.
+    """
+    rows = read_part(folder, name)
+    if rows.schema.equals(EARLIER_QUARANTINE):
+        rows = rows.append_column("detail", pa.nulls(rows.num_rows, pa.string()))
+    return rows.select(QUARANTINE_SCHEMA.names)

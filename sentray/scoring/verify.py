@@ -23,8 +23,18 @@ from sentray.corpus.sandbox import memory_explained
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Piece, Shard, ShardPlan
 from sentray.errors import SentrayError
+from sentray.scoring.columns import kept_inputs
 from sentray.scoring.output import SUMMARY, OutputFolder, Record
-from sentray.scoring.parts import OWN, SCORES, STAGED, Part, partition_of, read_part
+from sentray.scoring.parts import (
+    EARLIER_QUARANTINE,
+    OWN,
+    SCORES,
+    STAGED,
+    Part,
+    partition_of,
+    read_part,
+    read_quarantine,
+)
 from sentray.scoring.stats import Counts
 from sentray.storage import first_line, sha256_of
 
@@ -199,7 +209,8 @@ class _Audit:
         if rows != part.rows:
             return f"{part.name} holds {rows:,} rows, recorded were {part.rows:,}"
         if not part.name.startswith((SCORES, STAGED)):
-            return None if schema.equals(QUARANTINE_SCHEMA) else f"{part.name} has other columns than a quarantine"
+            known = any(map(schema.equals, (QUARANTINE_SCHEMA, EARLIER_QUARANTINE)))
+            return None if known else f"{part.name} has other columns than a quarantine"
         header = self._stored.header
         if [(column.name, str(column.type)) for column in schema] != list(header.schema.items()):
             return f"{part.name} has other columns than the plan says"
@@ -208,11 +219,11 @@ class _Audit:
         return None
 
     def _quarantine_faults(self) -> Iterator[str]:
-        whole, start = read_part(self.out, QUARANTINE_FILE), 0
+        whole, start = read_quarantine(self.out, QUARANTINE_FILE), 0
         for shard in sorted(self._quarantined):
             if self._quarantined[shard] not in self._there:
                 continue
-            rows = read_part(self.out, self._quarantined[shard])
+            rows = read_quarantine(self.out, self._quarantined[shard])
             if not whole.slice(start, rows.num_rows).equals(rows):
                 yield f"{QUARANTINE_FILE} does not hold the quarantined rows of shard {shard} in their place"
                 return
@@ -241,8 +252,11 @@ class _Audit:
         Raises:
             SentrayError: When the input cannot be found or has another format.
         """
-        source, columns = resolve(uri), self._stored.header.columns
-        settings = CorpusSettings(text_column=columns.text, id_column=columns.id, test_fraction=0)
+        header = self._stored.header
+        columns = header.columns
+        settings = columns.settings()
+        source = resolve(uri, settings)
+        kept = tuple(kept_inputs(columns.keep, {*header.schema, str(header.partition_by)}).values())
         if source.format != self._stored.format:
             raise SentrayError(
                 f"{uri} is {source.format} and the job's input {self._stored.format}; give that or a copy of it"
@@ -265,7 +279,7 @@ class _Audit:
             record = records[shard.index]
             bad = read_part(self.out, record.quarantine.name) if record.quarantine else QUARANTINE_SCHEMA.empty_table()
             of_shard = duplicates.get(shard.index, {})
-            good, set_aside = _read(source, shard, settings, columns.keep, of_shard, bad, shard.index in unread)
+            good, set_aside = _read(source, shard, settings, kept, of_shard, bad, shard.index in unread)
             found = [self._ids(record, part, opened) for part in record.parts]
             for fault in (_ids_fault(good, found), _quarantine_fault(set_aside, bad)):
                 if fault is not None:

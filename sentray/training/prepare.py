@@ -19,7 +19,7 @@ from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.inspect import Inspection, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE
+from sentray.corpus.rows import QUARANTINE_FILE, label_order
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
@@ -98,6 +98,16 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     training_set.write(folder, facts, words, offsets, targets, vectors)
 
 
+def require_files(settings: TrainSettings) -> None:
+    """Look at the files of stop words and of word vectors, without Ray.
+
+    Raises:
+        SentrayError: One is not there, cannot be read, or does not fit.
+    """
+    rules_from(settings)
+    _dimensions(settings)
+
+
 def _dimensions(settings: TrainSettings) -> int | None:
     """Numbers of a word's vector, where the settings or the word vectors say it.
 
@@ -144,7 +154,7 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
         SentrayError: see `Inspection.check_trainable`.
     """
     labels = inspection.classes("train")
-    if set(inspection.classes("test")) - set(labels):
+    if labels and set(inspection.classes("test")) - set(labels):
         inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
@@ -169,7 +179,7 @@ def _write_reviews(
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
-        [reviews + 1]; the labels, sorted; the position of each review's, int32 [reviews]; how many of the ids occur;
+        [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; how many of the ids occur;
         and what the cleaning and the vocabulary left.
     """
     inspection, seen, left = Inspection(), np.zeros(rows, np.bool_), Left()
@@ -186,7 +196,7 @@ def _write_reviews(
             left += Left.sum(found["left"])
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
-    labels = sorted(pc.unique(of_reviews).to_pylist())
+    labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
     targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
     return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, int(np.count_nonzero(seen)), left
 

@@ -65,7 +65,7 @@ def test_a_report_as_json(write, look):
     values = json.loads(json.dumps(look(write("a.csv", ROWS)).to_dict()))
     assert values["labels"] == {"test": {"neg": 1, "pos": 3}, "train": {"": 1, "neg": 1, "pos": 1}}
     assert values["bad_rows"] == {"empty_text": 1}
-    assert values["first_bad_rows"] == [{"file": "a.csv", "row": 5, "reason": "empty_text"}]
+    assert values["first_bad_rows"] == [{"file": "a.csv", "row": 5, "reason": "empty_text", "detail": None}]
     assert values["train_test_overlap"] == 1
     assert values["unlabelled_rows"] == 1
 

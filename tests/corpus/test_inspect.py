@@ -34,8 +34,15 @@ def test_counts(table):
     assert seen.reasons == {"empty_text": 1, "invalid_record": 1}
     assert seen.bad.schema == QUARANTINE_SCHEMA
     assert seen.bad.to_pylist() == [
-        {"file": "a.csv", "row": 4, "id": "a.csv:4", "reason": "empty_text", "text": ""},
-        {"file": "a.csv", "row": 8, "id": None, "reason": "invalid_record", "text": "broken"},
+        {"file": "a.csv", "row": 4, "id": "a.csv:4", "reason": "empty_text", "detail": None, "text": ""},
+        {
+            "file": "a.csv",
+            "row": 8,
+            "id": None,
+            "reason": "invalid_record",
+            "detail": "1 field, the header has 3",
+            "text": "broken",
+        },
     ]
 
 

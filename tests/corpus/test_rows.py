@@ -46,8 +46,9 @@ def test_a_row_with_several_faults_has_the_first():
 
 def test_a_later_mark_does_not_hide_an_earlier_fault():
     table = finished(text=pa.array(["", "x" * 300, "y"]), label=pa.array(["a", None, "a"]))
-    marked = mark(table, np.array([True, True, False]), Reason.DUPLICATE_ID)
+    marked = mark(table, np.array([True, True, False]), Reason.DUPLICATE_ID, "as row 1")
     assert marked["reason"].to_pylist() == ["empty_text", "duplicate_id", None]
+    assert marked["detail"].to_pylist() == [None, "as row 1", None]
     assert marked["text"].to_pylist()[1] == "x" * 200
     assert marked.schema == table.schema
     assert mark(marked, np.array([True, True, False]), Reason.UNKNOWN_LABEL) is marked

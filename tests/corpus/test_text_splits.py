@@ -1,9 +1,8 @@
 """However CSV and JSON Lines are cut, the ranges give the rows of the whole file."""
 
-import csv
 import gzip
-import io
-from collections.abc import Iterator
+import re
+from itertools import accumulate, pairwise
 
 import pyarrow as pa
 import pytest
@@ -31,36 +30,48 @@ def rows(source: Source, shard_list: list[Shard]) -> list[dict[str, object]] | s
 
 def by_python(content: bytes, longest: int) -> list[tuple[int, str | None, str, bool]]:
     """Row, kept column, text and whether it is too large, of each record of a CSV file with two columns."""
-    lines = iter(io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", errors="surrogateescape", newline=""))
-    record: list[str] = []
-
-    def is_long() -> bool:
-        return len("".join(record).encode(errors="surrogateescape")) > longest
-
-    def of_record() -> Iterator[str]:
-        """Lines, as long as the record may go on."""
-        while not is_long() and (line := next(lines, None)) is not None:
-            record.append(line)
-            yield line
-
+    data, at = content.decode("utf-8-sig", "surrogateescape").encode(errors="surrogateescape").decode("latin-1"), 0
     found: list[tuple[int, str | None, str, bool]] = []
+    while at < len(data):
+        end, fields = record_at(data, at, longest, 2 if found else 0)
+        line, at = data[at:end], end
+        is_long = len(line) > longest
+        if line.rstrip("\r\n"):
+            fine = fields is not None and len(fields) == 2 and not is_long
+            text, more = fields if fine and fields else (line[: longest if is_long else None].rstrip("\r\n"), None)
+            found.append((len(found), more and as_utf8(more), as_utf8(text), is_long))
+    return found[1:]
+
+
+def record_at(data: str, start: int, longest: int, width: int) -> tuple[int, list[str] | None]:
+    """Where the record ends that begins somewhere, and its fields; None where it is none."""
+    fields, at = [], start
     while True:
-        record.clear()
-        try:
-            fields = next(csv.reader(of_record(), strict=True), [])
-        except csv.Error:
-            fields = record[:1]
-        if not record:
-            return found[1:]
-        text, more = fields if len(fields) == 2 and not is_long() else ("".join(record).rstrip("\r\n"), None)
-        whole = text.encode(errors="surrogateescape")
-        text = whole[: longest if is_long() else None].decode(errors="replace")
-        if fields:
-            found.append((len(found), more and replaced(more), text, is_long()))
+        field = re.compile(r'"(?:[^"]|"")*("?)|[^,\r\n]*').match(data, at)
+        assert field is not None
+        breaks = [start + each.end() for each in re.finditer(r"\r\n|\r|\n", data[start : field.end()])]
+        breaks = [each for each in breaks if each > at]
+        lines = [data[one:two].rstrip("\r\n") for one, two in pairwise(breaks)]
+        alike = [line.count(",") == 1 and ", " not in line and line[-1] != "," for line in lines if line]
+        at, quoted = field.end(), field[0].startswith('"')
+        follows = data[at : at + 1] in ("", ",", "\r", "\n")
+        if quoted and breaks:
+            more_unlike = max(accumulate(1 - 2 * each for each in alike), default=0)
+            is_table = width > 1 and 2 <= sum(alike) >= 4 * (len(alike) - sum(alike)) and more_unlike <= 2
+            if not field[1] or not follows or is_table or at - start > longest:
+                return breaks[0], None
+        if quoted and not (field[1] and follows):
+            behind = re.compile(r"[^\r\n]*(\r\n|\r|\n|)").match(data, at)
+            assert behind is not None
+            return behind.end(), None
+        fields.append(field[0][1:-1].replace('""', '"') if quoted else field[0])
+        if data[at : at + 1] != ",":
+            return at + (2 if data[at : at + 2] == "\r\n" else 1), fields
+        at += 1
 
 
-def replaced(text: str) -> str:
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+def as_utf8(text: str) -> str:
+    return text.encode("latin-1").decode(errors="replace")
 
 
 @pytest.fixture
@@ -92,7 +103,22 @@ def check(tmp_path, monkeypatch):
     return check
 
 
-bits = [b'"', b'""', b",", b"\n", b"\r", b"\r\n", b"a", b" ", b"word word", b'"a\nb"', b"\xff", "é😀".encode(), b"\x00"]
+bits = [
+    b'"',
+    b'""',
+    b",",
+    b"a,b\n",
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"a",
+    b" ",
+    b"word word",
+    b'"a\nb"',
+    b"\xff",
+    "é😀".encode(),
+    b"\x00",
+]
 csv_bytes = st.lists(st.sampled_from(bits), min_size=1, max_size=60).map(b"".join)
 headers = st.sampled_from([b"text,more\n", b"\xef\xbb\xbftext,more\r\n", b'"text",more\r', b"\n\r\ntext,more\n"])
 
@@ -151,11 +177,10 @@ def test_a_record_longer_than_a_part(check):
     assert [shard.rows for shard in plan] == [2, 1]
 
 
-def test_a_record_that_is_too_long_is_one_row_of_one_part(check):
+def test_a_quote_that_is_closed_too_far_away_ends_with_its_line(check):
     content = b"text,more\n" + b"a,b\n" * 50 + b'"' + b"word\n" * 100 + b'",d\n' + b"e,f\n" * 50
     plan = check(content, "a.csv", 50, 64, 90)
-    # What closes the quote opens one then, which is never closed.
-    assert sum(shard.rows for shard in plan) == 50 + 1 + (100 - 18) + 1 + (50 - 22)
+    assert sum(shard.rows for shard in plan) == 50 + 100 + 1 + 50
 
 
 @pytest.mark.parametrize(("name", "header"), [("a.csv", "text,more\n"), ("a.jsonl", "")])

@@ -17,7 +17,7 @@ from sentray.errors import SentrayError
 from sentray.scoring import compaction
 from sentray.scoring import verify as module
 from sentray.scoring.output import COMPACTIONS, Compacted, Log, OutputFolder
-from sentray.scoring.parts import Part, part_name
+from sentray.scoring.parts import EARLIER_QUARANTINE, Part, part_name, quarantine_name
 from sentray.scoring.verify import verify
 
 MakeRun = Callable[..., Any]
@@ -57,6 +57,20 @@ def test_a_whole_job_passes(run: MakeRun, reviews: Path, faults, console, how: d
     assert files is None or f" in {files} files + 4 quarantined" in console.lines[0]
     assert console.lines[0].endswith("4 of 4 shards committed; every file as recorded")
     assert console.lines[1] == f"304 rows of {reviews} compared, 4 shards"
+
+
+def test_quarantines_of_earlier_versions_have_no_detail(run: MakeRun, reviews: Path, faults, monkeypatch, out) -> None:
+    job = run()
+    with monkeypatch.context() as patch:
+        patch.setitem(job.files.__func__.__globals__, "QUARANTINE_SCHEMA", EARLIER_QUARANTINE)
+        job.score(job.open()[:3])
+    assert "detail" not in pq.read_schema(out / quarantine_name(2)).names
+    job.score(job.open()[3:])
+    job.finish()
+    assert faults(reviews) == []
+    whole = out / "quarantine.parquet"
+    pq.write_table(pq.read_table(whole).drop_columns("detail"), whole)
+    assert faults(reviews) == []
 
 
 def test_the_input_may_have_moved(run: MakeRun, reviews: Path, tmp_path: Path, faults) -> None:
