@@ -83,9 +83,9 @@ def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
         SentrayError: the corpus cannot be used, has no review to train on, or no word is left.
     """
     require_apart(settings.corpus, settings.out)
-    rules, note = rules_from(settings)
-    if note:
-        console.say(note)
+    rules, about = rules_from(settings)
+    for line in about:
+        console.say(line)
     with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings, need_label=False)
         console.say(f"corpus: {corpus.describe()}")

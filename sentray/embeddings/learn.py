@@ -46,9 +46,9 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
     if settings.dimensions > MAX_DIMENSIONS:
         raise SentrayError(f"--dimensions {settings.dimensions} is too large; take {MAX_DIMENSIONS} at most")
     require_apart(settings.corpus, settings.out)
-    rules, note = rules_from(settings)
-    if note:
-        console.say(note)
+    rules, about = rules_from(settings)
+    for line in about:
+        console.say(line)
     with _scratch(settings.out) as file:
         with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
             corpus = Corpus.open(settings.corpus, settings, need_label=False)
