@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,7 +279,11 @@ def run(verb: Verb, settings: Settings, console: Console, end_process: bool = Fa
             if isinstance(settings, config.ClusterSettings):
                 stack.enter_context(watchdog.watch(console, settings.stall_timeout, end_process))
             _require_possible(settings, console)
-            result = getattr(importlib.import_module(module), name)(settings, console)
+            work = getattr(importlib.import_module(module), name)
+            simd = sys.modules.get("sentray.text.simd")
+            if simd is not None and simd.CACHE_NOTE:
+                console.note(simd.CACHE_NOTE)
+            result = work(settings, console)
     except Exception as error:
         mistake = cluster.user_error(error)
         if mistake is None or mistake is error:

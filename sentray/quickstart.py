@@ -35,8 +35,6 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     train_settings = TrainSettings(
         corpus=corpus,
         out=f"{out}/bundle",
-        # The tutorial's rules drop "not" with the stop words, which does little harm on its own corpus.
-        cleaning="tutorial" if corpus == REAL else "reviews",
         epochs=settings.epochs,
         seed=settings.seed,
         workers=WorkerRange(min=workers, max=workers),

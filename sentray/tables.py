@@ -66,7 +66,7 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
         ],
     )
     console.say()
-    _coverage(console, summary["coverage"], summary["training_coverage"])
+    _coverage(console, summary)
     if summary["rows_per_s"]:
         console.say(
             f"{summary['rows_per_s']:,.0f} reviews/s and {summary['mb_per_s']:,.1f} MB/s with "
@@ -77,7 +77,21 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
         console.say(f"{core_time(summary['core_hours'])}{million}")
 
 
-def _coverage(console: Console, found: float | None, trained: float | None) -> None:
+def _coverage(console: Console, summary: Mapping[str, Any]) -> None:
+    # It loads pyarrow, which help needs nothing of.
+    from sentray.text.coverage import Left
+
+    found, trained, scored = summary["coverage"], summary["training_coverage"], summary["rows_scored"]
+    if summary["spaced_words"]:
+        left = Left(
+            scored, summary["spaced_words"], summary["words"], summary["known_words"], summary["rows_without_words"]
+        )
+        cure = "; a bundle trained with --cleaning unicode keeps them" if left.is_little else ""
+        console.say(f"{'warning: ' if cure else ''}{left.line()}{cure}")
+    if lost := summary["rows_without_known_words"]:
+        console.say(
+            f"{lost:,} of {count(scored, 'row')} have no word that the bundle knows, and get the score of an empty text"
+        )
     if found is None:
         return
     beside = "" if trained is None else f", of the training reviews' {trained:.1%}"

@@ -91,7 +91,7 @@ def test_the_shell_completes_verbs_options_and_values(tmp_path: Path) -> None:
 
     assert completed("sentray ev") == "evaluate\n"
     assert completed("sentray train --emb").split() == ["--embedding", "--embedding-learning-rate"]
-    assert completed("sentray train --cleaning ").split() == ["tutorial", "reviews"]
+    assert completed("sentray train --cleaning ").split() == ["tutorial", "reviews", "unicode"]
 
     home = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
     shown = subprocess.run(

@@ -81,7 +81,7 @@ def test_a_key_without_meaning_for_the_verb_is_unknown(tmp_path: Path) -> None:
         ({"epochs": "ten"}, "--epochs is 'ten': input should be a valid integer"),
         ({"epochs": "0"}, "--epochs is '0': input should be greater than or equal to 1"),
         ({"learning_rate": "nan"}, "--learning-rate is 'nan': input should be a finite number"),
-        ({"cleaning": "none"}, "--cleaning is 'none': input should be 'tutorial' or 'reviews'"),
+        ({"cleaning": "none"}, "--cleaning is 'none': input should be 'tutorial', 'reviews' or 'unicode'"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(given: dict[str, str], sentence: str) -> None:

@@ -15,6 +15,11 @@ SUMMARY: dict[str, Any] = {
     "quarantined": {"null_text": 7, "crash": 3},
     "labels": {"neg": 330, "pos": 660},
     "score_histogram": [330] + [0] * 18 + [660],
+    "words": 9000,
+    "known_words": 8100,
+    "spaced_words": 10_000,
+    "rows_without_words": 2,
+    "rows_without_known_words": 3,
     "coverage": 0.9,
     "training_coverage": 0.96,
     "rows_per_s": 20000.0,
@@ -52,6 +57,8 @@ def test_shows_rows_labels_scores_and_speed(shown: Any) -> None:
         *(f"{index / 20:.2f} to {(index + 1) / 20:.2f}           0" for index in range(1, 19)),
         f"0.95 to 1.00         660  {'#' * 40}",
         "",
+        "the cleaning leaves 90.0% of the words and 2 of 990 reviews without any",
+        "3 of 990 rows have no word that the bundle knows, and get the score of an empty text",
         "words known: 90.0%, of the training reviews' 96.0%",
         "20,000 reviews/s and 78.5 MB/s with 2 workers, after 7.0 s to start",
         "30 core-minutes, 1.2 core-minutes a million reviews",
@@ -69,6 +76,14 @@ def test_warns_of_words_that_the_bundle_does_not_know(
     assert any(line.startswith("warning: the bundle knows so few") for line in lines) is warns
 
 
+def test_warns_of_words_that_cleaning_drops(shown: Any) -> None:
+    lines = shown(words=1800, rows_without_words=150, rows_without_known_words=150)
+    assert (
+        "warning: the cleaning leaves 18.0% of the words and 150 of 990 reviews without any; a bundle trained with "
+        "--cleaning unicode keeps them" in lines
+    )
+
+
 def test_shows_no_bin_that_the_best_of_several_probabilities_cannot_be_in(shown: Any) -> None:
     def bins(labels: tuple[str, ...], *filled: int) -> list[str]:
         histogram = [int(index in filled) for index in range(20)]
@@ -83,6 +98,7 @@ def test_shows_no_bin_that_the_best_of_several_probabilities_cannot_be_in(shown:
 
 def test_nothing_scored(shown: Any) -> None:
     nothing = {"rows": 0, "rows_scored": 0, "rows_quarantined": 0, "quarantined": {}, "labels": {}, "rows_per_s": 0.0}
+    nothing |= {"spaced_words": 0, "words": 0, "known_words": 0, "rows_without_words": 0, "rows_without_known_words": 0}
     empty = {"score_histogram": [0] * 20, "coverage": None, "core_hours_per_million": None}
     lines = shown(("bad", "fine", "good"), **nothing, **empty)
     assert "rows            0" in lines

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ from sentray.corpus.duplicates import hash_texts
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows, warnings_of
 from sentray.corpus.rows import Hashes
 from sentray.errors import SentrayError
+from sentray.text.cleaning import CleaningRules, rules_from
+from sentray.text.coverage import Left
+from sentray.text.encoding import Encoder
+from sentray.text.hashing import HashedWords
 
 EXAMPLES = 5
 """How many pairs of equal reviews are named."""
@@ -49,6 +53,8 @@ class Report:
         overlap: test reviews whose text is in train too.
         overlap_examples: ids of such a review and of one in train.
         problem: why training would refuse the corpus, or None.
+        left: what the cleaning leaves of the usable reviews.
+        cleaning: which cleaning that is, and how much it leaves, in words.
     """
 
     corpus: str
@@ -59,6 +65,8 @@ class Report:
     overlap: int = 0
     overlap_examples: Pairs = ()
     problem: str | None = None
+    left: Left = field(default_factory=Left)
+    cleaning: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report as plain text."""
@@ -75,6 +83,7 @@ class Report:
                 f"words a review  least {w['min']:,.0f}, mean {w['mean']:,.1f}, median {w['median']:,.0f}, "
                 f"95 % up to {w['p95']:,.0f}, most {w['max']:,.0f}"
             )
+        lines += self.cleaning
         bad = ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.most_common())
         lines.append(f"bad rows        {bad or 'none'}")
         lines += [f"  {row['file']} row {row['row']}: {_why(row)}" for row in self._first_bad()]
@@ -98,6 +107,7 @@ class Report:
             "unlabelled_rows": sum(rows.get("", 0) for rows in labels.values()),
             "labels": labels,
             "words": self.words,
+            "cleaning_left": asdict(self.left),
             "bad_rows": dict(self.inspection.reasons),
             "first_bad_rows": self._first_bad(),
             "duplicate_texts": self.duplicates,
@@ -131,19 +141,23 @@ def check(settings: CheckSettings, console: Console) -> Report:
     Raises:
         SentrayError: there is no such corpus, or a file cannot be read.
     """
+    rules, about = rules_from(settings)
     with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings, need_label=False)
         look = functools.partial(corpus.map_blocks, inspect_rows, need_label=True)
-        return report(corpus.describe(), corpus.map_blocks(look_at), settings, console, look)
+        found = report(corpus.describe(), corpus.map_blocks(look_at, rules=rules), settings, console, look)
+        return replace(found, cleaning=(*about, *found.left.lines(rules, False)))
 
 
-def look_at(rows: pa.Table) -> Tables:
-    """A stage: `inspect_rows`, and the usable `reviews` of `REVIEWS_SCHEMA`."""
+def look_at(rows: pa.Table, rules: CleaningRules) -> Tables:
+    """A stage: `inspect_rows`, the usable `reviews` of `REVIEWS_SCHEMA`, and what cleaning has `left` of them."""
     good = rows.filter(pc.is_null(rows["reason"]))
     texts = good["text"].combine_chunks()
     words = [len(text.split()) for text in texts.to_pylist()]
     reviews = pa.table([good["id"], good["split"], hash_texts(texts), words], schema=REVIEWS_SCHEMA)
-    return {**inspect_rows(rows), "reviews": reviews}
+    # As many ids as there are words is all that is asked for.
+    left = Left.of(Encoder(rules, HashedWords(1)).encode(texts), good["text"])
+    return {**inspect_rows(rows), "reviews": reviews, "left": left.table()}
 
 
 def report(
@@ -162,10 +176,11 @@ def report(
         console: for the progress.
         look: `inspect_rows` of all rows with the labels that it is given.
     """
-    inspection, tables = Inspection(), [REVIEWS_SCHEMA.empty_table()]
+    inspection, tables, left = Inspection(), [REVIEWS_SCHEMA.empty_table()], Left()
     for found in blocks:
         inspection += Inspection.of(found)
         tables.append(found["reviews"])
+        left += Left.sum(found["left"])
         console.progress(f"{inspection.rows:,} rows looked at")
     problem, inspection = None, as_trained(inspection, lambda labels: look(labels=labels))
     try:
@@ -193,6 +208,7 @@ def report(
         int(both.sum()),
         _pairs(ids, test[both], twin[both]),
         problem,
+        left,
     )
 
 

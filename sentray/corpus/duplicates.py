@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
 from sentray.corpus.rows import Hashes, Reason, mark
+from sentray.text.simd import compiled
 
 Rows = dict[str, npt.NDArray[np.int64]]
 """Rows of files, by the file's name."""
@@ -39,7 +39,7 @@ def hash_texts(texts: pa.Array) -> Hashes:
     return hashes
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _hash(data: Any, bounds: Any) -> Any:
     hashes = np.empty(len(bounds) - 1, np.uint64)
     for text in range(len(hashes)):

@@ -130,7 +130,8 @@ class Source:
             return ""
         said = ""
         if any(file.split for file in self.files):
-            said += f", split from names: {_counts(file.split or 'none' for file in self.files)}"
+            unless = ", unless a column says it" if self.format in WITH_COLUMNS else ""
+            said += f", split from names{unless}: {_counts(file.split or 'none' for file in self.files)}"
         if any(file.label for file in self.files):
             said += f", label from names: {_counts(file.label or 'none' for file in self.files)}"
         if keys := sorted({key for file in self.files if "=" in file.name for key in keys_of(file.name)}):
@@ -367,13 +368,13 @@ def _by_format(
         of_lines = [file for file in others if _format_of(file.name) in (None, "csv", "text")]
         return {"lines": of_lines} if of_lines else {}, settings.lines
     if not by_format:
-        looked = [_looked_into(filesystem, file, settings.text_column) for file in others]
+        looked = [_looked_into(filesystem, file, settings) for file in others]
         for file, kind in looked:
             if kind is not None and kind != "text":
                 by_format.setdefault(kind, []).append(file)
         if not by_format and (unclear := [file for file, kind in looked if kind == "text"]):
             raise SentrayError(
-                f"{unclear[0].path} is text whose first line names no {settings.text_column!r}: name the right "
+                f"{unclear[0].path} is text without a header that names {settings.text_column!r}: name the right "
                 f"one with --text-column, or {_HOW_LINES}"
             )
     elif by_format.keys() == {"text"} and _begins_with_label(filesystem, by_format["text"][0]):
@@ -390,13 +391,15 @@ def _format_of(name: str) -> Format | None:
     return kind if kind in ("csv", "jsonl") else None
 
 
-def _looked_into(filesystem: fs.FileSystem, file: SourceFile, column: str) -> tuple[SourceFile, Format | None]:
+def _looked_into(
+    filesystem: fs.FileSystem, file: SourceFile, settings: CorpusSettings
+) -> tuple[SourceFile, Format | None]:
     """A file, as the only member of the archive that it may be, and what it holds by its first bytes.
 
     Args:
         filesystem: where it is.
         file: whose name does not tell.
-        column: that the first line of CSV names; other text is `text`.
+        settings: name the column by whose name in its first line CSV is told; other text is `text`.
     """
     if not file.size:
         return file, None
@@ -417,7 +420,8 @@ def _looked_into(filesystem: fs.FileSystem, file: SourceFile, column: str) -> tu
     if b"\0" in head:
         return file, "csv" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else None
     names = re.split(r"[,;\t|]", text.split(b"\n")[0].decode(errors="replace"))
-    return file, "csv" if column in (name.strip(" \"'\r") for name in names) else "text"
+    named = settings.text_column in (name.strip(" \"'\r") for name in names)
+    return file, "csv" if named or not settings.header else "text"
 
 
 def _in_archive(file: SourceFile, member: str) -> SourceFile:

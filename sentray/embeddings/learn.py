@@ -46,9 +46,9 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
     if settings.dimensions > MAX_DIMENSIONS:
         raise SentrayError(f"--dimensions {settings.dimensions} is too large; take {MAX_DIMENSIONS} at most")
     require_apart(settings.corpus, settings.out)
-    rules, note = rules_from(settings)
-    if note:
-        console.say(note)
+    rules, about = rules_from(settings)
+    for line in about:
+        console.say(line)
     with _scratch(settings.out) as file:
         with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
             corpus = Corpus.open(settings.corpus, settings, need_label=False)
@@ -57,8 +57,8 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
         inspection.check_usable(corpus.name, settings.max_bad_rows)
         if not lines:
             raise SentrayError(
-                f"{corpus.name} has no review to learn from; name the right column with --split-column, or take a "
-                "smaller --test-fraction"
+                f"{corpus.name} has no review to learn from; name the right column with --split-column, rename a "
+                "file whose name says another split, or take a smaller --test-fraction"
             )
         vocabulary = Vocabulary.from_counts(counts, settings.min_count)
         facts: dict[str, Any] = {

@@ -40,12 +40,12 @@ def sentences(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules, sentence:
     found: list[str] = []
 
     @functools.cache
-    def kept(token: str) -> str | None:
-        return "\n" if token == _LINE_END else prepared.word(token)
+    def kept(token: str) -> list[str]:
+        return ["\n"] if token == _LINE_END else prepared.words(token)
 
     for text in texts.to_pylist():
         tokens = prepared.split(text.removesuffix("\n").replace("\n", line_end))
-        words = " ".join(word for token in tokens if (word := kept(token)) is not None)
+        words = " ".join(word for token in tokens for word in kept(token))
         found += (line.strip(" ") for line in words.split("\n"))
     counts = Counter(word for line in found for word in line.split(" ") if word)
     return {"sentences": pa.table({"words": pa.array(found, pa.large_string())}), "words": words_table(counts)}
@@ -88,5 +88,6 @@ def write_sentences(
 
 
 def clean_and_cut(rows: pa.Table, rules: CleaningRules, sentence: Sentence) -> Tables:
-    """A stage: `inspect_rows`, and the `sentences` of the training reviews."""
-    return {**inspect_rows(rows), **sentences(training_rows(rows)["text"], rules, sentence)}
+    """A stage: `inspect_rows`, and the `sentences` of the training reviews and of those that are for no label."""
+    texts = training_rows(rows, ("train", "unsup"))["text"]
+    return {**inspect_rows(rows), **sentences(texts, rules, sentence)}

@@ -34,7 +34,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
@@ -42,6 +41,7 @@ from sentray.bundle import FOLDED, FOLDED_WEIGHTS, Bundle
 from sentray.errors import SentrayError
 from sentray.inference.simd import LANES, dense, pool
 from sentray.text.encoding import Encoded
+from sentray.text.simd import compiled
 
 Floats = NDArray[np.float32]
 Activation = Literal["linear", "relu", "tanh", "sigmoid", "softmax", "normalize"]
@@ -345,7 +345,7 @@ def _runner(branch: Branch, units: int) -> Any:
     average, relu, gather = int(branch.pooling == "average"), int(branch.relu), int(everything)
     row_bytes = 4 * width * filters
 
-    @njit(cache=True, nogil=True)
+    @compiled
     def run(ids: Any, begins: Any, lengths: Any, arrays: Any, windows: int, pools: int, sums: Any) -> None:
         table, bias, padding, weights, tail = arrays
         first = table.ctypes.data
@@ -397,7 +397,7 @@ def _runner(branch: Branch, units: int) -> Any:
     return run
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _layer(values: Floats, weights: Floats, bias: Floats) -> Floats:
     """A dense layer review by review: a matrix product's rows may depend on how many there are."""
     result = np.empty((len(values), weights.shape[1]), np.float32)

@@ -1,6 +1,6 @@
 """Scores of single texts, in this process and without Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 
@@ -16,13 +16,17 @@ STANDARD_INPUT = "-"
 CHUNK_BYTES = 1 << 20
 """Most bytes of lines that are scored together; what is there is scored at once, so that a dialogue flows."""
 
+MAX_TOLD = 5
+"""Most lines that are told of one by one, for having no word that the bundle knows."""
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """A text's label and the probability of that label."""
+    """A text's label, the probability of that label, and how many words of the text the bundle knows."""
 
     label: str
     score: float
+    known_words: int = 0
 
     def __str__(self) -> str:
         return f"{self.label}\t{self.score:.6f}"
@@ -33,7 +37,7 @@ def predict(settings: PredictSettings, console: Console, stream: BufferedIOBase 
 
     Args:
         settings: Which bundle, which text.
-        console: Not used: who asks prints the predictions.
+        console: Where to tell of texts without a word that the bundle knows; who asks prints the predictions.
         stream: Bytes to read the lines from; the standard input where not given.
 
     Raises:
@@ -42,9 +46,22 @@ def predict(settings: PredictSettings, console: Console, stream: BufferedIOBase 
     scorer = Scorer(bundle.load(settings.bundle), settings.engine)
     if settings.text == STANDARD_INPUT:
         with open(0, "rb", closefd=False) if stream is None else stream as lines:
-            yield from predict_lines(scorer, lines)
+            yield from _told(predict_lines(scorer, lines), "line {:,}", console)
     else:
-        yield from predict_texts(scorer, [settings.text])
+        yield from _told(predict_texts(scorer, [settings.text]), "the text", console)
+
+
+def _told(predictions: Iterable[Prediction], which: str, console: Console) -> Iterator[Prediction]:
+    """The predictions, telling of texts of which nothing is left: the first few, and at the end how many."""
+    unknown = 0
+    for number, prediction in enumerate(predictions, 1):
+        yield prediction
+        if not prediction.known_words:
+            unknown += 1
+            if unknown <= MAX_TOLD:
+                console.note(f"{which.format(number)} has no word that the bundle knows: its score says nothing of it")
+    if unknown > MAX_TOLD:
+        console.note(f"{unknown:,} of {number:,} lines have no word that the bundle knows")
 
 
 def predict_texts(scorer: Scorer, texts: Sequence[str]) -> list[Prediction]:
@@ -52,8 +69,10 @@ def predict_texts(scorer: Scorer, texts: Sequence[str]) -> list[Prediction]:
     scores = scorer.score(pa.array(texts, pa.large_string()))
     labels = scorer.bundle.labels
     return [
-        Prediction(labels[best], score)
-        for best, score in zip(scores.classes.tolist(), scores.best.tolist(), strict=True)
+        Prediction(labels[best], score, known)
+        for best, score, known in zip(
+            *(each.tolist() for each in (scores.classes, scores.best, scores.known)), strict=True
+        )
     ]
 
 

@@ -1,7 +1,7 @@
 """A bundle that scores: `predict`, `evaluate` and `score` share it, and so give the same numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +25,13 @@ class Scores:
         probabilities: float32 [texts, labels], of each label in the bundle's order.
         words: int32 [texts], words kept by cleaning.
         known: int32 [texts], those of them that have an id of their own or, where words are hashed, all of them.
+        spaced: int32 [texts], words as white space separates them in the text as it is.
     """
 
     probabilities: NDArray[np.float32]
     words: NDArray[np.int32]
     known: NDArray[np.int32]
+    spaced: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -66,7 +68,7 @@ class Scorer:
     def score(self, texts: pa.Array | pa.ChunkedArray) -> Scores:
         """Score texts (`string` or `large_string`, null as empty), each on its own."""
         encoded = self.encoder.encode(texts)
-        return Scores(self.engine.scores(encoded), encoded.words, encoded.known)
+        return Scores(self.engine.scores(encoded), encoded.words, encoded.known, encoded.spaced)
 
     def _check_golden(self) -> None:
         golden = self.bundle.golden

@@ -44,6 +44,9 @@ class Counts:
         histogram: Rows in equal bins from 0 to 1 of a probability: the second of two labels' or the best's.
         words: Words of the scored rows.
         known_words: Those of them that the vocabulary has.
+        spaced_words: Words of the scored rows as white space separates them.
+        wordless: Scored rows of which the cleaning left no word.
+        unknown: Scored rows without a word that the vocabulary has, those among them.
         bytes: Size of the input as stored.
         unread_bytes: Size of those of its files that could not be read to their end.
         seconds: Time that workers spent.
@@ -59,6 +62,9 @@ class Counts:
     )
     words: Number = 0
     known_words: Number = 0
+    spaced_words: Number = 0
+    wordless: Number = 0
+    unknown: Number = 0
     bytes: Number = 0
     unread_bytes: Number = 0
     seconds: _Amount = 0.0
@@ -76,7 +82,8 @@ class Counts:
 
     def add(self, other: "Counts") -> None:
         """Add the counts of a shard."""
-        for name in ("rows", "scored", "words", "known_words", "bytes", "unread_bytes", "seconds"):
+        words = ("words", "known_words", "spaced_words", "wordless", "unknown")
+        for name in ("rows", "scored", *words, "bytes", "unread_bytes", "seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         _add(self.quarantined, other.quarantined)
         _add(self.labels, other.labels)
@@ -95,6 +102,9 @@ class Counts:
         self.histogram = [a + b for a, b in zip(self.histogram, in_bins.tolist(), strict=True)]
         self.words += int(scores.words.sum(dtype=np.int64))
         self.known_words += int(scores.known.sum(dtype=np.int64))
+        self.spaced_words += int(scores.spaced.sum(dtype=np.int64))
+        self.wordless += int(np.count_nonzero(scores.words == 0))
+        self.unknown += int(np.count_nonzero(scores.known == 0))
 
     def add_bad(self, reasons: pa.ChunkedArray) -> None:
         """Add rows that were set aside."""
@@ -227,6 +237,9 @@ class Stats:
             "score_histogram": total.histogram,
             "words": total.words,
             "known_words": total.known_words,
+            "spaced_words": total.spaced_words,
+            "rows_without_words": total.wordless,
+            "rows_without_known_words": total.unknown,
             "coverage": round(total.known_words / total.words, 6) if total.words else None,
             "training_coverage": model.metrics.get("coverage"),
             "bytes": total.bytes,

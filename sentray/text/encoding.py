@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from sentray.text import kernel
 from sentray.text.characters import characters
-from sentray.text.cleaning import CleaningRules, tokenizer
+from sentray.text.cleaning import CleaningRules, without_html
 from sentray.text.hashing import HashedWords, Words
+from sentray.text.segment import require_segmenter, segmented
 from sentray.text.table import table
+from sentray.text.unicode_words import unicode_words
 from sentray.text.vocabulary import Vocabulary
 
 Truncating = Literal["pre", "post"]
@@ -27,12 +29,14 @@ class Encoded:
         offsets: int64[n + 1]; review i has `ids[offsets[i]:offsets[i + 1]]`.
         words: int32[n], words that cleaning kept, in the vocabulary or not.
         known: int32[n], those of them in the vocabulary; all of them where words are hashed.
+        spaced: int32[n], words of the texts as they are, which white space separates.
     """
 
     ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     words: npt.NDArray[np.int32]
     known: npt.NDArray[np.int32]
+    spaced: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.words)
@@ -52,6 +56,7 @@ class Encoder:
     """
 
     def __init__(self, rules: CleaningRules, words: Words) -> None:
+        require_segmenter(rules.segment)
         self._rules, self._words = rules, words
         listed = words.words if isinstance(words, Vocabulary) else []
         codes = np.concatenate([np.zeros(len(rules.stop_words), np.int64), np.arange(1, len(listed) + 1)])
@@ -62,6 +67,8 @@ class Encoder:
         """Encode texts, `string` or `large_string`; a null has no words."""
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.chunk(0) if texts.num_chunks == 1 else texts.cast(pa.large_string()).combine_chunks()
+        if self._rules.segment:
+            texts = pa.array([segmented(text or "") for text in texts.to_pylist()], pa.large_string())
         encoded = self._encode(texts, self._rules)
         if isinstance(self._words, HashedWords):
             return replace(encoded, ids=self._words.ids_of(encoded.ids))
@@ -71,40 +78,54 @@ class Encoder:
         """As `encode`, of one array by other rules, and with codes instead of ids where words are hashed."""
         data, offsets = _buffers(texts)
         count = len(texts)
-        # A word takes a byte or more, and another separates it from the next.
-        ids = np.empty((len(data) + count) // 2 + 1, np.int32)
+        # A word takes a byte or more, and but for Unicode words another separates it from the next.
+        most = len(data) if rules.punctuation == "words" else (len(data) + count) // 2 + 1
+        ids = np.empty(most, np.int32)
         ends = np.empty(count + 1, np.int64)
-        words, known, whole = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.bool_)
+        words, known, spaced = (np.empty(count, np.int32) for _ in range(3))
+        whole = np.empty(count, np.bool_)
         kernel.encode_rows(
             data,
             offsets,
             kernel.rule_bits(rules, self._words.unknown == "share", isinstance(self._words, HashedWords)),
             rules.min_token_length,
-            *characters(rules.punctuation, rules.lowercase),
+            characters(rules),
             self._table,
             self._unknown_id,
             ids,
             ends,
             words,
             known,
+            spaced,
             whole,
         )
-        encoded = Encoded(ids[: ends[-1]], ends, words, known)
+        encoded = Encoded(ids[: ends[-1]], ends, words, known, spaced)
         rows = np.flatnonzero(whole)
-        return self._with_whole(encoded, texts, rows) if len(rows) else encoded
+        return self._with_whole(encoded, texts, rows, rules) if len(rows) else encoded
 
-    def _with_whole(self, encoded: Encoded, texts: pa.Array, rows: npt.NDArray[np.int64]) -> Encoded:
-        """Insert the rows that need rules which look at the whole text: the reference applies these."""
-        split = tokenizer(self._rules).split
-        tokens = [" ".join(split(text)) for text in texts.take(pa.array(rows)).to_pylist()]
-        applied = {"strip_html": False, "lowercase": False}
-        rest = self._encode(pa.array(tokens, pa.large_string()), self._rules.model_copy(update=applied))
-        lengths, words, known = encoded.lengths, encoded.words, encoded.known
+    def _with_whole(
+        self, encoded: Encoded, texts: pa.Array, rows: npt.NDArray[np.int64], rules: CleaningRules
+    ) -> Encoded:
+        """Insert the rows that need a rule which looks at the whole text: the reference applies it."""
+        raw = texts.take(pa.array(rows)).to_pylist()
+        applied: dict[str, object] = {"strip_html": False}
+        if rules.strip_html:
+            done = [without_html(text) for text in raw]
+        elif rules.punctuation == "words":
+            segmented = rules.segment is not None
+            done = [" ".join(unicode_words(text, rules.lowercase, segmented)) for text in raw]
+            applied |= {"lowercase": False, "punctuation": "keep"}
+        else:
+            done = [text.lower() for text in raw]
+            applied |= {"lowercase": False}
+        rest = self._encode(pa.array(done, pa.large_string()), rules.model_copy(update=applied))
+        lengths, words, known, spaced = encoded.lengths, encoded.words, encoded.known, encoded.spaced
         lengths[rows], words[rows], known[rows] = rest.lengths, rest.words, rest.known
+        spaced[rows] = [len(text.split()) for text in raw]
         between = np.split(encoded.ids, encoded.offsets[rows])
         inserted = [*np.split(rest.ids, rest.offsets[1:-1]), rest.ids[:0]]
         ids = [part for pair in zip(between, inserted, strict=True) for part in pair]
-        return Encoded(np.concatenate(ids), _offsets(lengths), words, known)
+        return Encoded(np.concatenate(ids), _offsets(lengths), words, known, spaced)
 
 
 def cut(offsets: npt.NDArray[np.int64], row: int, length: int, truncating: Truncating) -> slice:

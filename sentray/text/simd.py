@@ -5,17 +5,54 @@ are addresses, since Numba counts an array's references with atomic operations a
 looks only at the file of a compiled function: after a change here, delete the `*.nbi` files of a working copy.
 """
 
+import contextlib
+import os
+import stat
+import tempfile
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 BLOCK = 64
+_U1, _ALL = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF)
 
-compiled = njit(cache=True, nogil=True)
-inlined = njit(cache=True, nogil=True, inline="always")
+
+def _cache_folder() -> str | None:
+    """A folder of ours alone for compiled code in the temporary one; None where there cannot be one.
+
+    Whoever may write there may run code as us, so that another's folder is not taken.
+    """
+    try:
+        folder = os.path.join(tempfile.gettempdir(), f"sentray-compiled-{os.getuid()}")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        found = os.lstat(folder)
+        is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        return folder if is_ours and os.access(folder, os.W_OK) else None
+    except OSError:
+        return None
+
+
+def _keep_code() -> tuple[bool, str | None]:
+    """Whether Numba can keep compiled code, and what to tell where that is not where it usually does."""
+    for folder in (None, _cache_folder):
+        if folder and (found := folder()):
+            config.CACHE_DIR = found
+        with contextlib.suppress(RuntimeError):
+            njit(cache=True)(_cache_folder)
+            cure = "set NUMBA_CACHE_DIR to a folder that lasts"
+            return True, folder and f"compiled code is kept in {found}, as no usual folder can be written; {cure}"
+    cure = "set NUMBA_CACHE_DIR to a folder that can be written"
+    return False, f"compiled code cannot be kept, so that each process compiles anew, for half a minute; {cure}"
+
+
+CACHED, CACHE_NOTE = _keep_code()
+"""Whether the next process finds the code that this one compiles, and a sentence for the user where it may not."""
+compiled = njit(cache=CACHED, nogil=True)
+inlined = njit(cache=CACHED, nogil=True, inline="always")
 """For what is called for every word, where calls would take a fifth more time; arguments must not be arrays."""
 
 
@@ -41,6 +78,7 @@ def _loader(bits: int, wanted: Any) -> Any:
 
 byte_at = _loader(8, types.int64)
 int32_at = _loader(32, types.int64)
+int64_at = _loader(64, types.int64)
 number_at = _loader(64, types.uint64)
 
 
@@ -83,6 +121,16 @@ def byte_masks(*sets: bytes) -> Any:
 
 
 @intrinsic
+def set_bits(_: Any, bits: Any) -> Any:
+    """How many bits of a number are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
 def lowest(_: Any, bits: Any) -> Any:
     """Position of the lowest set bit of a number that is not 0."""
 
@@ -90,6 +138,13 @@ def lowest(_: Any, bits: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.true_bit)
 
     return types.int64(types.uint64), generate
+
+
+@inlined
+def run(first: int, stop: int) -> np.uint64:
+    """Bits from one position to another, exclusive; the latter may be beyond the block."""
+    upto = _ALL if stop >= BLOCK else (_U1 << np.uint64(stop)) - _U1
+    return upto & ~((_U1 << np.uint64(first)) - _U1)
 
 
 def _ranges(members: bytes) -> list[tuple[int, int]]:

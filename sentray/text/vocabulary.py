@@ -118,6 +118,6 @@ def count_words(texts: pa.Array | pa.ChunkedArray, rules: CleaningRules) -> Coun
             tokens.update(prepared.split(text))
     words: Counter[str] = Counter()
     for token, count in tokens.items():
-        if (word := prepared.word(token)) is not None:
+        for word in prepared.words(token):
             words[word] += count
     return words

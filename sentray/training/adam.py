@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from sentray.text.simd import CACHED
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 """Adam as Keras sets it (Kingma and Ba 2015, section 2)."""
 
@@ -92,7 +94,7 @@ class Adam:
             _catch_up(self.weights, self.first, self.second, which, self._updated, self._rates, self.step)
 
 
-_compile = njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+_compile = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")
 
 
 @_compile

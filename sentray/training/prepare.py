@@ -4,6 +4,7 @@ Where words are hashed there is nothing to count, and one pass does.
 """
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,15 @@ from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError
 from sentray.models import Architecture
 from sentray.storage import Folder
-from sentray.text.cleaning import rules_from
+from sentray.text.cleaning import preset_of, rules_from
+from sentray.text.coverage import Left
 from sentray.text.encoding import Encoder
 from sentray.text.hashing import HashedWords, Words
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
+
+USUAL_LENGTH = 0.995
+"""Share of the training reviews that the network takes whole, where nothing else is asked for."""
 
 REVIEWS_SCHEMA = pa.schema(
     [pa.field("ids", pa.list_(pa.int32())), pa.field("label", pa.string()), pa.field("hash", pa.uint64())]
@@ -44,9 +49,9 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     Raises:
         SentrayError: The corpus cannot be used, see `Inspection.check_trainable`, or the word vectors cannot.
     """
-    rules, note = rules_from(settings)
-    if note:
-        console.say(note)
+    rules, about = rules_from(settings)
+    for line in about:
+        console.say(line)
     dimensions = _dimensions(settings)
     corpus = Corpus.open(settings.corpus, settings)
     console.say(f"corpus: {corpus.describe()}")
@@ -62,7 +67,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
         vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
-    met, offsets, labels, targets, used, texts, trained_on = _write_reviews(
+    met, offsets, labels, targets, used, left, texts, trained_on = _write_reviews(
         corpus, Encoder(rules, words), words.size, folder, console
     )
     if settings.encoder == "hash":
@@ -71,24 +76,29 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         raise SentrayError(
             f"cleaning leaves no word of the {len(targets):,} reviews to train on; check --cleaning and --text-column"
         )
-    longest = int(np.diff(offsets).max())
+    lengths = np.diff(offsets)
+    longest = int(lengths.max())
+    usual = longest if preset_of(settings) == "tutorial" else usual_length(lengths)
     spec = ModelSpec.of(
         words,
         architecture=architecture.name,
         cleaning=rules,
         labels=tuple(labels),
-        max_length=max(settings.max_length or longest, architecture.min_length),
+        max_length=max(settings.max_length or usual, architecture.min_length),
     )
     label_rows = np.bincount(targets, minlength=len(labels)).tolist()
     metrics = {
         **_word_metrics(words, counts, used),
         "embedding": origin,
         "longest_review": longest,
+        "cleaning_left": asdict(left),
         "test_rows": inspection.of_split("test").total(),
         "quarantined_rows": inspection.reasons.total(),
     }
     facts = training_set.Facts(spec, tuple(label_rows), dimensions, metrics, trained_on)
-    _tell(console, facts, inspection, words)
+    _tell(console, facts, inspection, words, lengths)
+    for line in left.lines(rules, settings.encoder == "vocabulary"):
+        console.say(line)
     training_set.write(folder, facts, words, offsets, targets, texts, corpus.source, vectors)
 
 
@@ -154,25 +164,26 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
 
 
 def clean_and_encode(rows: pa.Table, encoder: Encoder) -> Tables:
-    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, and `content_of` the rows."""
+    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, what is `left` of them, `content_of` all."""
     chosen = training_rows(rows)
     encoded = encoder.encode(chosen["text"])
     lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), encoded.ids)
     reviews = pa.table([lists, chosen["label"], hashes_of(chosen)], REVIEWS_SCHEMA)
-    return {**inspect_rows(rows), "reviews": reviews, **content_of(rows)}
+    left = Left.of(encoded, chosen["text"]).table()
+    return {**inspect_rows(rows), "reviews": reviews, "left": left, **content_of(rows)}
 
 
 def _write_reviews(
     corpus: Corpus, encoder: Encoder, rows: int, folder: Folder, console: Console
-) -> tuple[Inspection, NDArray[np.int64], list[str], NDArray[np.int32], int, TextHashes, TrainedOn]:
+) -> tuple[Inspection, NDArray[np.int64], list[str], NDArray[np.int32], int, Left, TextHashes, TrainedOn]:
     """Encode the training reviews, and write their ids, of which there are `rows`, to a file.
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
         [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; how many of the ids occur;
-        the hashes of the texts; what is known of the corpus.
+        what the cleaning and the vocabulary left; the hashes of the texts; what is known of the corpus.
     """
-    inspection, seen = Inspection(), np.zeros(rows, np.bool_)
+    inspection, seen, left = Inspection(), np.zeros(rows, np.bool_), Left()
     lengths, chunks, hashes, contents = [np.zeros(1, np.int64)], list[pa.Array](), list[Hashes](), list[int]()
     with folder.create(training_set.IDS_FILE) as stream:
         for found in corpus.map_blocks(clean_and_encode, encoder=encoder):
@@ -186,6 +197,7 @@ def _write_reviews(
             hashes.append(np.array(hash))
             contents.append(content_in(found))
             inspection += Inspection.of(found)
+            left += Left.sum(found["left"])
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
     labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
@@ -199,7 +211,7 @@ def _write_reviews(
         digest=digest(corpus.source, contents),
     )
     used = int(np.count_nonzero(seen))
-    return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, used, texts, trained_on
+    return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, used, left, texts, trained_on
 
 
 def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, Any]:
@@ -240,7 +252,14 @@ def _vectors(
     return matrix, origin | found.to_dict()
 
 
-def _tell(console: Console, facts: training_set.Facts, inspection: Inspection, words: Words) -> None:
+def usual_length(lengths: NDArray[np.int64]) -> int:
+    """The length that so many reviews do not exceed; one review of a book's length makes no network as long."""
+    return int(np.quantile(lengths, USUAL_LENGTH, method="inverted_cdf"))
+
+
+def _tell(
+    console: Console, facts: training_set.Facts, inspection: Inspection, words: Words, lengths: NDArray[np.int64]
+) -> None:
     shares = counted(dict(zip(facts.spec.labels, facts.label_rows, strict=True)))
     found, training = facts.metrics, sum(facts.label_rows)
     others = Counter[str]()
@@ -254,11 +273,13 @@ def _tell(console: Console, facts: training_set.Facts, inspection: Inspection, w
     )
     for reason, rows in inspection.reasons.most_common():
         console.say(f"  quarantined as {reason}: {rows:,}")
+    longer = int(np.count_nonzero(lengths > facts.spec.max_length))
+    cut = f" and cuts {longer:,} reviews ({longer / training:.1%}); --max-length takes more" if longer else ""
     about, kept = "", f"{len(words):,} in the vocabulary"
     if isinstance(words, HashedWords):
         about = "about "
         kept = f"hashed into {count(len(words), 'bucket')}, where about {found['sharing_words']:,} share theirs"
     console.say(
         f"words: {about}{found['vocabulary_distinct']:,} distinct, {kept}; the longest review has "
-        f"{found['longest_review']:,}, the network takes {facts.spec.max_length:,}"
+        f"{found['longest_review']:,}, the network takes {facts.spec.max_length:,}{cut}"
     )

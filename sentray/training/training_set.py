@@ -46,7 +46,8 @@ class Facts:
             that have an id, each counted as often as it occurs; `sharing_words`, whose bucket another word has too,
             None where words are not hashed; `embedding`, what the word vectors to start from are (`format`, `rows`,
             `duplicates`, `bad_rows`, `oov`, `center`) and how they cover the vocabulary (as
-            `embeddings.matrix.Coverage`), None where there are none; word ids of the `longest_review`; `test_rows`;
+            `embeddings.matrix.Coverage`), None where there are none; word ids of the `longest_review`;
+            `cleaning_left`, what the cleaning and the vocabulary left (as `text.coverage.Left`); `test_rows`;
             `quarantined_rows`.
         trained_on: What the reviews are and what was held out.
     """

@@ -6,6 +6,7 @@ from sentray.config import CheckSettings
 from sentray.console import Console
 from sentray.corpus.check import check, look_at, report
 from sentray.corpus.inspect import Inspection, inspect_rows, warnings_of
+from sentray.text.cleaning import preset
 
 
 @pytest.fixture
@@ -19,7 +20,13 @@ def look(read):
         def again(labels):
             return [inspect_rows(block, labels, need_label=True) for block in blocks]
 
-        return report("it", map(look_at, blocks), CheckSettings(corpus=str(uri)), Console(), again)
+        return report(
+            "it",
+            (look_at(block, preset("unicode")[0]) for block in blocks),
+            CheckSettings(corpus=str(uri)),
+            Console(),
+            again,
+        )
 
     return look
 

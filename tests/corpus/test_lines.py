@@ -2,8 +2,10 @@ import gzip
 
 import pytest
 
+from sentray.config import CorpusSettings
+from sentray.corpus.readers import read_schema
 from sentray.corpus.source import resolve
-from sentray.corpus.splits import plan_shards
+from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
 
 
@@ -87,9 +89,14 @@ def test_text_needs_the_option(write, tmp_path, name):
         resolve(str(path if name.startswith("a") else tmp_path / "in"))
 
 
-def test_there_are_no_columns_to_keep(write, read):
+def test_the_columns_to_keep_are_those_of_folders(write, tmp_path):
+    write("in/day=2/a.txt", "x\n")
+    settings = CorpusSettings(lines="text")
+    source = resolve(str(tmp_path / "in"), settings)
+    piece = Piece(source.files[0].path, source.files[0].name)
+    assert read_schema(source, piece, settings, ["day"]).names == ["day"]
     with pytest.raises(SentrayError, match="has no columns to keep: leave out --keep"):
-        read(write("a.txt", "x\n"), keep=["stars"], lines="text")
+        read_schema(source, piece, settings, ["day", "stars"])
 
 
 def test_large_files_are_cut(write):

@@ -138,7 +138,8 @@ def test_what_was_taken_from_names_is_said(write, tmp_path):
         resolve(str(tmp_path))
         .describe()
         .endswith(
-            "4 files (csv), 0.0 MB, split from names: train 2 files, none 1, test 1, columns from folders: lang, "
+            "4 files (csv), 0.0 MB, split from names, unless a column says it: train 2 files, none 1, test 1, "
+            "columns from folders: lang, "
             "4 others ignored (a.md, b.py, c.png, …)"
         )
     )

@@ -24,7 +24,7 @@ def reviews(lengths: list[int], seed: int = 0) -> Encoded:
     offsets = np.cumsum([0, *lengths]).astype(np.int64)
     ids = np.random.default_rng(seed).integers(1, WORDS, offsets[-1]).astype(np.int32)
     size = np.array(lengths, np.int32)
-    return Encoded(ids, offsets, size, size)
+    return Encoded(ids, offsets, size, size, size)
 
 
 def with_random_weights(model: Any, seed: int) -> Any:
@@ -160,7 +160,9 @@ def test_scores_of_many_reviews_are_those_of_each_alone() -> None:
     together = made.scores(given)
     for row in range(len(given)):
         start, stop = given.offsets[row], given.offsets[row + 1]
-        one = Encoded(given.ids[start:stop], np.array([0, stop - start]), given.words[:1], given.known[:1])
+        one = Encoded(
+            given.ids[start:stop], np.array([0, stop - start]), given.words[:1], given.known[:1], given.spaced[:1]
+        )
         np.testing.assert_array_equal(made.scores(one)[0], together[row])
 
 

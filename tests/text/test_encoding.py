@@ -20,7 +20,7 @@ KNOWN = ["a", "b", "ab", "é", "cc", "\U0001d49c"]
 def encoded(lengths: list[int]) -> Encoded:
     offsets = np.cumsum([0, *lengths]).astype(np.int64)
     size = np.array(lengths, np.int32)
-    return Encoded(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets, size + 1, size)
+    return Encoded(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets, size + 1, size, size + 1)
 
 
 def rows(given: Encoded) -> list[list[int]]:

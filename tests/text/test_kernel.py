@@ -27,11 +27,22 @@ ALL_RULES = [
         min_token_length=length,
     )
     for strip_html, lowercase, punctuation, alphabetic_only, length in product(
-        [False, True], [False, True], ["keep", "remove", "split"], [False, True], [1, 3]
+        [False, True], [False, True], ["keep", "remove", "split", "words"], [False, True], [1, 3]
     )
 ]
 # Words of every length around the eight and sixteen bytes that the table compares at once.
 LONG = ["abcdefghijklmnopqrstuvwxyzabcdefghijklmnop"[:length] for length in (7, 8, 9, 15, 16, 17, 23, 24, 25, 33, 42)]
+HOSTILE = """
+it\u2019s don\u02bct '' 3.5 3,5 3.x .5 <3 </3 <3.5 <3's <33 :D ;-P :Dog :-D!! =o\u2019x :D\xe9 12:D
+GREAT!!!THE _a_ \U0001f621 \u2764\ufe0f \U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467
+\u200d\U0001f600\u200d \U0001f1e9\U0001f1ea\U0001f1eb \u200dx x\u200d \ufe0f 1\ufe0f\u20e3 x\u200c\xady
+\u2605\u2605\u2606 \U0001f3fd \U0001f468\u200d\U0001f1e9 \xa9 \u092f\u0939 \u0928\u093c \u0915\u093c \u095c
+\u09af\u09bc\u09be \u09df \u09c7\u09be \u09c7\u09bc\u09be \u0bc6\u0bbe
+\u0645\u064f\u062f\u064e\u0631\u0651\u0650 e\u0301 E\u0301\u0323 e\u0323\u0302 \xea\u0323 a\u0327\u0301 \u0301
+\u0344 e\u0344 \u1100\u1161\u11a8 \uac00\u11a8 \u304b\u3099 \u212b \u2126 \u037e \u65e5\u672c\u8a9e
+\u30ab\u30bf \u0e2b\u0e19\u0e31\u0e07 \uf900 \U0002f800 \u5203\ufe00 \u0665.\u0665 \u06f1\u2019\u06f2 \u0130yi
+\u03a3\u03c2
+"""
 KNOWN = ["film", "don't", "dont", "é", "naïve", "ß", "1st", "\U0001d49c", "οδος", "i\u0307", "x\x00", "amp", *LONG]
 MARKED = """
 a it's the don\u2019t FILM Film, (film) 'film' fi'lm É İ ΟΔΟΣ Σ ½ ² e\u0301 x -- … € ^ <br/> <b > < </i> <film> &amp;
@@ -41,6 +52,8 @@ PIECES = [
     *KNOWN,
     *(word[:-1] + "!" for word in LONG),
     *MARKED.split(),
+    *HOSTILE.split(),
+    *"'.,:<>;-=/3DPo!\u2019\u200d\ufe0f\u0301\u0323\u093c\u09be\U0001f600\U0001f3fd\U0001f1e9",
     *("<!-- x -->", "< 3", "<br />"),
     *(" ", " ", " ", "\n", "\t", "\x85", "\u2028", "\u00a0", "\u3000", "\x1c", "\u200b", "\x00", " " * 61, "." * 63),
 ]
@@ -79,7 +92,7 @@ def test_equals_the_reference(texts, rules: CleaningRules, start: int, kind: str
 
 
 @pytest.mark.parametrize("unknown", ["share", "hash"])
-@pytest.mark.parametrize("rules", ALL_RULES)
+@pytest.mark.parametrize("rules", ALL_RULES[::2])
 def test_texts_of_megabytes(rules: CleaningRules, unknown: str) -> None:
     chance = np.random.default_rng(0)
     # The last has words of a megabyte, and ends where its memory ends.
@@ -95,7 +108,7 @@ def test_texts_of_megabytes(rules: CleaningRules, unknown: str) -> None:
 def test_every_character() -> None:
     codes = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     texts = ["".join(f"x{chr(code)}y " for code in codes[start : start + 4096]) for start in range(0, len(codes), 4096)]
-    for rules in ALL_RULES[1::16]:
+    for rules in ALL_RULES[1::13]:
         words = [clean(text, rules) for text in texts]
         vocabulary = Vocabulary(dict.fromkeys(word for row in words for word in row))
         got = Encoder(rules, vocabulary).encode(pa.array(texts))

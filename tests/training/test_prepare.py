@@ -69,9 +69,19 @@ def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path
     assert (listed.facts.spec.buckets, listed.facts.metrics["sharing_words"]) == (None, None)
     assert (hashed.facts.spec.buckets, hashed.facts.metrics["sharing_words"]) == (1000, 0)
     assert not (tmp_path / "hashed" / "vocabulary.txt").exists()
+    assert listed.facts.metrics["cleaning_left"] | {"letters": 0} == {
+        **{"reviews": 4, "spaced": 13, "words": 13, "known": 13, "wordless": 0, "unknown": 0},
+        **{"letters": 0, "unspaced": 0},
+    }
+    assert "the cleaning leaves 100.0% of the words and 0 of 4 reviews without any" in console.lines
     assert any(
         "about 7 distinct, hashed into 1,000 buckets, where about 0 share theirs" in line for line in console.lines
     )
+
+
+def test_one_long_review_does_not_make_the_network_as_long() -> None:
+    assert prepare.usual_length(np.array([50_000, *range(1, 1000)])) == 995
+    assert prepare.usual_length(np.array([7, 9])) == 9
 
 
 @pytest.mark.usefixtures("ray_session")
