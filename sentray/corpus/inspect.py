@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, mark
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, mark, set_aside
 from sentray.errors import SentrayError
 
 LABELS_SCHEMA = pa.schema(
@@ -29,9 +29,8 @@ def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[st
     if labels is not None:
         rows = mark_unknown(rows, labels)
     good = rows.filter(pc.is_null(rows["reason"]))
-    bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
     counts = good.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])
-    return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": bad}
+    return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": set_aside(rows)}
 
 
 def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:
@@ -92,20 +91,22 @@ class Inspection:
             max_bad_rows: the share of rows that may be set aside.
 
         Raises:
-            SentrayError: naming the commonest reasons and the first bad row.
+            SentrayError: naming the commonest reasons and the first row with the commonest.
         """
         if self.rows == 0:
             raise SentrayError(f"{name} holds no row: give a corpus with reviews in it")
         bad = self.bad.num_rows
         if not bad or (self.usable and bad <= max_bad_rows * self.rows):
             return
-        first = self.bad.slice(0, 1).to_pylist()[0]
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common(3))
+        commonest = self.reasons.most_common(3)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in commonest)
+        first = self.bad.filter(pc.equal(self.bad["reason"], commonest[0][0])).slice(0, 1).to_pylist()[0]
+        why = first["reason"] + (f": {first['detail']}" if first["detail"] else "")
         allowed = f"more than --max-bad-rows {max_bad_rows:g} allows" if self.usable else "so that none is left"
         raise SentrayError(
             f"{bad:,} of {self.rows:,} rows of {name} cannot be used ({reasons}), {allowed}; mend the input"
             f"{' or allow more' if self.usable else ''}, beginning with {first['file']} row {first['row']} "
-            f"({first['reason']})"
+            f"({why})"
         )
 
     def check_trainable(self, name: str, max_bad_rows: float) -> None:

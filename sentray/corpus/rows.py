@@ -194,7 +194,7 @@ def _hint(name: str, option: str, available: Sequence[str]) -> str:
         return "is it the right file?"
     if len(available) == 1 and (found := _DELIMITER.search(available[0])):
         sign = found[0].replace("\t", "tab")
-        return f"it seems to be separated by {sign!r}, so add --delimiter {shlex.quote(sign)}"
+        return f"it seems to be separated by {sign if sign == 'tab' else repr(sign)}, so add --delimiter {shlex.quote(sign)}"
     if any(_DATA.fullmatch(each) for each in available):
         return (
             f"it seems to have no header, so add --no-header and the column's number, as in {option} {len(available)}"
@@ -204,7 +204,14 @@ def _hint(name: str, option: str, available: Sequence[str]) -> str:
     return f"name the right one with {option}" + (f", as in {option} {shlex.quote(lower[near[0]])}" if near else "")
 
 
-_ENCODINGS = ("shift_jis", "gb18030", "euc_kr", "cp1251", "cp1252")
+_ENCODINGS = {
+    "shift_jis": "[\u3040-\u30ff]",
+    "euc_kr": "[\uac00-\ud7a3]",
+    "gb18030": "[\u4e00-\u9fff]",
+    "cp1251": "[\u0400-\u04ff]",
+    "cp1252": "",
+}
+"""Those that are looked for, and what of Unicode is in most of their texts."""
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 _BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
@@ -293,12 +300,14 @@ def _errors(raw: bytes) -> Iterator[UnicodeDecodeError]:
 
 
 def _fits(raw: bytes, encoding: str) -> bool:
-    """Whether bytes may be of an encoding: letters of other scripts than Latin come in words."""
+    """Whether bytes may be of an encoding: enough of what they become besides ASCII is what its languages write."""
     try:
-        raw.decode(encoding)
+        others = [character for character in raw.decode(encoding) if character > "\x7f"]
     except UnicodeDecodeError:
         return False
-    return encoding == "cp1252" or len(re.findall(rb"[\x80-\xff]{2}", raw)) * 4 > len(raw.replace(b" ", b"")) * 0.5
+    share = sum(bool(re.match(_ENCODINGS[encoding], each)) for each in others) / max(1, len(others))
+    # Letters of other scripts than Latin come in words.
+    return encoding == "cp1252" or (share > 0.4 and 8 * len(re.findall(rb"[\x80-\xff]{2}", raw)) > len(raw))
 
 
 def no_rows(count: int) -> Mask:
@@ -384,7 +393,7 @@ def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.A
     return pc.coalesce(split, pa.array(drawn, pa.large_string()))
 
 
-def set_aside(rows: pa.Table, excerpts: bool) -> pa.Table:
+def set_aside(rows: pa.Table, excerpts: bool = True) -> pa.Table:
     """The bad ones of some rows in `QUARANTINE_SCHEMA`, with or without their texts."""
     bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
     column = QUARANTINE_SCHEMA.get_field_index("text")

@@ -204,8 +204,8 @@ class Stats:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in Counter(total.quarantined).most_common(3))
         raise SentrayError(
             f"{total.bad:,} of {total.rows:,} rows of {settings.input} cannot be scored ({reasons}), more than "
-            f"--max-bad-rows {settings.max_bad_rows:g} allows; see {settings.out}/_sentray/quarantine, and allow more, "
-            "or mend the input and choose another --out"
+            f"--max-bad-rows {settings.max_bad_rows:g} allows; see {settings.out}/_sentray/quarantine for "
+            "why, and allow more, or mend the input and choose another --out"
         )
 
     def summary(self, model: Bundle) -> dict[str, Any]:
