@@ -193,8 +193,8 @@ def _hint(name: str, option: str, available: Sequence[str]) -> str:
     if not available:
         return "is it the right file?"
     if len(available) == 1 and (found := _DELIMITER.search(available[0])):
-        sign = found[0].replace("\t", "tab")
-        return f"it seems to be separated by {sign if sign == 'tab' else repr(sign)}, so add --delimiter {shlex.quote(sign)}"
+        sign = shlex.quote(found[0].replace("\t", "tab"))
+        return f"it seems to be separated by {sign}, so add --delimiter {sign}"
     if any(_DATA.fullmatch(each) for each in available):
         return (
             f"it seems to have no header, so add --no-header and the column's number, as in {option} {len(available)}"
@@ -205,9 +205,9 @@ def _hint(name: str, option: str, available: Sequence[str]) -> str:
 
 
 _ENCODINGS = {
-    "shift_jis": "[\u3040-\u30ff]",
+    "shift_jis": "[\u3000-\u30ff\u4e00-\u9fff]",
     "euc_kr": "[\uac00-\ud7a3]",
-    "gb18030": "[\u4e00-\u9fff]",
+    "gb18030": "[\u3000-\u303f\u4e00-\u9fff\uff00-\uff5e]",
     "cp1251": "[\u0400-\u04ff]",
     "cp1252": "",
 }
@@ -307,7 +307,7 @@ def _fits(raw: bytes, encoding: str) -> bool:
         return False
     share = sum(bool(re.match(_ENCODINGS[encoding], each)) for each in others) / max(1, len(others))
     # Letters of other scripts than Latin come in words.
-    return encoding == "cp1252" or (share > 0.4 and 8 * len(re.findall(rb"[\x80-\xff]{2}", raw)) > len(raw))
+    return encoding == "cp1252" or (share > 0.9 and 8 * len(re.findall(rb"[\x80-\xff]{2}", raw)) > len(raw))
 
 
 def no_rows(count: int) -> Mask:

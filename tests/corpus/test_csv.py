@@ -421,7 +421,7 @@ def test_columns_without_a_header(write, read):
     ("text", "encoding"),
     [
         ("café noir", "cp1252"),
-        ("хороший фильм, мне нравится", "cp1251"),
+        ("хороший фильм мне нравится", "cp1251"),
         ("とても良い映画でした。", "shift_jis"),
         ("这部电影很好看我喜欢", "gb18030"),
     ],

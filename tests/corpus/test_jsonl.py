@@ -145,11 +145,9 @@ def test_a_label_that_comes_late(write, read):
 
 def test_a_missing_column(write, read):
     path = write("a.jsonl", lines({"review": "x", "stars": 1}))
-    with pytest.raises(
-        SentrayError, match=r"no column 'text' \(it has: review, stars\): .* as in --text-column review"
-    ):
+    with pytest.raises(SentrayError, match=r"no column 'text' \(it has: review, stars\): .* with --text-column$"):
         read(path)
-    with pytest.raises(SentrayError, match=r"no column 'label' .* as in --label-column "):
+    with pytest.raises(SentrayError, match=r"no column 'label' .* with --label-column$"):
         read(path, text_column="review", need_label=True)
 
 
