@@ -4,19 +4,18 @@ import json
 import os
 import random
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from sentray.console import Console
+from tests.in_process import InProcessTrainer
 
 if TYPE_CHECKING:
     from sentray.bundle import Bundle
@@ -38,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
         shared = [fixture for fixture in ("ray_session", "raylets") if fixture in item.fixturenames]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a test by the beginning of a long value: the processes send each other names, and one had 36 MB."""
+    if isinstance(val, bytes | str) and len(val) > 60:
+        return f"{val[:40]!r} of {len(val):,}"
+    return None
 
 
 class Recorder(Console):
@@ -143,41 +149,13 @@ InProcess = Callable[[pytest.MonkeyPatch], None]
 
 
 @pytest.fixture(scope="session")
-def trains_in_process(tmp_path_factory: pytest.TempPathFactory) -> InProcess:
-    """Called, it has Ray Train's worker run in this process, alone: six others with Ray and one with TensorFlow would
-    take half a minute to start."""
-
-    class Trainer:
-        """Stands in for Ray Train's."""
-
-        train_run_context = SimpleNamespace(run_id="in-process")
-
-        def __init__(self, *_: object, train_loop_config: dict[str, Any], **__: object) -> None:
-            self._job = train_loop_config["job"]
-
-        def fit(self) -> Any:
-            import ray.train
-
-            from sentray.training import worker
-            from sentray.training.allreduce import AllReduce
-
-            stored: list[Path] = []
-
-            def report(metrics: dict[str, Any], checkpoint: Any) -> None:
-                stored.append(tmp_path_factory.mktemp("checkpoint") / "copy")
-                shutil.copytree(checkpoint.path, stored[-1])
-
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(ray.train, "get_checkpoint", lambda: None)
-                patch.setattr(ray.train, "report", report)
-                refusal = worker.run(self._job, AllReduce())
-            checkpoint = ray.train.Checkpoint.from_directory(stored[-1]) if stored else None
-            return SimpleNamespace(return_value=refusal, checkpoint=checkpoint)
+def trains_in_process() -> InProcess:
+    """Called, it has Ray Train's worker run in this process, alone."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         from sentray.training import trainer
 
-        monkeypatch.setattr(trainer, "DataParallelTrainer", Trainer)
+        monkeypatch.setattr(trainer, "DataParallelTrainer", InProcessTrainer)
 
     return patch
 

@@ -40,6 +40,7 @@ def test_the_notebook_goes_from_csv_to_parquet_to_a_plot(tmp_path: Path, monkeyp
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sink", ["parquet", "delta"])
 def test_the_pipeline_writes_by_rays_own_sinks(sink: str, raylets, small_bundle: Bundle, tmp_path: Path) -> None:
     if sink == "delta":

@@ -231,6 +231,7 @@ def test_scores_as_the_readme_says_and_counts_what_it_does(
     assert counted == {"rows_read_total": 400, "rows_scored_total": 400, "bytes_read_total": summary["bytes"]}
 
 
+@pytest.mark.slow
 def test_a_failed_job_fails_and_is_counted_all_the_same(head: Head, small_bundle: Bundle, tmp_path: Path) -> None:
     reviews, out = tmp_path / "reviews.csv", tmp_path / "scored"
     reviews.write_text("id,text\n1,a fine film\n2,\n3,dull\n3,dull again\n")
@@ -306,6 +307,7 @@ def test_training_that_was_stopped_goes_on(head: Head, tmp_path: Path) -> None:
     assert json.loads((out / "metrics.json").read_text())["epochs"] == 30
 
 
+@pytest.mark.slow
 def test_a_client_needs_the_token(head: Head) -> None:
     check = ["check", "synthetic:50", "--address", head.address]
     for words, refusal in (

@@ -22,6 +22,10 @@ GOOD, BAD = "a great and moving film", "an awful and boring film"
 
 BEFORE = """
 import pyarrow.parquet as pq, ray
+from tests.in_process import InProcessTrainer
+from sentray.training import trainer
+# Ray Train's own processes are the subject of other tests.
+trainer.DataParallelTrainer = InProcessTrainer
 # The snippet's pipeline has four actors of a CPU each, and Ray Data needs some to read with.
 ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False, configure_logging=False)
 frame = pq.read_table("more.parquet").to_pandas()

@@ -6,6 +6,7 @@ from sentray.bench.driver import bench_driver
 from sentray.bench.settings import BenchDriverSettings
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_shards_are_committed_in_few_requests_and_in_memory_that_does_not_grow(console) -> None:
     pytest.importorskip("moto.server")

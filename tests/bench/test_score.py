@@ -25,6 +25,7 @@ def small_corpus(labelled: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviews, "labelled", lambda uri: labelled)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_measures_and_prints(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -177,6 +177,7 @@ def test_a_url_is_no_folder(tmp_path: Path) -> None:
         run.reproduce(ReproduceSettings(out="s3://b/c"), Console())
 
 
+@pytest.mark.slow
 def test_the_hashed_system_in_earnest(
     ray_session: None, in_process: Callable[[], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

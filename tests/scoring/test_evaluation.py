@@ -123,6 +123,7 @@ def test_uses_all_rows_where_none_are_for_testing(evaluate: Evaluate) -> None:
         evaluate(test_fraction=0, split="test")
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_whoever_scores_it_is_one_sentence(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,16 +158,21 @@ def let_go_on(process: int) -> None:
 def test_a_node_lost_for_good_costs_nothing_even_when_its_process_comes_back(
     raylets, start: Start, wanted: pa.Table, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    run = start(out)
-    with stopped(run, out, raylets.processes[-1]) as process:
-        raylets.kill()
-        output = ended(run)
-        # Ray does not always miss a process that stands still while its raylet is dead: then it is a straggler.
-        assert re.search(r"shard \d+: (its process died|the node that worked on it|takes \d+ s where)", output)
+    for attempt in range(3):
+        out = tmp_path / f"out{attempt}"
+        run = start(out)
+        with stopped(run, out, raylets.processes[-1]) as process:
+            raylets.kill()
+            output = ended(run)
+            assert proved(out).equals(wanted)
+            let_go_on(process)
         assert proved(out).equals(wanted)
-        let_go_on(process)
-    assert proved(out).equals(wanted)
+        # Ray does not always miss a process that stands still while its raylet is dead: then it is a straggler. And the
+        # process may have stood still right after it had given its result: then nothing was lost.
+        if re.search(r"shard \d+: (its process died|the node that worked on it|takes \d+ s where)", output):
+            return
+        raylets.add()
+    raise AssertionError("no shard was lost with the node")
 
 
 def test_the_shard_of_a_node_that_stands_still_is_scored_elsewhere(
@@ -202,6 +207,7 @@ def holder(raylets, cpus: int, objects: int) -> Iterator[None]:
         process.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_and_full_object_stores_leave_a_cluster_on_which_the_same_command_goes_on(
     raylets, start: Start, wanted: pa.Table, tmp_path: Path
 ) -> None:
@@ -216,6 +222,7 @@ def test_a_killed_driver_and_full_object_stores_leave_a_cluster_on_which_the_sam
     assert proved(out).equals(wanted)
 
 
+@pytest.mark.slow
 def test_a_stalled_run_says_what_it_waits_for_ends_and_goes_on_later(
     raylets, start: Start, wanted: pa.Table, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def epochs(out: Path) -> list[int]:
     return [epoch["epoch"] for epoch in json.loads((out / "history.json").read_text())]
 
 
+@pytest.mark.slow
 def test_a_range_of_workers_survives_a_lost_machine(raylets, tmp_path: Path) -> None:
     out = tmp_path / "model"
     with train(raylets, out, "--workers", "1:3") as run:

@@ -107,6 +107,7 @@ def test_innocent_workers_that_are_killed_at_random_quarantine_nothing(
     assert proved(out, reviews).equals(proved(out.parent / "undisturbed", reviews))
 
 
+@pytest.mark.slow
 def test_a_shard_that_always_kills_stops_the_job(score, out: Path, monkeypatch) -> None:
     monkeypatch.setattr(tasks, "RETRIES", 1)
 
@@ -149,6 +150,7 @@ def test_rows_that_kill_are_found_and_set_aside(
     assert proved(out, reviews).to_pylist() == [row for row in wanted if row["id"] not in killers]
 
 
+@pytest.mark.slow
 def test_where_too_many_rows_kill_the_job_stops(score, out: Path, reviews: Path, monkeypatch) -> None:
     monkeypatch.setattr(tasks, "MAX_CRASHES", 3)
     monkeypatch.setattr(tasks, "RETRIES", 1)
