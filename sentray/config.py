@@ -362,7 +362,7 @@ class WordsSettings(LogSettings):
 class ReadSettings(CorpusSettings):
     """Read reviews as a Ray Dataset of id, text, label and split, for pipelines of your own."""
 
-    unused = frozenset({"max_bad_rows"})
+    unused = frozenset({"max_bad_rows", "excerpts"})
 
     uri: str = argument("reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from sentray.config import CorpusSettings
 from sentray.corpus import limits, sandbox
 from sentray.corpus.files import open_file, try_again
 from sentray.corpus.limits import EXCERPT_CHARACTERS
@@ -286,7 +287,7 @@ def _groups(filesystem: fs.FileSystem, path: str) -> RowGroups:
         return RowGroups([group.num_rows for group in groups], [group.total_byte_size for group in groups])
 
 
-def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int) -> list[list[Part]]:
+def cut(filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, _: CorpusSettings) -> list[list[Part]]:
     """The row groups of each file, whatever the size; none of what cannot be read."""
     return list(map(_parts, files, row_groups(filesystem, [file.path for file in files])))
 
