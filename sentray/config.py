@@ -67,7 +67,7 @@ def _encoding(value: str) -> str | None:
     try:
         codecs.getincrementaldecoder(value)
         name = codecs.lookup(value).name
-        b"".decode(name)
+        b"x".decode(name, "replace")
     except LookupError:
         raise ValueError("there is no such encoding; utf-8, cp1252, latin-1, gb18030 and shift_jis are some") from None
     return None if name == "utf-8" else name

@@ -97,7 +97,7 @@ def test_a_value_that_cannot_be_used_is_named(given: dict[str, str], sentence: s
     [
         ({"delimiter": ";;"}, "--delimiter is ';;': it must be one ASCII character, tab or none"),
         ({"delimiter": "none"}, "--delimiter must be given"),
-        ({"escape": '"'}, "--quote and --escape be none or other characters"),
+        ({"escape": '"'}, "--delimiter must be given, and --quote and --escape be none or other"),
         ({"columns": "text,label"}, "--columns needs --no-header"),
         ({"encoding": "latin-99"}, "--encoding is 'latin-99': there is no such encoding; utf-8, cp1252"),
         ({"encoding": "base64"}, "--encoding is 'base64': there is no such encoding"),
