@@ -195,10 +195,10 @@ def _hint(name: str, option: str, available: Sequence[str]) -> str:
     if len(available) == 1 and (found := _DELIMITER.search(available[0])):
         sign = shlex.quote(found[0].replace("\t", "tab"))
         return f"it seems to be separated by {sign}, so add --delimiter {sign}"
+    if available == [str(number) for number in range(1, len(available) + 1)]:
+        return f"give {option} the column's number, or name all of them with --columns"
     if any(_DATA.fullmatch(each) for each in available):
-        return (
-            f"it seems to have no header, so add --no-header and the column's number, as in {option} {len(available)}"
-        )
+        return f"it seems to have no header, so add --no-header and give {option} the column's number"
     lower = {each.lower(): each for each in available}
     near = difflib.get_close_matches(name.lower(), lower, n=1) or [each for each in lower if name.lower() in each]
     return f"name the right one with {option}" + (f", as in {option} {shlex.quote(lower[near[0]])}" if near else "")

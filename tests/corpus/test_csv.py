@@ -414,6 +414,8 @@ def test_columns_without_a_header(write, read):
     assert by_number["id"].to_pylist()[:2] == ["a.csv:1", "a.csv:2"]
     assert by_number["detail"][2].as_py() == "1 field, the first row has 2"
     assert by_name["detail"][2].as_py() == "1 field, --columns names 2"
+    with pytest.raises(SentrayError, match=r"it has: 1, 2\): give --text-column the column's number, or name all"):
+        read(path, header=False)
     assert read(write("b.csv", "label,text\n5,fine soup\n"), text_column="2")["text"].to_pylist() == ["fine soup"]
 
 
