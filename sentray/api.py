@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sentray import cluster, config, options, watchdog
@@ -30,6 +31,7 @@ Source: TypeAlias = str | os.PathLike[str]
 """A path or a URI."""
 TABLES = ("corpus", "input")
 """Settings that may be a table in memory instead of a path or URI."""
+STANDARD_INPUT = "-"
 
 
 class Model:
@@ -264,11 +266,18 @@ def run(verb: Verb, settings: Settings, console: Console, end_process: bool = Fa
         SentrayError: A mistake of the user or of the input, however Ray wrapped it on its way here.
     """
     module, _, name = verb.work.partition(":")
-    watching: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if isinstance(settings, config.ClusterSettings):
-        watching = watchdog.watch(console, settings.stall_timeout, end_process)
     try:
-        with watching:
+        with contextlib.ExitStack() as stack:
+            for key in TABLES:
+                path = getattr(settings, key, None)
+                # Also what a shell makes of <(…).
+                if path == STANDARD_INPUT or (path and os.path.exists(path) and Path(path).is_fifo()):
+                    piped = stack.enter_context(open(0 if path == STANDARD_INPUT else path, "rb", closefd=path != "-"))
+                    spooled = stack.enter_context(_stored(piped, key, settings))
+                    settings = settings.model_copy(update={key: spooled})
+            if isinstance(settings, config.ClusterSettings):
+                stack.enter_context(watchdog.watch(console, settings.stall_timeout, end_process))
+            _require_possible(settings, console)
             result = getattr(importlib.import_module(module), name)(settings, console)
     except Exception as error:
         mistake = cluster.user_error(error)
@@ -316,11 +325,37 @@ def _function(verb: Verb, name: str) -> Callable[..., Any]:
     return call
 
 
+def _require_possible(settings: Settings, console: Console) -> None:
+    """Refuse, before Ray is imported, a corpus that is not there or lacks a column, and an output of another kind.
+
+    `score` looks for itself at its input, `embed` at its output.
+    """
+    from sentray.storage import require_writable
+
+    out = getattr(settings, "out", None)
+    for file in (getattr(settings, "json_file", None), out if isinstance(settings, config.VocabSettings) else None):
+        if file is not None:
+            require_writable(file)
+    folder = isinstance(settings, config.TrainSettings | config.ScoreSettings | config.QuickstartSettings)
+    if folder and os.path.isfile(str(out)):
+        raise SentrayError(f"--out {out} is a file: name a folder, which need not be there")
+    uri = getattr(settings, "uri", None) or getattr(settings, "corpus", None)
+    if uri is None:
+        return
+    from sentray.corpus.readers import require_columns
+
+    console.expect(f"the first rows of {uri}")
+    columns = settings if isinstance(settings, config.CorpusSettings) else config.CorpusSettings()
+    need_label = isinstance(settings, config.TrainSettings | config.EvaluateSettings | config.QuickstartSettings)
+    require_columns(uri, columns, need_label)
+    console.expect("Ray to start, or the first block of reviews to be read")
+
+
 def _stored(table: Any, key: str, settings: Settings) -> contextlib.AbstractContextManager[str]:
-    """A table in memory as a Parquet file: beside what it becomes where that may be resumed, else a temporary one."""
+    """A table or stream as a file: beside what it becomes where that may be resumed, else a temporary one."""
     from sentray.corpus import memory
 
-    if not memory.is_table(table):
+    if not memory.is_table(table) and not hasattr(table, "read"):
         raise options.UsageError(
             f"{key} is a {type(table).__name__}: give a path or URI, a table with __arrow_c_stream__ (pyarrow, pandas, "
             "Polars, DuckDB) or a Ray Dataset (of Hugging Face's: dataset.with_format('arrow')[:])"

@@ -130,7 +130,7 @@ def _log_file(console: Console, out: str | None, temporary: contextlib.ExitStack
         return log
     except OSError as error:
         raise SentrayError(
-            f"{error.filename} cannot be made or written ({error.strerror}); choose another --out"
+            f"{error.filename or f'{out}.log'} cannot be made or written ({error.strerror}); choose another --out"
         ) from error
 
 
@@ -142,9 +142,14 @@ for _name, _verb in VERBS.items():
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status.
 
+    Whatever the locale, arguments, file names and output are UTF-8, here and in the processes that Ray starts.
+
     Args:
         arguments: The words after `sentray`; those of this process where not given.
     """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
     try:
         app(args=None if arguments is None else list(arguments), prog_name="sentray")
     except SentrayError as error:

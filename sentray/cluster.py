@@ -160,6 +160,12 @@ def _start(ray: Any, address: str | None, cpus: int | None, verbose: bool) -> No
         before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
         try:
             ray.init("local", num_cpus=cpus, include_dashboard=False, **arguments)
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            raise SentrayError(
+                "Ray did not start on this machine in half a minute; is it busy with other work? Give the command again"
+            ) from error
         finally:
             constants.ENABLE_RAY_CLUSTER = before
         return

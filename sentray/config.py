@@ -2,6 +2,7 @@
 
 import codecs
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -24,6 +25,7 @@ class Settings(BaseModel):
     """Heading in the help for the fields that a class itself declares."""
 
 
+Lines = Literal["text", "label-first", "label-last", "fasttext"]
 DEFAULT_JOB_SERVER = "http://127.0.0.1:8265"
 RUNTIME_ENV = "jobs/runtime_env.yaml"
 EngineName = Literal["auto", "folded", "keras"]
@@ -48,12 +50,16 @@ def argument(about: str) -> Any:
     return setting(about, argument=True)
 
 
+def _as_list(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(f"{old}:{new}" for old, new in value.items())
+    return (value,) if isinstance(value, str) else value
+
+
 Several = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    AfterValidator(lambda values: tuple(dict.fromkeys(values))),
+    tuple[str, ...], BeforeValidator(_as_list), AfterValidator(lambda values: tuple(dict.fromkeys(values)))
 ]
-"""Type of an option that may be repeated: one string is a list of it, and each counts once."""
+"""Type of an option that may be repeated: one string is a list of it, and each counts once; a mapping is OLD:NEW."""
 
 
 def _sign(value: str) -> str:
@@ -100,8 +106,16 @@ class CorpusSettings(Settings):
 
     text_column: str = setting("column that holds the review; of CSV also its number, from 1", "text")
     label_column: str = setting("column that holds the label", "label")
-    id_column: str = setting("column that holds a unique id; path and position where absent", "id")
-    split_column: str = setting("column that says train or test", "split")
+    id_column: str = setting("column that holds a unique id; path and position where absent, or for none", "id")
+    split_column: str = setting("column that says train, test or validation", "split")
+    label_from: Literal["column", "name"] = setting(
+        "where a label is: in a column or a folder, or in the file's name, as in reviews.pos and reviews.neg", "column"
+    )
+    lines: Lines | None = setting(
+        "what is on a line of a file without columns: a review, `label text`, `text TAB label`, or fastText's "
+        "`__label__x text`, which is recognised",
+        None,
+    )
     test_fraction: float = setting(
         "share of rows held out for testing, by a hash of the id, where no split is given", 0.1, ge=0, lt=1
     )
@@ -131,7 +145,7 @@ class CorpusSettings(Settings):
     @property
     def reading(self) -> dict[str, Any]:
         """How files are taken apart, by the names of the fields, as far as it is not the default."""
-        wanted = {"delimiter", "quote", "escape", "header", "columns", "encoding"}
+        wanted = {"delimiter", "quote", "escape", "header", "columns", "encoding", "lines"}
         return self.model_dump(mode="json", include=wanted, exclude_defaults=True)
 
 
@@ -194,7 +208,9 @@ class NetworkSettings(Settings):
     )
     buckets: int = setting("ids of the encoder hash", 65_536, ge=1, lt=2**31)
     embedding: str | None = setting(
-        "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zip", None, min_length=1
+        "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zst, .zip",
+        None,
+        min_length=1,
     )
     freeze: bool = setting(
         "leave the word vectors of --embedding as they are, or train them on", False, off="fine-tune"
@@ -218,7 +234,9 @@ class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettin
 
     panel = "Training"
 
-    corpus: str = argument("labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
+    corpus: str = argument(
+        "labelled reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL, or - for the standard input"
+    )
     out: str = setting("folder or URL for the bundle; a run that was stopped goes on there")
     workers: WorkerRange = setting(
         "data-parallel training processes, such as 4, or as many of 1:4 as the cluster has room for",
@@ -271,17 +289,24 @@ class EvaluateSettings(CorpusSettings, PoolSettings):
 class ScoreSettings(CorpusSettings, PoolSettings):
     """Score reviews and write Parquet."""
 
-    unused = frozenset({"label_column", "split_column", "test_fraction"})
+    unused = frozenset({"label_column", "label_from", "split_column", "test_fraction"})
 
     test_fraction: float = setting("no row is held out, so that no id has to be hashed to see which", 0.0, ge=0, lt=1)
     bundle: str = argument("folder or URL of the bundle")
-    input: str = argument("reviews to score: a file, folder, glob or URL; labels are not needed")
+    input: str = argument(
+        "reviews to score: a file, folder, glob or URL, or - for the standard input; labels are not needed"
+    )
     out: str = setting("folder or URL for the scores")
-    keep: Several = setting("further column of the input to write out; may be repeated", ())
+    keep: Several = setting(
+        "further column of the input to write out, as label:truth under another name; may be repeated", ()
+    )
+    scores: Literal["best", "all"] = setting(
+        "probabilities to write out: that of the label, or a column score_LABEL for each label too", "best"
+    )
     engine: EngineName = setting(ENGINE_HELP, "auto")
     gpu: bool = setting("give each worker one GPU; needs the engine keras", False)
     new_input: bool = setting("score the files that were added since the output was made", False)
-    dry_run: bool = setting("say shards, workers and estimated core-hours from a sample, and write nothing", False)
+    dry_run: bool = setting("say shards, workers and estimated core time from a sample, and write nothing", False)
     rows_per_file: int | None = setting(
         "put the scores of small shards together in files of about so many rows", None, ge=1
     )
@@ -313,6 +338,8 @@ class CheckSettings(CorpusSettings, PoolSettings):
 class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
     """Count the words of a corpus's training reviews and write the vocabulary, a word a line."""
 
+    unused = frozenset({"label_column"})
+
     corpus: str = argument("reviews, as for train")
     out: str = setting("file for the vocabulary")
 
@@ -320,7 +347,7 @@ class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
 class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
     """Learn word vectors (word2vec) from a corpus's reviews and write them, one word a line."""
 
-    unused = frozenset({"label_column", "max_words", "unknown"})
+    unused = frozenset({"label_column", "label_from", "max_words", "unknown"})
 
     corpus: str = argument("reviews, as for train; those held out for testing are left out, labels are not needed")
     out: str = setting("file for the vectors, in word2vec's text format")

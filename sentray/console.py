@@ -78,10 +78,12 @@ class Console:
         """Print what went wrong as `sentray: sentence`."""
         self._write("stderr", "error", sentence if self._json else f"sentray: {sentence}")
 
-    def event(self, message: str, **fields: Any) -> None:
-        """Write what is for machines only: in JSON alone, with fields that JSON can hold."""
+    def event(self, message: str, line: str = "", **fields: Any) -> None:
+        """Write what happened: in JSON the message, with fields that JSON can hold; for people a line, if any."""
         if self._json:
             self._write("stderr", "info", message, fields)
+        elif line:
+            self._write("stderr", "info", line)
 
     def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
         """Show how far the work is.
@@ -200,6 +202,15 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def core_time(hours: float) -> str:
+    """Work of processors as `1.4 core-seconds`, `12 core-minutes` or `1,200 core-hours`."""
+    number, unit = next(
+        ((hours * each, unit) for each, unit in ((1, "hours"), (60, "minutes")) if hours * each >= 1),
+        (hours * 3600, "seconds"),
+    )
+    return f"{number:,.0f} core-{unit}" if number >= 10 else f"{number:.2g} core-{unit}"
 
 
 def printable(line: str) -> str:

@@ -220,7 +220,7 @@ def resolve(model: type[S], given: Mapping[str, Any], config: str | None = None)
     found = {} if config is None else _read(config)
     from_file = by_field(model, {k: v for k, v in found.items() if (k, v) != _GONE}, f"the config file {config}")
     values = {**from_file, **given}
-    _refuse_secrets(model, values)
+    _refuse_texts(model, values)
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -258,11 +258,20 @@ def _read(config: str) -> dict[str, Any]:
     return values
 
 
-def _refuse_secrets(model: type[Settings], values: Mapping[str, Any]) -> None:
-    """Refuse a URI with a password, before it stands in logs, results and the list of processes for long."""
+def _refuse_texts(model: type[Settings], values: Mapping[str, Any]) -> None:
+    """Refuse what is not UTF-8, and a URI with a password, before it stands in logs and the list of processes."""
     for name, value in values.items():
-        texts = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(text, str) and _SECRET.match(text) for text in texts):
+        texts = [text for text in (value if isinstance(value, list | tuple) else [value]) if isinstance(text, str)]
+        # Python stands for bytes that are no text by halves of characters.
+        if odd := next((text for text in texts if any("\ud800" <= sign <= "\udfff" for sign in text)), None):
+            shown = odd.encode(errors="surrogateescape")[:100]
+            raise UsageError(
+                f"{flag(model, name)} is {shown!r}, which is not UTF-8: give it as UTF-8; a file of such a name, rename"
+            )
+        option = Option(name, model.model_fields[name])
+        if "" in texts and name != "text" and (option.is_argument or name == "out"):
+            raise UsageError(f"{option.flag} is empty: a variable of the shell without a value?")
+        if any(map(_SECRET.match, texts)):
             raise UsageError(
                 f"{flag(model, name)} has a key in its URI, which would stay in logs and results: leave it out, "
                 "and give it to the file system, such as by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -62,6 +62,18 @@ def behind(uri: str, more: str) -> str:
     return f"{path.rstrip('/')}{more}{mark}{query}"
 
 
+def is_remote(uri: str) -> bool:
+    """Whether a path or URI is of another file system than this machine's."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def look_where(uri: str) -> str:
+    """The cure where nothing is found under a path or URI."""
+    if is_remote(uri):
+        return "check the bucket and the key"
+    return f"check the path (a relative one starts at {os.getcwd()})"
+
+
 # --- What goes wrong
 
 
@@ -215,6 +227,24 @@ def write_text(file: str, content: str) -> None:
     """Write a UTF-8 file; see `create`."""
     with create(file) as stream:
         stream.write(content.encode())
+
+
+def require_writable(file: str) -> None:
+    """Find out before the work whether a file can be written at its end; of an object store only its name is looked at.
+
+    Raises:
+        SentrayError: It cannot.
+    """
+    filesystem, path = locate(file)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            tempfile.TemporaryFile(dir=os.path.dirname(path)).close()
+            reason = "it is a folder" if os.path.isdir(path) else ""
+        except OSError as error:
+            reason = error.strerror or first_line(error)
+        if reason:
+            raise SentrayError(f"{file} cannot be written ({reason}); choose another place")
 
 
 class Folder:

@@ -17,6 +17,8 @@ from sentray.errors import SentrayError, first_line
 
 _END_SECONDS = 1.0
 """How often to ask for the job's status once its log has ended."""
+_AGENT_SECONDS = 120.0
+"""How long a job server may have no agent that runs jobs: it is starting."""
 
 
 class JobEndedError(SentrayError):
@@ -41,7 +43,9 @@ def submit(settings: SubmitSettings, console: Console) -> None:
     client, address = _connect(settings.address)
     name = f"sentray-{verb}-{console.run}"
     try:
-        client.submit_job(
+        _send(
+            client,
+            console,
             entrypoint=shlex.join(["python", "-m", "sentray", verb, *words]),
             submission_id=name,
             runtime_env=environment,
@@ -128,6 +132,20 @@ def _connect(wish: str | None) -> tuple[Any, str]:
             "forward the port of its dashboard (8265) to this machine, or say where it is by --address"
         ) from error
     return client, client.get_address()
+
+
+def _send(client: Any, console: Console, **job: Any) -> None:
+    """Give the job to the server, as soon as there is an agent that runs it: it starts after the server."""
+    until = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                raise
+            console.progress("the job server's agent is starting")
+            time.sleep(_END_SECONDS)
 
 
 async def _follow(client: Any, job: str, console: Console) -> None:

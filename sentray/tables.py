@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sentray.console import Console, bar, count
+from sentray.console import Console, bar, core_time, count
 
 HISTOGRAM_WIDTH = 40
 FAR_BELOW = 0.8
 """Below this share of the training corpus's coverage a warning is printed."""
 MIN_COVERAGE = 0.5
 """The same for a bundle that does not know its training corpus's coverage."""
+MIN_ROWS = 1000
+"""What fewer rows take says nothing of a million."""
 
 
 def metrics(console: Console, values: Mapping[str, Any]) -> None:
@@ -52,12 +54,15 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
     console.table(["", "rows", ""], [[name, number, _percent(number, whole)] for name, number, whole in shares])
     console.say()
     bins = summary["score_histogram"]
-    largest, what = max(bins) or 1, f"probability of {labels[1]}" if len(labels) == 2 else "probability of the label"
+    largest, two = max(bins) or 1, len(labels) == 2
+    what = f"probability of {labels[1]}" if two else "probability of the label"
     console.table(
         [what, "rows", ""],
         [
             [f"{index / len(bins):.2f} to {(index + 1) / len(bins):.2f}", rows, bar(rows / largest, HISTOGRAM_WIDTH)]
             for index, rows in enumerate(bins)
+            # The best of n probabilities is at least 1 / n.
+            if two or rows or (index + 1) * len(labels) > len(bins)
         ],
     )
     console.say()
@@ -68,9 +73,8 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
             f"{count(summary['workers'], 'worker')}, after {summary['start_seconds']:.1f} s to start"
         )
     if summary["core_hours_per_million"] is not None:
-        console.say(
-            f"{summary['core_hours']:.4f} core-hours, {summary['core_hours_per_million']:.4f} a million reviews"
-        )
+        million = f", {core_time(summary['core_hours_per_million'])} a million reviews" if rows >= MIN_ROWS else ""
+        console.say(f"{core_time(summary['core_hours'])}{million}")
 
 
 def _coverage(console: Console, found: float | None, trained: float | None) -> None:

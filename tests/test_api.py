@@ -139,9 +139,9 @@ def test_a_config_file_sets_options_and_keywords_win(tmp_path: Path, monkeypatch
     config.write_text('min-count = 7\nmax-words = 9\nout = "from-file"\n')
     found = []
     monkeypatch.setattr(sentray.corpus.vocab, "write_vocabulary", lambda settings, console: found.append(settings))
-    sentray.vocab(Path("c"), config=config, max_words=5)
+    sentray.vocab(Path("synthetic:9"), config=config, max_words=5)
     (settings,) = found
-    assert (settings.corpus, settings.min_count, settings.max_words, settings.out) == ("c", 7, 5, "from-file")
+    assert (settings.corpus, settings.min_count, settings.max_words, settings.out) == ("synthetic:9", 7, 5, "from-file")
 
 
 def test_a_mistake_in_a_process_of_rays_comes_as_it_was_made(
@@ -157,7 +157,7 @@ def test_a_mistake_in_a_process_of_rays_comes_as_it_was_made(
 
     monkeypatch.setattr(sentray.corpus.check, "check", lambda settings, console: ray.get(wrong.remote()))
     with pytest.raises(SentrayError, match=r"^row 3 is wrong: mend it$"):
-        sentray.check("c")
+        sentray.check("synthetic:9")
 
 
 def test_quiet_unless_progress_is_asked_for(stars: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -406,7 +406,7 @@ def test_a_stalled_call_ends_and_another_thread_is_not_interrupted(monkeypatch: 
 
     monkeypatch.setattr(sentray.corpus.check, "check", stand_still)
     with pytest.raises(SentrayError, match="nothing has moved for 1 s"):
-        sentray.check("c", stall_timeout=1)
+        sentray.check("synthetic:9", stall_timeout=1)
 
 
 def test_the_settings_of_a_function_are_those_of_the_command_line() -> None:

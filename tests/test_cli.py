@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sentray.scoring.job
-from sentray import __version__, api
+from sentray import __version__, api, cluster
 from sentray.cli import app, main
 from sentray.config import (
     CheckSettings,
@@ -259,6 +260,90 @@ def test_a_verb_without_local_output_leaves_no_log(
     assert _status("predict", "bundle", "a fine film") == 0
     assert capsys.readouterr().out == "pos\t0.9\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder with some files to work in, where reaching for Ray fails."""
+    monkeypatch.chdir(tmp_path)
+    Path("names.csv").write_text("id,review\n1,good\n")
+    Path("unlabelled.csv").write_text("id,text\n1,good\n")
+    Path("reviews.csv").write_text("id,text,label\n1,good,pos\n")
+    monkeypatch.setattr(cluster, "connect", lambda *_, **__: pytest.fail("Ray was to be started"))
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        *(
+            (line, "there is no file or folder nowhere.csv: ")
+            for line in (
+                "train nowhere.csv --out o",
+                "evaluate b nowhere.csv",
+                "check nowhere.csv",
+                "vocab nowhere.csv --out o",
+                "embed nowhere.csv --out o",
+                "quickstart --corpus nowhere.csv --out o",
+            )
+        ),
+        ("check names.csv", "names.csv has no column 'text'"),
+        ("vocab names.csv --out o", "names.csv has no column 'text'"),
+        ("train unlabelled.csv --out o", "unlabelled.csv has no column 'label'"),
+        ("evaluate b unlabelled.csv", "unlabelled.csv has no column 'label'"),
+        ("check reviews.csv --json .", ". cannot be written (it is a folder); choose another place"),
+        ("vocab reviews.csv --out names.csv/v", "names.csv"),
+        ("train reviews.csv --out names.csv", "--out names.csv is a file: name a folder"),
+        ("score b reviews.csv --out names.csv", "--out names.csv is a file: name a folder"),
+        ("train reviews.csv --out o --embedding v.txt", "there is no file v.txt"),
+        ("train reviews.csv --out o --stop-words w.txt", "the stop-word file w.txt can't be read"),
+    ],
+)
+def test_what_can_be_refused_without_ray_is(arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _status(*arguments.split()) == 1
+    shown = capsys.readouterr().err
+    assert sentence in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_python_is_refused_as_early() -> None:
+    with pytest.raises(SentrayError, match=r"names\.csv has no column 'text'"):
+        sentray.read_reviews("names.csv")
+
+
+def test_standard_input_and_pipes_are_kept_as_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(sentray.scoring.job, "score", lambda settings, _: seen.append(Path(settings.input).read_text()))
+    (tmp_path / "piped").write_text("id,text\n1,good\n")
+    kept = os.dup(0)
+    try:
+        with (tmp_path / "piped").open() as piped:
+            os.dup2(piped.fileno(), 0)
+        assert _status("score", "bundle", "-", "--out", str(tmp_path / "scored")) == 0
+        os.mkfifo(tmp_path / "pipe")
+        feeder = threading.Thread(target=(tmp_path / "pipe").write_text, args=("id,text\n2,bad\n",))
+        feeder.start()
+        assert _status("score", "bundle", str(tmp_path / "pipe"), "--out", str(tmp_path / "other")) == 0
+        feeder.join()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        assert _status("score", "bundle", "-", "--out", str(tmp_path / "scored")) == 1
+    finally:
+        os.dup2(kept, 0)
+    assert seen == ["id,text\n1,good\n", "id,text\n2,bad\n"]
+    assert len([*tmp_path.glob("scored.work/input-*")]) == 1
+    assert capsys.readouterr().err == "sentray: the piped input is empty: pipe reviews in, or name a file\n"
+
+
+def test_arguments_and_output_are_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "é.csv").write_text("id,crème\n1,good\n")
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(JOBS.parent)}
+    command = [sys.executable, "-m", "sentray", "check", "é.csv"]
+    done = subprocess.run([*map(os.fsencode, command)], cwd=tmp_path, env=plain, capture_output=True)
+    assert done.returncode == 1
+    assert "é.csv has no column 'text' (it has: id, crème)" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

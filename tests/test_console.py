@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sentray.console import Console, duration
+from sentray.console import Console, core_time, duration
 
 CHATTER = """
 import os, subprocess, sys
@@ -221,3 +221,28 @@ def test_a_row_of_a_table_is_an_object(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (42.4, "0:42"), (61, "1:01"), (3723, "1:02:03")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("hours", "line"),
+    [
+        (0, "0 core-seconds"),
+        (0.0004, "1.4 core-seconds"),
+        (0.016, "58 core-seconds"),
+        (0.02, "1.2 core-minutes"),
+        (0.5, "30 core-minutes"),
+        (1, "1 core-hours"),
+        (1234.5, "1,234 core-hours"),
+    ],
+)
+def test_work_of_processors_is_told_in_a_unit_that_says_something(hours: float, line: str) -> None:
+    assert core_time(hours) == line
+
+
+def test_an_event_is_a_line_for_people_only_where_it_has_one(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().event("shard 3 committed", rows=5)
+    Console().event("epoch 1 finished", "epoch 1  loss 0.5", rows=5)
+    assert capsys.readouterr().err == "epoch 1  loss 0.5\n"
+    Console(as_json=True).event("epoch 1 finished", "epoch 1  loss 0.5", rows=5)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["message"], line["rows"]) == ("epoch 1 finished", 5)

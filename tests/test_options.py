@@ -35,6 +35,8 @@ def test_no_word_behind_the_first_of_a_list_is_an_option(mark: list[str]) -> Non
         (["--limit"], "'--limit' requires an argument"),
         (["--help"], "No such option: --help"),
         (["a", "s3://key:secret@bucket/x"], "WORDS has a key in its URI"),
+        (["a", ""], "WORDS is empty: a variable of the shell"),
+        (["a", "caf\udce9"], r"WORDS is b'caf\xe9', which is not UTF-8: "),
     ],
 )
 def test_what_the_command_line_would_refuse_is_refused(words: list[str], sentence: str) -> None:

@@ -245,6 +245,26 @@ def test_an_interrupt_leaves_the_job_running(folder: Path, left: Any) -> None:
     ]
 
 
+def test_waits_for_an_agent_that_is_starting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [RuntimeError("status code 500: No available agent to submit job, please try again later."), None]
+    sent = []
+
+    def submit_job(**job: Any) -> None:
+        sent.append(job)
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    monkeypatch.setattr(submit, "_END_SECONDS", 0)
+    server: Any = SimpleNamespace(submit_job=submit_job)
+    submit._send(server, Console(), entrypoint="x")
+    assert sent == [{"entrypoint": "x"}] * 2
+    for error, seconds in ((RuntimeError("status code 400: too large"), 120), (RuntimeError("No available agent"), -1)):
+        monkeypatch.setattr(submit, "_AGENT_SECONDS", seconds)
+        answers[:] = [error]
+        with pytest.raises(RuntimeError, match=str(error)):
+            submit._send(server, Console(), entrypoint="x")
+
+
 @pytest.mark.parametrize("error", [RuntimeError("gone.\nfor good"), ConnectionError("gone"), ClientError("gone")])
 def test_a_lost_connection_is_no_traceback(error: Exception, left: Any) -> None:
     job, status, errors = left(error)

@@ -1,5 +1,6 @@
 """The end of a scoring job in numbers that a user understands."""
 
+import re
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_shows_rows_labels_scores_and_speed(shown: Any) -> None:
         "",
         "words known: 90.0%, of the training reviews' 96.0%",
         "20,000 reviews/s and 78.5 MB/s with 2 workers, after 7.0 s to start",
-        "0.5000 core-hours, 0.0200 a million reviews",
+        "30 core-minutes, 1.2 core-minutes a million reviews",
     ]
 
 
@@ -66,6 +67,18 @@ def test_warns_of_words_that_the_bundle_does_not_know(
 ) -> None:
     lines = shown(coverage=coverage, training_coverage=trained)
     assert any(line.startswith("warning: the bundle knows so few") for line in lines) is warns
+
+
+def test_shows_no_bin_that_the_best_of_several_probabilities_cannot_be_in(shown: Any) -> None:
+    def bins(labels: tuple[str, ...], *filled: int) -> list[str]:
+        histogram = [int(index in filled) for index in range(20)]
+        lines = shown(labels, labels={}, score_histogram=histogram)
+        return [line[:12] for line in lines if re.match(r"\d\.\d\d to ", line)]
+
+    assert bins(("bad", "fine", "good"), 19)[:2] == ["0.30 to 0.35", "0.35 to 0.40"]
+    assert len(bins(tuple("abcd"), 19)) == 15
+    # A label of twenty has just that probability, or a rounding less.
+    assert len(bins(tuple("abcdefghijklmnopqrst"), 0)) == 20
 
 
 def test_nothing_scored(shown: Any) -> None:

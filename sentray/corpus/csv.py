@@ -51,14 +51,12 @@ def cut(
     filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
 ) -> list[list[Part]]:
     """Byte ranges of whole records of each file."""
-    if settings.encoding:
-        return [[] for _ in files]
 
     def widths(window: Window, path: str) -> tuple[Dialect, int]:
         dialect, names = begin(window, path, settings)
         return dialect, len(names)
 
-    return records.cut(filesystem, files, size, widths)
+    return records.cut(filesystem, files, size, settings.encoding, widths)
 
 
 def told(source: Source, settings: CorpusSettings) -> str:

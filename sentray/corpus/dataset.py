@@ -15,9 +15,9 @@ from sentray import cluster
 from sentray.config import CorpusSettings
 from sentray.console import count
 from sentray.corpus.duplicates import IdBlock, Rows, find_duplicates, mark_duplicates
-from sentray.corpus.readers import read_ids, read_shard
+from sentray.corpus.readers import may_have_ids, read_ids, read_shard
 from sentray.corpus.rows import ROLES, ROW_SCHEMA, TABLE_BYTES
-from sentray.corpus.source import WITH_COLUMNS, Source, resolve
+from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards, reader
 from sentray.errors import SentrayError
 
@@ -103,7 +103,7 @@ class Corpus:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
         corpus = replace(cls.plan(uri, settings, need_label), workers=workers)
-        if corpus.source.format not in WITH_COLUMNS:
+        if not may_have_ids(corpus.source, settings):
             return corpus
         read = functools.partial(_read_ids, corpus.source.lean(), settings)
         ids = corpus._read("Ids", read, _IDS_SCHEMA, concurrency=workers, ray_remote_args=_REMOTE)
@@ -116,7 +116,7 @@ class Corpus:
         Raises:
             SentrayError: there is no such corpus, or a file cannot be read.
         """
-        source = resolve(uri)
+        source = resolve(uri, settings)
         return cls(source, settings, plan_shards(source, settings.shard_size * 1_000_000, settings), need_label)
 
     @property

@@ -1,6 +1,6 @@
-"""Opening files: those of a corpus (`open_stream`, `open_file`), and one by path or URI, decompressed (`opened`).
+"""Opening files: those of a corpus (`open_stream`, `open_file`), and one by path or URI (`opened`).
 
-Nothing is unpacked to disk, and memory stays bounded.
+How a file is compressed its first bytes say, never its name. Nothing is unpacked to disk, and memory stays bounded.
 """
 
 import codecs
@@ -20,17 +20,24 @@ from pyarrow import fs
 
 from sentray.corpus.limits import require_little_inflation
 from sentray.errors import SentrayError
-from sentray.storage import first_line, locate, read_pauses, reading
+from sentray.storage import first_line, locate, look_where, read_pauses, reading
 
 _READ_AHEAD = 4 << 20
 """Decompressors ask for a few kB at a time, and object stores take about as long for these as for a megabyte."""
 _TRANSCODED = 1 << 18
 _SHOWN_MEMBERS = 8
+_MAX_POINTER = 1024
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_XZ_MEMORY = 1 << 28
+"""For the dictionary of an .xz file; `xz -9` takes a quarter of it."""
+HEAD_BYTES = 1 << 12
+"""How far is looked for what a file holds."""
 _MAGIC = {
     "gzip": rb"\x1f\x8b",
     # A row of text may begin with BZh as well.
     "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
     "xz": rb"\xfd7zXZ\x00",
+    "zstd": rb"\x28\xb5\x2f\xfd",
     "zip": rb"PK(\x03\x04|\x05\x06)",
     "none": rb"",
 }
@@ -90,34 +97,80 @@ codecs.register_error("sentray.invalid", lambda error: ("\udcff", error.end))  #
 def open_stream(
     filesystem: fs.FileSystem, path: str, start: int = 0, stop: int | None = None
 ) -> pa.NativeFile | io.RawIOBase:
-    """A file's bytes from `start` to `stop`, decompressed where the name ends in .gz (then all of them).
+    """A file's bytes from `start` to `stop`, or all of them, decompressed.
 
     Raises:
         SentrayError: the file holds no byte, or fewer than `stop`; also while it is read, when it turns out to be a
             decompression bomb.
     """
-    file = open_file(filesystem, path)
+    address, member = split_member(path)
+    file = open_file(filesystem, address)
     size = file.size()
     if stop is not None:
         if size < stop:
             raise SentrayError(f"{path} is shorter than when the run was planned: put the whole file back")
-        file = file.get_stream(start, stop - start)
-    if path.lower().endswith(".gz"):
-        return _Inflated(_decompressed(file, "gzip", path), path, size)
-    return pa.BufferedInputStream(file, _READ_AHEAD)
+        return pa.BufferedInputStream(file.get_stream(start, stop - start), _READ_AHEAD)
+    kind = _compression(file)
+    if kind == "none":
+        return pa.BufferedInputStream(file, _READ_AHEAD)
+    return _Inflated(_decompressed(file, kind, address, member), path, size)
 
 
 def open_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
-    """A file to read anywhere in.
+    """A file to read anywhere in, as it is stored.
 
     Raises:
-        SentrayError: it holds no byte, or is a pipe or device.
+        SentrayError: it holds no byte, is a pipe or device, or stands for a file that Git has elsewhere.
     """
     if isinstance(filesystem, fs.LocalFileSystem) and filesystem.get_file_info(path).type == fs.FileType.Unknown:
         raise SentrayError(f"{path} is no regular file: replace it or leave it out")
     file = filesystem.open_input_file(path)
     require_bytes(path, file.size())
+    if file.size() < _MAX_POINTER:
+        require_no_pointer(path, file.read(len(_POINTER)))
+        file.seek(0)
     return file
+
+
+def is_compressed(filesystem: fs.FileSystem, path: str) -> bool:
+    """Whether a file can only be read from its beginning."""
+    address, member = split_member(path)
+    with open_file(filesystem, address) as file:
+        return bool(member) or _compression(file) != "none"
+
+
+def look_into(filesystem: fs.FileSystem, path: str) -> tuple[bool, str, bytes]:
+    """Whether a file is compressed, the name of its only member where it is a zip archive, and its first bytes.
+
+    Raises:
+        SentrayError: it cannot be read, or is an archive of several files.
+    """
+    address, member = split_member(path)
+    with reading(path), open_file(filesystem, address) as file:
+        kind = _compression(file)
+        stream = _decompressed(file, kind, address, member)
+        return kind != "none", stream.name if kind == "zip" else "", stream.read(HEAD_BYTES)
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """The archive and its member of `FILE.zip#MEMBER`; the path and "" of any other."""
+    found = re.fullmatch(r"(?is)(.*?\.zip)#(.+)", path)
+    return (found[1], found[2]) if found else (path, "")
+
+
+def excel(path: str) -> SentrayError:
+    """The sentence for a file of a spreadsheet program."""
+    return SentrayError(f"{path} is an Excel file: save its sheet as CSV (UTF-8) and give that")
+
+
+def require_no_pointer(path: str, start: bytes) -> None:
+    """Refuse what Git LFS leaves in a file's place where it was not fetched.
+
+    Raises:
+        SentrayError: the file begins so.
+    """
+    if start.startswith(_POINTER):
+        raise SentrayError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull`")
 
 
 def require_bytes(path: str, size: int) -> None:
@@ -143,11 +196,11 @@ def try_again(filesystem: fs.FileSystem, read: Callable[[], T]) -> T | None:
 
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
-    """Open a file to read from its beginning; its first bytes say how it is compressed, never its name.
+    """Open a file to read from its beginning.
 
     Args:
-        file: path or URI of a pyarrow file system, plain or compressed by gzip, bzip2, xz or zip; of a zip with
-            several members one is named, as in `FILE.zip#MEMBER`.
+        file: path or URI of a pyarrow file system, plain or compressed by gzip, bzip2, xz, Zstandard or zip; of a zip
+            with several members one is named, as in `FILE.zip#MEMBER`.
 
     Yields:
         The decompressed stream, and the compression (`none` where there is none).
@@ -159,19 +212,24 @@ def opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
     with reading(file, "it seems damaged or out of reach; get it again"), contextlib.ExitStack() as stack:
         filesystem, path, address, member = _locate(file)
         stored = stack.enter_context(open_file(filesystem, path))
-        start = stored.read(10)
-        stored.seek(0)
-        kind = next(kind for kind, magic in _MAGIC.items() if re.match(magic, start))
+        kind = _compression(stored)
         if member and kind != "zip":
             raise SentrayError(f"{address} is no zip archive, so that it has no member {member}: leave out #{member}")
         yield stack.enter_context(_decompressed(stored, kind, address, member)), kind
+
+
+def _compression(stored: pa.NativeFile) -> str:
+    """How a file is compressed: one of `_MAGIC`."""
+    start = stored.read(10)
+    stored.seek(0)
+    return next(kind for kind, magic in _MAGIC.items() if re.match(magic, start))
 
 
 def _decompressed(stored: pa.NativeFile, kind: str, address: str, member: str = "") -> Any:
     """The content of a file by its compression, one of `_MAGIC`."""
     if kind == "none":
         return stored
-    if kind in ("gzip", "bzip2"):
+    if kind in ("gzip", "bzip2", "zstd"):
         return pa.CompressedInputStream(pa.BufferedInputStream(stored, _READ_AHEAD), kind.replace("bzip2", "bz2"))
     buffered = io.BufferedReader(stored, _READ_AHEAD)
     return _Xz(buffered) if kind == "xz" else _member(buffered, address, member)
@@ -181,7 +239,7 @@ class _Xz(io.RawIOBase):
     """The content of an .xz file; unlike `lzma.LZMAFile` it reads on after zeros between two streams."""
 
     def __init__(self, stored: Any) -> None:
-        self._stored, self._decompressor = stored, lzma.LZMADecompressor()
+        self._stored, self._decompressor = stored, lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
 
     def readable(self) -> bool:
         return True
@@ -196,7 +254,7 @@ class _Xz(io.RawIOBase):
                     if not (more := self._stored.read(_READ_AHEAD)):
                         return 0
                     data = more.lstrip(b"\0")
-                decompressor = self._decompressor = lzma.LZMADecompressor()
+                decompressor = self._decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
             elif decompressor.needs_input and not (data := self._stored.read(_READ_AHEAD)):
                 raise EOFError("it ends in the middle of its compressed data")
             if content := decompressor.decompress(data, len(buffer)):
@@ -215,7 +273,7 @@ def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
     filesystem, path = locate(os.path.expanduser(address))
     kind = filesystem.get_file_info(path).type
     if kind == fs.FileType.NotFound:
-        raise SentrayError(f"there is no file {file}: check the path (a relative one starts at {os.getcwd()})")
+        raise SentrayError(f"there is no file {file}: {look_where(file)}")
     if kind == fs.FileType.Directory:
         raise SentrayError(f"{file} is a folder: name a file of word vectors in it")
     if kind != fs.FileType.File:
@@ -239,6 +297,8 @@ def _member(stored: Any, address: str, member: str) -> IO[bytes]:
         raise zipfile.BadZipFile(first_line(error)) from error
     if not names:
         raise SentrayError(f"{address} is a zip archive without a file in it: get it again")
+    if "xl/workbook.xml" in names:
+        raise excel(address)
     held = ", ".join(names[:_SHOWN_MEMBERS]) + ", …" * (len(names) > _SHOWN_MEMBERS)
     what = f"has no member {member}, but {held}" if member else f"is a zip archive of several files ({held})"
     raise SentrayError(f"{address} {what}: name one, as in {address}#{names[0]}")

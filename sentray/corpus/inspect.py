@@ -1,19 +1,23 @@
 """How many rows of a corpus are usable, and which are not and why: `Inspection`, from what `inspect_rows` counts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, mark, set_aside
+from sentray.corpus.limits import MAX_NAME
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark, set_aside
 from sentray.errors import SentrayError
 
 LABELS_SCHEMA = pa.schema(
     [pa.field("split", pa.string()), pa.field("label", pa.string()), pa.field("rows", pa.int64())]
 )
 """Usable rows by split and label; the label is null for reviews without one."""
+
+MAX_LISTED = 20
+"""Labels that a sentence lists."""
 
 
 def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[str, pa.Table]:
@@ -34,9 +38,34 @@ def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[st
 
 
 def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:
-    """Set rows aside whose label is none of `labels` (those without a label are left as they are)."""
-    known = pc.is_in(rows["label"], pa.array(labels, pa.string()))
-    return mark(rows, as_mask(pc.and_(pc.is_valid(rows["label"]), pc.invert(known))), Reason.UNKNOWN_LABEL)
+    """Set rows aside whose label is none of `labels` (those without a label are left as they are).
+
+    Older bundles have labels such as 0.0 and True: the rows get theirs.
+    """
+    known, forms = pa.array(labels, pa.string()), pa.array(map(label_form, labels), pa.string())
+    found = pc.coalesce(pc.index_in(rows["label"], known), pc.index_in(rows["label"], forms))
+    unknown = as_mask(pc.and_(pc.is_valid(rows["label"]), pc.is_null(found)))
+    shown = pc.utf8_slice_codeunits(rows["label"], 0, MAX_NAME)
+    detail = pc.binary_join_element_wise("label '", shown, f"' is none of {listed(labels)}", "")
+    column = rows.schema.get_field_index("label")
+    label = pc.coalesce(known.take(found), rows["label"]) if len(known) else rows["label"]
+    return mark(rows.set_column(column, rows.schema.field(column), label), unknown, Reason.UNKNOWN_LABEL, detail)
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Labels for a sentence, at most `MAX_LISTED` of them."""
+    more = len(labels) - MAX_LISTED
+    return ", ".join(f"'{label[:MAX_NAME]}'" for label in labels[:MAX_LISTED]) + (f" and {more:,} more" * (more > 0))
+
+
+def cure_of_ids(reasons: Mapping[str, int], rows: int) -> str | None:
+    """What to do where more than half of the rows repeat an id: a column that says the product, say, gives none."""
+    if 2 * reasons.get(Reason.DUPLICATE_ID, 0) <= rows:
+        return None
+    return (
+        "most rows repeat an earlier one's id, so that the column of the ids seems to be no id: give --id-column none, "
+        "and path and position are the ids"
+    )
 
 
 @dataclass
@@ -80,8 +109,8 @@ class Inspection:
         return Counter({label: count for label, count in of_split.items() if label is not None})
 
     def classes(self, split: str) -> list[str]:
-        """The labels that occur in a split, sorted."""
-        return sorted(self.of_split(split))
+        """The labels that occur in a split, in their order."""
+        return sorted(self.of_split(split), key=label_order)
 
     def check_usable(self, name: str, max_bad_rows: float) -> None:
         """Refuse a corpus without a usable row, or with too many rows that are not.
@@ -98,16 +127,15 @@ class Inspection:
         bad = self.bad.num_rows
         if not bad or (self.usable and bad <= max_bad_rows * self.rows):
             return
-        commonest = self.reasons.most_common(3)
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in commonest)
-        first = self.bad.filter(pc.equal(self.bad["reason"], commonest[0][0])).slice(0, 1).to_pylist()[0]
-        why = first["reason"] + (f": {first['detail']}" if first["detail"] else "")
+        (commonest, _), *_ = self.reasons.most_common(1)
+        first = self.bad.filter(pc.equal(self.bad["reason"], commonest)).slice(0, 1).to_pylist()[0]
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common(3))
         allowed = f"more than --max-bad-rows {max_bad_rows:g} allows" if self.usable else "so that none is left"
-        raise SentrayError(
-            f"{bad:,} of {self.rows:,} rows of {name} cannot be used ({reasons}), {allowed}; mend the input"
-            f"{' or allow more' if self.usable else ''}, beginning with {first['file']} row {first['row']} "
-            f"({why})"
+        cure = cure_of_ids(self.reasons, self.rows) or (
+            f"mend the input{' or allow more' if self.usable else ''}, beginning with {first['file']} row "
+            f"{first['row']} ({first['reason']}{': ' + first['detail'] if first['detail'] else ''})"
         )
+        raise SentrayError(f"{bad:,} of {self.rows:,} rows of {name} cannot be used ({reasons}), {allowed}; {cure}")
 
     def check_trainable(self, name: str, max_bad_rows: float) -> None:
         """Refuse a corpus that nothing can be learnt from.
@@ -121,7 +149,7 @@ class Inspection:
             splits = ", ".join(sorted({split for split, _ in self.labels}))
             raise SentrayError(
                 f"{name} has no labelled review whose split is train (its splits: {splits}): name the right "
-                "columns with --split-column and --label-column"
+                "columns with --split-column and --label-column, or rename a file whose name says another split"
             )
         if len(classes) == 1:
             raise SentrayError(

@@ -1,4 +1,4 @@
-"""Tables in memory as input: `stored` writes one as a Parquet file whose name is a digest of its content."""
+"""Tables in memory and streams as input: `stored` writes one as a file whose name is a digest of its content."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,25 +28,25 @@ def is_table(value: object) -> bool:
 
 @contextlib.contextmanager
 def stored(table: Any, work: str | None = None, out: str | None = None, add: bool = True) -> Iterator[str]:
-    """A table's rows as a Parquet file, for the length of the block.
+    """A table's rows as a Parquet file, or a stream's bytes as a file, for the length of the block.
 
     Args:
         table: `pyarrow.Table`, pandas, Polars, a DuckDB relation or whatever else offers `__arrow_c_stream__`; or a
-            Ray Dataset. It is read once, as a stream.
+            Ray Dataset; or a binary stream, such as the standard input. It is read once, as a stream.
         work: Folder or URI in which the file stays, so that the same call finds the same file; a temporary one where
             not given.
         out: Folder or URI of what is made of the table; while it is empty, a job may not have begun.
         add: Whether to put the file into that folder where it is not; if not, a temporary file takes its place.
 
     Yields:
-        Path or URI of the file, `input-DIGEST.parquet`. The digest is of the Parquet file: another version of pyarrow
-        may write the same rows in other bytes.
+        Path or URI of the file, `input-DIGEST.parquet`, or `input-DIGEST` for a stream, whose first bytes tell what it
+        is. The digest is of the file: another version of pyarrow may write the same rows in other bytes.
 
     Raises:
-        SentrayError: The table has no row or cannot be written.
+        SentrayError: The table has no row or the stream no byte, or it cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="sentray-input-") as scratch:
-        file = _written(table, Path(scratch))
+        file = _spooled(table, Path(scratch)) if hasattr(table, "read") else _written(table, Path(scratch))
         names = [] if work is None else Folder(work).names()
         new = file.name not in names
         if work is None or (new and not add):
@@ -99,9 +99,29 @@ def _written(table: Any, folder: Path) -> Path:
         ) from error
     if not rows:
         raise SentrayError("the table in memory has no row: give one that has some")
+    return _named(file, ".parquet")
+
+
+def _spooled(stream: BinaryIO, folder: Path) -> Path:
+    """Write a stream, and name the file by its digest."""
+    file = folder / "stream"
+    try:
+        with file.open("wb") as target:
+            shutil.copyfileobj(stream, target)
+    except OSError as error:
+        raise SentrayError(
+            f"the piped input cannot be read to its end and kept in {folder} ({error.strerror}): make room, or set "
+            "TMPDIR to another folder"
+        ) from error
+    if not file.stat().st_size:
+        raise SentrayError("the piped input is empty: pipe reviews in, or name a file")
+    return _named(file, "")
+
+
+def _named(file: Path, suffix: str) -> Path:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return file.rename(folder / f"{_PREFIX}{digest[:_DIGITS]}.parquet")
+    return file.rename(file.with_name(f"{_PREFIX}{digest[:_DIGITS]}{suffix}"))
 
 
 def _stream(table: Any) -> tuple[pa.Schema, Iterator[pa.Table]]:

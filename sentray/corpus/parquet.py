@@ -4,7 +4,7 @@ Whoever wrote a file may have meant harm: what its footer and its pages ask for 
 it; see `sandbox`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate, pairwise
@@ -20,7 +20,18 @@ from sentray.config import CorpusSettings
 from sentray.corpus import limits, sandbox
 from sentray.corpus.files import open_file, try_again
 from sentray.corpus.limits import EXCERPT_CHARACTERS
-from sentray.corpus.rows import ROLES, TABLE_BYTES, TABLE_ROWS, Block, Columns, Mask, as_mask, no_rows, no_text
+from sentray.corpus.rows import (
+    TABLE_BYTES,
+    TABLE_ROWS,
+    Block,
+    Columns,
+    Mask,
+    as_mask,
+    is_list,
+    is_text,
+    no_rows,
+    no_text,
+)
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
 from sentray.errors import SentrayError
@@ -32,8 +43,14 @@ _READ_BYTES = 4 << 20
 """What is read at once of a column, whose row group may be larger than memory."""
 _MAX_TABLE_GROUPS = 1000
 """Row groups of a table that sentray wrote: a million rows each."""
+_DEPTH = 8
+"""How deep within structures a column may lie."""
 _FOOTERS, _THREADS = 1000, 16
 """Footers that are read by one call of the sandbox, and how many of them at once."""
+
+
+Way = tuple[str, ...]
+"""The name of a column, or those on the way to one within structures, whose path is called `review.body`."""
 
 
 class RowGroups(NamedTuple):
@@ -96,8 +113,8 @@ def _blocks(source: Source, piece: Piece, columns: Columns, at_once: int, done: 
         for index, group in enumerate(groups[piece.start :], piece.start):
             end = row + group.num_rows
             size = max(1, min(at_once, TABLE_BYTES * group.num_rows // max(1, group.total_byte_size)))
-            for batch in file.iter_batches(size, row_groups=[index], columns=chosen, use_threads=False):
-                values, too_large = _shortened(batch)
+            for batch in file.iter_batches(size, row_groups=[index], columns=list(chosen), use_threads=False):
+                values, too_large = _shortened({name: _at(batch, way) for name, way in chosen.items()}, batch.num_rows)
                 for start, stop in _ranges(values, 0, batch.num_rows):
                     part = values.slice(start, stop - start)
                     inflated += part.nbytes
@@ -137,18 +154,49 @@ def empty_block(source: Source, piece: Piece, columns: Columns) -> Block | None:
         SentrayError: the file lacks a column, or its footer cannot be read.
     """
     rows, schema = read_footer(source.filesystem, piece.path)
+    found = empty_rows(schema, piece, columns)
+    return found if rows else None
+
+
+def empty_rows(schema: pa.Schema, piece: Piece, columns: Columns) -> Block:
+    """A block without a row that has the columns of a schema.
+
+    Raises:
+        SentrayError: it lacks a column.
+    """
     chosen = _chosen(schema, piece, columns)
-    arrays = {name: _shortened_column(pa.array([], schema.field(name).type))[0] for name in chosen}
-    return Block(piece.name, np.zeros(0, np.int64), arrays) if rows else None
+    empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema.names)
+    arrays = {name: _shortened_column(_at(empty, way))[0] for name, way in chosen.items()}
+    return Block(piece.name, np.zeros(0, np.int64), arrays)
 
 
-def _chosen(schema: pa.Schema, piece: Piece, columns: Columns) -> list[str]:
-    """The columns to read, of which those that have a role hold no lists or structures."""
-    chosen = columns.choose(schema.names, piece.path)
-    for name in {columns.name(role) for role in ROLES}.intersection(chosen):
-        if pa.types.is_nested(kind := schema.field(name).type):
+def _chosen(schema: pa.Schema, piece: Piece, columns: Columns) -> dict[str, Way]:
+    """The columns to read, of which those that have a role hold values, or lists of what may come in lists."""
+    # A column whose name holds a dot itself comes before one at that path.
+    found = list(_columns(schema))
+    known = {".".join(way): (way, kind) for way, kind in sorted(found, key=lambda each: -len(each[0]))}
+    inner = dict.fromkeys(path for path in (".".join(way) for way, _ in found) if path not in schema.names)
+    chosen = columns.choose([*schema.names, *inner], piece.path)
+    for name, role in ((columns.name(role), role) for role in columns.roles):
+        kind = known[name][1] if name in chosen else pa.null()
+        may_be_list = is_list(kind) and (role == "label" or (role == "text" and is_text(kind.value_type)))
+        if pa.types.is_nested(kind.value_type if may_be_list else kind):
             raise no_text(name, piece.name, kind)
-    return chosen
+    return {name: known[name][0] for name in chosen}
+
+
+def _columns(fields: Iterable[pa.Field], before: Way = ()) -> Iterator[tuple[Way, pa.DataType]]:
+    """The columns of a file, and those within structures, with their types."""
+    for field in fields:
+        yield (*before, field.name), field.type
+        if pa.types.is_struct(field.type) and len(before) < _DEPTH:
+            yield from _columns(field.type, (*before, field.name))
+
+
+def _at(batch: pa.RecordBatch, way: Way) -> pa.Array:
+    """A column, or one within structures."""
+    column = batch[way[0]]
+    return pc.struct_field(column, list(way[1:])) if way[1:] else column
 
 
 def _ranges(batch: pa.RecordBatch, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -160,14 +208,14 @@ def _ranges(batch: pa.RecordBatch, start: int, stop: int) -> Iterator[tuple[int,
         yield start, stop
 
 
-def _shortened(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Mask]:
+def _shortened(columns: dict[str, pa.Array], rows: int) -> tuple[pa.RecordBatch, Mask]:
     """The rows without dictionaries, and which hold a value that is too large, of which the beginning is left."""
-    too_large, arrays = no_rows(batch.num_rows), []
-    for array in batch.columns:
+    too_large, arrays = no_rows(rows), []
+    for array in columns.values():
         array, mask = _shortened_column(array)
         too_large |= mask
         arrays.append(array)
-    return pa.RecordBatch.from_arrays(arrays, batch.schema.names), too_large
+    return pa.RecordBatch.from_arrays(arrays, list(columns)), too_large
 
 
 def _shortened_column(array: pa.Array) -> tuple[pa.Array, Mask]:

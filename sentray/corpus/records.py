@@ -27,7 +27,7 @@ from pyarrow import fs
 
 from sentray.console import count
 from sentray.corpus import limits
-from sentray.corpus.files import Transcoded, open_stream, try_again
+from sentray.corpus.files import Transcoded, is_compressed, open_stream, try_again
 from sentray.corpus.rows import TABLE_ROWS, Broken, Numbers, Reason
 from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
@@ -522,21 +522,25 @@ def cut(
     filesystem: fs.FileSystem,
     files: Sequence[SourceFile],
     size: int,
+    encoding: str | None,
     begin: Callable[[Window, str], tuple[Dialect, int]],
 ) -> list[list[Part]]:
-    """Parts of whole records of each file, about as large as asked; none of what cannot be read, or only transcoded.
+    """Parts of whole records of each file, about as large as asked.
+
+    There are none of a file that cannot be read, is compressed or has to be transcoded.
 
     Args:
         filesystem: where the files are.
         files: each is read to its end.
         size: how large a part should be.
+        encoding: of the text, where the user gave one.
         begin: passes over what a file has before its rows and gives, by its path, its dialect and how many fields a row
             has (0 is any number); where it raises an error, the file stays whole.
     """
 
     def parts(file: SourceFile) -> list[Part]:
         with reading(file.path):
-            return _parts(filesystem, file, size, begin)
+            return [] if encoding or is_compressed(filesystem, file.path) else _parts(filesystem, file, size, begin)
 
     with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
         return list(threads.map(lambda file: try_again(filesystem, partial(parts, file)) or [], files))

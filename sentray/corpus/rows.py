@@ -43,16 +43,28 @@ file, `reason` is null for a good row and a `Reason` for a bad one, whose text i
 `detail` says why in words, where there is more to say."""
 
 ROLES = ("id", "text", "label", "split")
+SPLIT_OF_WORD = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("unsup", "unsupervised"), "unsup"),
+}
+"""What the splits are called, in a column and as a word in a file's name, and what they are."""
 TABLE_ROWS = 4096
 """Rows of a table that a reader gives, at most."""
 TABLE_BYTES = 16_000_000
 """Bytes of text of a table that a reader gives, about at most, but for a single longer review."""
+
+NO_COLUMN = "none"
+"""As the column of the ids: no column gives them, but path and position do."""
 
 _DELIMITER = re.compile(r"[;\t|]")
 _DATA = re.compile(r"\s*|[+-]?[\d.,]+|(\S+\s+){5,}\S+|.{60,}", re.DOTALL)
 """What no column is called: nothing, a number, a sentence."""
 _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Reason(StrEnum):
@@ -133,25 +145,26 @@ class Columns:
 
     Attributes:
         settings: what the columns are called.
-        keep: further columns that the run passes through.
+        keep: further columns that the run passes through; null where a file lacks one.
         need_label: whether a file without labels is an error.
         ids_only: read the ids and nothing else.
+        given: columns that a file's name gives, so that the file need not have them.
+        need_keep: whether a file without one of the further columns is an error.
     """
 
     settings: CorpusSettings
     keep: tuple[str, ...] = ()
     need_label: bool = False
     ids_only: bool = False
-
-    def __post_init__(self) -> None:
-        for name in self.keep:
-            if name in ROW_SCHEMA.names and (name not in ROLES or name != self.name(name)):
-                raise SentrayError(f"--keep {name}: sentray has a column of that name; rename the input's column")
+    given: frozenset[str] = frozenset()
+    need_keep: bool = False
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Those of `ROLES` that are read."""
-        return ("id",) if self.ids_only else ROLES
+        """Those of `ROLES` that columns are looked for; what the verb has no use for is not."""
+        roles = ("id",) if self.ids_only else ROLES
+        unused = {*self.settings.unused, *(("id_column",) if self.settings.id_column == NO_COLUMN else ())}
+        return tuple(role for role in roles if f"{role}_column" not in unused)
 
     def name(self, role: str) -> str:
         """What the file calls `id`, `text`, `label` or `split`."""
@@ -163,19 +176,20 @@ class Columns:
         Raises:
             SentrayError: a column is not there that the run needs or that the user named.
         """
-        if self.ids_only:
-            return [self.settings.id_column] if self.settings.id_column in available else []
         chosen = []
-        for role in ROLES:
+        for role in self.roles:
             name = self.name(role)
             if name in available:
                 chosen.append(name)
+            elif self.ids_only or name in self.given:
+                pass
             elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
         for name in self.keep:
-            if name not in available:
+            if name in available:
+                chosen.append(name)
+            elif self.need_keep and name not in self.given:
                 raise self._missing(name, "--keep", available, path)
-            chosen.append(name)
         twice = [name for name in chosen if list(available).count(name) > 1]
         if twice:
             raise SentrayError(f"{path} has more than one column {twice[0]!r}: rename all but one")
@@ -186,6 +200,24 @@ class Columns:
         have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
         hint = _hint(name, option, shown)
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
+
+
+def label_form(label: str) -> str:
+    """A label as every format gives it: `0` for 0.0, as pandas writes whole numbers with a gap, `true` for True."""
+    if label in ("True", "False"):
+        return label.lower()
+    whole = _WHOLE.fullmatch(label)
+    return label if whole is None else "0" if whole[1] == "-0" else whole[1]
+
+
+def label_order(label: str) -> tuple[float, str]:
+    """The key by which labels are sorted: numbers by their size, before all others."""
+    return (float(label) if _NUMBER.fullmatch(label) else math.inf, label)
+
+
+def kept_name(column: str) -> str:
+    """What a table calls a kept column, so that it hides none of `ROW_SCHEMA`."""
+    return f"kept {column}" if column in ROW_SCHEMA.names else column
 
 
 def _hint(name: str, option: str, available: Sequence[str]) -> str:
@@ -199,8 +231,9 @@ def _hint(name: str, option: str, available: Sequence[str]) -> str:
         return f"give {option} the column's number, or name all of them with --columns"
     if any(_DATA.fullmatch(each) for each in available):
         return f"it seems to have no header, so add --no-header and give {option} the column's number"
-    lower = {each.lower(): each for each in available}
-    near = difflib.get_close_matches(name.lower(), lower, n=1) or [each for each in lower if name.lower() in each]
+    lower, wanted = {each.lower(): each for each in available}, name.lower()
+    near = [each for each in lower if each.endswith(f".{wanted}")]
+    near = near or difflib.get_close_matches(wanted, lower, n=1) or [each for each in lower if wanted in each]
     return f"name the right one with {option}" + (f", as in {option} {shlex.quote(lower[near[0]])}" if near else "")
 
 
@@ -250,6 +283,43 @@ def decode(array: pa.Array, name: str, file: object, typed: bool = False) -> tup
         return array.cast(pa.large_string()), no_rows(len(array))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise no_text(name, file, kind) from error
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values are lists of any kind."""
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values are strings or bytes."""
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in _STRINGS + _BYTES
+
+
+def _joined(array: pa.Array) -> pa.Array:
+    """Texts that are lists of words, with a space between two words."""
+    if not is_list(array.type):
+        return array
+    return pc.binary_join(array.cast(pa.list_(pa.large_binary())), pa.scalar(b" ", pa.large_binary()))
+
+
+def _only_labels(array: pa.Array) -> tuple[pa.Array, Numbers]:
+    """Labels that are lists: the only one where there is one, else null; and how many there are."""
+    if not is_list(array.type):
+        return array, np.ones(len(array), np.int64)
+    counts = pc.list_value_length(array).fill_null(0)
+    alone = pc.equal(counts, 1)
+    labels = pc.list_flatten(array.filter(alone))
+    if pa.types.is_dictionary(labels.type):
+        labels = labels.dictionary_decode()
+    positions = pa.array(np.cumsum(as_mask(alone)) - 1, mask=~as_mask(alone))
+    return labels.take(positions), counts.to_numpy().astype(np.int64)
+
+
+def _of_one_form(labels: pa.Array) -> pa.Array:
+    """Labels by `label_form`, without blank ones."""
+    encoded = blank_to_null(labels).dictionary_encode()
+    forms = pa.array(map(label_form, encoded.dictionary.to_pylist()), pa.large_string())
+    return forms.take(encoded.indices)
 
 
 def no_text(name: str, file: object, kind: pa.DataType) -> SentrayError:
@@ -338,10 +408,13 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     rows = pa.array(block.rows, pa.int64())
     if (id_column := columns.name("id")) not in given:
         given = {id_column: pc.binary_join_element_wise(block.file, rows.cast(pa.string()), ":"), **given}
-    decoded = [decode(given.get(name, pa.nulls(count)), name, block.file) for name in map(columns.name, ROLES)]
+    of_role = {role: given.get(columns.name(role), pa.nulls(count)) for role in {"id", *columns.roles}}
+    of_role["text"] = _joined(of_role["text"])
+    of_role["label"], labels = _only_labels(of_role.get("label", pa.nulls(count)))
+    decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
     ids, text, label, split = (array for array, _ in decoded)
-    ids, label, split = blank_to_null(ids), blank_to_null(label), blank_to_null(split)
-    split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
+    ids, label, split = blank_to_null(ids), _of_one_form(label), blank_to_null(split)
+    split = _canonical(pc.utf8_lower(pc.utf8_trim_whitespace(split)))
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
     faults = {
@@ -350,20 +423,24 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         Reason.EMPTY_TEXT: is_blank(text),
         Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
         Reason.MISSING_ID: pc.is_null(ids),
-        Reason.MISSING_LABEL: pc.and_(pc.is_null(label), supervised) if columns.need_label else no_rows(count),
+        Reason.MISSING_LABEL: as_mask(pc.and_(pc.is_null(label), supervised)) & (labels < 2)
+        if columns.need_label
+        else no_rows(count),
+        Reason.UNKNOWN_LABEL: labels > 1,
     }
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
     split = _split_by_hash(split, ids, columns.settings.test_fraction)
     detail = pa.nulls(count, pa.string())
+    if (labels > 1).any():
+        told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
+        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
     if faults[Reason.INVALID_UTF8].any():
         given_texts = [given[name] for name in map(columns.name, ROLES) if name in given]
-        detail = pa.array(
-            [
-                invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
-                for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
-            ],
-            pa.string(),
-        )
+        told = [
+            invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
+            for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
+        ]
+        detail = pc.coalesce(detail, pa.array(told, pa.string()))
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
         reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)
@@ -376,9 +453,21 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     file = pa.repeat(block.file, count) if isinstance(block.file, str) else block.file
     values = [ids, text, label, split, file, rows, reason, detail]
     arrays = [value.cast(wanted.type) for value, wanted in zip(values, ROW_SCHEMA, strict=True)]
-    names = [name for name in columns.keep if name not in ROW_SCHEMA.names]
-    kept = [decode(given[name], name, block.file, typed=not block.all_text)[0] for name in names]
-    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *names])
+    own = {name: array for name, array in zip(ROW_SCHEMA.names, arrays, strict=True) if name in columns.roles}
+    missing = pa.nulls(count, pa.large_string() if block.all_text else pa.null())
+    kept = [
+        own[name]
+        if name in own and name == columns.name(name)
+        else decode(given.get(name, missing), name, block.file, typed=not block.all_text)[0]
+        for name in columns.keep
+    ]
+    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
+
+
+def _canonical(split: pa.Array) -> pa.Array:
+    """Splits by their one name each, such as validation for dev; others as they are."""
+    known = pc.index_in(split, pa.array(SPLIT_OF_WORD, split.type))
+    return pc.coalesce(pa.array(SPLIT_OF_WORD.values(), split.type).take(known), split)
 
 
 def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:

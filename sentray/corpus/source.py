@@ -3,33 +3,55 @@
 import os
 import posixpath
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from pyarrow import fs
 
 from sentray import nltk_data
+from sentray.config import CorpusSettings, Lines
 from sentray.console import count
-from sentray.corpus.files import require_bytes
+from sentray.corpus.files import excel, look_into, require_bytes, split_member
+from sentray.corpus.names import keys_of, labels_of, split_of
+from sentray.corpus.rows import SPLIT_OF_WORD
 from sentray.errors import SentrayError
-from sentray.storage import first_line, locate
+from sentray.storage import first_line, is_remote, locate, look_where
 
-Format = Literal["csv", "jsonl", "parquet", "text", "nltk", "synthetic"]
+Format = Literal["csv", "jsonl", "parquet", "arrow", "lines", "text", "nltk", "synthetic"]
 
-WITH_COLUMNS = ("csv", "jsonl", "parquet")
+TYPED = ("parquet", "arrow")
+"""Formats whose columns have types, which a file says without its rows."""
+WITH_COLUMNS = ("csv", "jsonl", *TYPED)
 """Formats whose files have columns, so that a column may give the ids."""
 NLTK_RESOURCE = "corpora/movie_reviews"
 _SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
+    **dict.fromkeys((".csv", ".tsv", ".tab"), "csv"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    **dict.fromkeys((".parquet", ".parq", ".pq"), "parquet"),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), "arrow"),
     ".txt": "text",
 }
-_READABLE = ".csv, .jsonl, .ndjson and .json (each also .gz), .parquet, and folders of .txt"
-_SPLIT_FOLDERS = ("train", "test", "valid", "validation", "val", "dev")
-_UNLABELLED_FOLDER = "unsup"
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_READABLE = (
+    ".csv, .tsv, .jsonl, .ndjson and .json (each also .gz, .bz2, .xz, .zst, .zip), .parquet, .arrow, .feather, folders "
+    "of .txt, and with --lines files with a review a line"
+)
+_no_corpus = re.compile(
+    # What Hugging Face's datasets writes beside its files.
+    r"(.*/)?((dataset_dict|dataset_infos?|state)\.json|cache-\w+\.arrow)"
+).fullmatch
+_no_lines = re.compile(
+    r"(?i)(.*/)?((.*[^a-z])?(readme|licen[cs]e|copying|notice|changelog|makefile)([^a-z].*)?"
+    r"|.*\.(md|rst|html?|pdf|py|ipynb|sh|ya?ml|toml|lock|crc|log|png|jpe?g|gif|docx?|xls[xm]?))"
+).fullmatch
+"""Files that are no reviews, where their names do not tell what they hold."""
+_EXCEL = (".xls", ".xlsx", ".xlsm")
+_EXCEL_97 = b"\xd0\xcf\x11\xe0"
+_SHOWN = 3
+"""Ignored files and labels that are named."""
+_HOW_LINES = "say how the lines hold reviews: --lines text, label-first (`label text`) or label-last (`text TAB label`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +63,8 @@ class SourceFile:
         name: relative to the URI's root, with `/` between folders; what ids are made of.
         size: in bytes, as stored.
         modified: time of the last change in nanoseconds since 1970, where the file system tells.
-        label: class of its only review, for a file that is one review.
-        split: train, test or unsup, where the folder or NLTK's convention says.
+        label: class of its reviews, where its folder or its name says.
+        split: train, test, validation or unsup, where its folders, its name or NLTK's convention say.
     """
 
     path: str
@@ -64,7 +86,8 @@ class Source:
         filesystem: where the paths are valid; None for `nltk` and `synthetic`, which each machine has itself.
         rows: how many reviews, for `synthetic`.
         seed: of the generator, for `synthetic`.
-        ignored: files under the root that are no part of the corpus, such as a README.
+        ignored: names of files under the root that are no part of the corpus, such as a README.
+        lines: what is on a line, for `lines`.
     """
 
     uri: str
@@ -73,7 +96,8 @@ class Source:
     filesystem: fs.FileSystem | None = None
     rows: int = 0
     seed: int = 0
-    ignored: int = 0
+    ignored: tuple[str, ...] = ()
+    lines: Lines | None = None
 
     @property
     def bytes(self) -> int:
@@ -83,27 +107,58 @@ class Source:
     @property
     def local_file(self) -> str | None:
         """Path of one of the files where they lie on this machine, by which other machines can be asked for them."""
-        return self.files[0].path if self.files and isinstance(self.filesystem, fs.LocalFileSystem) else None
+        local = self.files and isinstance(self.filesystem, fs.LocalFileSystem)
+        return split_member(self.files[0].path)[0] if local else None
 
     def lean(self) -> "Source":
         """The same without the list of files: all a worker needs to read a shard."""
-        return replace(self, files=())
+        return replace(self, files=(), ignored=())
 
     def describe(self) -> str:
         """One line for the user: what, how many files, how large."""
         if self.format == "synthetic":
             return f"{self.uri}: {self.rows:,} generated reviews"
-        ignored = f", {self.ignored:,} others ignored" if self.ignored else ""
-        kind = "text" if self.format == "nltk" else self.format
-        return f"{self.uri}: {count(len(self.files), 'file')} ({kind}), {self.bytes / 1e6:,.1f} MB{ignored}"
+        kind = {"nltk": "text", "lines": f"{self.lines} lines"}.get(self.format, self.format)
+        kind = "lines of text" if self.lines == "text" else kind
+        size = f"{count(len(self.files), 'file')} ({kind}), {self.bytes / 1e6:,.1f} MB"
+        others = f", {count(len(self.ignored), 'other')} ignored ({_first(self.ignored)})" if self.ignored else ""
+        return f"{self.uri}: {size}{self._said()}{others}"
+
+    def _said(self) -> str:
+        """What was taken from the names of files and folders."""
+        if self.filesystem is None:
+            return ""
+        said = ""
+        if any(file.split for file in self.files):
+            unless = ", unless a column says it" if self.format in WITH_COLUMNS else ""
+            said += f", split from names{unless}: {_counts(file.split or 'none' for file in self.files)}"
+        if any(file.label for file in self.files):
+            said += f", label from names: {_counts(file.label or 'none' for file in self.files)}"
+        if keys := sorted({key for file in self.files if "=" in file.name for key in keys_of(file.name)}):
+            said += f", columns from folders: {', '.join(keys)}"
+        return said
 
 
-def resolve(uri: str) -> Source:
+def _counts(values: Iterable[str]) -> str:
+    """How often each value occurs, such as `train 3 files, test 1`."""
+    (first, files), *more = Counter(values).most_common()
+    shown = [f"{first} {count(files, 'file')}", *(f"{value} {files:,}" for value, files in more[: _SHOWN + 1])]
+    return ", ".join(shown) + ", …" * (len(more) > _SHOWN + 1)
+
+
+def _first(names: Sequence[str]) -> str:
+    """Some of the names, for a message."""
+    return ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
+
+
+def resolve(uri: str, settings: CorpusSettings | None = None) -> Source:
     """Find what a URI stands for, without reading any review.
 
     Args:
         uri: `nltk:movie_reviews`, `synthetic:N` or `synthetic:N?seed=S`, or a file, a folder or a glob (`*`,
-            `?`, `[…]`, `**/`), as a path or as a URI of any pyarrow file system (`s3://`, `gs://`, …).
+            `?`, `[…]`, `**/`), as a path or as a URI of any pyarrow file system (`s3://`, `gs://`, …); of a zip
+            archive one member, as in `FILE.zip#MEMBER`.
+        settings: say what the lines of files are, and whether their names are labels.
 
     Raises:
         SentrayError: there is nothing there, nothing readable, or several formats at once.
@@ -112,8 +167,9 @@ def resolve(uri: str) -> Source:
         return _resolve_nltk(uri)
     if uri.startswith("synthetic:"):
         return _resolve_synthetic(uri)
-    filesystem, path = _file_system(uri)
-    root, infos = _list_files(uri, filesystem, path)
+    address, member = split_member(uri)
+    filesystem, path = _file_system(address)
+    root, infos = _list_files(address, filesystem, path)
     alone = [info.path for info in infos] == [path]
     files = []
     for info in infos:
@@ -121,8 +177,44 @@ def resolve(uri: str) -> Source:
         if alone or not re.search(r"(^|/)[._]", name):
             if info.type != fs.FileType.File:
                 raise SentrayError(f"{info.path} is no regular file: delete it, or name the others")
-            files.append(SourceFile(info.path, name, info.size, info.mtime_ns))
-    return _of_files(uri, filesystem, sorted(files, key=lambda file: file.name), alone)
+            file = SourceFile(info.path, name, info.size, info.mtime_ns)
+            files.append(_in_archive(file, member) if member else file)
+    files.sort(key=lambda file: file.name)
+    return _of_files(uri, filesystem, files, alone, settings or CorpusSettings())
+
+
+def require_apart(uri: str, out: str) -> None:
+    """Refuse an output in the input, where the next run would find it, and an input in the output.
+
+    Args:
+        uri: of the input.
+        out: path or URI of the file or folder to write.
+
+    Raises:
+        SentrayError: one lies in the other.
+    """
+    if uri == "-" or uri.startswith(("nltk:", "synthetic:")):
+        return
+    (source, path), (target, written) = _file_system(split_member(uri)[0]), locate(os.path.expanduser(out))
+    if source != target:
+        return
+    try:
+        exact = source.get_file_info(path).type != fs.FileType.NotFound
+    except OSError:
+        # Who reads the input says why it cannot be.
+        return
+    folder, glob = (path, "") if exact else _split_glob(path)
+    if isinstance(source, fs.LocalFileSystem):
+        folder, written = os.path.realpath(folder), os.path.realpath(written)
+    inner = written.removeprefix(folder + "/")
+    # Most globs do not reach into folders.
+    reached = not glob or "**" in glob or re.fullmatch(_glob_pattern(glob), inner, re.DOTALL)
+    if written == folder or folder.startswith(written + "/"):
+        raise SentrayError(f"the input {uri} lies in --out {out}: give the output a folder of its own")
+    if inner != written and reached:
+        raise SentrayError(
+            f"--out {out} lies in the input {uri}, where the next run would take it for reviews: choose one outside"
+        )
 
 
 def _resolve_nltk(uri: str) -> Source:
@@ -178,9 +270,7 @@ def _list_files(uri: str, filesystem: fs.FileSystem, path: str) -> tuple[str, li
             return path[: path.rfind("/") + 1], [info]
         folder, glob = (path, "**") if info.type == fs.FileType.Directory else _split_glob(path)
         if not glob:
-            raise SentrayError(
-                f"there is no file or folder {uri}: check the path (a relative one starts at {os.getcwd()})"
-            )
+            raise SentrayError(f"there is no file or folder {uri}: {look_where(uri)}")
         found = [(found.path, found) for found in _listed(filesystem, folder)]
     except UnicodeError as error:
         raise SentrayError(f"{uri} holds a file whose name is not UTF-8: rename it, or name the others") from error
@@ -194,7 +284,10 @@ def _list_files(uri: str, filesystem: fs.FileSystem, path: str) -> tuple[str, li
         each for path, each in found if each.type != fs.FileType.Directory and pattern.fullmatch(path[len(root) :])
     ]
     if not files:
-        raise SentrayError(f"{uri} names no file: check the path, or fill the folder first")
+        where = (
+            "no key begins so; check bucket and key" if is_remote(uri) else "check the path, or fill the folder first"
+        )
+        raise SentrayError(f"{uri} names no file: {where}")
     return root, files
 
 
@@ -228,31 +321,116 @@ def _glob_pattern(glob: str) -> str:
     return re.sub(r"\*\*/|\*\*|\*|\?|\[!?[^/\]]+\]|.", translate, glob, flags=re.DOTALL)
 
 
-def _of_files(uri: str, filesystem: fs.FileSystem, found: list[SourceFile], alone: bool) -> Source:
-    by_format: dict[Format, list[SourceFile]] = {}
-    for file in found:
-        if (kind := _format_of(file.name)) is not None:
-            by_format.setdefault(kind, []).append(file)
-    if "text" in by_format:
+def _of_files(
+    uri: str, filesystem: fs.FileSystem, found: list[SourceFile], alone: bool, settings: CorpusSettings
+) -> Source:
+    by_format, lines = _by_format(filesystem, found, alone, settings)
+    if "text" in by_format and settings.label_from == "column":
         reviews = _reviews_in_folders(by_format.pop("text"), optional=bool(by_format))
-        if reviews and alone:
-            raise SentrayError(f"{uri} is one review: give the folder it lies in, or a .csv or .jsonl file of reviews")
         by_format |= {"text": reviews} if reviews else {}
     if not by_format:
-        raise SentrayError(f"{uri} holds no file that sentray reads: it reads {_READABLE}")
+        if spreadsheets := [file.path for file in found if file.name.lower().endswith(_EXCEL)]:
+            raise excel(spreadsheets[0])
+        held = f" ({_first([file.name for file in found])})" if found and not alone else ""
+        raise SentrayError(f"{uri} holds no file that sentray reads{held}: it reads {_READABLE}")
     if len(by_format) > 1:
         kinds = " and ".join(f"{len(files):,} {kind}" for kind, files in sorted(by_format.items()))
         raise SentrayError(f"{uri} mixes formats ({kinds} files): name one of them, as in {uri.rstrip('/')}/*.csv")
     kind, files = by_format.popitem()
-    if kind != "text" and not any(file.size for file in files):
-        require_bytes(files[0].path, 0)
-    return Source(uri, kind, tuple(files), filesystem, ignored=len(found) - len(files))
+    if kind == "text" and alone:
+        raise SentrayError(f"{uri} is one review: give the folder it lies in, or {_HOW_LINES}")
+    if kind != "text":
+        if not any(file.size for file in files):
+            require_bytes(files[0].path, 0)
+        files = [replace(file, split=split_of(file.name)) for file in files]
+    if settings.label_from == "name":
+        labels = labels_of([file.name for file in files], uri)
+        files = [replace(file, label=label) for file, label in zip(files, labels, strict=True)]
+    paths = {split_member(file.path)[0] for file in files}
+    ignored = tuple(file.name for file in found if split_member(file.path)[0] not in paths)
+    return Source(uri, kind, tuple(files), filesystem, ignored=ignored, lines=lines if kind == "lines" else None)
+
+
+def _by_format(
+    filesystem: fs.FileSystem, found: list[SourceFile], alone: bool, settings: CorpusSettings
+) -> tuple[dict[Format, list[SourceFile]], Lines | None]:
+    """The files that may be reviews, and what is on a line of those that are `lines`."""
+    by_format: dict[Format, list[SourceFile]] = {}
+    for file in found:
+        kind = _format_of(file.name)
+        # In a class folder any name may be a review's.
+        noted = _no_corpus(file.name) or (kind == "text" and "/" not in file.name and _no_lines(file.name))
+        if kind is not None and (alone or not noted):
+            by_format.setdefault(kind, []).append(file)
+    # Where their names do not tell what they hold.
+    others = [file for file in found if alone or not _no_lines(file.name)]
+    if settings.lines is not None:
+        of_lines = [file for file in others if _format_of(file.name) in (None, "csv", "text")]
+        return {"lines": of_lines} if of_lines else {}, settings.lines
+    if not by_format:
+        looked = [_looked_into(filesystem, file, settings) for file in others]
+        for file, kind in looked:
+            if kind is not None and kind != "text":
+                by_format.setdefault(kind, []).append(file)
+        if not by_format and (unclear := [file for file, kind in looked if kind == "text"]):
+            raise SentrayError(
+                f"{unclear[0].path} is text without a header that names {settings.text_column!r}: name the right "
+                f"one with --text-column, or {_HOW_LINES}"
+            )
+    elif by_format.keys() == {"text"} and _begins_with_label(filesystem, by_format["text"][0]):
+        by_format = {"lines": by_format["text"]}
+    return by_format, "fasttext"
 
 
 def _format_of(name: str) -> Format | None:
-    plain = name.lower().removesuffix(".gz")
+    """What a file holds by its suffix, if that tells."""
+    plain, suffix = posixpath.splitext(name.lower())
+    if suffix not in _PACKED:
+        return _SUFFIXES.get(suffix)
     kind = _SUFFIXES.get(posixpath.splitext(plain)[1])
-    return None if name.lower() != plain and kind in ("parquet", "text") else kind
+    return kind if kind in ("csv", "jsonl") else None
+
+
+def _looked_into(
+    filesystem: fs.FileSystem, file: SourceFile, settings: CorpusSettings
+) -> tuple[SourceFile, Format | None]:
+    """A file, as the only member of the archive that it may be, and what it holds by its first bytes.
+
+    Args:
+        filesystem: where it is.
+        file: whose name does not tell.
+        settings: name the column by whose name in its first line CSV is told; other text is `text`.
+    """
+    if not file.size:
+        return file, None
+    packed, member, head = look_into(filesystem, file.path)
+    if member and not split_member(file.path)[1]:
+        file = _in_archive(file, member)
+    if head.startswith(_EXCEL_97):
+        raise excel(file.path)
+    if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
+        return file, None if packed else "parquet" if head.startswith(b"PAR1") else "arrow"
+    if (kind := _format_of(file.name)) in ("csv", "jsonl"):
+        return file, kind
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"__label__"):
+        return file, "lines"
+    if text[:1] in (b"{", b"["):
+        return file, "jsonl"
+    if b"\0" in head:
+        return file, "csv" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else None
+    names = re.split(r"[,;\t|]", text.split(b"\n")[0].decode(errors="replace"))
+    named = settings.text_column in (name.strip(" \"'\r") for name in names)
+    return file, "csv" if named or not settings.header else "text"
+
+
+def _in_archive(file: SourceFile, member: str) -> SourceFile:
+    return replace(file, path=f"{file.path}#{member}", name=f"{file.name}#{member}")
+
+
+def _begins_with_label(filesystem: fs.FileSystem, file: SourceFile) -> bool:
+    """Whether a file seems to hold a review a line in fastText's way."""
+    return bool(file.size) and look_into(filesystem, file.path)[2].lstrip(b"\xef\xbb\xbf \n").startswith(b"__label__")
 
 
 def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceFile]:
@@ -264,16 +442,14 @@ def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceF
     """
     reviews = [replace(file, label=label, split=split) for file in files for label, split in [_folders(file.name)]]
     if optional or any(file.label for file in reviews):
-        return [file for file in reviews if file.label or file.split == _UNLABELLED_FOLDER]
+        return [file for file in reviews if file.label or file.split == "unsup" or keys_of(file.name)]
     return reviews
 
 
 def _folders(name: str) -> tuple[str | None, str | None]:
     """Label and split by the folders of a name, such as `train/pos/1.txt`."""
-    *folders, _ = name.split("/")
-    label = folders[-1] if folders else None
-    if label == _UNLABELLED_FOLDER:
-        return None, _UNLABELLED_FOLDER
-    if label in _SPLIT_FOLDERS:
-        return None, label
-    return label, folders[-2] if len(folders) > 1 and folders[-2] in _SPLIT_FOLDERS else None
+    folder = posixpath.dirname(name)
+    keys, label = keys_of(name), posixpath.basename(folder)
+    if "label" in keys or "=" in label or label.lower() in SPLIT_OF_WORD:
+        return keys.get("label"), split_of(f"{folder}/")
+    return label or None, split_of(f"{posixpath.dirname(folder)}/")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentray.config import CorpusSettings
-from sentray.corpus.source import WITH_COLUMNS, Format, Source, SourceFile
+from sentray.corpus.source import Format, Source, SourceFile
 from sentray.errors import SentrayError
 
 # Opening a file takes about as long as reading this many bytes, so that a bundle of small files stays at some
@@ -28,6 +28,7 @@ _MAX = 1 << 48
 # Rows of the plan that are made shards at a time when it is gone through.
 _BATCH = 4096
 UNKNOWN = -1
+_CUT = ("csv", "jsonl", "lines", "parquet")
 
 Numbers = npt.NDArray[np.int64]
 _NAMES = pa.dictionary(pa.int32(), pa.string())
@@ -273,9 +274,9 @@ def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> Shard
 
 
 def _cut(source: Source, size: int, settings: CorpusSettings) -> dict[str, list[Part]]:
-    """The parts of files larger than `size`, by path; none of what cannot be read or is one record."""
-    files = [file for file in source.files if file.size > size and not file.name.lower().endswith(".gz")]
-    if not files or source.filesystem is None or source.format not in WITH_COLUMNS:
+    """The parts of files larger than `size`, by path; none of what is compressed or cannot be read."""
+    files = [file for file in source.files if file.size > size]
+    if not files or source.filesystem is None or source.format not in _CUT:
         return {}
     parts = reader(source.format).cut(source.filesystem, files, size, settings)
     return {file.path: found for file, found in zip(files, parts, strict=True)}

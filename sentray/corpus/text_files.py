@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from sentray import nltk_data
 from sentray.corpus import limits
-from sentray.corpus.files import Transcoded
+from sentray.corpus.files import Transcoded, require_no_pointer
+from sentray.corpus.names import keys_of, said_of
 from sentray.corpus.rows import TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, Reason
 from sentray.corpus.source import NLTK_RESOURCE, Source
 from sentray.corpus.splits import Piece, Shard
@@ -32,8 +33,14 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
         columns: what is wanted of them.
         quarantine: whether a file that cannot be read is a bad row.
     """
-    if columns.need_label and all(piece.label is None and piece.split != "unsup" for piece in shard.pieces):
-        raise SentrayError(f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt")
+    label = columns.name("label")
+    if columns.need_label and all(
+        piece.label is None and piece.split != "unsup" and label not in keys_of(piece.name) for piece in shard.pieces
+    ):
+        raise SentrayError(
+            f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt, or say what the lines "
+            "hold where each is a review, as in --lines label-first"
+        )
     texts: list[bytes | None] = []
     broken: dict[int, Broken] = {}
     size = 0
@@ -43,6 +50,7 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
             try:
                 with reading(piece.path), opened(piece.path) as stream:
                     text = _content(stream)
+                    require_no_pointer(piece.path, text)
             except SentrayError as error:
                 if not quarantine:
                     raise
@@ -58,13 +66,10 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
 
 def _block(pieces: tuple[Piece, ...], texts: list[bytes | None], broken: dict[int, Broken], columns: Columns) -> Block:
     names = pa.array([piece.name for piece in pieces], pa.string())
-    values = {
-        "id": names,
-        "text": pa.array(texts, pa.large_binary()),
-        "label": pa.array([piece.label for piece in pieces], pa.string()),
-        "split": pa.array([piece.split for piece in pieces], pa.string()),
-    }
-    found = {columns.name(role): array for role, array in values.items()}
+    found = {columns.name("id"): names, columns.name("text"): pa.array(texts, pa.large_binary())}
+    said = [said_of(piece, columns) for piece in pieces]
+    for name in {name: None for of_piece in said for name in of_piece}:
+        found[name] = pa.array([of_piece.get(name) for of_piece in said], pa.string())
     return Block(names, np.ones(len(pieces), np.int64), found, broken)
 
 

@@ -1,7 +1,7 @@
 """`sentray vocab`: `survey` counts a corpus's rows and the words of its training reviews, `WordCounts` adds them up."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +11,7 @@ from sentray.config import VocabSettings, write_settings_beside
 from sentray.console import Console
 from sentray.corpus.dataset import MERGED, Corpus, Tables
 from sentray.corpus.inspect import Inspection, inspect_rows
+from sentray.corpus.source import require_apart
 from sentray.errors import SentrayError
 from sentray.storage import write_text
 from sentray.text.cleaning import CleaningRules, rules_from
@@ -40,9 +41,9 @@ def merge_counts(tables: Tables) -> Tables:
     return {**tables, "words": _summed(tables["words"])}
 
 
-def training_rows(rows: pa.Table) -> pa.Table:
+def training_rows(rows: pa.Table, splits: Sequence[str] = ("train",)) -> pa.Table:
     """The usable rows to train on of a table of `ROW_SCHEMA`."""
-    return rows.filter(pc.and_(pc.is_null(rows["reason"]), pc.equal(rows["split"], "train")))
+    return rows.filter(pc.and_(pc.is_null(rows["reason"]), pc.is_in(rows["split"], pa.array(splits))))
 
 
 def words_table(counts: Mapping[str, int]) -> pa.Table:
@@ -81,6 +82,7 @@ def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
     Raises:
         SentrayError: the corpus cannot be used, has no review to train on, or no word is left.
     """
+    require_apart(settings.corpus, settings.out)
     rules, note = rules_from(settings)
     if note:
         console.say(note)
@@ -91,8 +93,8 @@ def write_vocabulary(settings: VocabSettings, console: Console) -> Vocabulary:
     inspection.check_usable(corpus.name, settings.max_bad_rows)
     if all(split != "train" for split, _ in inspection.labels):
         raise SentrayError(
-            f"{corpus.name} has no review to train on; name the right column with --split-column, or take a "
-            "smaller --test-fraction"
+            f"{corpus.name} has no review to train on; name the right column with --split-column, rename a file "
+            "whose name says another split, or take a smaller --test-fraction"
         )
     vocabulary = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
     write_text(settings.out, vocabulary.to_text())

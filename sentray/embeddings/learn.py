@@ -14,6 +14,7 @@ from sentray import cluster
 from sentray.config import EmbedSettings, write_settings_beside
 from sentray.console import Console, count, duration
 from sentray.corpus.dataset import Corpus
+from sentray.corpus.source import require_apart
 from sentray.embeddings.sentences import write_sentences
 from sentray.embeddings.vectors import MAX_DIMENSIONS, Vectors, output, write_vectors
 from sentray.errors import SentrayError
@@ -44,6 +45,7 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
         raise SentrayError(f"--seed {settings.seed} is too large for word2vec; take one below {_SEEDS}")
     if settings.dimensions > MAX_DIMENSIONS:
         raise SentrayError(f"--dimensions {settings.dimensions} is too large; take {MAX_DIMENSIONS} at most")
+    require_apart(settings.corpus, settings.out)
     rules, note = rules_from(settings)
     if note:
         console.say(note)
@@ -55,8 +57,8 @@ def embed(settings: EmbedSettings, console: Console) -> dict[str, Any]:
         inspection.check_usable(corpus.name, settings.max_bad_rows)
         if not lines:
             raise SentrayError(
-                f"{corpus.name} has no review to learn from; name the right column with --split-column, or take a "
-                "smaller --test-fraction"
+                f"{corpus.name} has no review to learn from; name the right column with --split-column, rename a "
+                "file whose name says another split, or take a smaller --test-fraction"
             )
         vocabulary = Vocabulary.from_counts(counts, settings.min_count)
         facts: dict[str, Any] = {

@@ -45,11 +45,8 @@ _OTHERS = (
      "loaded: load it where you trust it and save it with save_word2vec_format"),
     (rb"\x93NUMPY", "a NumPy array without words: save words and vectors together, as save_word2vec_format does"),
     (rb"\xba\x16O/", "a fastText model: take the .vec file that comes with it"),
-    (rb"\x28\xb5\x2f\xfd", "compressed by Zstandard: unpack it with `zstd -d`"),
-    (rb"\x1f\x8b|PK\x03\x04|\xfd7zXZ|BZh[1-9]1AY", "compressed twice: unpack it once"),
+    (rb"\x1f\x8b|PK\x03\x04|\xfd7zXZ|BZh[1-9]1AY|\x28\xb5\x2f\xfd", "compressed twice: unpack it once"),
     (rb"\xff\xfe|\xfe\xff", "UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`"),
-    (rb"version https://git-lfs\.github\.com/", "a Git LFS pointer, which stands for the real file: get that with "
-     "`git lfs pull`"),
     (rb"(?i)\s*<(!doctype|html|head|\?xml)", "a web page: download the file itself"),
 )  # fmt: skip
 
@@ -63,7 +60,7 @@ class FileReport:
         format: `word2vec text`, `word2vec binary` or `GloVe`.
         dimensions: numbers of a vector.
         declared: rows by the header, None where there is none.
-        compression: `none`, `gzip`, `bzip2`, `xz` or `zip`.
+        compression: `none`, `gzip`, `bzip2`, `xz`, `zstd` or `zip`.
         rows: good rows, wanted or not.
         duplicates: rows left out because an earlier one has the same word; unwanted words are not compared.
         bad: for each reason that occurs the number of rows and the first one's line (row in a binary file).

@@ -88,5 +88,6 @@ def write_sentences(
 
 
 def clean_and_cut(rows: pa.Table, rules: CleaningRules, sentence: Sentence) -> Tables:
-    """A stage: `inspect_rows`, and the `sentences` of the training reviews."""
-    return {**inspect_rows(rows), **sentences(training_rows(rows)["text"], rules, sentence)}
+    """A stage: `inspect_rows`, and the `sentences` of the training reviews and of those that are for no label."""
+    texts = training_rows(rows, ("train", "unsup"))["text"]
+    return {**inspect_rows(rows), **sentences(texts, rules, sentence)}

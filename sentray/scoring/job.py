@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from sentray import __version__, bundle, cluster, tables
 from sentray.bundle import Bundle
 from sentray.config import SETTINGS_FILE, ScoreSettings, settings_text
-from sentray.console import Console, count
+from sentray.console import Console, core_time, count
 from sentray.corpus.duplicates import Ids, Rows, find_duplicates
+from sentray.corpus.readers import may_have_ids
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
-from sentray.corpus.source import WITH_COLUMNS, Source, resolve
+from sentray.corpus.source import Source, require_apart, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards, reader
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, choose
@@ -55,11 +56,13 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     Raises:
         SentrayError: When the bundle, the input or the output cannot be used, or too many rows are bad.
     """
+    require_apart(settings.input, settings.out)
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle)
-    source, out = resolve(settings.input), OutputFolder(settings.out)
-    schema = output_schema(model.labels, kept_columns(source, settings), model.digest)
-    job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest)
+    source, out = resolve(settings.input, settings), OutputFolder(settings.out)
+    inputs, kept = kept_columns(source, settings, console.say)
+    schema = output_schema(model.labels, kept, model.digest, settings.scores == "all")
+    job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest, inputs)
     header = _header(job)
     if settings.dry_run:
         return estimate(job, header, model, source, console)
@@ -206,7 +209,7 @@ class Run:
                 self._show()
             return lost
 
-        lost = read(map(Task, self._plan)) if self._job.source.format in WITH_COLUMNS else []
+        lost = read(map(Task, self._plan)) if may_have_ids(self._job.source, self._job.settings) else []
         if lost := read(replace(task, isolated=True) for task in lost):
             raise SentrayError(tasks.reading_kills(lost[0].shard))
         for record in self._out.records() if any(self._stats.done[index] for index in unread) else ():
@@ -245,7 +248,9 @@ class Run:
             line = f"looking for ids that occur twice, {done:,} of {count(shards, 'shard')}"
             self._console.progress(line, done / shards, moved=moved)
         else:
-            self._console.progress(*self._stats.describe(time.monotonic() - self._began), moved=moved)
+            line, share = self._stats.describe(time.monotonic() - self._began)
+            # Until the first shard is done there is no rate to tell.
+            self._console.progress(line if any(self._stats.progress) else self._console.expected, share, moved=moved)
 
 
 def _shard(item: Item) -> Shard:
@@ -270,7 +275,7 @@ def _unreadable(out: OutputFolder, record: Record) -> set[str]:
 
 def _require_unchanged(out: OutputFolder, settings: ScoreSettings) -> None:
     try:
-        source = resolve(settings.input)
+        source = resolve(settings.input, settings)
     except SentrayError:
         # Nothing is left of it: what was read is scored, the rest is set aside.
         return
@@ -380,7 +385,7 @@ def estimate(job: Job, header: Header, model: Bundle, source: Source, console: C
         found["core_hours"] = round(seconds * WORKER_CPUS / 3600, 9)
         found["seconds"] = round(seconds / found["workers"], 1)
         console.say(
-            f"about {found['core_hours']:.4f} core-hours, {found['seconds']:,.0f} s once started: estimated from "
+            f"about {core_time(found['core_hours'])}, {found['seconds']:,.0f} s once started: estimated from "
             f"{count(found['sample_rows'], 'row')} of the first shard, scored by one worker"
         )
     console.say("nothing was written: leave out --dry-run to score")

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from sentray.config import CorpusSettings
+from sentray.config import ScoreSettings
 from sentray.corpus import parquet, splits
 from sentray.corpus.source import Format, Source
 from sentray.corpus.splits import ShardPlan
@@ -120,14 +120,14 @@ class Columns:
     keep: tuple[str, ...] = ()
     reading: dict[str, Any] = field(default_factory=dict)
 
-    def settings(self) -> CorpusSettings:
-        """The same as settings of a corpus.
+    def settings(self) -> ScoreSettings:
+        """The same as settings of a job, which looks at no column that it has no use for.
 
         Raises:
             SentrayError: They cannot be what a job wrote.
         """
         try:
-            return CorpusSettings(text_column=self.text, id_column=self.id, test_fraction=0, **self.reading)
+            return ScoreSettings(bundle="", input="", out="", text_column=self.text, id_column=self.id, **self.reading)
         except (ValidationError, TypeError) as error:
             raise SentrayError(f"the plan of the job reads files in a way that there is not: {_OTHER_OUT}") from error
 
@@ -198,7 +198,7 @@ _WHAT_DIFFERS = {
     "shard_size": "with another --shard-size",
     "rows_per_file": "with another --rows-per-file",
     "partition_by": "with another --partition-by",
-    "schema": "with another output schema (other types of kept columns, or other labels)",
+    "schema": "with another output schema (other types of kept columns, another --scores, or other labels)",
 }
 
 

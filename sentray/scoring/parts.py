@@ -1,5 +1,6 @@
 """`PartFile`: a Parquet file of the output, written row group by row group; how such files are named and read."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -138,7 +139,7 @@ class PartFile:
         if self._writer is None:
             self._output = self._undo.enter_context(self._out.create(self.path))
             # A dictionary of values that hardly recur would only be work.
-            repeated = [name for name in self._schema.names if name not in ("id", "score", "positive")]
+            repeated = [name for name in self._schema.names if not re.fullmatch("id|score.*|positive", name)]
             options: dict[str, Any] = {"compression": "zstd", "use_dictionary": repeated}
             self._writer = self._undo.enter_context(pq.ParquetWriter(self._output, self._schema, **options))
         if self._held:

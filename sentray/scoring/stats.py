@@ -13,6 +13,7 @@ from pydantic import Field
 from sentray.bundle import Bundle
 from sentray.config import ScoreSettings
 from sentray.console import count, duration
+from sentray.corpus.inspect import cure_of_ids
 from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scores
@@ -202,10 +203,15 @@ class Stats:
         if total.bad <= allowed * total.rows:
             return
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in Counter(total.quarantined).most_common(3))
+        cure = cure_of_ids(total.quarantined, total.rows)
+        cure = cure and f"{cure}; choose another --out"
+        cure = (
+            cure
+            or f"see {settings.out}/_sentray/quarantine, and allow more, or mend the input and choose another --out"
+        )
         raise SentrayError(
             f"{total.bad:,} of {total.rows:,} rows of {settings.input} cannot be scored ({reasons}), more than "
-            f"--max-bad-rows {settings.max_bad_rows:g} allows; see {settings.out}/_sentray/quarantine for "
-            "why, and allow more, or mend the input and choose another --out"
+            f"--max-bad-rows {settings.max_bad_rows:g} allows; {cure}"
         )
 
     def summary(self, model: Bundle) -> dict[str, Any]:

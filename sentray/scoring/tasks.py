@@ -75,12 +75,14 @@ class _Item:
     Attributes:
         value: As it was given to the map.
         began: When it was last handed out, by `time.monotonic()`.
+        first: Whether it was handed out while processes were still starting.
         tries: How many tasks work on it now.
         failures: How often each thing went wrong with it.
     """
 
     value: Any
     began: float = 0.0
+    first: bool = False
     tries: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -205,7 +207,7 @@ class Tasks:
             if item is None:
                 self._try_stragglers()
                 return
-            item.began = time.monotonic()
+            item.began, item.first = time.monotonic(), len(self._starts) < self._wanted
             self._start(item)
 
     def _try_stragglers(self) -> None:
@@ -214,7 +216,10 @@ class Tasks:
             return
         usual, now = median(self._seconds), time.monotonic()
         late = max(STRAGGLER_TIMES * usual, STRAGGLER_SECONDS)
-        slow = [item for item in self._running.values() if now - item.began > late and item.tries == 1]
+        # The first item of a process waits for its start, on a busy machine for some much longer than for others.
+        start = STRAGGLER_TIMES * self.start_seconds
+        running = self._running.values()
+        slow = [item for item in running if now - item.began > late + start * item.first and item.tries == 1]
         for item in sorted(slow, key=lambda item: item.began)[: max(0, self._limit - len(self._running))]:
             line = f"takes {now - item.began:.0f} s where {usual:.1f} s are usual; another process does the same"
             self._on_retry(item.value, "straggler", line)

@@ -23,6 +23,7 @@ from sentray.corpus.sandbox import memory_explained
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Piece, Shard, ShardPlan
 from sentray.errors import SentrayError
+from sentray.scoring.columns import kept_inputs
 from sentray.scoring.output import SUMMARY, OutputFolder, Record
 from sentray.scoring.parts import (
     EARLIER_QUARANTINE,
@@ -251,8 +252,11 @@ class _Audit:
         Raises:
             SentrayError: When the input cannot be found or has another format.
         """
-        source, columns = resolve(uri), self._stored.header.columns
+        header = self._stored.header
+        columns = header.columns
         settings = columns.settings()
+        source = resolve(uri, settings)
+        kept = tuple(kept_inputs(columns.keep, {*header.schema, str(header.partition_by)}).values())
         if source.format != self._stored.format:
             raise SentrayError(
                 f"{uri} is {source.format} and the job's input {self._stored.format}; give that or a copy of it"
@@ -275,7 +279,7 @@ class _Audit:
             record = records[shard.index]
             bad = read_part(self.out, record.quarantine.name) if record.quarantine else QUARANTINE_SCHEMA.empty_table()
             of_shard = duplicates.get(shard.index, {})
-            good, set_aside = _read(source, shard, settings, columns.keep, of_shard, bad, shard.index in unread)
+            good, set_aside = _read(source, shard, settings, kept, of_shard, bad, shard.index in unread)
             found = [self._ids(record, part, opened) for part in record.parts]
             for fault in (_ids_fault(good, found), _quarantine_fault(set_aside, bad)):
                 if fault is not None:

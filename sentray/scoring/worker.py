@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from sentray.config import ScoreSettings
 from sentray.corpus.duplicates import Ids, Rows, mark_duplicates
 from sentray.corpus.readers import OnUnreadable, read_ids, read_shard
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark, set_aside
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, kept_name, mark, set_aside
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
@@ -52,6 +52,7 @@ class Job:
         schema: Columns of the output, the kept ones last; a file lacks the one that the output is partitioned by.
         engine: Name of the engine, chosen.
         digest: The bundle's digest.
+        kept: The kept columns: by their names in the output those in the input.
     """
 
     source: Source
@@ -59,6 +60,7 @@ class Job:
     schema: pa.Schema
     engine: str
     digest: str
+    kept: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class ShardScorer:
             self._job.source,
             task.shard,
             settings,
-            keep=settings.keep,
+            keep=tuple(dict.fromkeys(self._job.kept.values())),
             on_unreadable=on_unreadable,
             isolated=task.isolated,
         )
@@ -220,16 +222,17 @@ class ShardScorer:
         """Score good rows: the output's columns of them."""
         scores, labels = self._scorer.score(rows["text"]), self._scorer.bundle.labels
         counts.add_scores(scores, labels)
-        kept = [self._cast(rows, name) for name in self._job.settings.keep]
-        return pa.table([*own_columns(rows["id"], scores, labels), *kept], schema=self._job.schema)
+        own = own_columns(rows["id"], scores, labels, self._job.settings.scores == "all")
+        kept = [self._cast(rows, name, column) for name, column in self._job.kept.items()]
+        return pa.table([*own, *kept], schema=self._job.schema)
 
-    def _cast(self, rows: pa.Table, name: str) -> pa.ChunkedArray:
-        wanted = self._job.schema.field(name).type
+    def _cast(self, rows: pa.Table, name: str, column: str) -> pa.ChunkedArray:
+        wanted, found = self._job.schema.field(name).type, rows[kept_name(column)]
         try:
-            return rows[name].cast(wanted)
+            return found.cast(wanted)
         except pa.ArrowException as error:
             raise SentrayError(
-                f"the column {name} of {rows['file'][0]} is {rows[name].type} and does not fit {wanted}, its "
+                f"the column {column} of {rows['file'][0]} is {found.type} and does not fit {wanted}, its "
                 "type in the input's first files; give it one type in all files, or leave out --keep"
             ) from error
 

@@ -18,7 +18,7 @@ from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.inspect import Inspection, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, set_aside
+from sentray.corpus.rows import QUARANTINE_FILE, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
@@ -87,6 +87,16 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     training_set.write(folder, facts, words, offsets, targets, vectors)
 
 
+def require_files(settings: TrainSettings) -> None:
+    """Look at the files of stop words and of word vectors, without Ray.
+
+    Raises:
+        SentrayError: One is not there, cannot be read, or does not fit.
+    """
+    rules_from(settings)
+    _dimensions(settings)
+
+
 def _dimensions(settings: TrainSettings) -> int | None:
     """Numbers of a word's vector, where the settings or the word vectors say it.
 
@@ -133,7 +143,7 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
         SentrayError: see `Inspection.check_trainable`.
     """
     labels = inspection.classes("train")
-    if set(inspection.classes("test")) - set(labels):
+    if labels and set(inspection.classes("test")) - set(labels):
         inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
@@ -157,7 +167,7 @@ def _write_reviews(
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
-        [reviews + 1]; the labels, sorted; the position of each review's, int32 [reviews]; how many of the ids occur.
+        [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; how many of the ids occur.
     """
     inspection, seen = Inspection(), np.zeros(rows, np.bool_)
     lengths, chunks = [np.zeros(1, np.int64)], list[pa.Array]()
@@ -172,7 +182,7 @@ def _write_reviews(
             inspection += Inspection.of(found)
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
-    labels = sorted(pc.unique(of_reviews).to_pylist())
+    labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
     targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
     return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, int(np.count_nonzero(seen))
 

@@ -75,7 +75,16 @@ def _show(kind: Kind, content: Any, console: Console, telemetry: Telemetry) -> N
     else:
         telemetry.epoch(content)
         fields = {name: content[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
-        console.event(f"epoch {content['epoch']} finished", **fields)
+        console.event(f"epoch {content['epoch']} finished", epoch_line(content), **fields)
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """An epoch that is finished: loss, accuracy, rows a second and how long it took, in one line."""
+    seconds = record["seconds"]
+    return (
+        f"epoch {record['epoch']}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.3f}  "
+        f"{record['rows_seen'] / max(seconds, 1e-3):,.0f} rows/s  {duration(seconds)}"
+    )
 
 
 def progress_line(report: dict[str, Any]) -> str:

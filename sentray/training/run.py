@@ -11,12 +11,13 @@ from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.rows import QUARANTINE_FILE
+from sentray.corpus.source import require_apart
 from sentray.errors import SentrayError
 from sentray.lease import Lease, require_held
 from sentray.storage import Folder, behind
 from sentray.training import training_set
 from sentray.training.checkpoint import NothingToKeepError, State
-from sentray.training.prepare import prepare
+from sentray.training.prepare import prepare, require_files
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
@@ -55,6 +56,8 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         SentrayError: The corpus cannot be used, the cluster is too small for the plan, or `out` is taken.
     """
     models.architecture(settings.model)
+    require_files(settings)
+    require_apart(settings.corpus, settings.out)
     work = Folder(work_folder(settings.out))
     if (metrics := _finished(settings, console)) is not None:
         work.delete("")

@@ -1,6 +1,8 @@
 """Small corpora for the tests of this folder."""
 
+import io
 import tarfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,15 +30,30 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 
 
 @pytest.fixture(scope="session")
+def archive() -> Callable[..., bytes]:
+    """Makes a zip archive of files by name."""
+
+    def archive(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", method) as writer:
+            for name, member in members.items():
+                writer.writestr(name, member)
+        return content.getvalue()
+
+    return archive
+
+
+@pytest.fixture(scope="session")
 def read() -> Callable[..., pa.Table]:
     """Reads all rows of a corpus into one table, shard by shard."""
 
     def read(uri: object, keep: Sequence[str] = (), need_label: bool = False, size: int = 64_000_000, **names: Any):
-        source = resolve(str(uri))
+        settings = CorpusSettings(**names)
+        source = resolve(str(uri), settings)
         tables = [
             table
             for shard in plan_shards(source, size)
-            for table in read_shard(source.lean(), shard, CorpusSettings(**names), keep, need_label)
+            for table in read_shard(source.lean(), shard, settings, keep, need_label)
         ]
         return pa.concat_tables(tables)
 

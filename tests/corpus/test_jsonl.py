@@ -1,12 +1,17 @@
 import gzip
+import io
 import json
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
 from sentray.corpus.duplicates import hash_texts
-from sentray.corpus.readers import read_ids
+from sentray.corpus.jsonl import _lines, _pass_bracket, _read_elements
+from sentray.corpus.readers import read_ids, read_shard
+from sentray.corpus.records import Window
 from sentray.corpus.rows import ROW_SCHEMA
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import plan_shards
@@ -43,7 +48,7 @@ def test_only_a_line_feed_ends_a_line(write, read):
 
 def test_lines_that_are_no_record_are_told_by_number(write, read):
     content = (
-        '{"text": "one"}\n{"text": "cut of\n[1]\n"x"\n{"text": ["a"]}\n{"text": 5}\n'
+        '{"text": "one"}\n{"text": "cut of\n[1]\n"x"\n{"text": [1]}\n{"text": 5}\n'
         '{"text": "x", "label": {}}\n{"text": "two"}\n'
     )
     table = read(write("a.jsonl", content))
@@ -151,10 +156,118 @@ def test_a_missing_column(write, read):
         read(path, text_column="review", need_label=True)
 
 
-@pytest.mark.parametrize("content", ['[{"text": "x"}]', '\ufeff \n[\n{"text": "x"}\n]'])
-def test_one_json_array(write, read, content):
-    with pytest.raises(SentrayError, match="one JSON array: write one object a line"):
-        read(write("a.json", content))
+ROWS = [{"text": 'a ] "b" \\', "label": [1, {"x": "}"}]}, {"text": "é\u2028", "n": {"m": [[]]}}, 7, None, {"text": ","}]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_one_json_array(write, read, name, indent):
+    content = f"\ufeff \n{json.dumps(ROWS, indent=indent)}\n".encode()
+    table = read(write(name, gzip.compress(content) if name.endswith(".gz") else content), keep=["n.m"])
+    assert table["row"].to_pylist() == [1, 2, 3, 4, 5]
+    assert table["reason"].to_pylist() == ["invalid_record", None, "invalid_record", "invalid_record", None]
+    assert table["text"].to_pylist()[1:] == ["é\u2028", "7", "null", ","]
+    assert table["id"].to_pylist()[-1] == f"{name}:5"
+    assert table["n.m"].to_pylist() == [None, "[[]]", None, None, None]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(alphabet='"\\,[]{} aé\n'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='"],a'), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(values, max_size=6), st.sampled_from([None, 0, 2]), st.integers(1, 40), st.booleans())
+def test_elements_are_those_that_the_standard_library_finds(rows, indent, chunk, as_ascii):
+    content = json.dumps(rows, indent=indent, ensure_ascii=as_ascii).encode()
+    window = Window(io.BytesIO(content), chunk)
+    window.at = 0
+    window.read()
+    assert _pass_bracket(window)
+    found = []
+    for some in _read_elements(window, "a.json"):
+        assert some.positions.tolist() == list(range(len(found), len(found) + len(some.starts)))
+        found += [json.loads(bytes(line)) for line in _lines(some, window)]
+    assert found == rows
+
+
+def test_a_large_array_stays_whole_and_a_large_file_of_lines_is_cut(write, monkeypatch):
+    monkeypatch.setattr("sentray.corpus.splits._MIN_SHARD", 1)
+    rows = [{"text": f"review {number}"} for number in range(20_000)]
+    write("a.json", json.dumps(rows))
+    write("b.json", lines(*rows))
+    source = resolve(str(write("c.json", json.dumps(rows, indent=1)).parent))
+    shards = plan_shards(source, 200_000)
+    pieces = {}
+    for piece in (piece for shard in shards for piece in shard.pieces):
+        pieces.setdefault(piece.name, []).append(piece.stop)
+    assert pieces["a.json"] == pieces["c.json"] == [None]
+    assert len(pieces["b.json"]) > 1
+    found = [table for shard in shards for table in read_shard(source, shard, CorpusSettings())]
+    assert sum(table.num_rows for table in found) == 60_000
+    assert max(table.num_rows for table in found) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("", r"a\.json is one JSON array that cannot be read from its element 3 on"),
+        (', {"text": "x}]', "from its element 3 on"),
+        (', {"text": x}, {"text": "y"}]', "from its element 3 on"),
+        (', {"text": "x"}}]', "from its element 3 on"),
+        (']\n{"text": "x"}', r"a\.json goes on behind its JSON array: write one object a line"),
+    ],
+)
+def test_an_array_that_is_damaged_is_read_up_to_there(write, read, end, message):
+    path = write("a.json", '[{"text": "a"},\n {"text": "b"}' + (end or ","))
+    with pytest.raises(SentrayError, match=message):
+        read(path)
+    source = resolve(str(path))
+    (shard,) = plan_shards(source, 1_000_000)
+    table = pa.concat_tables(read_shard(source, shard, CorpusSettings(), on_unreadable="quarantine"))
+    assert table["reason"].to_pylist() == [None, None, "unreadable_file"]
+
+
+def test_an_array_without_an_element_and_one_with_a_comma_too_many(write, read, tmp_path):
+    write("a.json", " [ ]\n")
+    write("b.json", '[{"text": "x"},]')
+    assert read(tmp_path)["id"].to_pylist() == ["b.json:1"]
+
+
+def test_columns_by_their_path(write, read):
+    content = lines(
+        {"id": 1, "review": {"body": "x", "by": {"age": 7}}, "a.b": 1, "a": {"b": 0, "c.d": 4}},
+        {"review": "no object", "meta": {"id": 2}},
+        {"review": {"body": ["two", "words"]}},
+    )
+    names = {"text_column": "review.body", "label_column": "review.by.age", "id_column": "meta.id"}
+    table = read(write("a.jsonl", content), **names, keep=["a.b", "a.c.d"])
+    assert table["text"].to_pylist() == ["x", None, "two words"]
+    assert table["label"].to_pylist() == ["7", None, None]
+    assert table["id"].to_pylist() == ["a.jsonl:1", "2", "a.jsonl:3"]
+    # A key that holds the dot itself comes first.
+    assert table.select(["a.b", "a.c.d"]).to_pylist()[0] == {"a.b": "1", "a.c.d": "4"}
+    with pytest.raises(
+        SentrayError,
+        match=r"no column 'body' \(it has: id, review, review\.body, review\.by, .*: .* --text-column review\.body",
+    ):
+        read(write("a.jsonl", content), text_column="body")
+
+
+def test_a_list_of_one_label_is_that_label(write, read):
+    labels = [["pos"], "neg", [], None, ["pos", "neg"], [1.0], [["pos"]], [None], [True]]
+    table = read(write("a.jsonl", lines(*({"text": "x", "label": label} for label in labels))), need_label=True)
+    assert table["label"].to_pylist() == ["pos", "neg", None, None, None, "1", None, None, "true"]
+    missing, several, wrong = "missing_label", "unknown_label", "invalid_record"
+    assert table["reason"].to_pylist() == [None, None, missing, missing, several, None, wrong, missing, None]
+
+
+def test_a_text_that_is_a_list_of_words_is_these_words(write, read):
+    table = read(write("a.jsonl", lines({"text": ["a", "good", "film"]}, {"text": []}, {"text": ["a", None]})))
+    assert table["text"].to_pylist()[:2] == ["a good film", ""]
+    assert table["reason"].to_pylist() == [None, "empty_text", "invalid_record"]
 
 
 def test_gzip_whole_and_cut_short(write, read):

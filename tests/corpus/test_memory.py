@@ -1,5 +1,10 @@
 """A table in memory becomes a Parquet file that its content names, from whatever library it comes."""
 
+import errno
+import gzip
+import io
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray.corpus.memory import GROUP_ROWS, is_table, stored
+from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 
 ROWS = GROUP_ROWS + 100
@@ -211,4 +217,46 @@ def test_a_refused_table_leaves_nothing_beside_that_of_another_run(tmp_path: Pat
 )
 def test_what_cannot_be_stored_is_one_sentence(table: pa.Table, sentence: str) -> None:
     with pytest.raises(SentrayError, match=f"^{sentence}"), stored(table):
+        pass
+
+
+def test_a_stream_is_kept_as_it_came_and_named_by_its_content(tmp_path: Path) -> None:
+    content, work = b"id,text\n1,good\n", str(tmp_path / "out.work")
+    with stored(io.BytesIO(content)) as file:
+        assert Path(file).read_bytes() == content
+    assert not Path(file).exists()
+    with stored(io.BytesIO(content), work) as kept:
+        assert Path(kept).name == Path(file).name
+    assert re.fullmatch("input-[0-9a-f]{16}", Path(kept).name)
+    modified = Path(kept).stat().st_mtime_ns
+    with stored(io.BytesIO(content), work) as again:
+        assert (again, Path(again).stat().st_mtime_ns) == (kept, modified)
+    with stored(io.BytesIO(b"other"), work) as other:
+        assert other != kept
+
+
+def test_the_content_of_a_stream_tells_its_format() -> None:
+    parquet = io.BytesIO()
+    pq.write_table(TABLE.slice(0, 3), parquet)
+    for content, kind in (
+        (b"id,text\n1,good\n", "csv"),
+        (b'{"text": "good"}\n', "jsonl"),
+        (gzip.compress(b"id,text\n1,good\n", mtime=0), "csv"),
+        (parquet.getvalue(), "parquet"),
+    ):
+        with stored(io.BytesIO(content)) as file:
+            assert resolve(file).format == kind
+
+
+def test_an_empty_stream_is_refused() -> None:
+    with pytest.raises(SentrayError, match="the piped input is empty: pipe reviews in"), stored(io.BytesIO()):
+        pass
+
+
+def test_a_stream_that_does_not_fit_says_where_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(SentrayError, match=r"No space left on device.*TMPDIR"), stored(io.BytesIO(b"text")):
         pass

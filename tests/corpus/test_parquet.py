@@ -139,7 +139,7 @@ def test_a_file_that_got_fewer_row_groups_after_the_plan(save):
         list(read_shard(resolve(str(path)), shard, CorpusSettings()))
 
 
-@pytest.mark.parametrize("column", [pa.array([["a"]]), pa.array([{"a": 1}])])
+@pytest.mark.parametrize("column", [pa.array([[1]]), pa.array([[["a"]]]), pa.array([{"a": 1}])])
 def test_nested_columns_hold_no_text(save, read, column):
     with pytest.raises(SentrayError, match=r"column 'text' of a\.parquet holds (list|struct)<.*, not text"):
         read(save("a.parquet", text=column))
@@ -148,7 +148,52 @@ def test_nested_columns_hold_no_text(save, read, column):
 def test_nested_columns_are_refused_before_they_are_read(save, read, monkeypatch):
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(SentrayError, match=r"column 'label' of a\.parquet holds list<.*, not text"):
-        read(save("a.parquet", text=["x"], label=[["pos"]]))
+        read(save("a.parquet", text=["x"], label=[[["pos"]]]))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.string()),
+        pa.large_list(pa.large_binary()),
+        pa.list_(pa.dictionary(pa.int8(), pa.string())),
+    ],
+)
+def test_a_text_that_is_a_list_of_words_is_these_words(save, read, kind):
+    value = bytes if kind.value_type == pa.large_binary() else str
+    words = [
+        None if row is None else [value(word, "utf-8") if value is bytes else word for word in row]
+        for row in (["a", "good", "film"], None, [], ["é"])
+    ]
+    table = read(save("a.parquet", text=pa.array(words, kind)))
+    assert table["text"].to_pylist() == ["a good film", None, "", "é"]
+    assert table["reason"].to_pylist() == [None, "null_text", "empty_text", None]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.int8()), pa.list_(pa.float64())])
+def test_a_list_of_one_label_is_that_label(save, read, kind):
+    labels = pa.array([["1"], [], None, ["1", "0"], [None], ["0"]], pa.list_(pa.string())).cast(kind)
+    table = read(save("a.parquet", text=["x"] * 6, label=labels), need_label=True)
+    assert table["label"].to_pylist() == ["1", None, None, None, None, "0"]
+    reasons = [None, "missing_label", "missing_label", "unknown_label", "missing_label", None]
+    assert table["reason"].to_pylist() == reasons
+
+
+def test_columns_within_structures_are_found_by_their_path(save, read):
+    reviews = pa.array([{"body": "x", "by": {"age": 7}}, None, {"body": "z", "by": None}])
+    columns = {"review": reviews, "a.b": [1, 2, 3], "a": pa.array([{"b": 0, "c": 4}] * 3)}
+    path = save("a.parquet", **columns)
+    table = read(path, text_column="review.body", label_column="review.by.age", keep=["a.b", "a.c", "review.by"])
+    assert table["text"].to_pylist() == ["x", None, "z"]
+    assert table["label"].to_pylist() == ["7", None, None]
+    # A column whose own name holds the dot comes first.
+    assert table["a.b"].to_pylist() == [1, 2, 3]
+    assert table["a.c"].to_pylist() == [4, 4, 4]
+    assert table["review.by"].to_pylist() == [{"age": 7}, None, None]
+    with pytest.raises(
+        SentrayError, match=r"'body' \(it has: review, a\.b, a, review\.body, .*: .* --text-column review\.body"
+    ):
+        read(path, text_column="body")
 
 
 def test_uuids_are_ids_as_they_are_usually_written(save, read):
@@ -203,7 +248,8 @@ def test_a_footer_that_the_code_of_a_type_refuses(save, read, foreign, error):
 def test_a_kept_column_of_a_type_that_only_this_process_knows(save, read, foreign):
     path = save("a.parquet", text=["x"], kept=pa.ExtensionArray.from_storage(foreign[0], pa.array([b"y"])))
     table = read(path, keep=["kept"])
-    assert table.schema == read_schema(resolve(str(path)), Piece(str(path), "a.parquet"), CorpusSettings(), ("kept",))
+    found = read_schema(resolve(str(path)), Piece(str(path), "a.parquet"), CorpusSettings(), ("kept",))
+    assert found == pa.schema([table.schema.field("kept")])
     assert table["kept"].to_pylist() == [b"y"]
 
 
@@ -224,13 +270,14 @@ def test_the_schema_is_told_without_reading_rows(save, read):
         "key": pa.array([b"0" * 16] * 2, pa.uuid()),
     }
     path = save("a.parquet", text=["x", ""], **kept)
-    wanted = read(path, keep=tuple(kept)).schema
+    wanted = pa.schema(list(read(path, keep=tuple(kept)).schema)[-len(kept) :])
     source, piece = resolve(str(path)), Piece(str(path), "a.parquet")
     footer = int.from_bytes(path.read_bytes()[-8:-4], "little") + 8
     path.write_bytes(bytes(path.stat().st_size - footer) + path.read_bytes()[-footer:])
     assert read_schema(source, piece, CorpusSettings(), tuple(kept)) == wanted
     with pytest.raises(SentrayError, match="has no column 'other'"):
         read_schema(source, piece, CorpusSettings(), ("other",))
+    assert read_schema(source, piece, CorpusSettings(), ("other", "stars"), need_keep=False).names == ["stars"]
     assert read_schema(source, Piece(str(save("b.parquet", text=[])), "b.parquet"), CorpusSettings()) is None
 
 

@@ -51,7 +51,7 @@ def test_a_folder_is_read_in_the_order_of_names_without_hidden_files(write, tmp_
         write(name, "x")
     source = resolve(str(tmp_path))
     assert [file.name for file in source.files] == ["a.csv", "a/z.csv", "b.csv"]
-    assert source.ignored == 1
+    assert source.ignored == ("README.md",)
 
 
 def test_a_hidden_file_that_is_named_is_read(write):
@@ -115,9 +115,11 @@ def test_class_folders(write, tmp_path):
         ("train/pos/1_9.txt", "pos", "train"),
         ("train/unsup/2_0.txt", None, "unsup"),
     ]
-    assert source.ignored == 3
-    assert "4 files (text)" in source.describe()
-    assert "3 others ignored" in source.describe()
+    assert source.ignored == ("README.txt", "imdb.vocab", "train/urls_pos.txt")
+    assert source.describe().endswith(
+        "4 files (text), 0.0 MB, split from names: train 2 files, test 1, unsup 1, "
+        "label from names: pos 2 files, neg 1, none 1, 3 others ignored (README.txt, imdb.vocab, train/urls_pos.txt)"
+    )
 
 
 def test_class_folders_without_splits_and_a_folder_of_unlabelled_reviews(write, tmp_path):
@@ -134,7 +136,7 @@ def test_a_note_beside_a_table_is_no_review(write, tmp_path):
     write("reviews.csv", "x")
     write("README.txt", "x")
     source = resolve(str(tmp_path))
-    assert (source.format, source.ignored) == ("csv", 1)
+    assert (source.format, source.ignored) == ("csv", ("README.txt",))
 
 
 @pytest.mark.parametrize("others", [("b.parquet",), ("pos/1.txt",), ("b.jsonl.gz",)])
@@ -152,10 +154,10 @@ def test_mixed_formats_are_refused(write, tmp_path, others):
         ("*.csv", r"\*\.csv names no file"),
         ("missing/*.csv", "names no file"),
         ("empty", "empty names no file"),
-        ("other", "holds no file that sentray reads: it reads .csv"),
-        ("other/a.tsv", "it reads .csv"),
-        ("other/a.parquet.gz", "it reads .csv"),
-        ("other/one.txt", "is one review: give the folder"),
+        ("other", r"holds no file that sentray reads \(a.bin, b.md\): it reads .csv"),
+        ("other/a.bin", "it reads .csv"),
+        ("zip/a.parquet.zip", "it reads .csv"),
+        ("other/one.txt", "is one review: give the folder it lies in, or say how the lines hold reviews: --lines text"),
         ("zero/a.parquet", "zero/a.parquet holds no byte"),
         ("zero", "a.parquet holds no byte"),
         ("nltk:brown", "it reads nltk:movie_reviews"),
@@ -166,10 +168,11 @@ def test_mixed_formats_are_refused(write, tmp_path, others):
         ("synthetic:5?sed=1", "write synthetic:N"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_sentence(write, tmp_path, monkeypatch, uri, message):
+def test_what_cannot_be_read_is_said_in_one_sentence(write, archive, tmp_path, monkeypatch, uri, message):
     (tmp_path / "empty").mkdir()
-    write("other/a.tsv", "x")
-    write("other/a.parquet.gz", "x")
+    write("other/a.bin", b"\x00\x01")
+    write("other/b.md", "# reviews")
+    write("zip/a.parquet.zip", archive({"a.parquet": b"PAR1"}))
     write("other/one.txt", "x")
     if uri == "other":
         (tmp_path / "other/one.txt").unlink()

@@ -2,9 +2,9 @@ import pytest
 
 from sentray import nltk_data
 from sentray.config import CorpusSettings
-from sentray.corpus.readers import read_shard
+from sentray.corpus.readers import read_schema, read_shard
 from sentray.corpus.source import resolve
-from sentray.corpus.splits import plan_shards
+from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
 
 
@@ -37,10 +37,15 @@ def test_labels_are_needed_only_for_training(write, read, tmp_path):
         read(tmp_path, need_label=True)
 
 
-def test_columns_to_keep_are_refused(write, read, tmp_path):
-    write("pos/1.txt", "good")
+def test_columns_to_keep_are_those_of_folders(write, read, tmp_path):
+    write("day=2/pos/1.txt", "good")
+    write("day=3/neg/1.txt", "bad")
+    assert read(tmp_path, keep=["day"])["day"].to_pylist() == ["2", "3"]
+    source = resolve(str(tmp_path))
+    piece = Piece(source.files[0].path, source.files[0].name)
+    assert read_schema(source, piece, CorpusSettings(), ["day"]).names == ["day"]
     with pytest.raises(SentrayError, match="has no columns to keep: leave out --keep"):
-        read(tmp_path, keep=["stars"])
+        read_schema(source, piece, CorpusSettings(), ["stars"])
 
 
 def test_a_review_that_vanished_after_the_plan(write, tmp_path):

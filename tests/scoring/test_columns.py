@@ -41,7 +41,7 @@ def test_no_row_of_parquet_is_read_for_the_types(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(limits, "BYTES_A_ROW", 1 << 30)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *_, **__: pytest.fail("it was read"))
     settings = ScoreSettings(bundle="b", input=str(tmp_path), out=str(tmp_path / "out"), keep=("stars",))
-    assert kept_columns(resolve(str(tmp_path)), settings) == pa.schema([("stars", pa.int8())])
+    assert kept_columns(resolve(str(tmp_path)), settings) == ({"stars": "stars"}, pa.schema([("stars", pa.int8())]))
 
 
 def test_a_column_that_no_file_has_is_refused_before_anything_starts(score: Callable[..., Any], out: Path) -> None:

@@ -339,7 +339,7 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(score: Score, out
     assert workers.startswith("workers that read and score: 2, ")
     assert size == f"to be scored: 4 shards, {found['bytes'] / 1e6:,.1f} MB"
     assert re.fullmatch(
-        r"about 0\.\d+ core-hours, \d+ s once started: estimated from 76 rows of the first shard.*", hours
+        r"about [\d.e-]+ core-seconds, \d+ s once started: estimated from 76 rows of the first shard.*", hours
     )
     assert nothing == "nothing was written: leave out --dry-run to score"
     score()

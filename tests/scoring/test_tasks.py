@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,6 +180,20 @@ def test_an_item_whose_process_hangs_is_done_by_another_once(tmp_path: Path, mon
         while Path(f"/proc/{hanging}").exists():
             time.sleep(0.01)
         all_started(running)
+
+
+@pytest.mark.parametrize(("first", "told"), [(True, []), (False, ["straggler"])])
+def test_a_first_item_may_wait_for_its_process_to_start(
+    first: bool, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    running = Tasks(Worker, workers=2, on_retry=lambda item, reason, line: reasons.append(reason))
+    monkeypatch.setattr(running, "_start", lambda item, **_: None)
+    # One process took 4 s to start and does an item in 0.1 s; the other has shown nothing for 8 s.
+    running._retries, running._seconds, running._starts = 1, deque([0.1]), {("here", 1): 4.0}
+    running._running = {"task": tasks._Item("item", time.monotonic() - 8, first, 1)}
+    running._try_stragglers()
+    assert reasons == told
 
 
 def test_a_tick_tells_whether_a_task_has_ended(pool: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:

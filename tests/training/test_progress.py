@@ -9,20 +9,24 @@ from sentray.training.progress import progress_line, shown_on
 
 REPORT = {"epoch": 2, "epochs": 3, "step": 5, "steps": 10, "loss": 0.5, "accuracy": 0.75, "rows": 100, "seconds": 2.0}
 
+RECORD = {"epoch": 2, "loss": 0.4, "accuracy": 0.8, "rows_seen": 1000, "seconds": 4.0}
+
 
 def test_a_report_is_one_line_with_the_time_left() -> None:
     assert progress_line(REPORT) == "epoch 2/3  step 5/10  loss 0.5000  accuracy 0.750  50 rows/s  ETA 0:06"
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_what_is_sent_is_shown_and_what_is_awaited_is_known(console: Any) -> None:
+def test_what_is_sent_is_shown_and_what_is_awaited_is_known(console: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import ray
 
     with shown_on(console) as board:
         board.put.remote("line", "training with 2 workers")
         board.put.remote("expected", "a step of training")
-        ray.get(board.put.remote("step", REPORT))
+        board.put.remote("step", REPORT)
+        ray.get(board.put.remote("epoch", RECORD))
     assert console.lines == ["training with 2 workers"]
+    assert capsys.readouterr().err == "epoch 2  loss 0.4000  accuracy 0.800  250 rows/s  0:04\n"
     assert console.shown == [(progress_line(REPORT), None)]
     assert console.expected == "a step of training"
     # A node that is lost must not take with it what the driver needs.
