@@ -90,7 +90,7 @@ def _parted(keep: str) -> tuple[str, str]:
 
 
 def _first(looked: int, source: Source) -> str:
-    return f"the first {looked:,} files" if looked < len(source.files) else count(looked, "file")
+    return f"{count(looked, 'file')} with rows" if looked < len(source.files) else count(looked, "file")
 
 
 def _first_pieces(source: Source) -> Iterator[Piece]:

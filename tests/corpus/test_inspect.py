@@ -1,10 +1,12 @@
 import operator
 from functools import reduce
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from sentray.corpus.inspect import Inspection, inspect_rows
-from sentray.corpus.rows import QUARANTINE_SCHEMA
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.errors import SentrayError
 
 
@@ -50,6 +52,29 @@ def test_labels_that_a_model_does_not_know(table):
     seen = inspected(table, labels=["pos", "neg"])
     assert seen.reasons == {"empty_text": 1, "unknown_label": 1, "invalid_record": 1}
     assert seen.usable == 5
+
+
+def test_labels_of_an_older_bundle_are_met_in_its_own_form(table):
+    rows = table.slice(0, 2).set_column(2, "label", pa.chunked_array([["0", "true"]]))
+    seen = inspected(rows, labels=["0.0", "True"])
+    assert seen.labels == {("train", "0.0"): 1, ("train", "True"): 1}
+
+
+def test_an_unknown_label_is_named_beside_some_of_the_known(table):
+    seen = inspected(table, labels=["neg", *map(str, range(30))])
+    (detail,) = {row["detail"] for row in seen.bad.to_pylist() if row["reason"] == "unknown_label" and row["row"] == 1}
+    assert detail.startswith("label 'pos' is none of 'neg', '0', '1', ")
+    assert detail.endswith(", '18' and 11 more")
+    with pytest.raises(
+        SentrayError, match=r"beginning with a\.csv row 1 \(unknown_label: label 'pos' is none of 'neg', "
+    ):
+        seen.check_usable("a.csv", 0.1)
+
+
+def test_ids_that_are_none(table):
+    ids = mark(table, np.arange(8) > 0, Reason.DUPLICATE_ID)
+    with pytest.raises(SentrayError, match=r"allows; most rows repeat an earlier one's id, .*: give --id-column none"):
+        inspected(ids).check_usable("a.csv", 0.1)
 
 
 def test_parts_add_up_to_the_whole(table):

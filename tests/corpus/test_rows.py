@@ -1,12 +1,14 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.config import CorpusSettings
-from sentray.corpus.rows import Block, Columns, Reason, decode, finish, mark
+from sentray.config import CorpusSettings, EmbedSettings, ScoreSettings
+from sentray.corpus.rows import Block, Columns, Reason, decode, finish, label_form, label_order, mark
 
 
 def finished(**columns: pa.Array) -> pa.Table:
@@ -29,6 +31,64 @@ def test_text_is_empty_where_python_finds_no_word():
     table = finished(text=pa.array(characters), label=pa.array(["x"] * len(characters)))
     empty = [text for text, reason in zip(characters, table["reason"].to_pylist(), strict=True) if reason]
     assert empty == [text for text in characters if not text.strip()]
+
+
+def test_the_same_table_has_the_same_labels_in_every_format(write, read, tmp_path):
+    for values in ([0.0, 1.0, 2.5, None], [False, True, True, None], [1, 10, 2, None], ["01", "1.50", "a", "1e3"]):
+        frame = pd.DataFrame({"text": ["x"] * 4, "label": values})
+        frame.to_csv(tmp_path / "a.csv", index=False)
+        frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+        frame.to_json(tmp_path / "a.json", orient="records")
+        frame.to_parquet(tmp_path / "a.parquet")
+        found = [read(tmp_path / name)["label"].to_pylist() for name in ("a.csv", "a.jsonl", "a.json", "a.parquet")]
+        assert found == [found[0]] * 4
+        assert found[0][:2] in (["0", "1"], ["false", "true"], ["1", "10"], ["01", "1.50"])
+
+
+@pytest.mark.parametrize(
+    ("label", "form"),
+    [
+        ("-0.0", "0"),
+        ("-1.0", "-1"),
+        ("1.00", "1.00"),
+        ("01.0", "01.0"),
+        (".0", ".0"),
+        ("true", "true"),
+        ("TRUE", "TRUE"),
+    ],
+)
+def test_only_what_pandas_writes_gets_another_form(label, form):
+    assert label_form(label) == form
+
+
+def test_labels_that_are_numbers_are_sorted_by_size():
+    labels = ["10", "b", "2", "-1", "1.5", "a", "01"]
+    assert sorted(labels, key=label_order) == ["-1", "01", "1.5", "2", "10", "a", "b"]
+
+
+def test_a_label_that_is_a_list_says_how_many():
+    label = pa.array([["a", "b"], ["a"], []], pa.list_(pa.string()))
+    table = finished(text=pa.array(["x"] * 3), label=label)
+    assert table["detail"].to_pylist() == ["the label is a list of 2", None, None]
+    assert table["reason"].to_pylist() == ["unknown_label", None, "missing_label"]
+
+
+@pytest.mark.parametrize("verb", [ScoreSettings(bundle="", input="", out=""), EmbedSettings(corpus="", out="")])
+def test_labels_that_a_verb_has_no_use_for_are_not_looked_at(verb):
+    label = pa.array([[["a"]]] * 2)
+    block = Block("f", np.arange(1, 3), {"text": pa.array(["x", "y"]), "label": label})
+    assert (
+        finish(block, Columns(verb, ("label",))).select(["reason", "kept label"]).to_pylist()
+        == [{"reason": None, "kept label": [["a"]]}] * 2
+    )
+
+
+def test_no_column_gives_the_ids():
+    columns = Columns(CorpusSettings(id_column="none"), ("id",))
+    assert columns.choose(["text", "id"], "f") == ["text", "id"]
+    block = Block("f", np.arange(1, 3), {"text": pa.array(["x", "y"]), "id": pa.array([7, 7])})
+    found = finish(block, columns)
+    assert (found["id"].to_pylist(), found["kept id"].to_pylist()) == (["f:1", "f:2"], [7, 7])
 
 
 def test_a_row_with_several_faults_has_the_first():
