@@ -6,6 +6,7 @@ from sentray.config import CheckSettings
 from sentray.console import Console
 from sentray.corpus.check import check, look_at, report
 from sentray.corpus.inspect import Inspection
+from sentray.text.cleaning import rules_from
 
 
 @pytest.fixture
@@ -14,8 +15,10 @@ def look(read):
 
     def look(uri, **names):
         table = read(uri, **names)
-        blocks = [look_at(table.slice(start, 2)) for start in range(0, table.num_rows, 2)]
-        return report("it", blocks, CheckSettings(corpus=str(uri)), Console())
+        settings = CheckSettings(corpus=str(uri))
+        rules, _ = rules_from(settings)
+        blocks = [look_at(table.slice(start, 2), rules) for start in range(0, table.num_rows, 2)]
+        return report("it", blocks, settings, Console())
 
     return look
 
