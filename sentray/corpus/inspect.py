@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentray.corpus.limits import MAX_NAME
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark, set_aside
 from sentray.errors import SentrayError
 
 LABELS_SCHEMA = pa.schema(
@@ -33,9 +33,8 @@ def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[st
     if labels is not None:
         rows = mark_unknown(rows, labels)
     good = rows.filter(pc.is_null(rows["reason"]))
-    bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
     counts = good.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])
-    return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": bad}
+    return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": set_aside(rows)}
 
 
 def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:

@@ -19,7 +19,7 @@ from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.inspect import Inspection, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, label_order
+from sentray.corpus.rows import QUARANTINE_FILE, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
@@ -158,7 +158,7 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
         inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
-            pq.write_table(inspection.bad, stream)
+            pq.write_table(set_aside(inspection.bad, corpus.settings.excerpts), stream)
     inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
     return inspection
 
