@@ -435,7 +435,10 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
     if faults[Reason.INVALID_UTF8].any():
-        given_texts = [given[name] for name in map(columns.name, ROLES) if name in given]
+        given_texts = [of_role[role] for role in ROLES if role in of_role]
+        if not block.all_text:
+            # Arrow takes strings for valid, whatever a file says.
+            given_texts = [each.cast(pa.large_binary()) if each.type in _STRINGS else each for each in given_texts]
         told = [
             invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
             for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
