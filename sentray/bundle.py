@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
 
 from sentray import __version__
+from sentray.corpus.identity import MAX_HASHES, TextHashes
+from sentray.corpus.limits import MAX_LABEL, MAX_LABELS
 from sentray.errors import SentrayError
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
 from sentray.text.cleaning import CleaningRules
@@ -24,11 +26,13 @@ from sentray.text.encoding import Truncating
 from sentray.text.hashing import MAX_BUCKETS, HashedWords, Words
 from sentray.text.vocabulary import Unknown, Vocabulary
 
-FORMAT_VERSION = 2  # 1 had no buckets
+FORMAT_VERSION = 3  # 1 had no buckets, 2 did not say what it was trained on
 MANIFEST = "bundle.json"
 MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
 GOLDEN = "golden.json"
+TEXTS = "texts.bin"
+"""Hashes of the texts it was trained on, by which a copy of the corpus is recognised; see `TextHashes`."""
 UNFINISHED = ".unfinished"
 """Lies in a folder while a bundle is put there, so that a killed run may do it again."""
 FOLDED, FOLDED_WEIGHTS = "folded.json", "folded.npz"
@@ -41,11 +45,12 @@ MAX_BYTES = {
     GOLDEN: 1 << 24,
     FOLDED: 1 << 20,
     FOLDED_WEIGHTS: 2 << 30,
+    TEXTS: 8 * MAX_HASHES,
 }
 """The files that a bundle may have, and how large they may be: whoever loads one holds them in memory."""
 
-MAX_WORDS, MAX_LABELS, MAX_LABEL, MAX_GOLDEN = 1 << 23, 10_000, 1000, 1000
-"""Words of a review (as many as the longest row can have), labels, characters of one, golden texts."""
+MAX_WORDS, MAX_GOLDEN = 1 << 23, 1000
+"""Words of a review (as many as the longest row can have), golden texts."""
 _MAX_SHOWN = 100
 _MAX_FORMAT = 1000
 """Above this a number is no format of a later sentray but a forgery."""
@@ -120,6 +125,25 @@ class ModelSpec(BaseModel):
         return Vocabulary.from_text(vocabulary.decode(), self.unknown)
 
 
+class TrainedOn(BaseModel):
+    """What a model was trained on, and what was held out.
+
+    Attributes:
+        split_by: What was hashed to hold rows out that were given no split: their text or their id.
+        test_fraction: Share of these that was held out.
+        sampled: Of so many hashes of texts one is kept; see `TextHashes`.
+        bytes: Size of the corpus's files.
+        digest: Of the corpus; see `sentray.corpus.identity.digest`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    split_by: Literal["text", "id"]
+    test_fraction: float = Field(ge=0, lt=1)
+    sampled: int = Field(ge=1, lt=2**63)
+    bytes: int
+    digest: str
+
+
 class GoldenText(BaseModel):
     """A text and the probability of each label, in the bundle's order, as the new model gave it."""
 
@@ -138,6 +162,7 @@ class Manifest(ModelSpec):
     settings: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
+    trained_on: TrainedOn | None = None
     files: dict[str, str]
 
     @model_validator(mode="after")
@@ -146,6 +171,8 @@ class Manifest(ModelSpec):
             raise ValueError(f"it lists no {min(missing)}")
         if (self.buckets is None) != (VOCABULARY in self.files):
             raise ValueError(f"it must have either buckets or a {VOCABULARY}")
+        if (self.trained_on is None) != (TEXTS not in self.files):
+            raise ValueError(f"it must have both what it was trained on and {TEXTS}, or neither")
         if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0][:_MAX_SHOWN]!r} that does not belong to a bundle")
         coverage = self.metrics.get("coverage")
@@ -166,6 +193,7 @@ class Bundle:
         settings: Settings of the training run.
         metrics: Metrics of the training run and its evaluation.
         versions: Versions of the libraries that made it.
+        trained_on: What it was trained on; None where it does not say, as before format 3.
         golden: Texts with their scores, compared whenever the bundle is loaded for scoring.
         files: Names and contents of its files, `bundle.json` among them; see `unpack`.
     """
@@ -177,6 +205,7 @@ class Bundle:
     settings: dict[str, Any]
     metrics: dict[str, Any]
     versions: dict[str, str]
+    trained_on: TrainedOn | None
     golden: tuple[GoldenText, ...]
     files: dict[str, bytes] = field(repr=False, compare=False)
 
@@ -184,6 +213,25 @@ class Bundle:
     def labels(self) -> tuple[str, ...]:
         """Class names; a class is a position in them."""
         return self.spec.labels
+
+    @property
+    def split_rule(self) -> dict[str, Any]:
+        """How rows were held out that had no split, as settings of a corpus; before format 3 it was by the id."""
+        if self.trained_on is None:
+            fraction = self.settings.get("test_fraction")
+            known = isinstance(fraction, int | float) and 0 <= fraction < 1
+            return {"split_by": "id", "test_fraction": fraction if known else 0.1}
+        return {"split_by": self.trained_on.split_by, "test_fraction": self.trained_on.test_fraction}
+
+    @property
+    def texts(self) -> TextHashes | None:
+        """Hashes of the texts it was trained on, where it has them."""
+        return None if self.trained_on is None else TextHashes.from_bytes(self.files[TEXTS], self.trained_on.sampled)
+
+    @property
+    def scoring_files(self) -> dict[str, bytes]:
+        """The files without what only `evaluate` needs."""
+        return {name: content for name, content in self.files.items() if name != TEXTS}
 
     @property
     def folded(self) -> bool:
@@ -201,6 +249,7 @@ def make(
     *,
     settings: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    trained_on: TrainedOn | None = None,
     golden: Sequence[GoldenText] = (),
 ) -> Bundle:
     """A new bundle in memory; `publish` puts it into a folder.
@@ -208,12 +257,14 @@ def make(
     Args:
         spec: What the model takes and gives.
         vocabulary: How words got their ids when the network was trained.
-        files: `model.keras`, and the network prepared for other engines; see `sentray.inference.folding.fold`.
+        files: `model.keras`, the network prepared for other engines (see `sentray.inference.folding.fold`), and
+            `texts.bin` where it is said what it was trained on.
         settings: Settings of the training run, as JSON values.
         metrics: Metrics, as JSON values.
+        trained_on: What it was trained on.
         golden: Texts with their scores; see `sentray.inference.scorer.golden_texts`.
     """
-    files = {name: files[name] for name in (MODEL, *ENGINE_FILES) if name in files}
+    files = {name: files[name] for name in (MODEL, *ENGINE_FILES, TEXTS) if name in files}
     if isinstance(vocabulary, Vocabulary):
         files[VOCABULARY] = vocabulary.to_text().encode()
     files[GOLDEN] = _json([text.model_dump(mode="json") for text in golden])
@@ -223,6 +274,7 @@ def make(
         settings=dict(settings or {}),
         metrics=dict(metrics or {}),
         versions={"sentray": __version__, **{library: version(library) for library in LIBRARIES}},
+        trained_on=trained_on,
         files={name: _sha256(files[name]) for name in sorted(files)},
     )
     return unpack({MANIFEST: _json(manifest.model_dump(mode="json")), **files})
@@ -238,6 +290,7 @@ def update(
         bundle.files,
         settings=bundle.settings,
         metrics=bundle.metrics if metrics is None else metrics,
+        trained_on=bundle.trained_on,
         golden=bundle.golden if golden is None else golden,
     )
 
@@ -274,16 +327,19 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
     """The bundle that files make up, each of them checked.
 
     Args:
-        files: `Bundle.files`, for instance of a bundle that another process read.
+        files: `Bundle.files` or `Bundle.scoring_files`, for instance of a bundle that another process read.
         path: Path or URI of the folder that they come from.
 
     Raises:
         SentrayError: As `load`.
     """
     manifest = _manifest(files[MANIFEST], path)
-    for name, digest in manifest.files.items():
-        if _sha256(files[name]) != digest:
+    names = [name for name in manifest.files if name in files or name != TEXTS]
+    for name in names:
+        if _sha256(files[name]) != manifest.files[name]:
             raise _damaged(path, f"{name} is not the file that {MANIFEST} describes")
+    if len(files.get(TEXTS, b"")) % 8:
+        raise _damaged(path, f"{TEXTS} cannot be parsed")
     try:
         golden = _GOLDEN_TEXTS.validate_json(files[GOLDEN])
         vocabulary = manifest.words(files.get(VOCABULARY))
@@ -299,8 +355,9 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
         settings=manifest.settings,
         metrics=manifest.metrics,
         versions=manifest.versions,
+        trained_on=manifest.trained_on,
         golden=golden,
-        files={name: files[name] for name in (MANIFEST, *manifest.files)},
+        files={name: files[name] for name in (MANIFEST, *names)},
     )
 
 

@@ -38,6 +38,8 @@ def _show(name: str, result: Any, settings: Any, console: Console) -> None:
     elif name in ("check", "predict"):
         for line in result.lines() if name == "check" else result:
             console.say(str(line))
+        if getattr(settings, "strict", False) and result.problem:
+            raise SentrayError(f"{settings.corpus} cannot be trained on (--strict): the report's last line says why")
 
 
 app = typer.Typer(

@@ -116,8 +116,11 @@ class CorpusSettings(Settings):
         "`__label__x text`, which is recognised",
         None,
     )
-    test_fraction: float = setting(
-        "share of rows held out for testing, by a hash of the id, where no split is given", 0.1, ge=0, lt=1
+    test_fraction: float | None = setting(
+        "share of rows held out for testing, by a hash, where no split is given", 0.1, ge=0, lt=1
+    )
+    split_by: Literal["text", "id"] = setting(
+        "what is hashed to hold rows out: the text, so that copies fall together, or the id", "text"
     )
     max_bad_rows: float = setting("share of rows that may be quarantined before the run stops", 0.01, ge=0, le=1)
     excerpts: bool = setting("keep the first 200 characters of a quarantined row's text", True)
@@ -286,10 +289,12 @@ class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettin
 class EvaluateSettings(CorpusSettings, PoolSettings):
     """Measure a bundle on labelled reviews."""
 
+    unused = frozenset({"test_fraction", "split_by"})
+
     bundle: str = argument("folder or URL of the bundle")
     corpus: str = argument("labelled reviews, as for train")
-    split: Literal["test", "train", "all"] | None = setting(
-        "reviews to use; those for testing, or all where there are none, where not given", None
+    split: Literal["test", "train", "validation", "all"] | None = setting(
+        "reviews to use; where not given, the test rows of a corpus with splits, else those not trained on", None
     )
     engine: EngineName = setting(ENGINE_HELP, "auto")
     json_file: str | None = setting("file to write the metrics to", None, alias="json")
@@ -298,9 +303,9 @@ class EvaluateSettings(CorpusSettings, PoolSettings):
 class ScoreSettings(CorpusSettings, PoolSettings):
     """Score reviews and write Parquet."""
 
-    unused = frozenset({"label_column", "label_from", "split_column", "test_fraction"})
+    unused = frozenset({"label_column", "label_from", "split_column", "test_fraction", "split_by"})
 
-    test_fraction: float = setting("no row is held out, so that no id has to be hashed to see which", 0.0, ge=0, lt=1)
+    test_fraction: float | None = setting("no row is held out, so that nothing is hashed to see which", 0.0, ge=0, lt=1)
     bundle: str = argument("folder or URL of the bundle")
     input: str = argument(
         "reviews to score: a file, folder, glob or URL, or - for the standard input; labels are not needed"
@@ -344,6 +349,7 @@ class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
 
     corpus: str = argument("reviews, as for train")
     json_file: str | None = setting("file to write the report to", None, alias="json")
+    strict: bool = setting("end with status 1 where training would stop; in Python look at the report's problem", False)
 
 
 class VocabSettings(CorpusSettings, TextSettings, PoolSettings):

@@ -1,6 +1,7 @@
 """How good a bundle is on labelled reviews: `predict` scores them where they are read, `evaluate` compares."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,15 +15,24 @@ from sentray.bundle import Bundle
 from sentray.config import EvaluateSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Corpus, Tables
-from sentray.corpus.inspect import Inspection, inspect_rows, mark_unknown
+from sentray.corpus.identity import TextHashes
+from sentray.corpus.inspect import Inspection, inspect_rows, mark_unknown, warnings_of
+from sentray.corpus.rows import NO_SPLIT
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, unpacked_scorer
 from sentray.metrics import metrics
 
 TEST, ALL = "test", "all"
+FRESH, UNSEEN = "fresh", "unseen"
+"""Which rows to measure where no split is asked for: those that are given as test rows, and of those without a split
+what was not trained on; or, where there are none of these, whatever was not trained on."""
+
+_ALL = " (--split all measures all)"
 
 PREDICTIONS_SCHEMA = pa.schema([pa.field("truth", pa.int32()), pa.field("probabilities", pa.list_(pa.float32()))])
 """A row for a scored review: the position of its label among the bundle's, and the probability of each of these."""
+SEEN_SCHEMA = pa.schema([pa.field("split", pa.string()), pa.field("rows", pa.int64())])
+"""Labelled, usable rows by split whose text is one of a bundle's training texts."""
 
 
 @dataclass(frozen=True)
@@ -50,64 +60,122 @@ def _scorer(packed: PackedScorer) -> Scorer:
     return unpacked_scorer(packed.files, packed.engine, threads=1)
 
 
-def predict(rows: pa.Table, packed: PackedScorer, split: str) -> Tables:
-    """A stage: `inspect_rows` by the bundle's labels, and `predictions` for some reviews, of `PREDICTIONS_SCHEMA`.
+def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str) -> Tables:
+    """A stage: `inspect_rows` by the bundle's labels, `predictions` for some reviews, and `seen` of those with labels.
 
     Args:
         rows: a table of `ROW_SCHEMA`.
         packed: the bundle.
-        split: which of the labelled, usable rows to score: `train`, `test`, or `all`.
+        texts: those that it was trained on.
+        split: which of the labelled, usable rows to score: of `train`, `test` or `validation`, or `all`, `FRESH`
+            or `UNSEEN`.
     """
     scorer = packed.scorer()
     labels = scorer.bundle.labels
     rows = mark_unknown(rows, labels)
-    chosen = pc.and_(pc.is_null(rows["reason"]), pc.is_valid(rows["label"]))
-    scored = rows.filter(chosen if split == ALL else pc.and_(chosen, pc.equal(rows["split"], split)))
+    labelled = rows.filter(pc.and_(pc.is_null(rows["reason"]), pc.is_valid(rows["label"])))
+    splits, seen = labelled["split"], pa.array(texts.among(labelled["text"]))
+    chosen = {
+        ALL: pc.is_valid(splits),
+        UNSEEN: pc.invert(seen),
+        FRESH: pc.or_(pc.equal(splits, TEST), pc.and_not(pc.equal(splits, NO_SPLIT), seen)),
+    }
+    scored = labelled.filter(chosen[split] if split in chosen else pc.equal(splits, split))
     predictions = PREDICTIONS_SCHEMA.empty_table()
     if scored.num_rows:
         truth = pc.index_in(scored["label"], pa.array(labels, pa.string()))
         probabilities = scorer.score(scored["text"]).probabilities
         ends = np.arange(0, probabilities.size + 1, len(labels), dtype=np.int32)
         predictions = pa.table([truth, pa.ListArray.from_arrays(ends, probabilities.ravel())], PREDICTIONS_SCHEMA)
-    return {**inspect_rows(rows), "predictions": predictions}
+    counted = labelled.filter(seen).group_by("split", use_threads=False).aggregate([([], "count_all")])
+    return {
+        **inspect_rows(rows),
+        "predictions": predictions,
+        "seen": counted.rename_columns(SEEN_SCHEMA.names).cast(SEEN_SCHEMA),
+    }
+
+
+@dataclass
+class _Measured:
+    """A pass over a corpus.
+
+    Attributes:
+        inspection: of all rows.
+        seen: labelled rows by split that were trained on.
+        truth: positions of the true labels, int32 [reviews].
+        probabilities: float32 [reviews, labels].
+    """
+
+    inspection: Inspection
+    seen: Counter[str]
+    truth: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
 
 
 def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     """Score the labelled reviews of a corpus and compare.
 
-    Where no split is asked for, the corpus's rows for testing are used, or all of them when there are none.
+    Where no split is asked for, what the bundle was trained on is left out: of a corpus that gives splits the test
+    rows are used, of any other all rows whose text was not trained on. Rows that are given no split are drawn by the
+    bundle's rule, where that matters.
 
     Args:
         settings: Which bundle, which reviews.
         console: Where to say what happens.
 
     Returns:
-        What `sentray.metrics.metrics` gives, with `bundle`, `corpus`, `split`, `quarantined_rows` and `quarantined`
-        (rows by reason, of the whole corpus).
+        What `sentray.metrics.metrics` gives, with `bundle`, `corpus`, `split`, `of` (rows of the corpus), `why` (these
+        `rows` are measured), `trained_on` (labelled rows of the corpus whose text the bundle was trained on; None where
+        it does not say), `quarantined_rows` and `quarantined` (rows by reason, of the whole corpus).
 
     Raises:
         SentrayError: When the bundle or the corpus cannot be used, or too many rows are bad.
     """
     model = bundle.load(settings.bundle)
+    texts = model.texts or TextHashes.of([])
     with cluster.connect(settings.address, verbose=settings.verbose):
         workers = settings.workers or max(1, int(cluster.resources().max_cpus))
         placement = cluster.plan(workers, cpus_each=1)
         corpus = Corpus.open(settings.corpus, settings, workers=settings.workers)
-        console.say(f"{corpus.describe()}; {placement.describe()}")
-        split = settings.split or TEST
-        inspection, truth, probabilities = _predictions(model, corpus, split, settings, console)
-        inspection.check_usable(settings.corpus, settings.max_bad_rows)
-        if not len(truth) and settings.split is None:
-            split = ALL
-            inspection, truth, probabilities = _predictions(model, corpus, split, settings, console)
-    if not len(truth):
+
+        def measured(split: str) -> _Measured:
+            # Where the bundle's rule does not matter, it shall not be mistaken for a split that was given.
+            rule = {"test_fraction": None} if split in (FRESH, UNSEEN) else model.split_rule
+            chosen = replace(corpus, settings=settings.model_copy(update=rule))
+            found = _measure(model, texts, chosen, split, settings, console)
+            found.inspection.check_usable(settings.corpus, settings.max_bad_rows)
+            return found
+
+        # A bundle that does not say what it was trained on knows its corpus by name alone.
+        by_name = model.texts is None and model.settings.get("corpus") == settings.corpus
+        split = settings.split or (TEST if by_name else FRESH)
+        found = measured(split)
+        if settings.split is None and (other := _instead(split, found, texts)):
+            split, found = other, measured(other)
+    inspection, rows = found.inspection, len(found.truth)
+    why = _why(split, bool(settings.split), found, model)
+    if not rows:
+        if found.seen and settings.split is None:
+            raise SentrayError(
+                f"all {found.seen.total():,} labelled reviews of {settings.corpus} were trained on: give others, or "
+                "take --split all to see how well these were learnt"
+            )
+        which = f" of --split {split}" if settings.split else ""
         raise SentrayError(
-            f"{settings.corpus} has no labelled review whose split is {split}; choose another --split, or "
-            "name the right columns with --label-column and --split-column"
+            f"{settings.corpus} has no labelled review{which}: choose another --split, or name the right columns with "
+            "--label-column and --split-column"
         )
+    console.say(f"{rows:,} of {inspection.rows:,} rows: {why}")
+    for line in warnings_of(Counter(model.labels[label] for label in found.truth.tolist())):
+        console.say(f"warning: {line}")
+    console.say(f"{corpus.describe()}; {placement.describe()}")
+    whole = rows == sum(count for (_, label), count in inspection.labels.items() if label is not None)
     return {
-        **metrics(truth, probabilities, model.labels),
-        "split": split,
+        **metrics(found.truth, found.probabilities, model.labels),
+        "of": inspection.rows,
+        "why": why,
+        "trained_on": None if model.texts is None else found.seen.total() * texts.sampled,
+        "split": settings.split or (ALL if whole else TEST),
         "quarantined_rows": inspection.bad.num_rows,
         "quarantined": dict(inspection.reasons.most_common()),
         "bundle": model.digest,
@@ -115,17 +183,50 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     }
 
 
-def _predictions(
-    model: Bundle, corpus: Corpus, split: str, settings: EvaluateSettings, console: Console
-) -> tuple[Inspection, NDArray[np.int32], NDArray[np.float32]]:
-    """Inspection of the corpus; true labels [reviews] and probabilities [reviews, labels] of a split."""
-    packed = PackedScorer(model.digest, settings.engine, model.files)
-    inspection, tables, scored = Inspection(), [PREDICTIONS_SCHEMA.empty_table()], 0
-    for found in corpus.map_blocks(predict, packed=packed, split=split):
+def _instead(split: str, found: _Measured, texts: TextHashes) -> str | None:
+    """Which rows to measure after all, where no split is asked for; None where it is as it should be."""
+    if split == FRESH and texts.sampled > 1 and found.seen:
+        # Which of the others were trained on, only the rule can say.
+        return TEST
+    if not len(found.truth):
+        return ALL if split == TEST else UNSEEN
+    return None
+
+
+def _why(split: str, asked: bool, found: _Measured, model: Bundle) -> str:
+    """Which rows are measured, and why."""
+    known = "the bundle is of an earlier format and does not say what it was trained on"
+    if (texts := model.texts) is not None:
+        number = f"{found.seen.total() * texts.sampled:,} of {found.inspection.rows:,} rows were trained on"
+        known = (f"about {number}" if texts.sampled > 1 else number) if found.seen else "none of them was trained on"
+    if asked:
+        return f"those of --split {split}; {known}"
+    if split == FRESH and (given := found.inspection.of_split(TEST).total()):
+        if found.seen[TEST]:
+            known += f", {found.seen[TEST]:,} test rows among them"
+        others = " or that were given none and not trained on" if len(found.truth) > given else ""
+        return f"those whose given split is test{others}; {known}{_ALL}"
+    if split == TEST and texts is None:
+        return f"those whose split is test; {known}, so that the corpus counts as its own by its name"
+    which = {TEST: "those held out by the bundle's rule", ALL: "all that have a label, since none is held out"}
+    given_others = split == FRESH and any(name != NO_SPLIT and label for name, label in found.inspection.labels)
+    usual = f"those{' without a given split' * given_others}{' that were not trained on' * bool(found.seen)}"
+    usual = "all that have a label" if usual == "those" else usual
+    return f"{which.get(split, usual)}; {known}{_ALL if found.seen or given_others else ''}"
+
+
+def _measure(
+    model: Bundle, texts: TextHashes, corpus: Corpus, split: str, settings: EvaluateSettings, console: Console
+) -> _Measured:
+    packed = PackedScorer(model.digest, settings.engine, model.scoring_files)
+    inspection, seen, tables, scored = Inspection(), Counter[str](), [PREDICTIONS_SCHEMA.empty_table()], 0
+    for found in corpus.map_blocks(predict, packed=packed, texts=texts, split=split):
         inspection += Inspection.of(found)
+        for of_split, rows in zip(*(column.to_pylist() for column in found["seen"].columns), strict=True):
+            seen[of_split] += rows
         tables.append(found["predictions"])
         scored += len(found["predictions"])
         console.progress(f"{inspection.rows:,} rows read, {scored:,} scored")
     predictions = pa.concat_tables(tables)
     probabilities = pc.list_flatten(predictions["probabilities"]).to_numpy()
-    return inspection, predictions["truth"].to_numpy(), probabilities.reshape(-1, len(model.labels))
+    return _Measured(inspection, seen, predictions["truth"].to_numpy(), probabilities.reshape(-1, len(model.labels)))

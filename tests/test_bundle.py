@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from sentray.training.run import train
 
 RULES, _ = preset("reviews")
 LISTED = Vocabulary(["good", "na\u00efve", "bad\x85".strip()], "share")
+TRAINED_ON = {"split_by": "id", "test_fraction": 0.1, "sampled": 1, "bytes": 1, "digest": ""}
 DATA = Path(__file__).with_name("data")
 
 
@@ -121,8 +123,32 @@ def test_hashed_words_need_no_vocabulary(hashed: Bundle) -> None:
     assert set(updated.files) == names
 
 
+def test_a_bundle_knows_what_it_was_trained_on(tmp_path: Path) -> None:
+    found = bundle.load(DATA / "format-3")
+    assert found.split_rule == {"split_by": "text", "test_fraction": 0.1}
+    column = pa.chunked_array([pa.array(["a good film", "another", "a bad film"], pa.large_string())])
+    assert found.texts is not None
+    assert found.texts.among(column).tolist() == [True, False, True]
+    assert bundle.update(found, metrics={}).trained_on == found.trained_on
+    # Whoever scores needs none of it, and whoever loads the whole has it checked.
+    packed = bundle.unpack(found.scoring_files)
+    assert (packed.digest, "texts.bin" in packed.files) == (found.digest, False)
+    copy = bundle.publish(found, str(tmp_path / "copy"))
+    Path(copy.path, "texts.bin").write_bytes(found.files["texts.bin"][:-8])
+    with pytest.raises(SentrayError, match=r"texts\.bin is not the file"):
+        bundle.load(copy.path)
+
+
+def test_earlier_bundles_held_rows_out_by_their_ids() -> None:
+    found = bundle.load(DATA / "format-2")
+    assert (found.trained_on, found.texts) == (None, None)
+    assert found.split_rule == {"split_by": "id", "test_fraction": 0.1}
+    assert replace(found, settings={"test_fraction": 0.25}).split_rule["test_fraction"] == 0.25
+    assert replace(found, settings={"test_fraction": "much"}).split_rule["test_fraction"] == 0.1
+
+
 @pytest.mark.parametrize("engine", ["folded", "keras"])
-@pytest.mark.parametrize("format", ["format-1", "format-2", "format-2-hashed"])
+@pytest.mark.parametrize("format", ["format-1", "format-2", "format-2-hashed", "format-3"])
 def test_bundles_of_earlier_versions_score_as_they_did(format: str, engine: str) -> None:
     """Made by the code of November 2026, the first of them with the manifest of a version before that."""
     from sentray.inference.scorer import Scorer
@@ -137,7 +163,7 @@ def test_bundles_of_earlier_versions_score_as_they_did(format: str, engine: str)
 
 def test_the_form_of_a_bundle_stays() -> None:
     """What older versions of sentray read: an unchanged model has an unchanged manifest."""
-    found = bundle.load(DATA / "format-2")
+    found = bundle.load(DATA / "format-3")
     stored, again = json.loads(found.files[bundle.MANIFEST]), json.loads(bundle.update(found).files[bundle.MANIFEST])
     assert stored.pop("versions").keys() == again.pop("versions").keys()
     assert stored == again
@@ -190,10 +216,10 @@ def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object]
         (lambda folder: (folder / "bundle.json").write_text("{"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), r"bundle\.json cannot be parsed"),
-        (edit(lambda values: values.update(format_version=3)), "bundle format 3"),
+        (edit(lambda values: values.update(format_version=4)), "bundle format 4"),
         (
             edit(lambda values: values.update(format_version=10**30)),
-            r"cannot be parsed \(Input.*or equal to 2",
+            r"cannot be parsed \(Input.*or equal to 3",
         ),
         (edit(lambda values: values.update(format_version=1.5)), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values.update(format_version=1e400)), r"bundle\.json cannot be parsed"),
@@ -208,6 +234,8 @@ def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object]
         (edit(lambda values: values["files"].pop("golden.json")), r"lists no golden\.json"),
         (edit(lambda values: values["files"].update({"../x": "0"})), "does not belong"),
         (edit(lambda values: values["labels"].append("more")), "golden"),
+        (edit(lambda values: values.update(trained_on=TRAINED_ON)), r"and texts\.bin, or neither"),
+        (edit(lambda values: values["files"].update({"texts.bin": "0" * 64})), r"and texts\.bin, or neither"),
     ],
 )
 def test_refuses_in_one_sentence(written: Bundle, spoil: Callable[[Path], None], message: str) -> None:

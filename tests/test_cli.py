@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import sentray.corpus.check
 import sentray.scoring.job
 from sentray import __version__, api, cluster
 from sentray.cli import app, main
@@ -27,6 +28,8 @@ from sentray.config import (
     VocabSettings,
 )
 from sentray.console import Console
+from sentray.corpus.check import Report
+from sentray.corpus.inspect import Inspection
 from sentray.errors import SentrayError
 from sentray.options import flag
 from sentray.submit import SubmitSettings
@@ -361,3 +364,18 @@ def test_wrong_usage_ends_with_status_2(
 ) -> None:
     assert _status(*arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "problem", "status"), [("--no-strict", "x", 0), ("--strict", "x", 1), ("--strict", None, 0)]
+)
+def test_check_ends_as_training_would(
+    option: str, problem: str | None, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    found = Report("reviews.csv", Inspection(), problem=problem)
+    monkeypatch.setattr(sentray.corpus.check, "check", lambda *_: found)
+    assert _status("check", "reviews.csv", "--json", str(tmp_path / "report.json"), option) == status
+    seen = capsys.readouterr()
+    assert seen.out.splitlines()[-1] == found.lines()[-1]
+    assert seen.err.startswith("sentray: reviews.csv cannot be trained on (--strict)") == (status == 1)
+    assert json.loads((tmp_path / "report.json").read_text())["problem"] == problem

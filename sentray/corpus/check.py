@@ -1,6 +1,7 @@
 """What `sentray check` says of a corpus: rows, labels, lengths, duplicates, overlap of train and test."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from sentray.config import CheckSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.duplicates import hash_texts
-from sentray.corpus.inspect import Inspection, inspect_rows
+from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows, warnings_of
 from sentray.corpus.rows import Hashes
 from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules, rules_from
@@ -36,6 +37,7 @@ REVIEWS_SCHEMA = pa.schema(
 """What is kept of a usable review: `hash` is of its text, `words` counts what white space separates."""
 
 Pairs = tuple[tuple[str, str], ...]
+Look = Callable[..., Iterable[Tables]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ class Report:
         lines = [self.corpus, f"rows            {counts.rows:,}, usable {counts.usable:,}"]
         for split, labels in self._labels().items():
             total = sum(labels.values())
-            shares = [f"{label or 'no label'} {rows:,} ({rows / total:.1%})" for label, rows in labels.items()]
-            lines.append(f"{split:<16}{total:,}: {', '.join(shares)}")
+            shares = counted({label or "no label": rows for label, rows in labels.items()}, total)
+            unused = "" if split in ("train", "test") else "; neither trained on nor tested"
+            lines.append(f"{split:<16}{total:,}: {shares}{unused}")
+            lines += [f"  {line}" for line in (warnings_of(labels) if split == "test" else ())]
         if w:
             lines.append(
                 f"words a review  least {w['min']:,.0f}, mean {w['mean']:,.1f}, median {w['median']:,.0f}, "
@@ -89,7 +93,9 @@ class Report:
         ):
             lines.append(f"{what:<16}{count:,} {says}")
             lines += [f"  {one} is {other}" for one, other in examples]
-        return lines + ([f"training would stop: {self.problem}"] if self.problem else [])
+        train = counts.of_split("train")
+        says = f"training would learn {len(train):,} labels from {train.total():,} reviews"
+        return [*lines, f"training would stop: {self.problem}" if self.problem else says]
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values with stable keys."""
@@ -138,7 +144,9 @@ def check(settings: CheckSettings, console: Console) -> Report:
     rules, about = rules_from(settings)
     with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings, need_label=False)
-        found = report(corpus.describe(), corpus.map_blocks(look_at, rules=rules), settings, console)
+        look = functools.partial(corpus.map_blocks, inspect_rows, need_label=True)
+        blocks = corpus.map_blocks(look_at, rules=rules)
+        found = report(corpus.describe(), blocks, settings, console, look)
         return replace(found, cleaning=(*about, *found.left.lines(rules, False)))
 
 
@@ -153,7 +161,13 @@ def look_at(rows: pa.Table, rules: CleaningRules) -> Tables:
     return {**inspect_rows(rows), "reviews": reviews, "left": left.table()}
 
 
-def report(name: str, blocks: Iterable[Tables], settings: CheckSettings, console: Console) -> Report:
+def report(
+    name: str,
+    blocks: Iterable[Tables],
+    settings: CheckSettings,
+    console: Console,
+    look: Look,
+) -> Report:
     """Put together what `look_at` found.
 
     Args:
@@ -161,6 +175,7 @@ def report(name: str, blocks: Iterable[Tables], settings: CheckSettings, console
         blocks: of all its rows, in order.
         settings: for the share of bad rows that training allows.
         console: for the progress.
+        look: `inspect_rows` of all rows with the labels that it is given.
     """
     inspection, tables, left = Inspection(), [REVIEWS_SCHEMA.empty_table()], Left()
     for found in blocks:
@@ -168,7 +183,7 @@ def report(name: str, blocks: Iterable[Tables], settings: CheckSettings, console
         tables.append(found["reviews"])
         left += Left.sum(found["left"])
         console.progress(f"{inspection.rows:,} rows looked at")
-    problem = None
+    problem, inspection = None, as_trained(inspection, lambda labels: look(labels=labels))
     try:
         inspection.check_trainable(settings.corpus, settings.max_bad_rows)
     except SentrayError as error:

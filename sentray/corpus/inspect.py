@@ -1,13 +1,13 @@
 """How many rows of a corpus are usable, and which are not and why: `Inspection`, from what `inspect_rows` counts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.limits import MAX_NAME
+from sentray.corpus.limits import MAX_LABEL, MAX_LABELS, MAX_NAME
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark, set_aside
 from sentray.errors import SentrayError
 
@@ -16,22 +16,30 @@ LABELS_SCHEMA = pa.schema(
 )
 """Usable rows by split and label; the label is null for reviews without one."""
 
+FEW = 100
+"""With fewer rows a measurement says little."""
 MAX_LISTED = 20
-"""Labels that a sentence lists."""
+"""Labels that a line names."""
+_ONCE = 0.9
+"""Where more than this share of many labels occur once, they are no labels."""
 
 
-def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None) -> dict[str, pa.Table]:
+def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None, need_label: bool = False) -> dict[str, pa.Table]:
     """A stage that counts rows, for `Inspection.of`; other stages add it to what they make.
 
     Args:
         rows: a table of `ROW_SCHEMA`.
         labels: the only labels that count as known, where a model's are to be met.
+        need_label: set rows aside that have no label, where the reader has not done so.
 
     Returns:
         `labels`, of `LABELS_SCHEMA`, and the rows that are set aside as `bad`, of `QUARANTINE_SCHEMA`.
     """
     if labels is not None:
         rows = mark_unknown(rows, labels)
+    if need_label:
+        lacking = pc.and_(pc.is_null(rows["label"]), pc.fill_null(pc.not_equal(rows["split"], "unsup"), True))
+        rows = mark(rows, as_mask(lacking), Reason.MISSING_LABEL)
     good = rows.filter(pc.is_null(rows["reason"]))
     counts = good.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])
     return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": set_aside(rows)}
@@ -141,8 +149,21 @@ class Inspection:
         """Refuse a corpus that nothing can be learnt from.
 
         Raises:
-            SentrayError: as `check_usable`, and where no row is for training, or of one class only.
+            SentrayError: as `check_usable`, and where no row is for training, or of one class only, or the labels are
+                none.
         """
+        train = self.of_split("train")
+        once = sum(rows == 1 for rows in train.values())
+        if len(train) > MAX_LISTED and once > _ONCE * len(train):
+            raise SentrayError(
+                f"nearly every label of {name} occurs once ({once:,} of {len(train):,}, in {train.total():,} training "
+                "reviews): is --label-column right?"
+            )
+        if len(train) > MAX_LABELS or any(len(label) > MAX_LABEL for label in train):
+            raise SentrayError(
+                f"{name} has {len(train):,} labels of up to {max(map(len, train)):,} characters, and a model can have "
+                f"{MAX_LABELS:,} of up to {MAX_LABEL:,}: is --label-column right?"
+            )
         self.check_usable(name, max_bad_rows)
         classes = self.classes("train")
         if not classes:
@@ -159,3 +180,40 @@ class Inspection:
     def __add__(self, other: "Inspection") -> "Inspection":
         bad = pa.concat_tables([self.bad, other.bad]) if other.bad.num_rows else self.bad
         return Inspection(self.labels + other.labels, bad)
+
+
+def warnings_of(rows: Mapping[str, int]) -> list[str]:
+    """What is to be said of the rows, by label, that a model is measured on: they are few, or of one label."""
+    total, said = sum(rows.values()), []
+    if total < FEW:
+        said.append(
+            f"only {total:,} rows are measured, so that a single one is {1 / max(total, 1):.1%} of the accuracy"
+        )
+    if len(rows) == 1:
+        said.append(f"all rows that are measured have the label {next(iter(rows))!r}")
+    return said
+
+
+def counted(labels: Mapping[str, int], total: int = 0) -> str:
+    """Labels with their rows in one line, and with their share of a total; of very many the commonest."""
+    shown = list(labels) if len(labels) <= MAX_LISTED else sorted(labels, key=lambda label: -labels[label])[:MAX_LISTED]
+    shares = [
+        f"{label[:MAX_NAME]} {labels[label]:,}" + (f" ({labels[label] / total:.1%})" if total else "")
+        for label in shown
+    ]
+    more = len(labels) - len(shown)
+    return ", ".join(shares) + (f" and {more:,} more" if more else "")
+
+
+def as_trained(inspection: Inspection, look: Callable[[list[str]], Iterable[dict[str, pa.Table]]]) -> Inspection:
+    """A corpus's inspection as training sees it: rows without a label, or with one that no training row has, are bad.
+
+    Args:
+        inspection: of the corpus.
+        look: gives what `inspect_rows` finds with these labels alone, of all blocks of the corpus.
+    """
+    labels = inspection.classes("train")
+    lacking = any(label is None and split != "unsup" for split, label in inspection.labels)
+    if not labels or not (lacking or set(inspection.classes("test")) - set(labels)):
+        return inspection
+    return sum(map(Inspection.of, look(labels)), start=Inspection())

@@ -20,6 +20,9 @@ are held for all of them, 16 bytes each."""
 MAX_INFLATION, FREE_INFLATION = 200, 1 << 30
 """Bytes that a compressed file may become for each that is stored, and what any may become. Text becomes 3 to 10."""
 
+MAX_LABELS, MAX_LABEL = 10_000, 1000
+"""Labels of a model, and characters of one."""
+
 MAX_NAME = 100
 """Characters of a name from a file that a message shows."""
 

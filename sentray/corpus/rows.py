@@ -57,6 +57,8 @@ TABLE_BYTES = 16_000_000
 
 NO_COLUMN = "none"
 """As the column of the ids: no column gives them, but path and position do."""
+NO_SPLIT = ""
+"""The split of a row that is given none, where none is to be drawn for it."""
 
 _DELIMITER = re.compile(r"[;\t|]")
 _DATA = re.compile(r"\s*|[+-]?[\d.,]+|(\S+\s+){5,}\S+|.{60,}", re.DOTALL)
@@ -429,7 +431,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         Reason.UNKNOWN_LABEL: labels > 1,
     }
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
-    split = _split_by_hash(split, ids, columns.settings.test_fraction)
+    split = _split_by_hash(split, columns.settings, {"id": ids, "text": text})
     detail = pa.nulls(count, pa.string())
     if (labels > 1).any():
         told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
@@ -473,16 +475,24 @@ def _canonical(split: pa.Array) -> pa.Array:
     return pc.coalesce(pa.array(SPLIT_OF_WORD.values(), split.type).take(known), split)
 
 
-def _split_by_hash(split: pa.Array, ids: pa.Array, test_fraction: float) -> pa.Array:
-    """Fill in the split where there is none: by an id's hash alone, whatever else the corpus holds."""
+def _split_by_hash(split: pa.Array, settings: CorpusSettings, values: dict[str, pa.Array]) -> pa.Array:
+    """Fill in the split where there is none: by a hash of the text or id alone, whatever else the corpus holds."""
     if not split.null_count:
         return split
-    if not test_fraction:
-        return split.fill_null("train")
-    limit = math.ceil(test_fraction * 2.0**64).to_bytes(8, "big")
-    names = ids.fill_null("").cast(pa.large_binary()).to_pylist()
-    drawn = ["test" if blake2b(name, digest_size=8).digest() < limit else "train" for name in names]
-    return pc.coalesce(split, pa.array(drawn, pa.large_string()))
+    if not settings.test_fraction:
+        return split.fill_null("train" if settings.test_fraction is not None else NO_SPLIT)
+    drawn_by = values[settings.split_by].fill_null("")
+    limit = math.ceil(settings.test_fraction * 2.0**64)
+    if settings.split_by == "text":
+        # Numba takes its time to load, and where no row is held out nothing is hashed.
+        from sentray.corpus.duplicates import hash_texts
+
+        held_out = hash_texts(drawn_by) < np.uint64(limit)
+    else:
+        first = limit.to_bytes(8, "big")
+        names = drawn_by.cast(pa.large_binary()).to_pylist()
+        held_out = np.array([blake2b(name, digest_size=8).digest() < first for name in names], bool)
+    return pc.coalesce(split, pc.if_else(pa.array(held_out), "test", "train").cast(pa.large_string()))
 
 
 def set_aside(rows: pa.Table, excerpts: bool = True) -> pa.Table:

@@ -82,7 +82,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         _describe(source, plan, stats, settings, console)
         speed: Summary = dict.fromkeys(_SPEED)
         if stats.missing:
-            speed |= Run(job, out, plan, stats, lease, console, heals).work(ShardScorer, model.files, source)
+            speed |= Run(job, out, plan, stats, lease, console, heals).work(ShardScorer, model.scoring_files, source)
             _require_unchanged(out, settings)
         stats.require_good_rows()
         speed["compaction_seconds"] = _compact(out, console)
@@ -375,8 +375,8 @@ def estimate(job: Job, header: Header, model: Bundle, source: Source, console: C
             first, size = first or shard, size + shard.bytes
     found: Summary = {"shards": stats.missing, "bytes": size, "sample_rows": 0, "core_hours": None, "seconds": None}
     with cluster.connect(settings.address, verbose=settings.verbose):
-        found["workers"] = _plan_workers(job, stats, model.files, console)
-        with Tasks(partial(ShardScorer, job, model.files), 1, int(settings.gpu)) as running:
+        found["workers"] = _plan_workers(job, stats, model.scoring_files, console)
+        with Tasks(partial(ShardScorer, job, model.scoring_files), 1, int(settings.gpu)) as running:
             sample: Any = next(running.map("sample", [Task(first)])) if first else Lost(None, 0)
     console.say(f"to be scored: {count(stats.missing, 'shard')}, {size / 1e6:,.1f} MB")
     if first and not isinstance(sample, Lost) and sample[0]:

@@ -36,6 +36,7 @@ from pydantic_core import to_json
 
 from sentray.config import ScoreSettings
 from sentray.corpus import parquet, splits
+from sentray.corpus.identity import FILES_SCHEMA, by_name, files_of, first_change
 from sentray.corpus.source import Format, Source
 from sentray.corpus.splits import ShardPlan
 from sentray.errors import SentrayError
@@ -184,14 +185,6 @@ class Stored:
         return f"{OWN}/files-{self.generation:06d}.parquet"
 
 
-_FILES_SCHEMA = pa.schema(
-    [
-        pa.field("name", pa.string()),
-        pa.field("path", pa.string()),
-        pa.field("size", pa.int64()),
-        pa.field("modified", pa.int64()),
-    ]
-)
 _WHAT_DIFFERS = {
     "engine": "with another --engine",
     "columns": "with other columns, or another --delimiter, --encoding or the like",
@@ -366,7 +359,7 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When they cannot be read.
         """
-        return self._table(stored.files_name, _FILES_SCHEMA)
+        return self._table(stored.files_name, FILES_SCHEMA)
 
     def require_same(self, stored: Stored, header: Header) -> None:
         """Refuse to go on with another job than the folder's.
@@ -392,8 +385,8 @@ class OutputFolder(Folder):
         Raises:
             SentrayError: When one did, so that the output may hold rows of both.
         """
-        before, now = _by_name(self.load_files(self.stored())), _by_name(_files(source))
-        if changed := _first_change({name: facts for name, facts in before.items() if name in now}, now):
+        before, now = by_name(self.load_files(self.stored())), by_name(files_of(source))
+        if changed := first_change({name: facts for name, facts in before.items() if name in now}, now):
             raise SentrayError(
                 f"{changed} while {source.uri} was scored, so that {self.out} may hold rows of both versions; score "
                 "the input again to another --out when it is complete"
@@ -412,8 +405,8 @@ class OutputFolder(Folder):
         plan, files = self.load_plan(stored), self.load_files(stored)
         if files.num_rows:
             plan.require_files(files["path"], files["name"])
-        before = _by_name(files)
-        if changed := _first_change(before, _by_name(_files(source))):
+        before = by_name(files)
+        if changed := first_change(before, by_name(files_of(source))):
             raise SentrayError(self._other_input(stored, source.uri, f" ({changed})"))
         added = tuple(file for file in source.files if file.name not in before)
         if not added:
@@ -431,7 +424,7 @@ class OutputFolder(Folder):
 
     def _store_plan(self, stored: Stored, plan: ShardPlan, source: Source) -> None:
         """Write a plan; `plan.json` comes last, so that after a kill the older generation counts."""
-        for name, table in ((stored.plan_name, plan.to_table()), (stored.files_name, _files(source))):
+        for name, table in ((stored.plan_name, plan.to_table()), (stored.files_name, files_of(source))):
             with self.create(name) as output:
                 pq.write_table(table, output, _ROWS_AT_ONCE, compression="zstd")
         self.write_json(_PLAN, asdict(stored))
@@ -551,29 +544,6 @@ class OutputFolder(Folder):
         for name in left:
             if HALF_WRITTEN.fullmatch(name) or ours.fullmatch(name):
                 self.delete(name)
-
-
-def _files(source: Source) -> pa.Table:
-    columns = [[getattr(file, name) for file in source.files] for name in _FILES_SCHEMA.names]
-    return pa.table(columns, schema=_FILES_SCHEMA)
-
-
-def _by_name(files: pa.Table) -> dict[str, tuple[str, int, int | None]]:
-    """Path, size and time of change of files, by their names."""
-    name, *facts = (column.to_pylist() for column in files.columns)
-    return dict(zip(name, zip(*facts, strict=True), strict=True))
-
-
-def _first_change(
-    before: dict[str, tuple[str, int, int | None]], now: dict[str, tuple[str, int, int | None]]
-) -> str | None:
-    """What happened to the first file that is not as it was."""
-    for name, was in before.items():
-        if name not in now:
-            return f"{name} is gone"
-        if was != now[name]:
-            return f"{name} {'has changed' if was[1:] != now[name][1:] else 'lies elsewhere'}"
-    return None
 
 
 # --- Commits

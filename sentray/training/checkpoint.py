@@ -60,7 +60,9 @@ def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: Tra
     from sentray.inference.folding import fold_if_possible
     from sentray.inference.scorer import golden_texts
 
-    files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model)}
-    made = bundle.make(dataset.facts.spec, dataset.vocabulary, files, settings=settings.model_dump(mode="json"))
+    facts = dataset.facts
+    files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model), bundle.TEXTS: dataset.texts.to_bytes()}
+    configured = settings.model_dump(mode="json")
+    made = bundle.make(facts.spec, dataset.vocabulary, files, settings=configured, trained_on=facts.trained_on)
     golden = golden_texts(made, dataset.vocabulary.samples())
     bundle.publish(bundle.update(made, golden=golden), str(folder / BUNDLE_FOLDER))

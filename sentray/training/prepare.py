@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sentray import cluster
-from sentray.bundle import ModelSpec
+from sentray.bundle import ModelSpec, TrainedOn
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
-from sentray.corpus.inspect import Inspection, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, label_order, set_aside
+from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
+from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
+from sentray.corpus.rows import QUARANTINE_FILE, Hashes, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
@@ -36,8 +37,10 @@ from sentray.training import training_set
 USUAL_LENGTH = 0.995
 """Share of the training reviews that the network takes whole, where nothing else is asked for."""
 
-REVIEWS_SCHEMA = pa.schema([pa.field("ids", pa.list_(pa.int32())), pa.field("label", pa.string())])
-"""A row for an encoded training review: its word ids, and its label."""
+REVIEWS_SCHEMA = pa.schema(
+    [pa.field("ids", pa.list_(pa.int32())), pa.field("label", pa.string()), pa.field("hash", pa.uint64())]
+)
+"""A row for an encoded training review: its word ids, its label, and the hash of its text."""
 
 
 def prepare(settings: TrainSettings, architecture: Architecture, out: str, console: Console) -> None:
@@ -64,8 +67,9 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
         vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
-    encoder = Encoder(rules, words)
-    met, offsets, labels, targets, used, left = _write_reviews(corpus, encoder, words.size, folder, console)
+    met, offsets, labels, targets, used, left, texts, trained_on = _write_reviews(
+        corpus, Encoder(rules, words), words.size, folder, console
+    )
     if settings.encoder == "hash":
         inspection = _checked(met, corpus, folder)
     if not used:
@@ -91,11 +95,11 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         "test_rows": inspection.of_split("test").total(),
         "quarantined_rows": inspection.reasons.total(),
     }
-    facts = training_set.Facts(spec, tuple(label_rows), dimensions, metrics)
+    facts = training_set.Facts(spec, tuple(label_rows), dimensions, metrics, trained_on)
     _tell(console, facts, inspection, words, lengths)
     for line in left.lines(rules, settings.encoder == "vocabulary"):
         console.say(line)
-    training_set.write(folder, facts, words, offsets, targets, vectors)
+    training_set.write(folder, facts, words, offsets, targets, texts, corpus.source, vectors)
 
 
 def require_files(settings: TrainSettings) -> None:
@@ -146,16 +150,12 @@ def _require_memory(words: Words, dimensions: int, freeze: bool) -> None:
 
 
 def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspection:
-    """The corpus's inspection with test rows set aside that have a label which none to train on has.
-
-    Writes the rows set aside.
+    """The corpus's inspection, see `as_trained`; writes the rows set aside.
 
     Raises:
         SentrayError: see `Inspection.check_trainable`.
     """
-    labels = inspection.classes("train")
-    if labels and set(inspection.classes("test")) - set(labels):
-        inspection = sum(map(Inspection.of, corpus.map_blocks(inspect_rows, labels=labels)), start=Inspection())
+    inspection = as_trained(inspection, lambda labels: corpus.map_blocks(inspect_rows, labels=labels))
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
             pq.write_table(set_aside(inspection.bad, corpus.settings.excerpts), stream)
@@ -164,41 +164,54 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
 
 
 def clean_and_encode(rows: pa.Table, encoder: Encoder) -> Tables:
-    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, and what is `left` of them."""
+    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, what is `left` of them, and `content_of`."""
     chosen = training_rows(rows)
     encoded = encoder.encode(chosen["text"])
     lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), encoded.ids)
-    reviews = pa.table([lists, chosen["label"]], REVIEWS_SCHEMA)
-    return {**inspect_rows(rows), "reviews": reviews, "left": Left.of(encoded, chosen["text"]).table()}
+    reviews = pa.table([lists, chosen["label"], hashes_of(chosen)], REVIEWS_SCHEMA)
+    left = Left.of(encoded, chosen["text"]).table()
+    return {**inspect_rows(rows), "reviews": reviews, "left": left, **content_of(rows)}
 
 
 def _write_reviews(
     corpus: Corpus, encoder: Encoder, rows: int, folder: Folder, console: Console
-) -> tuple[Inspection, NDArray[np.int64], list[str], NDArray[np.int32], int, Left]:
+) -> tuple[Inspection, NDArray[np.int64], list[str], NDArray[np.int32], int, Left, TextHashes, TrainedOn]:
     """Encode the training reviews, and write their ids, of which there are `rows`, to a file.
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
         [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; how many of the ids occur;
-        and what the cleaning and the vocabulary left.
+        what the cleaning and the vocabulary left; the hashes of the texts; what is known of the corpus.
     """
     inspection, seen, left = Inspection(), np.zeros(rows, np.bool_), Left()
-    lengths, chunks = [np.zeros(1, np.int64)], list[pa.Array]()
+    lengths, chunks, hashes, contents = [np.zeros(1, np.int64)], list[pa.Array](), list[Hashes](), list[int]()
     with folder.create(training_set.IDS_FILE) as stream:
         for found in corpus.map_blocks(clean_and_encode, encoder=encoder):
-            ids, label = found["reviews"].columns
+            ids, label, hash = found["reviews"].columns
             flat = pc.list_flatten(ids).to_numpy()
             stream.write(pa.py_buffer(flat))
             seen[flat] = True
             lengths.append(pc.list_value_length(ids).to_numpy().astype(np.int64))
             chunks += label.chunks
+            # A copy, since the block's memory goes with any part of it.
+            hashes.append(np.array(hash))
+            contents.append(content_in(found))
             inspection += Inspection.of(found)
             left += Left.sum(found["left"])
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
     labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
     targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
-    return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, int(np.count_nonzero(seen)), left
+    texts = TextHashes.of(hashes)
+    trained_on = TrainedOn(
+        split_by=corpus.settings.split_by,
+        test_fraction=corpus.settings.test_fraction or 0.0,
+        sampled=texts.sampled,
+        bytes=corpus.source.bytes,
+        digest=digest(corpus.source, contents),
+    )
+    used = int(np.count_nonzero(seen))
+    return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, used, left, texts, trained_on
 
 
 def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, Any]:
@@ -247,13 +260,16 @@ def usual_length(lengths: NDArray[np.int64]) -> int:
 def _tell(
     console: Console, facts: training_set.Facts, inspection: Inspection, words: Words, lengths: NDArray[np.int64]
 ) -> None:
-    shares = ", ".join(f"{label} {rows:,}" for label, rows in zip(facts.spec.labels, facts.label_rows, strict=True))
+    shares = counted(dict(zip(facts.spec.labels, facts.label_rows, strict=True)))
     found, training = facts.metrics, sum(facts.label_rows)
-    others = inspection.usable - training - found["test_rows"]
+    others = Counter[str]()
+    for (split, label), rows in inspection.labels.items():
+        if split not in ("train", "test") or label is None:
+            others[split if label is not None else "unlabelled"] += rows
     console.say(
         f"rows: {inspection.rows:,} read, {training:,} to train on ({shares}), {found['test_rows']:,} to test on, "
         f"{found['quarantined_rows']:,} quarantined"
-        + (f", {others:,} unlabelled or of another split, not used" if others else "")
+        + (f", not used: {', '.join(f'{rows:,} {what}' for what, rows in others.items())}" if others else "")
     )
     for reason, rows in inspection.reasons.most_common():
         console.say(f"  quarantined as {reason}: {rows:,}")

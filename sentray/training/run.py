@@ -7,17 +7,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
 from sentray.console import Console, count
+from sentray.corpus.dataset import Corpus
+from sentray.corpus.identity import (
+    by_name,
+    content_in,
+    content_of,
+    digest,
+    files_of,
+    first_change,
+)
 from sentray.corpus.rows import QUARANTINE_FILE
-from sentray.corpus.source import require_apart
+from sentray.corpus.source import require_apart, resolve
 from sentray.errors import SentrayError
 from sentray.lease import Lease, require_held
-from sentray.storage import Folder, behind
+from sentray.storage import Folder, behind, reading
 from sentray.training import training_set
 from sentray.training.checkpoint import NothingToKeepError, State
 from sentray.training.prepare import prepare, require_files
+from sentray.training.training_set import FILES_FILE
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
@@ -91,6 +104,8 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     found = bundle.load(settings.out)
     if any(found.settings.get(name, _DEFAULTS[name]) != value for name, value in _claim(settings).items()):
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
+    if found.trained_on is not None:
+        _require_unchanged(settings, Folder(settings.out), found.trained_on.digest, settings.out, console)
     # A run that was killed at its very end left it.
     Folder(settings.out).delete(bundle.UNFINISHED)
     console.say(f"{settings.out} is finished: it holds the bundle of this command already; nothing to do")
@@ -124,7 +139,9 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
 
     prepared = behind(work.out, f"/{DATASET}")
     if training_set.exists(prepared):
+        facts = training_set.Facts.read(prepared)
         _require_same(work, settings)
+        _require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
         console.say("the corpus is prepared already: going on with it")
     else:
         _prepare(settings, work, prepared, console)
@@ -135,14 +152,14 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
         test = _test(settings, trained, console)
     else:
         console.say("no test rows: the bundle's accuracy is not measured")
+    # What was learnt and what was tested on are one corpus.
+    _require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
     metrics = _metrics(facts, state, len(trained.vocabulary), test)
-    with Folder(prepared).open_file(QUARANTINE_FILE) as stored:
-        quarantined = stored.readall()
     records = {
         SETTINGS_FILE: settings_text(settings).encode(),
         METRICS_FILE: _json(metrics),
         HISTORY_FILE: _json(state.history),
-        QUARANTINE_FILE: quarantined,
+        **{name: _content(prepared, name) for name in (QUARANTINE_FILE, FILES_FILE)},
     }
     lease.check()
     bundle.publish(bundle.update(trained, metrics=metrics), settings.out, records)
@@ -157,6 +174,41 @@ def _require_same(work: Folder, settings: TrainSettings) -> None:
                 f"{work.out} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
                 f"{value}; use that setting to go on, or remove the folder to start anew"
             )
+
+
+def _require_unchanged(settings: TrainSettings, folder: Folder, known: str, made: str, console: Console) -> None:
+    """Refuse a corpus that is not what was learnt from. Where only a time differs, its rows are read and compared.
+
+    Args:
+        settings: Of the run.
+        folder: Holds the list of the corpus's files as they were.
+        known: The corpus's digest as it was.
+        made: What was made of it, for the message.
+        console: Where to say what happens.
+
+    Raises:
+        SentrayError: It changed.
+    """
+    # The name of a table in memory is a digest of its content.
+    if settings.corpus.startswith(work_folder(settings.out)):
+        return
+    source = resolve(settings.corpus)
+    with reading(f"{folder.out}/{FILES_FILE}"):
+        stored = folder.read(FILES_FILE)
+        before = by_name(pq.read_table(pa.BufferReader(stored))) if stored else {}
+    now = by_name(files_of(source))
+    if before == now:
+        return
+    new = (f"{name} is new" for name in now if name not in before)
+    change = (first_change(before, now, sizes_only=True) or next(new, None)) if before else None
+    if not change:
+        console.expect(f"{settings.corpus} to be read, since a time of change is another")
+        with cluster.connect(settings.address, verbose=settings.verbose):
+            found = Corpus.open(settings.corpus, settings).map_blocks(content_of)
+            if digest(source, map(content_in, found)) == known:
+                return
+        change = f"{settings.corpus} has changed"
+    raise SentrayError(f"{change} since {made} was made; choose another --out, or remove it")
 
 
 def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Console) -> None:
@@ -203,6 +255,11 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     with TemporaryDirectory() as scratch:
         path = bundle.publish(trained, f"{scratch}/bundle").path
         return evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
+
+
+def _content(folder: str, name: str) -> bytes:
+    with Folder(folder).open_file(name) as stored:
+        return bytes(stored.readall())
 
 
 def _json(value: Any) -> bytes:

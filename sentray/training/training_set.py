@@ -10,12 +10,15 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import fs
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sentray.bundle import ModelSpec
+from sentray.bundle import ModelSpec, TrainedOn
+from sentray.corpus.identity import TextHashes, files_of
+from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
 from sentray.text.encoding import cut
@@ -25,7 +28,9 @@ from sentray.text.vocabulary import Vocabulary
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _VECTORS = "offsets.bin", "targets.bin", "embedding.bin"
+_OFFSETS, _TARGETS, _VECTORS, _TEXTS = "offsets.bin", "targets.bin", "embedding.bin", "texts.bin"
+FILES_FILE = "files.parquet"
+"""The corpus's files as they were; see `files_of`."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -44,12 +49,14 @@ class Facts:
             `embeddings.matrix.Coverage`), None where there are none; word ids of the `longest_review`;
             `cleaning_left`, what the cleaning and the vocabulary left (as `text.coverage.Left`); `test_rows`;
             `quarantined_rows`.
+        trained_on: What the reviews are and what was held out.
     """
 
     spec: ModelSpec
     label_rows: tuple[int, ...]
     dimensions: int | None
     metrics: dict[str, Any]
+    trained_on: TrainedOn
 
     @classmethod
     def read(cls, folder: str) -> Self:
@@ -79,6 +86,7 @@ class TrainingSet:
         ids: int32 [total], the reviews' word ids, one review after the other.
         offsets: int64 [rows + 1], where each review starts in `ids`, and the end of the last.
         targets: int32 [rows], positions of the reviews' labels.
+        texts: Hashes of their texts.
         vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
     """
 
@@ -87,6 +95,7 @@ class TrainingSet:
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     targets: NDArray[np.int32]
+    texts: TextHashes
     vectors: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
@@ -120,12 +129,13 @@ class TrainingSet:
                     _mapped(path / name, kind)
                     for name, kind in ((IDS_FILE, np.int32), (_OFFSETS, np.int64), (_TARGETS, np.int32))
                 )
+                texts = TextHashes.from_bytes((path / _TEXTS).read_bytes(), facts.trained_on.sampled)
                 words = facts.spec.words((path / _VOCABULARY).read_bytes() if facts.spec.buckets is None else None)
                 if facts.metrics["embedding"] is not None:
                     vectors = _mapped(path / _VECTORS, np.float32).reshape(words.size, -1)
         except OSError as error:
             raise _unseen(folder, error) from error
-        return cls(facts, words, ids, offsets, targets, vectors)
+        return cls(facts, words, ids, offsets, targets, texts, vectors)
 
 
 @contextlib.contextmanager
@@ -168,6 +178,8 @@ def write(
     words: Words,
     offsets: NDArray[np.int64],
     targets: NDArray[np.int32],
+    texts: TextHashes,
+    source: Source,
     vectors: NDArray[np.float32] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
@@ -180,4 +192,7 @@ def write(
             folder.write(name, pa.py_buffer(np.ascontiguousarray(array)))
     if isinstance(words, Vocabulary):
         folder.write(_VOCABULARY, words.to_text().encode())
+    folder.write(_TEXTS, texts.to_bytes())
+    with folder.create(FILES_FILE) as stream:
+        pq.write_table(files_of(source), stream, compression="zstd")
     folder.write(_FACTS, TypeAdapter(Facts).dump_json(facts, indent=1))

@@ -273,12 +273,30 @@ def test_any_table_comes_back_as_it_was_written(write, read):
 
 def test_the_split_is_a_hash_of_the_id(write, read):
     path = write("a.csv", "id,text\n" + "".join(f"r{number},x\n" for number in range(2000)))
-    table = read(path, test_fraction=0.25)
+    table = read(path, test_fraction=0.25, split_by="id")
     hashes = (blake2b(b"r%d" % number, digest_size=8).digest() for number in range(2000))
     expected = ["test" if int.from_bytes(hash, "big") / 2**64 < 0.25 else "train" for hash in hashes]
     assert table["split"].to_pylist() == expected
     assert 400 < expected.count("test") < 600
     assert set(read(path, test_fraction=0)["split"].to_pylist()) == {"train"}
+
+
+def test_the_split_is_a_hash_of_the_text(write, read):
+    texts = [f"review {number % 1500}" for number in range(2000)]
+    first = read(write("a.csv", "text\n" + "\n".join(texts)), test_fraction=0.25)
+    again = read(write("b.csv", "id,text\n" + "\n".join(f"x{text},{text}" for text in texts[::-1])), test_fraction=0.25)
+    drawn = dict(zip(*(first[name].to_pylist() for name in ("text", "split")), strict=True))
+    assert [drawn[text] for text in texts] == first["split"].to_pylist() == again["split"].to_pylist()[::-1]
+    assert 300 < list(drawn.values()).count("test") < 450
+    lines = write("a.jsonl", "\n".join(f'{{"text": "{text}"}}' for text in texts))
+    assert read(lines, test_fraction=0.25)["split"].equals(first["split"])
+
+
+def test_a_split_that_is_given_stays(write, read):
+    path = write("a.csv", "text,split\na,VAL\na,dev \na,valid\na,test\na,\n")
+    for fraction, last in ((0.0, "train"), (None, "")):
+        splits = read(path, test_fraction=fraction)["split"].to_pylist()
+        assert splits == ["validation", "validation", "validation", "test", last]
 
 
 def test_ids_are_read_alone(write):

@@ -117,10 +117,10 @@ def test_uses_the_test_rows_and_sets_bad_ones_aside(evaluate: Evaluate, uneven: 
 
 @pytest.mark.usefixtures("light")
 def test_uses_all_rows_where_none_are_for_testing(evaluate: Evaluate) -> None:
-    found = evaluate(test_fraction=0)
-    assert (found["split"], found["rows"]) == ("all", 300)
-    with pytest.raises(SentrayError, match="no labelled review whose split is test"):
-        evaluate(test_fraction=0, split="test")
+    found = evaluate()
+    assert (found["split"], found["rows"], found["of"]) == ("all", 300, 304)
+    with pytest.raises(SentrayError, match="no labelled review of --split validation"):
+        evaluate(split="validation")
 
 
 @pytest.mark.slow

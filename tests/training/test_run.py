@@ -162,6 +162,73 @@ def test_too_many_lost_workers_end_in_one_sentence(tmp_path: Path, monkeypatch: 
     assert Path(work_folder(str(tmp_path / "model")), "dataset").exists()
 
 
+def reviews(file: Path, first: str) -> None:
+    rows = [first, *(f"the {word} film {number}" for number in range(40) for word in ("good", "poor"))]
+    file.write_text("text,label\n" + "".join(f"{text},{int('good' in text)}\n" for text in rows))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_data_that_changed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, console: Any, in_process: Any
+) -> None:
+    from sentray.training import trainer
+
+    in_process()
+    corpus, out = tmp_path / "reviews.csv", tmp_path / "model"
+    asked = settings(out, corpus=str(corpus), epochs=1)
+    reviews(corpus, "a good one")
+    fit = trainer.fit
+
+    def changing(*given: Any) -> Any:
+        reviews(corpus, "a poor one")
+        return fit(*given)
+
+    def stopped(*_: Any) -> None:
+        raise SentrayError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit", stopped)
+        with pytest.raises(SentrayError, match="stopped"):
+            train(asked, console)
+        # Only a time is another: what was prepared still holds.
+        os.utime(corpus, (1, 1))
+        patch.setattr(trainer, "fit", changing)
+        with pytest.raises(SentrayError, match=r"reviews\.csv has changed since .*model\.work was made; "):
+            train(asked, console)
+    assert not out.exists()
+    with pytest.raises(SentrayError, match=r"reviews\.csv has changed since .*model\.work was made; "):
+        train(asked, console)
+    reviews(corpus, "a good one")
+    metrics = train(asked, console)
+    assert metrics["test"]["of"] == 81
+    made = bundle.load(out)
+    assert made.trained_on is not None
+    assert made.trained_on.bytes == corpus.stat().st_size
+    assert made.texts is not None
+    assert len(made.texts.values) == metrics["train_rows"]
+
+    assert train(asked, console) == metrics
+    os.utime(corpus, (1, 1))
+    assert train(asked, console) == metrics
+    # The same size, and another text.
+    reviews(corpus, "a poor one")
+    with pytest.raises(SentrayError, match=r"reviews\.csv has changed since .*model was made; choose another"):
+        train(asked, console)
+    reviews(corpus, "a longer one")
+    with pytest.raises(SentrayError, match=r"^reviews\.csv has changed since"):
+        train(asked, console)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_work_folder_of_an_earlier_version_is_refused(tmp_path: Path, console: Any) -> None:
+    work = tmp_path / "model.work"
+    (work / "dataset").mkdir(parents=True)
+    (work / "run.json").write_text('{"corpus": "synthetic:700", "test_fraction": 0.1}')
+    (work / "dataset" / "dataset.json").write_text('{"label_rows": [1, 1], "dimensions": null, "metrics": {}}')
+    with pytest.raises(SentrayError, match="was made by another version of sentray; remove the folder to start anew"):
+        train(settings(tmp_path / "model"), console)
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_the_second_of_two_runs_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "model"

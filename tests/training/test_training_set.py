@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sentray.bundle import ModelSpec
+from sentray.bundle import ModelSpec, TrainedOn
+from sentray.corpus.identity import TextHashes
+from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 from sentray.storage import Folder
 from sentray.text.cleaning import preset
@@ -16,6 +18,8 @@ from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
 from sentray.training.training_set import Facts, TrainingSet
 
+TRAINED_ON = TrainedOn(split_by="text", test_fraction=0.1, sampled=1, bytes=0, digest="")
+TEXTS = TextHashes(np.array([3, 7], np.uint64))
 VECTORS = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 
@@ -30,10 +34,11 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     spec = ModelSpec.of(
         words, architecture="embedding-mlp.v1", cleaning=preset("reviews")[0], labels=("neg", "pos"), max_length=5
     )
-    facts = Facts(spec, (1, 1), None, {"embedding": {"rows": 3} if listed else None})
+    facts = Facts(spec, (1, 1), None, {"embedding": {"rows": 3} if listed else None}, TRAINED_ON)
     vectors = VECTORS if listed else None
     offsets, targets = np.array([0, 2, 3]), np.array([1, 0], np.int32)
-    training_set.write(Folder(str(folder)), facts, words, offsets, targets, vectors)
+    source = resolve("synthetic:2")
+    training_set.write(Folder(str(folder)), facts, words, offsets, targets, TEXTS, source, vectors)
     return folder
 
 
@@ -55,6 +60,7 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def check(found: TrainingSet) -> None:
     assert [found.review(row).tolist() for row in range(2)] == [[3, 1], [2]]
     assert found.targets.tolist() == [1, 0]
+    assert found.texts.values.tolist() == [3, 7]
     assert found.facts.spec.labels == ("neg", "pos")
     assert isinstance(found.ids, np.memmap)
     if found.facts.spec.buckets is None:

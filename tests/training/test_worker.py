@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from sentray import models
-from sentray.bundle import ModelSpec
+from sentray.bundle import ModelSpec, TrainedOn
 from sentray.config import TrainSettings
+from sentray.corpus.identity import TextHashes
+from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 from sentray.storage import Folder
 from sentray.text.cleaning import preset
@@ -39,9 +41,18 @@ def dataset(tmp_path: Path) -> TrainingSet:
     rules, _ = preset("reviews")
     counts = tuple(np.bincount(targets, minlength=2).tolist())
     spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
-    facts = Facts(spec, counts, None, {"embedding": None})
+    trained_on = TrainedOn(split_by="text", test_fraction=0.1, sampled=1, bytes=0, digest="")
+    facts = Facts(spec, counts, None, {"embedding": None}, trained_on)
     vocabulary = Vocabulary([chr(ord("a") + index) for index in range(20)])
-    write(Folder(str(tmp_path)), facts, vocabulary, np.arange(51) * 12, targets)
+    write(
+        Folder(str(tmp_path)),
+        facts,
+        vocabulary,
+        np.arange(51) * 12,
+        targets,
+        TextHashes.of([]),
+        resolve("synthetic:50"),
+    )
     return TrainingSet.load(str(tmp_path))
 
 
