@@ -73,7 +73,7 @@ def _encoding(value: str) -> str | None:
     try:
         codecs.getincrementaldecoder(value)
         name = codecs.lookup(value).name
-        b"".decode(name)
+        b"x".decode(name, "replace")
     except LookupError:
         raise ValueError("there is no such encoding; utf-8, cp1252, latin-1, gb18030 and shift_jis are some") from None
     return None if name == "utf-8" else name
@@ -406,7 +406,7 @@ class WordsSettings(LogSettings):
 class ReadSettings(CorpusSettings):
     """Read reviews as a Ray Dataset of id, text, label and split, for pipelines of your own."""
 
-    unused = frozenset({"max_bad_rows"})
+    unused = frozenset({"max_bad_rows", "excerpts"})
 
     uri: str = argument("reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
 

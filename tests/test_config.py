@@ -11,6 +11,7 @@ from sentray import options
 from sentray.bench.settings import ReproduceSettings
 from sentray.config import (
     CheckSettings,
+    CorpusSettings,
     EvaluateSettings,
     PredictSettings,
     QuickstartSettings,
@@ -94,6 +95,12 @@ def test_a_value_that_cannot_be_used_is_named(given: dict[str, str], sentence: s
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
+        ({"delimiter": ";;"}, "--delimiter is ';;': it must be one ASCII character, tab or none"),
+        ({"delimiter": "none"}, "--delimiter must be given"),
+        ({"escape": '"'}, "--delimiter must be given, and --quote and --escape be none or other"),
+        ({"columns": "text,label"}, "--columns needs --no-header"),
+        ({"encoding": "latin-99"}, "--encoding is 'latin-99': there is no such encoding; utf-8, cp1252"),
+        ({"encoding": "base64"}, "--encoding is 'base64': there is no such encoding"),
         ({"freeze": True}, "--freeze is about the word vectors of a file"),
         ({"center": "true"}, "--center is about the word vectors of a file"),
         ({"oov": "mean"}, "--oov is about the word vectors of a file"),
@@ -223,3 +230,10 @@ def test_a_password_in_a_uri_is_refused_and_not_repeated(tmp_path: Path, in_file
 def test_other_addresses_are_no_passwords() -> None:
     for corpus in ("s3://bucket/a:b@c", "gs://bucket/x@y", "file:///a:b@c", "C:@x", "synthetic:5?seed=2"):
         assert resolve(TrainSettings, {"corpus": corpus, "out": "o"}).corpus == corpus
+
+
+def test_what_a_job_must_know_to_take_files_apart():
+    settings = CorpusSettings(delimiter="\\t", header=False, columns=("a, b", "c"), encoding="UTF8", excerpts=False)
+    assert settings.reading == {"delimiter": "\t", "header": False, "columns": ["a", "b", "c"]}
+    assert CorpusSettings(encoding="latin-1").reading == {"encoding": "iso8859-1"}
+    assert CorpusSettings(**settings.reading).columns == ("a", "b", "c")

@@ -145,7 +145,8 @@ def check(settings: CheckSettings, console: Console) -> Report:
     with cluster.connect(settings.address, cpus=settings.workers, verbose=settings.verbose):
         corpus = Corpus.open(settings.corpus, settings, need_label=False)
         look = functools.partial(corpus.map_blocks, inspect_rows, need_label=True)
-        found = report(corpus.describe(), corpus.map_blocks(look_at, rules=rules), settings, console, look)
+        blocks = corpus.map_blocks(look_at, rules=rules)
+        found = report(corpus.describe(), blocks, settings, console, look)
         return replace(found, cleaning=(*about, *found.left.lines(rules, False)))
 
 

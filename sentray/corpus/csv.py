@@ -59,6 +59,20 @@ def cut(
     return records.cut(filesystem, files, size, settings.encoding, widths)
 
 
+def told(source: Source, settings: CorpusSettings) -> str:
+    """What is to be said of a corpus's delimiter, where it was found out: that of its first file."""
+    if source.format != "csv" or settings.delimiter or source.filesystem is None:
+        return ""
+    first = source.files[0].path
+    try:
+        window, _ = open_windows(source, Piece(first, first), settings.encoding)
+        found = dialect_of(window, first, settings).delimiter
+    except (SentrayError, OSError):
+        # Its reader says what is wrong.
+        return ""
+    return "" if found == _usual(first) else f", separated by {DELIMITERS[str(found)]}"
+
+
 def begin(window: Window, path: str, settings: CorpusSettings) -> tuple[Dialect, list[str]]:
     """A file's dialect and the names of its columns; the window is behind the header then.
 
@@ -91,7 +105,7 @@ def dialect_of(window: Window, path: str, settings: CorpusSettings) -> Dialect:
     A delimiter is found out where the usual one does not divide the header and the first rows into equally many fields,
     and one other does.
     """
-    default = settings.delimiter or ("\t" if _TABS.search(path) else ",")
+    default = settings.delimiter or _usual(path)
     dialect = Dialect(default, *(None if sign == "none" else sign for sign in (settings.quote, settings.escape)))
     if settings.delimiter:
         return dialect
@@ -100,6 +114,10 @@ def dialect_of(window: Window, path: str, settings: CorpusSettings) -> Dialect:
         return dialect
     others = [other for each in DELIMITERS if _divides(head, other := replace(dialect, delimiter=each))]
     return others[0] if len(others) == 1 else dialect
+
+
+def _usual(path: str) -> str:
+    return "\t" if _TABS.search(path) else ","
 
 
 def _divides(head: bytes, dialect: Dialect) -> bool:

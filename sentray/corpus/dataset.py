@@ -18,7 +18,7 @@ from sentray.corpus.duplicates import IdBlock, Rows, find_duplicates, mark_dupli
 from sentray.corpus.readers import may_have_ids, read_ids, read_shard
 from sentray.corpus.rows import ROLES, ROW_SCHEMA, TABLE_BYTES
 from sentray.corpus.source import Source, resolve
-from sentray.corpus.splits import Shard, ShardPlan, plan_shards
+from sentray.corpus.splits import Shard, ShardPlan, plan_shards, reader
 from sentray.errors import SentrayError
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class Corpus:
 
     def describe(self) -> str:
         """One line for the user: what, how many files and shards, how large."""
-        return f"{self.source.describe()}, {count(len(self.shards), 'shard')}"
+        told = reader("csv").told(self.source, self.settings)
+        return f"{self.source.describe()}{told}, {count(len(self.shards), 'shard')}"
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The rows of one shard, good and bad, read by this process."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS, MAX_NAME
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark, set_aside
 from sentray.errors import SentrayError
 
 LABELS_SCHEMA = pa.schema(
@@ -41,9 +41,8 @@ def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None, need_label
         lacking = pc.and_(pc.is_null(rows["label"]), pc.fill_null(pc.not_equal(rows["split"], "unsup"), True))
         rows = mark(rows, as_mask(lacking), Reason.MISSING_LABEL)
     good = rows.filter(pc.is_null(rows["reason"]))
-    bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
     counts = good.group_by(["split", "label"], use_threads=False).aggregate([([], "count_all")])
-    return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": bad}
+    return {"labels": counts.rename_columns(LABELS_SCHEMA.names).cast(LABELS_SCHEMA), "bad": set_aside(rows)}
 
 
 def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:

@@ -1,7 +1,7 @@
 """From a shard to checked rows, whatever the format: `read_shard`, `read_schema`, `read_ids`.
 
 A reader is a module with `read(source, piece, columns)`, which gives `Block`s, and, where large files can be cut,
-`cut(filesystem, files, size)`, which gives the `Part`s of each.
+`cut(filesystem, files, size, settings)`, which gives the `Part`s of each.
 """
 
 from collections.abc import Iterator, Sequence

@@ -55,10 +55,10 @@ TABLE_ROWS = 4096
 TABLE_BYTES = 16_000_000
 """Bytes of text of a table that a reader gives, about at most, but for a single longer review."""
 
-NO_SPLIT = ""
-"""The split of a row that is given none, where none is to be drawn for it."""
 NO_COLUMN = "none"
 """As the column of the ids: no column gives them, but path and position do."""
+NO_SPLIT = ""
+"""The split of a row that is given none, where none is to be drawn for it."""
 
 _DELIMITER = re.compile(r"[;\t|]")
 _DATA = re.compile(r"\s*|[+-]?[\d.,]+|(\S+\s+){5,}\S+|.{60,}", re.DOTALL)
@@ -227,19 +227,26 @@ def _hint(name: str, option: str, available: Sequence[str]) -> str:
     if not available:
         return "is it the right file?"
     if len(available) == 1 and (found := _DELIMITER.search(available[0])):
-        sign = found[0].replace("\t", "tab")
-        return f"it seems to be separated by {sign!r}, so add --delimiter {shlex.quote(sign)}"
+        sign = shlex.quote(found[0].replace("\t", "tab"))
+        return f"it seems to be separated by {sign}, so add --delimiter {sign}"
+    if available == [str(number) for number in range(1, len(available) + 1)]:
+        return f"give {option} the column's number, or name all of them with --columns"
     if any(_DATA.fullmatch(each) for each in available):
-        return (
-            f"it seems to have no header, so add --no-header and the column's number, as in {option} {len(available)}"
-        )
+        return f"it seems to have no header, so add --no-header and give {option} the column's number"
     lower, wanted = {each.lower(): each for each in available}, name.lower()
     near = [each for each in lower if each.endswith(f".{wanted}")]
     near = near or difflib.get_close_matches(wanted, lower, n=1) or [each for each in lower if wanted in each]
     return f"name the right one with {option}" + (f", as in {option} {shlex.quote(lower[near[0]])}" if near else "")
 
 
-_ENCODINGS = ("shift_jis", "gb18030", "euc_kr", "cp1251", "cp1252")
+_ENCODINGS = {
+    "shift_jis": "[\u3000-\u30ff\u4e00-\u9fff]",
+    "euc_kr": "[\uac00-\ud7a3]",
+    "gb18030": "[\u3000-\u303f\u4e00-\u9fff\uff00-\uff5e]",
+    "cp1251": "[\u0400-\u04ff]",
+    "cp1252": "",
+}
+"""Those that are looked for, and what of Unicode is in most of their texts."""
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 _BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
@@ -365,12 +372,14 @@ def _errors(raw: bytes) -> Iterator[UnicodeDecodeError]:
 
 
 def _fits(raw: bytes, encoding: str) -> bool:
-    """Whether bytes may be of an encoding: letters of other scripts than Latin come in words."""
+    """Whether bytes may be of an encoding: enough of what they become besides ASCII is what its languages write."""
     try:
-        raw.decode(encoding)
+        others = [character for character in raw.decode(encoding) if character > "\x7f"]
     except UnicodeDecodeError:
         return False
-    return encoding == "cp1252" or len(re.findall(rb"[\x80-\xff]{2}", raw)) * 4 > len(raw.replace(b" ", b"")) * 0.5
+    share = sum(bool(re.match(_ENCODINGS[encoding], each)) for each in others) / max(1, len(others))
+    # Letters of other scripts than Latin come in words.
+    return encoding == "cp1252" or (share > 0.9 and 8 * len(re.findall(rb"[\x80-\xff]{2}", raw)) > len(raw))
 
 
 def no_rows(count: int) -> Mask:
@@ -428,7 +437,10 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
     if faults[Reason.INVALID_UTF8].any():
-        given_texts = [given[name] for name in map(columns.name, ROLES) if name in given]
+        given_texts = [of_role[role] for role in ROLES if role in of_role]
+        if not block.all_text:
+            # Arrow takes strings for valid, whatever a file says.
+            given_texts = [each.cast(pa.large_binary()) if each.type in _STRINGS else each for each in given_texts]
         told = [
             invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
             for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
@@ -483,7 +495,7 @@ def _split_by_hash(split: pa.Array, settings: CorpusSettings, values: dict[str, 
     return pc.coalesce(split, pc.if_else(pa.array(held_out), "test", "train").cast(pa.large_string()))
 
 
-def set_aside(rows: pa.Table, excerpts: bool) -> pa.Table:
+def set_aside(rows: pa.Table, excerpts: bool = True) -> pa.Table:
     """The bad ones of some rows in `QUARANTINE_SCHEMA`, with or without their texts."""
     bad = rows.filter(pc.is_valid(rows["reason"])).select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA)
     column = QUARANTINE_SCHEMA.get_field_index("text")

@@ -17,7 +17,7 @@ from sentray.corpus.duplicates import Ids, Rows, find_duplicates
 from sentray.corpus.readers import may_have_ids
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
 from sentray.corpus.source import Source, require_apart, resolve
-from sentray.corpus.splits import Shard, ShardPlan, plan_shards
+from sentray.corpus.splits import Shard, ShardPlan, plan_shards, reader
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, choose
 from sentray.lease import Lease
@@ -79,7 +79,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         heals = not out.published(out.files()) and out.withdraw(_has_unread)
         if heals:
             stats.reset(out.records())
-        _describe(source, plan, stats, console)
+        _describe(source, plan, stats, settings, console)
         speed: Summary = dict.fromkeys(_SPEED)
         if stats.missing:
             speed |= Run(job, out, plan, stats, lease, console, heals).work(ShardScorer, model.scoring_files, source)
@@ -306,9 +306,12 @@ def _header(job: Job) -> Header:
     )
 
 
-def _describe(source: Source, plan: ShardPlan, stats: Stats, console: Console) -> None:
+def _describe(source: Source, plan: ShardPlan, stats: Stats, settings: ScoreSettings, console: Console) -> None:
+    told = reader("csv").told(source, settings)
     rows = "" if plan.rows is None or source.format == "synthetic" else f", {count(plan.rows, 'row')}"
-    console.say(f"{source.describe()}{rows}, {count(len(plan), 'shard')}, {stats.committed:,} of them committed before")
+    console.say(
+        f"{source.describe()}{told}{rows}, {count(len(plan), 'shard')}, {stats.committed:,} of them committed before"
+    )
 
 
 def _plan_workers(job: Job, stats: Stats, files: dict[str, bytes], console: Console) -> int:
@@ -365,7 +368,7 @@ def estimate(job: Job, header: Header, model: Bundle, source: Source, console: C
         out.require_same(stored, header)
         plan = out.load_plan(stored)
     stats = Stats(plan, settings, out.records() if stored else ())
-    _describe(source, plan, stats, console)
+    _describe(source, plan, stats, settings, console)
     first, size = None, 0
     for shard in plan:
         if not stats.done[shard.index]:

@@ -6,9 +6,9 @@ import string
 import sys
 import unicodedata
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from sentray.text.segment import VERSIONS, require_segmenter, segmented, segmenter
 from sentray.text.stop_words import load_stop_words
@@ -60,6 +60,11 @@ class CleaningRules(BaseModel):
     stop_words_source: str
     min_token_length: int
     segment: Annotated[str, Field(pattern=f"^{VERSIONS}$", max_length=100)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Rules that part no words are written as they were before there was a rule for it."""
+        return {name: value for name, value in dump(self).items() if name != "segment" or value is not None}
 
 
 # Without their stop words, which are loaded when a preset is asked for.

@@ -20,7 +20,7 @@ from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, Hashes, label_order
+from sentray.corpus.rows import QUARANTINE_FILE, Hashes, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
@@ -158,13 +158,13 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
     inspection = as_trained(inspection, lambda labels: corpus.map_blocks(inspect_rows, labels=labels))
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
-            pq.write_table(inspection.bad, stream)
+            pq.write_table(set_aside(inspection.bad, corpus.settings.excerpts), stream)
     inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
     return inspection
 
 
 def clean_and_encode(rows: pa.Table, encoder: Encoder) -> Tables:
-    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, what is `left` of them, `content_of` all."""
+    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, what is `left` of them, and `content_of`."""
     chosen = training_rows(rows)
     encoded = encoder.encode(chosen["text"])
     lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), encoded.ids)

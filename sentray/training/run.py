@@ -36,10 +36,12 @@ METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
 
 RESUMABLE = {
-    *("address", "max_bad_rows", "workers", "cpus_per_worker", "gpu", "max_failures", "max_restarts"),
+    *("address", "max_bad_rows", "excerpts", "workers", "cpus_per_worker", "gpu", "max_failures", "max_restarts"),
     *("stall_timeout", "log_format", "verbose", "shard_size", "out"),
 }
 """Settings that a resumed run may change: they do not change what is learnt, and a folder may have several names."""
+_DEFAULTS = TrainSettings(corpus="", out="").model_dump(mode="json")
+"""What a run of an earlier version did, which does not name a setting."""
 
 
 def work_folder(out: str) -> str:
@@ -100,7 +102,7 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     if Folder(settings.out).read(bundle.MANIFEST) is None:
         return None
     found = bundle.load(settings.out)
-    if any(found.settings.get(name) != value for name, value in _claim(settings).items()):
+    if any(found.settings.get(name, _DEFAULTS[name]) != value for name, value in _claim(settings).items()):
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
     if found.trained_on is not None:
         _require_unchanged(settings, Folder(settings.out), found.trained_on.digest, settings.out, console)
@@ -167,7 +169,7 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
 def _require_same(work: Folder, settings: TrainSettings) -> None:
     before = work.read_json(CLAIM, "remove the folder to start anew") or {}
     for key, value in _claim(settings).items():
-        if before.get(key) != value:
+        if before.get(key, _DEFAULTS[key]) != value:
             raise SentrayError(
                 f"{work.out} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
                 f"{value}; use that setting to go on, or remove the folder to start anew"

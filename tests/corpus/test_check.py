@@ -6,7 +6,7 @@ from sentray.config import CheckSettings
 from sentray.console import Console
 from sentray.corpus.check import check, look_at, report
 from sentray.corpus.inspect import Inspection, inspect_rows, warnings_of
-from sentray.text.cleaning import preset
+from sentray.text.cleaning import rules_from
 
 
 @pytest.fixture
@@ -15,18 +15,14 @@ def look(read):
 
     def look(uri, **names):
         table = read(uri, **names)
+        settings = CheckSettings(corpus=str(uri))
+        rules, _ = rules_from(settings)
         blocks = [table.slice(start, 2) for start in range(0, table.num_rows, 2)]
 
         def again(labels):
             return [inspect_rows(block, labels, need_label=True) for block in blocks]
 
-        return report(
-            "it",
-            (look_at(block, preset("unicode")[0]) for block in blocks),
-            CheckSettings(corpus=str(uri)),
-            Console(),
-            again,
-        )
+        return report("it", (look_at(block, rules) for block in blocks), settings, Console(), again)
 
     return look
 

@@ -1,6 +1,7 @@
 import csv
 import gzip
 import io
+import re
 from hashlib import blake2b
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
+from sentray.corpus import csv as module
 from sentray.corpus.duplicates import hash_texts
 from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.records import Dialect, Window, read_records
@@ -198,9 +200,9 @@ def test_what_is_invalid_in_another_encoding_is_told(write, read):
             False,
             r"no column 'Text' \(it has: id, text, sentiment\): .* as in --text-column text",
         ),
-        ({}, True, r"no column 'label' \(it has: id, text, sentiment\): .* as in --label-column "),
-        ({"id_column": "key"}, False, r"no column 'key' .* --id-column "),
-        ({"split_column": "fold"}, False, r"no column 'fold' .* --split-column "),
+        ({}, True, r"no column 'label' \(it has: id, text, sentiment\): name the right one with --label-column$"),
+        ({"id_column": "key"}, False, r"no column 'key' .* --id-column$"),
+        ({"split_column": "fold"}, False, r"no column 'fold' .* --split-column$"),
     ],
 )
 def test_a_missing_column_is_named_with_its_option(write, read, names, need_label, message):
@@ -308,26 +310,141 @@ def test_ids_are_read_alone(write):
     )
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    st.sampled_from([Dialect(";"), Dialect("\t", None), Dialect("|", "'")]),
-    st.lists(st.sampled_from([";", "\t", "|", '"', "'", "''", "\n", "\r\n", "\r", "a", "word " * 20]), max_size=40),
-    st.sampled_from([4, 100, 1 << 20]),
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("Review #,Body Text\n1,fine\n", r"as in --text-column 'Body Text'$"),
+        ("Review;Stars\n", r"it seems to be separated by ';', so add --delimiter ';'$"),
+        ("Review\tStars\n", r"it seems to be separated by tab, so add --delimiter tab$"),
+        ("5,fine soup\n1,bad soup\n", r"it seems to have no header, so add --no-header"),
+        ("Review,Stars\n", r"\(it has: Review, Stars\): name the right one with --text-column$"),
+        (
+            "Review;Stars\nfine;5\n",
+            r"a\.csv \(separated by semicolons\) has no column 'text' \(it has: Review, Stars\)",
+        ),
+    ],
 )
-def test_other_dialects_are_read_as_python_reads_them(dialect, parts, chunk):
-    lines = iter(io.StringIO("".join(parts), newline=""))
-    expected: list[list[str] | None] = []
-    while True:
-        try:
-            record = next(dialect.reader(lines), None)
-        except csv.Error:
-            expected.append(None)
-            continue
-        if record is None:
-            break
-        expected += [record] if record else []
-    content = "".join(parts).encode()
-    found = list(read_records(Window(io.BytesIO(content), chunk), dialect, 2, [0, 1]))
-    texts = [text for some in found for text in zip(*(field.to_pylist() for field in some.fields), strict=True)]
-    fine = [record if record and len(record) == 2 else None for record in expected]
-    assert [None if text[0] is None else [*map(bytes.decode, text)] for text in texts] == fine
+def test_a_hint_is_pasted_as_it_is_or_not_given(write, read, content, message):
+    with pytest.raises(SentrayError, match=message):
+        read(write("a.csv", content))
+
+
+ROWS = [f"{number},some words,{'pos' if number % 2 else 'neg'}" for number in range(1000)]
+
+
+def with_rows(**changed: str) -> str:
+    lines = list(ROWS)
+    for number, line in changed.items():
+        lines[int(number[1:])] = line
+    return "\n".join(["id,text,label", *lines]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "bad"),
+    [
+        ({"r100": '100,"never closed,pos'}, [101]),
+        ({"r100": '"100,never closed,pos'}, [101]),
+        ({"r100": '100,"never closed,pos', "r700": '700,"nor this,neg'}, [101, 701]),
+        ({"r100": '100,"closed by a later one,pos', "r700": '700,a "quoted" word,neg'}, [101]),
+        ({"r100": '100,"closed by a lone one,pos', "r700": '700,a screen of 5",neg'}, [101]),
+        ({"r100": '100,"closed by a well quoted one,pos', "r700": '700,"a, ""b""",neg'}, [101]),
+        ({"r100": '100,"doubled at the end"",pos', "r101": '101,"",pos'}, [101]),
+        ({"r100": '100,a "word" within,pos', "r101": '101,a lone one",pos'}, []),
+    ],
+)
+@pytest.mark.parametrize("size", [64_000_000, 2_000])
+def test_a_stray_quote_costs_its_line(write, read, monkeypatch, changed, bad, size):
+    for name in ("_MIN_WEIGHT", "_MIN_SHARD", "_MIN_SHARDS"):
+        monkeypatch.setattr(f"sentray.corpus.splits.{name}", 1)
+    table = read(write("a.csv", with_rows(**changed)), size=size)
+    assert table["row"].to_pylist() == list(range(1, 1001))
+    reasons = table["reason"].to_pylist()
+    assert [row for row, reason in enumerate(reasons, 1) if reason == "invalid_record"] == bad
+    assert reasons.count("empty_text") == ("r101" in changed and changed["r101"] == '101,"",pos')
+    for row in bad:
+        assert table["text"][row - 1].as_py() == changed[f"r{row - 1}"]
+        assert table["detail"][row - 1].as_py().startswith("a quote is not closed")
+
+
+@pytest.mark.parametrize("header", ["text", "text,label", "id,text,label"])
+def test_reviews_of_many_lines_are_read_whole(write, read, header):
+    lines = ["Good, really good", "", 'I said, "no",', "1,000 times", "Dear all,", "Preis: 3,50", "a,b,c", "so, so"]
+    texts = ["\n".join(lines[start:] + lines[:start]) for start in range(len(lines))] * 20
+    rows = [{"id": str(number), "text": text, "label": "pos"} for number, text in enumerate(texts)]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, header.split(","), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    table = read(write("a.csv", stream.getvalue()))
+    assert table["text"].to_pylist() == texts
+    assert table["reason"].null_count == len(texts)
+
+
+def test_many_stray_quotes_take_no_longer(write, read):
+    table = read(write("a.csv", "text,label\n" + '"open,pos\nfine,neg\n' * 20_000))
+    assert table["reason"].to_pylist() == ["invalid_record", None] * 20_000
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([Dialect(), Dialect(";"), Dialect("\t", None, "\\"), Dialect("|", "'", "\\")]),
+    st.lists(st.tuples(*[st.text(st.sampled_from(";\t|\"'\\ab, \n"), max_size=12)] * 2), min_size=1, max_size=9),
+    st.sampled_from([4, 100]),
+)
+def test_what_is_written_in_any_dialect_is_read(dialect, rows, chunk):
+    if dialect.quote is None:
+        rows = [[text.replace("\n", " ") for text in row] for row in rows]
+    stream = io.StringIO()
+    options = {"doublequote": dialect.escape is None, "escapechar": dialect.escape, "lineterminator": "\n"}
+    quoting = {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    csv.writer(stream, delimiter=dialect.delimiter, **options, **quoting).writerows(rows)
+    window = Window(io.BytesIO(stream.getvalue().encode()), chunk)
+    found = [some.fields for some in read_records(window, dialect, 2, [0, 1])]
+    texts = [text for fields in found for text in zip(*(field.to_pylist() for field in fields), strict=True)]
+    assert [[*map(bytes.decode, text)] for text in texts] == [list(row) for row in rows]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+def test_a_delimiter_is_found_out(write, read, delimiter):
+    content = "text,label\n".replace(",", delimiter) + "fine,pos\nbad,neg\n".replace(",", delimiter)
+    path = write("a.csv", content)
+    assert read(path)["text"].to_pylist() == ["fine", "bad"]
+    told = module.told(resolve(str(path)), CorpusSettings())
+    assert told == ("" if delimiter == "," else f", separated by {module.DELIMITERS[delimiter]}")
+
+
+def test_a_delimiter_is_not_made_up(write, read):
+    content = "text\nfine; good\nbad; worse\n"
+    assert read(write("a.csv", content))["text"].to_pylist() == ["fine; good", "bad; worse"]
+    mixed = "text,a;b\nfine,x;y\n"
+    assert read(write("b.csv", mixed), delimiter=";", text_column="text,a")["text"].to_pylist() == ["fine,x"]
+
+
+def test_columns_without_a_header(write, read):
+    path = write("a.csv", "5,fine soup\n1,bad soup\n1\n")
+    by_number = read(path, header=False, text_column="2", label_column="1")
+    by_name = read(path, header=False, columns="label,text")
+    assert by_number["text"].to_pylist() == by_name["text"].to_pylist() == ["fine soup", "bad soup", "1"]
+    assert by_number["label"].to_pylist() == by_name["label"].to_pylist() == ["5", "1", None]
+    assert by_number["id"].to_pylist()[:2] == ["a.csv:1", "a.csv:2"]
+    assert by_number["detail"][2].as_py() == "1 field, the first row has 2"
+    assert by_name["detail"][2].as_py() == "1 field, --columns names 2"
+    with pytest.raises(SentrayError, match=r"it has: 1, 2\): give --text-column the column's number, or name all"):
+        read(path, header=False)
+    assert read(write("b.csv", "label,text\n5,fine soup\n"), text_column="2")["text"].to_pylist() == ["fine soup"]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("café noir", "cp1252"),
+        ("хороший фильм мне нравится", "cp1251"),
+        ("とても良い映画でした。", "shift_jis"),
+        ("这部电影很好看我喜欢", "gb18030"),
+    ],
+)
+def test_invalid_bytes_are_counted_and_their_encoding_is_named(write, read, text, encoding):
+    path = write("a.csv", f"text,label\n{text},pos\n".encode(encoding))
+    (detail,) = read(path)["detail"].to_pylist()
+    assert re.fullmatch(rf"\d+ bytes? invalid in UTF-8; likeliest is --encoding {encoding}", detail)
+    assert read(path, encoding=encoding)["text"].to_pylist() == [text]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings, EmbedSettings, ScoreSettings
-from sentray.corpus.rows import Block, Columns, Reason, decode, finish, label_form, label_order, mark
+from sentray.corpus.rows import Block, Columns, Reason, decode, finish, label_form, label_order, mark, set_aside
 
 
 def finished(**columns: pa.Array) -> pa.Table:
@@ -112,3 +112,12 @@ def test_a_later_mark_does_not_hide_an_earlier_fault():
     assert marked["text"].to_pylist()[1] == "x" * 200
     assert marked.schema == table.schema
     assert mark(marked, np.array([True, True, False]), Reason.UNKNOWN_LABEL) is marked
+
+
+def test_bad_rows_are_set_aside_with_or_without_their_texts():
+    table = mark(finished(text=pa.array(["a", "", "c"]), label=pa.array(["x"] * 3)), np.arange(3) == 2, Reason.CRASH)
+    assert set_aside(table)["text"].to_pylist() == ["", "c"]
+    without = set_aside(table, excerpts=False)
+    assert without.schema == set_aside(table).schema
+    assert without.drop_columns("text") == set_aside(table).drop_columns("text")
+    assert without["text"].to_pylist() == [None, None]

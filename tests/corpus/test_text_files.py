@@ -89,3 +89,11 @@ def test_generated_reviews_do_not_depend_on_the_shards(read):
     assert one["reason"].null_count == 300
     assert set(one["label"].to_pylist()) == {"neg", "pos"}
     assert one["text"].to_pylist() != read("synthetic:300?seed=4")["text"].to_pylist()
+
+
+def test_files_in_another_encoding(write, read, tmp_path):
+    write("pos/1.txt", "caf\u00e9".encode("cp1252"))
+    write("neg/1.txt", "\u201cno\u201d".encode("utf-16"))
+    assert read(tmp_path, encoding="cp1252")["reason"].null_count == 2
+    (tmp_path / "pos/1.txt").write_text("caf\u00e9", encoding="utf-8")
+    assert read(tmp_path)["text"].to_pylist() == ["\u201cno\u201d", "caf\u00e9"]

@@ -8,7 +8,7 @@ from sentray.bundle import Bundle
 from sentray.config import PredictSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
-from sentray.inference.predict import predict, predict_lines, predict_texts
+from sentray.inference.predict import Prediction, _told, predict, predict_lines, predict_texts
 from sentray.inference.scorer import Scorer
 
 
@@ -54,3 +54,11 @@ def test_answers_as_soon_as_a_line_is_there(scorer: Scorer) -> None:
 def test_names_the_line_that_is_not_utf8(scorer: Scorer) -> None:
     with pytest.raises(SentrayError, match="line 3 of the standard input is not UTF-8"):
         list(predict_lines(scorer, Dialogue(b"good\n", b"bad\n\xff\xfe\n")))
+
+
+def test_texts_of_which_nothing_is_left_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [Prediction("pos", 0.5, known) for known in (0, 2, *[0] * 6)]
+    assert list(_told(found, "line {:,}", Console())) == found
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [f"line {n} has no word that the bundle knows: its score says nothing of it" for n in (1, 3)]
+    assert told[5:] == ["7 of 8 lines have no word that the bundle knows"]
