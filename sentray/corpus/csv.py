@@ -32,16 +32,13 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
     head, window = open_windows(source, piece, settings.encoding)
     dialect, names = begin(head, piece.path, settings)
     others = f" (separated by {DELIMITERS[dialect.delimiter]})" if dialect.delimiter in (*DELIMITERS,)[1:] else ""
-    numbers = {*map(str, range(1, len(names) + 1))} - {*names}
-    numbered = numbers.intersection([*map(columns.name, columns.roles), *columns.keep])
-    if not (chosen := columns.choose([*names, *sorted(numbered)], piece.path + others)):
+    if not (wanted := _wanted(names, columns, piece.path + others)):
         return
     if not piece.start and head is not window:
         begin(window, piece.path, settings)
-    wanted = [names.index(name) if name in names else int(name) - 1 for name in chosen]
     has = "the header has" if settings.header else "--columns names" if settings.columns else "the first row has"
-    for found in read_records(window, dialect, len(names), wanted, than=f"{has} {len(names)}"):
-        values = dict(zip(chosen, found.fields, strict=True))
+    for found in read_records(window, dialect, len(names), [*wanted.values()], than=f"{has} {len(names)}"):
+        values = dict(zip(wanted, found.fields, strict=True))
         # The header is no row.
         rows = found.positions + piece.row + (0 if settings.header and not piece.start else 1)
         yield Block(piece.name, rows, values, found.broken, all_text=True)
@@ -50,13 +47,22 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
 def cut(
     filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
 ) -> list[list[Part]]:
-    """Byte ranges of whole records of each file."""
+    """Byte ranges of whole records of each file, with their ids, so that nobody has to read it for these alone."""
+    columns = Columns(settings, ids_only=True)
 
-    def widths(window: Window, path: str) -> tuple[Dialect, int]:
+    def begun(window: Window, path: str) -> tuple[Dialect, int, list[int]]:
         dialect, names = begin(window, path, settings)
-        return dialect, len(names)
+        return dialect, len(names), [*_wanted(names, columns, path).values()]
 
-    return records.cut(filesystem, files, size, settings.encoding, widths)
+    return records.cut(filesystem, files, size, settings.encoding, begun)
+
+
+def _wanted(names: list[str], columns: Columns, path: str) -> dict[str, int]:
+    """The columns to read of a file, and which of its fields each is; a name that no column has may be a number."""
+    numbers = {*map(str, range(1, len(names) + 1))} - {*names}
+    numbered = numbers.intersection([*map(columns.name, columns.roles), *columns.keep])
+    chosen = columns.choose([*names, *sorted(numbered)], path)
+    return {name: names.index(name) if name in names else int(name) - 1 for name in chosen}
 
 
 def told(source: Source, settings: CorpusSettings) -> str:

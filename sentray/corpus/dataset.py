@@ -105,9 +105,13 @@ class Corpus:
         corpus = replace(cls.plan(uri, settings, need_label), workers=workers)
         if not may_have_ids(corpus.source, settings):
             return corpus
-        read = functools.partial(_read_ids, corpus.source.lean(), settings)
-        ids = corpus._read("Ids", read, _IDS_SCHEMA, concurrency=workers, ray_remote_args=_REMOTE)
-        return replace(corpus, duplicates=find_duplicates(_id_blocks(_run(ids))))
+        known = corpus.shards.take_ids()
+        blocks = [(index, *ids) for index, of_shard in known.items() for ids in of_shard]
+        if rest := [shard for shard in corpus.shards if shard.index not in known]:
+            read = functools.partial(_read_ids, corpus.source.lean(), settings)
+            ids = corpus._read("Ids", read, _IDS_SCHEMA, rest, concurrency=workers, ray_remote_args=_REMOTE)
+            blocks += _id_blocks(_run(ids))
+        return replace(corpus, duplicates=find_duplicates(blocks))
 
     @classmethod
     def plan(cls, uri: str, settings: CorpusSettings, need_label: bool = True) -> "Corpus":
@@ -174,15 +178,17 @@ class Corpus:
     def _read_rows(self) -> "Read":
         return functools.partial(_read_rows, self.source.lean(), self.settings, self.need_label)
 
-    def _read(self, name: str, read: "Read", schema: pa.Schema, **options: Any) -> "Dataset":
-        """What a function reads of each shard, as a dataset in the order of the shards."""
+    def _read(
+        self, name: str, read: "Read", schema: pa.Schema, shards: Iterable[Shard] | None = None, **options: Any
+    ) -> "Dataset":
+        """What a function reads of each shard, or of some, as a dataset in the order of the shards."""
         import ray.data
 
         from sentray.corpus.datasource import ShardDatasource
 
         if file := self.source.local_file:
             cluster.require_seen(file, f"the corpus {self.source.uri}")
-        items = [(shard, self.duplicates.get(shard.index, {})) for shard in self.shards]
+        items = [(shard, self.duplicates.get(shard.index, {})) for shard in shards or self.shards]
         tasks = max(1, min(len(items), MAX_READ_TASKS))
         source = ShardDatasource(name, items, read, schema)
         with _no_deprecations():

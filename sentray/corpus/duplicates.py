@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sentray.corpus.rows import Hashes, Reason, mark
+from sentray.corpus.rows import Hashes, Reason, as_mask, blank_to_null, decode, mark
 from sentray.text.simd import compiled
 
 Rows = dict[str, npt.NDArray[np.int64]]
@@ -37,6 +37,22 @@ def hash_texts(texts: pa.Array) -> Hashes:
     bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     hashes: Hashes = _hash(np.frombuffer(data or b"", np.uint8), bounds)
     return hashes
+
+
+def hash_ids(rows: npt.NDArray[np.int64], ids: pa.Array, name: str, file: object) -> tuple[Any, Hashes]:
+    """Those of some rows that have an id, and the 64-bit hash of each one's.
+
+    Args:
+        rows: their numbers.
+        ids: as the file holds them.
+        name: of the column, for messages.
+        file: for messages.
+
+    Raises:
+        SentrayError: the column holds lists or structures.
+    """
+    texts = blank_to_null(decode(ids, name, file)[0])
+    return rows[as_mask(texts.is_valid())], hash_texts(texts.drop_null())
 
 
 @compiled

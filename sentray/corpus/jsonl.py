@@ -85,10 +85,10 @@ def cut(
 ) -> list[list[Part]]:
     """Byte ranges of whole lines of each file; none of a file that is one array."""
 
-    def begin(window: Window, path: str) -> tuple[Dialect, int]:
+    def begin(window: Window, path: str) -> tuple[Dialect, int, list[int]]:
         if _pass_bracket(window):
             raise SentrayError(f"{path} is one JSON array")
-        return LINES, 0
+        return LINES, 0, []
 
     return records.cut(filesystem, files, size, settings.encoding, begin)
 

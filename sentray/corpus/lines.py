@@ -44,4 +44,4 @@ def cut(
     filesystem: fs.FileSystem, files: Sequence[SourceFile], size: int, settings: CorpusSettings
 ) -> list[list[Part]]:
     """Byte ranges of whole lines of each file."""
-    return records.cut(filesystem, files, size, settings.encoding, lambda *_: (LINES, 1))
+    return records.cut(filesystem, files, size, settings.encoding, lambda *_: (LINES, 1, []))

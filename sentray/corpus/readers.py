@@ -23,8 +23,6 @@ from sentray.corpus.rows import (
     Hashes,
     Numbers,
     Reason,
-    blank_to_null,
-    decode,
     finish,
     kept_name,
 )
@@ -155,7 +153,7 @@ def read_ids(
         SentrayError: a file cannot be read, without `unread`.
     """
     # Numba takes its time to load, and not every run looks for ids.
-    from sentray.corpus.duplicates import hash_texts
+    from sentray.corpus.duplicates import hash_ids
 
     if not may_have_ids(source, settings):
         return
@@ -164,10 +162,8 @@ def read_ids(
         try:
             for block in _blocks(source, shard, piece, columns, isolated):
                 if settings.id_column in block.columns:
-                    ids = decode(block.columns[settings.id_column], settings.id_column, block.file)[0]
-                    ids = blank_to_null(ids)
-                    given = ids.is_valid().to_numpy(zero_copy_only=False)
-                    yield piece.name, block.rows[given], hash_texts(ids.drop_null())
+                    ids = block.columns[settings.id_column]
+                    yield piece.name, *hash_ids(block.rows, ids, settings.id_column, block.file)
         except SentrayError:
             if unread is None:
                 raise

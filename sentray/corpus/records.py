@@ -27,6 +27,7 @@ from pyarrow import fs
 
 from sentray.console import count
 from sentray.corpus import limits
+from sentray.corpus.duplicates import hash_ids
 from sentray.corpus.files import Transcoded, is_compressed, open_stream, try_again
 from sentray.corpus.rows import TABLE_ROWS, Broken, Numbers, Reason
 from sentray.corpus.source import Source, SourceFile
@@ -76,6 +77,10 @@ class Dialect:
 
 LINES = Dialect(None, None)
 """JSON Lines: blank lines are no records, but count in a record's position."""
+
+Begin = Callable[["Window", str], tuple[Dialect, int, list[int]]]
+"""Passes over what a file has before its rows, and gives, by its path, its dialect, how many fields a row has (0 is any
+number), and which of them is the id, if any."""
 
 
 class Records(NamedTuple):
@@ -523,7 +528,7 @@ def cut(
     files: Sequence[SourceFile],
     size: int,
     encoding: str | None,
-    begin: Callable[[Window, str], tuple[Dialect, int]],
+    begin: Begin,
 ) -> list[list[Part]]:
     """Parts of whole records of each file, about as large as asked.
 
@@ -534,8 +539,7 @@ def cut(
         files: each is read to its end.
         size: how large a part should be.
         encoding: of the text, where the user gave one.
-        begin: passes over what a file has before its rows and gives, by its path, its dialect and how many fields a row
-            has (0 is any number); where it raises an error, the file stays whole.
+        begin: where it raises an error, the file stays whole.
     """
 
     def parts(file: SourceFile) -> list[Part]:
@@ -546,29 +550,32 @@ def cut(
         return list(threads.map(lambda file: try_again(filesystem, partial(parts, file)) or [], files))
 
 
-def _parts(
-    filesystem: fs.FileSystem, file: SourceFile, size: int, begin: Callable[[Window, str], tuple[Dialect, int]]
-) -> list[Part]:
+def _parts(filesystem: fs.FileSystem, file: SourceFile, size: int, begin: Begin) -> list[Part]:
     count = -(-file.size // size)
     targets = np.array([file.size * part // count for part in range(1, count)])
     window = _open(filesystem, file.path, CHUNK)
     if window.transcoded:
         return []
     try:
-        dialect, width = begin(window, file.path)
+        dialect, width, id_field = begin(window, file.path)
     except SentrayError:
         return []
     header = window.passed
     # The first byte of each part, the rows (or lines) before it, and the records.
     starts, records = [(0, 0, 0)], 0
-    for found in read_records(window, dialect, width):
+    ids = [(np.zeros(0, np.int64), np.zeros(0, np.uint64))]
+    for found in read_records(window, dialect, width, id_field):
+        ids += (hash_ids(found.positions + 1 - header, column, "id", file.path) for column in found.fields)
         which = np.searchsorted(found.ends, targets[targets <= found.ends[-1]])
         begins = (found.ends[which], found.positions[which] + 1 - header, records + which + 1)
         starts += zip(*(numbers.tolist() for numbers in begins), strict=True)
         records += len(found.ends)
         targets = targets[len(which) :]
     starts = [*dict.fromkeys(start for start in starts if start[0] < file.size), (file.size, 0, records)]
-    return [
-        Part(start, stop, row, stop - start, after - before)
-        for (start, row, before), (stop, _, after) in pairwise(starts)
-    ]
+    rows, hashes = map(np.concatenate, zip(*ids, strict=True))
+    firsts = [*np.searchsorted(rows, [row for _, row, _ in starts[:-1]], "right").tolist(), len(rows)]
+    parts = []
+    for ((start, row, before), first), ((stop, _, after), end) in pairwise(zip(starts, firsts, strict=True)):
+        of_part = (rows[first:end], hashes[first:end]) if id_field else None
+        parts.append(Part(start, stop, row, stop - start, after - before, of_part))
+    return parts

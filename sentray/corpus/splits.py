@@ -31,6 +31,9 @@ UNKNOWN = -1
 _CUT = ("csv", "jsonl", "lines", "parquet")
 
 Numbers = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+FileIds = tuple[str, Numbers, Hashes]
+"""A file's name, some of its rows, and the 64-bit hash of each one's id."""
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 PLAN_SCHEMA = pa.schema(
     [
@@ -100,6 +103,7 @@ class Part(NamedTuple):
     Attributes:
         bytes: size as stored.
         rows: how many it has, or `UNKNOWN`.
+        ids: which of the file's rows in it have an id, and the id's 64-bit hash, where cutting the file has read them.
     """
 
     start: int
@@ -107,6 +111,7 @@ class Part(NamedTuple):
     row: int
     bytes: int
     rows: int
+    ids: tuple[Numbers, Hashes] | None = None
 
 
 class ShardPlan(Sequence[Shard]):
@@ -117,10 +122,11 @@ class ShardPlan(Sequence[Shard]):
     Args:
         table: of `PLAN_SCHEMA`, sorted by shard.
         format: of every piece.
+        ids: of those shards of which planning has read all ids, by the shard's index.
     """
 
-    def __init__(self, table: pa.Table, format: Format) -> None:
-        self.format = format
+    def __init__(self, table: pa.Table, format: Format, ids: dict[int, list[FileIds]] | None = None) -> None:
+        self.format, self._ids = format, ids or {}
         self._table = table.unify_dictionaries().combine_chunks()
         self._first = np.flatnonzero(np.diff(self._table["shard"].to_numpy(), prepend=-1, append=-2))
 
@@ -163,6 +169,11 @@ class ShardPlan(Sequence[Shard]):
 
     def _strings(self, name: str) -> pa.ChunkedArray:
         return self._table[name].cast(pa.string())
+
+    def take_ids(self) -> dict[int, list[FileIds]]:
+        """The ids that planning has read, by the shard's index; the plan holds them no longer."""
+        taken, self._ids = self._ids, {}
+        return taken
 
     def extended(self, other: "ShardPlan") -> "ShardPlan":
         """This plan with another's shards after its own, which go on with the numbers."""
@@ -234,6 +245,8 @@ def plan_shards(source: Source, shard_size: int, settings: CorpusSettings | None
         1 if source.format in ("text", "nltk") else UNKNOWN,
     )
     pieces: list[list[int]] = []
+    ids: dict[int, list[FileIds]] = {}
+    unread = set[int]()
     shard = filled = 0
     for number, file in enumerate(source.files):
         whole = Part(0, UNKNOWN, 0, file.size, rows_of_file)
@@ -246,12 +259,19 @@ def plan_shards(source: Source, shard_size: int, settings: CorpusSettings | None
                 before = pieces[-1]
                 before[2], before[4], before[5] = part.stop, before[4] + part.bytes, before[5] + part.rows
             else:
-                pieces.append([number, *part, shard])
+                pieces.append([number, *part[:-1], shard])
             filled += weight
-    return _plan(source, source.files, np.array(pieces, np.int64).reshape(-1, 7))
+            if part.ids is None:
+                unread.add(shard)
+            else:
+                ids.setdefault(shard, []).append((file.name, *part.ids))
+    read = {index: found for index, found in ids.items() if index not in unread}
+    return _plan(source, source.files, np.array(pieces, np.int64).reshape(-1, 7), read)
 
 
-def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> ShardPlan:
+def _plan(
+    source: Source, files: Sequence[SourceFile], pieces: Numbers, ids: dict[int, list[FileIds]] | None = None
+) -> ShardPlan:
     """The plan of pieces: a row each with the file's position, the fields of a `Part`, and the shard."""
     of, start, stop, row, stored, rows, shard = pieces.T
 
@@ -270,7 +290,7 @@ def _plan(source: Source, files: Sequence[SourceFile], pieces: Numbers) -> Shard
         "bytes": stored,
         "rows": pa.array(rows, mask=rows == UNKNOWN),
     }
-    return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format)
+    return ShardPlan(pa.table(columns, PLAN_SCHEMA), source.format, ids)
 
 
 def _cut(source: Source, size: int, settings: CorpusSettings) -> dict[str, list[Part]]:

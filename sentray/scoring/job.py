@@ -209,7 +209,10 @@ class Run:
                 self._show()
             return lost
 
-        lost = read(map(Task, self._plan)) if may_have_ids(self._job.source, self._job.settings) else []
+        # A large CSV file's ids are known from planning.
+        found |= self._plan.take_ids()
+        rest = (shard for shard in self._plan if shard.index not in found)
+        lost = read(map(Task, rest)) if may_have_ids(self._job.source, self._job.settings) else []
         if lost := read(replace(task, isolated=True) for task in lost):
             raise SentrayError(tasks.reading_kills(lost[0].shard))
         for record in self._out.records() if any(self._stats.done[index] for index in unread) else ():

@@ -147,8 +147,10 @@ def test_the_polarity_corpus(nltk_polarity):
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_imdb_reviews_hold_copies(shared):
-    seen = check(CheckSettings(corpus=str(shared / "data" / "imdb_train.parquet")), Console())
+def test_the_imdb_reviews_hold_copies(shared, tmp_path):
+    # Under a name that says no split.
+    (tmp_path / "reviews.parquet").symlink_to(shared / "data" / "imdb_train.parquet")
+    seen = check(CheckSettings(corpus=str(tmp_path / "reviews.parquet"), split_by="id"), Console())
     assert seen.inspection.usable == 25_000
     assert seen.duplicates == 96
     assert 0 < seen.overlap < 40

@@ -168,7 +168,7 @@ def test_labels_are_needed_where_asked_for(write):
 
 
 def test_a_damaged_file_is_named_at_once(write, tmp_path):
-    write("1.csv.gz", b"no gzip at all")
+    write("1.csv.gz", b"\x1f\x8b and no gzip at all")
     with pytest.raises(SentrayError, match=r"1\.csv\.gz cannot be read .* seems damaged") as raised:
         Corpus.open(str(tmp_path), CorpusSettings())
     assert type(raised.value) is SentrayError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings
 from sentray.corpus import limits, records, splits
-from sentray.corpus.readers import read_shard
+from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Piece, Shard, plan_shards
 from sentray.errors import SentrayError
@@ -192,6 +192,27 @@ def test_a_file_that_lost_its_end_after_the_plan(write, name, header, monkeypatc
     with pytest.raises(SentrayError, match="is shorter than when the run was planned"):
         list(read_shard(source, plan[-1], CorpusSettings()))
     assert pa.concat_tables(read_shard(source, plan[0], CorpusSettings())).num_rows == plan[0].rows
+
+
+@pytest.mark.parametrize("column", ["id", "2", "none"])
+def test_planning_finds_the_ids_that_reading_finds(tmp_path, monkeypatch, column):
+    monkeypatch.setattr(splits, "_MIN_WEIGHT", 1)
+    monkeypatch.setattr(splits, "_MIN_SHARD", 1)
+    ids = ["a", "", " ", '"two\nlines"', "a", "more,fields"]
+    lines = ["text,id", *(f"word{row},{ids[row % 6]}{row // 40 or ''}" for row in range(600))]
+    (tmp_path / "large.csv").write_text("\n".join(lines))
+    (tmp_path / "small.csv").write_text("id,text\nx,good\n")
+    settings = CorpusSettings(id_column=column)
+    source = resolve(str(tmp_path), settings)
+    plan = plan_shards(source, 2000, settings)
+    known = plan.take_ids()
+    assert plan.take_ids() == {}
+    # The small file is not cut, and shares the last shard.
+    assert sorted(known) == ([] if column == "none" else list(range(len(plan) - 1)))
+    for shard in plan[:-1]:
+        found = list(read_ids(source, shard, settings))
+        for which in (1, 2) if column != "none" else ():
+            assert [n for ids in known[shard.index] for n in ids[which]] == [n for ids in found for n in ids[which]]
 
 
 def test_compressed_files_stay_whole(check, tmp_path):
