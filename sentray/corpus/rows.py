@@ -411,7 +411,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     if (id_column := columns.name("id")) not in given:
         given = {id_column: pc.binary_join_element_wise(block.file, rows.cast(pa.string()), ":"), **given}
     of_role = {role: given.get(columns.name(role), pa.nulls(count)) for role in {"id", *columns.roles}}
-    of_role["text"] = _joined(of_role["text"])
+    of_role["text"] = _joined(of_role.get("text", pa.nulls(count)))
     of_role["label"], labels = _only_labels(of_role.get("label", pa.nulls(count)))
     decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
     ids, text, label, split = (array for array, _ in decoded)

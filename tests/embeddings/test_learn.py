@@ -174,7 +174,7 @@ def test_embed_reports_what_it_takes_and_what_it_leaves_out(
         "dropped": 1,
         "threads": 8,
     }
-    assert console.lines[1:3] == [
+    assert console.lines[2:4] == [
         "5 rows read, 1 quarantined; 6 training lines, 8 words",
         "4 distinct words, 3 of them kept; --min-count 2 leaves out 1 with 1 occurrence (12.5 % of all words)",
     ]
