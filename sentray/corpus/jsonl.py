@@ -210,7 +210,9 @@ class _Fields:
         values = self._values(record)
         # Most are strings, and a call for each would take a tenth more time.
         if [value for value in values if type(value) is not str and _is_inexact(value)]:
-            values = self._values(_parse_by_python(line) or {})
+            if (record := _parse_by_python(line)) is None:
+                raise TypeError("it is nested too deeply")
+            values = self._values(record)
         return [
             value if type(value) is str else self._text(value, kind, row)
             for value, kind in zip(values, self._kinds.values(), strict=True)

@@ -211,7 +211,6 @@ def test_what_cannot_work_is_refused_before_the_corpus_is_read(corpus: Path, tmp
     refused("is a folder; name a file with --out", out=str(tmp_path))
     refused("cannot be written", out=str(corpus / "vectors.txt"))
     refused("cannot be opened", out="ftp://host/vectors.txt")
-    refused("an empty name is a folder", out="")
     refused("new/ is a folder", out=f"{tmp_path}/new/")
     refused("--seed 4294967296 is too large", seed=2**32)
     refused("--dimensions 100001 is too large; take 100000 at most", dimensions=100_001)

@@ -26,7 +26,7 @@ from sentray.scoring.verify import verify
 
 DIGEST = "b" * 64
 SCHEMA = pa.schema([("id", pa.string()), ("label", pa.string()), ("score", pa.float32())], {"sentray.bundle": DIGEST})
-COUNTS = Counts(1, 1, {}, {"pos": 1}, [1] + [0] * 19, 3, 2, 5, 0, 0.1, 100.0)
+COUNTS = Counts(1, 1, {}, {"pos": 1}, [1] + [0] * 19, words=3, known_words=2, bytes=5, seconds=0.1, peak_rss_mb=100.0)
 
 
 class Quiet(Console):
