@@ -372,10 +372,10 @@ def test_wrong_usage_ends_with_status_2(
 def test_check_ends_as_training_would(
     option: str, problem: str | None, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
-    found = Report("reviews.csv", Inspection(), problem=problem)
+    found = Report("synthetic:9", Inspection(), problem=problem)
     monkeypatch.setattr(sentray.corpus.check, "check", lambda *_: found)
-    assert _status("check", "reviews.csv", "--json", str(tmp_path / "report.json"), option) == status
+    assert _status("check", "synthetic:9", "--json", str(tmp_path / "report.json"), option) == status
     seen = capsys.readouterr()
     assert seen.out.splitlines()[-1] == found.lines()[-1]
-    assert seen.err.startswith("sentray: reviews.csv cannot be trained on (--strict)") == (status == 1)
+    assert seen.err.startswith("sentray: synthetic:9 cannot be trained on (--strict)") == (status == 1)
     assert json.loads((tmp_path / "report.json").read_text())["problem"] == problem
