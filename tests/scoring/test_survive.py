@@ -155,6 +155,7 @@ def let_go_on(process: int) -> None:
     time.sleep(2)
 
 
+@pytest.mark.slow
 def test_a_node_lost_for_good_costs_nothing_even_when_its_process_comes_back(
     raylets, start: Start, wanted: pa.Table, tmp_path: Path
 ) -> None:
