@@ -108,7 +108,7 @@ def test_texts_of_megabytes(rules: CleaningRules, unknown: str) -> None:
 def test_every_character() -> None:
     codes = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     texts = ["".join(f"x{chr(code)}y " for code in codes[start : start + 4096]) for start in range(0, len(codes), 4096)]
-    for rules in ALL_RULES[1::25]:
+    for rules in (ALL_RULES[4], ALL_RULES[24], ALL_RULES[60]):
         words = [clean(text, rules) for text in texts]
         vocabulary = Vocabulary(dict.fromkeys(word for row in words for word in row))
         got = Encoder(rules, vocabulary).encode(pa.array(texts))
