@@ -381,17 +381,16 @@ def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "lis
         engine: What computes the scores: `auto`, `folded` or `keras`.
 
     Returns:
-        For each text its `label` and `score`, the probability of that label.
+        For each text its `label`, `score`, the probability of that label, and `known_words`.
 
     Raises:
         SentrayError: The bundle cannot be used, or a text is null or blank.
     """
-    from sentray.inference.predict import Prediction
+    from sentray.inference.predict import predictions
 
     model = bundle if isinstance(bundle, Model) and engine in ("auto", bundle._engine) else Model(bundle, engine)
     scores = model._score([texts] if isinstance(texts, str) else texts)
-    best = zip(scores.classes.tolist(), scores.best.tolist(), strict=True)
-    return [Prediction(model.labels[label], score) for label, score in best]
+    return predictions(scores, model.labels)
 
 
 def _reviews(settings: config.ReadSettings, console: Console) -> Any:

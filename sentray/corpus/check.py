@@ -16,7 +16,7 @@ from sentray.console import Console
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.duplicates import hash_texts
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows, warnings_of
-from sentray.corpus.rows import Hashes
+from sentray.corpus.rows import Hashes, label_order
 from sentray.errors import SentrayError
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.coverage import Left
@@ -120,7 +120,7 @@ class Report:
     def _labels(self) -> dict[str, dict[str, int]]:
         """Usable rows by split and label, sorted; the last label is "", of those without one."""
         labels: dict[str, dict[str, int]] = {}
-        for split, label in sorted(self.inspection.labels, key=lambda key: (key[0], key[1] is None, key[1])):
+        for split, label in sorted(self.inspection.labels, key=_in_order):
             labels.setdefault(split, {})[label or ""] = self.inspection.labels[split, label]
         return labels
 
@@ -129,6 +129,11 @@ class Report:
             self.inspection.bad[:EXAMPLES].select(["file", "row", "reason", "detail"]).to_pylist()
         )
         return rows
+
+
+def _in_order(key: tuple[str, str | None]) -> tuple[Any, ...]:
+    split, label = key
+    return split, label is None, label_order(label or "")
 
 
 def _why(bad: dict[str, Any]) -> str:

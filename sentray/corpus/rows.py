@@ -178,6 +178,8 @@ class Columns:
         Raises:
             SentrayError: a column is not there that the run needs or that the user named.
         """
+        if self.name("id") == NO_COLUMN and NO_COLUMN in self.keep:
+            raise SentrayError(f"{path} has a column {NO_COLUMN!r} to keep, which --id-column none means: rename it")
         chosen = []
         for role in self.roles:
             name = self.name(role)

@@ -10,7 +10,7 @@ from sentray import bundle
 from sentray.config import PredictSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
-from sentray.inference.scorer import Scorer
+from sentray.inference.scorer import Scorer, Scores
 
 STANDARD_INPUT = "-"
 CHUNK_BYTES = 1 << 20
@@ -26,7 +26,7 @@ class Prediction:
 
     label: str
     score: float
-    known_words: int = 0
+    known_words: int
 
     def __str__(self) -> str:
         return f"{self.label}\t{self.score:.6f}"
@@ -66,14 +66,13 @@ def _told(predictions: Iterable[Prediction], which: str, console: Console) -> It
 
 def predict_texts(scorer: Scorer, texts: Sequence[str]) -> list[Prediction]:
     """Score texts, each on its own."""
-    scores = scorer.score(pa.array(texts, pa.large_string()))
-    labels = scorer.bundle.labels
-    return [
-        Prediction(labels[best], score, known)
-        for best, score, known in zip(
-            *(each.tolist() for each in (scores.classes, scores.best, scores.known)), strict=True
-        )
-    ]
+    return predictions(scorer.score(pa.array(texts, pa.large_string())), scorer.bundle.labels)
+
+
+def predictions(scores: Scores, labels: Sequence[str]) -> list[Prediction]:
+    """Scores as they are shown, one a text."""
+    columns = (scores.classes.tolist(), scores.best.tolist(), scores.known.tolist())
+    return [Prediction(labels[best], score, known) for best, score, known in zip(*columns, strict=True)]
 
 
 def predict_lines(scorer: Scorer, stream: BufferedIOBase) -> Iterator[Prediction]:

@@ -21,7 +21,7 @@ from sentray.config import VerifySettings
 from sentray.console import Console
 from sentray.scoring.verify import verify
 
-ROWS = 24_000
+ROWS = 96_000
 INPUT = f"synthetic:{ROWS}"
 SHARDS = 19
 """Such as a worker needs a tenth of a second for."""
