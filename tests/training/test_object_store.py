@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(
     assert any(line.startswith("going on after epoch") for line in console.lines)
     assert store.names("bucket/model.work") == set()
     local, remote = bundle.load(tmp_path / "model"), bundle.load(store.uri("bucket/model"))
-    records = {"settings.json", "metrics.json", "history.json", "quarantine.parquet"}
+    records = {"settings.json", "metrics.json", "history.json", "quarantine.parquet", "files.parquet"}
     assert store.names("bucket/model") == {*remote.files, *records}
     histories = json.loads((tmp_path / "model" / "history.json").read_text()), store.read("bucket/model/history.json")
     assert _losses(histories[0]) == _losses(histories[1])
