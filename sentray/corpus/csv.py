@@ -116,9 +116,11 @@ def dialect_of(window: Window, path: str, settings: CorpusSettings) -> Dialect:
     if settings.delimiter:
         return dialect
     head = window.peek(_SNIFFED_BYTES)
-    if _divides(head, dialect):
+    # A header that is the whole file tells enough.
+    fewest = 1 if settings.header and len(head) < _SNIFFED_BYTES else 2
+    if _divides(head, dialect, fewest):
         return dialect
-    others = [other for each in DELIMITERS if _divides(head, other := replace(dialect, delimiter=each))]
+    others = [other for each in DELIMITERS if _divides(head, other := replace(dialect, delimiter=each), fewest)]
     return others[0] if len(others) == 1 else dialect
 
 
@@ -126,11 +128,11 @@ def _usual(path: str) -> str:
     return "\t" if _TABS.search(path) else ","
 
 
-def _divides(head: bytes, dialect: Dialect) -> bool:
-    """Whether a dialect takes the header and the rows of a file's beginning into as many fields each, more than one."""
+def _divides(head: bytes, dialect: Dialect, fewest: int) -> bool:
+    """Whether a dialect takes a file's beginning into so many records or more, of as many fields each, but not one."""
     some = next(read_records(Window(io.BytesIO(head), _SNIFFED_BYTES), dialect, limit=_SNIFFED_ROWS), None)
     if some is None:
         return False
     # The last one may go on.
     widths = some.widths[(some.ends < len(head)) | (len(head) < _SNIFFED_BYTES)]
-    return len(widths) > 1 and widths[0] > 1 and bool((widths == widths[0]).all())
+    return len(widths) >= fewest and widths[0] > 1 and bool((widths == widths[0]).all())

@@ -314,8 +314,8 @@ def test_ids_are_read_alone(write):
     ("content", "message"),
     [
         ("Review #,Body Text\n1,fine\n", r"as in --text-column 'Body Text'$"),
-        ("Review;Stars\n", r"it seems to be separated by ';', so add --delimiter ';'$"),
-        ("Review\tStars\n", r"it seems to be separated by tab, so add --delimiter tab$"),
+        ("Review;Stars\nfine\n", r"it seems to be separated by ';', so add --delimiter ';'$"),
+        ("Review\tStars\nfine\n", r"it seems to be separated by tab, so add --delimiter tab$"),
         ("5,fine soup\n1,bad soup\n", r"it seems to have no header, so add --no-header"),
         ("Review,Stars\n", r"\(it has: Review, Stars\): name the right one with --text-column$"),
         (
@@ -380,6 +380,54 @@ def test_reviews_of_many_lines_are_read_whole(write, read, header):
     assert table["reason"].null_count == len(texts)
 
 
+LIST = [f"{name}, the {name.lower()}'s friend" for name in ("Anna", "Bo", "Cy", "Di")] * 4
+LYRICS = ["and I went down to the river", "where the water is wide", "Oh my love, my love"] * 20
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "name"),
+    [
+        ("id,label,text", "{},1, @user some words", "a.csv"),
+        ("id\tlabel\ttext", "{}\t1\t @user some words", "a.tsv"),
+        ("text,label", "text number {} here,", "a.csv"),
+        ("label,text", "1, @user some words {}", "a.csv"),
+        ("text", "text number {} here", "a.csv"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_two_stray_quotes_cost_a_line_in_files_that_say_little(write, read, header, row, name, end):
+    rows = [row.format(number) for number in range(1000)]
+    sign = "\t" if name == "a.tsv" else ","
+    text = header.split(sign).index("text")
+    for number, cell in ((5, '"hello world'), (900, ' bye"')):
+        rows[number] = sign.join([*rows[number].split(sign)[:text], cell, *rows[number].split(sign)[text + 1 :]])
+    table = read(write(name, end.join([header, *rows]) + end))
+    bad = [row for row, reason in zip(*(table[each].to_pylist() for each in ("row", "reason")), strict=True) if reason]
+    assert (table.num_rows, bad) == (1000, [6])
+
+
+@pytest.mark.parametrize("header", ["text", "text,label", "id,text,label"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["I liked it, on the whole, but the end is weak.", "The cast is fine, the music less so."] * 20,
+        ["One thing, then another.", "", "And one more, that is all."] * 30,
+        ["It was dear.", "Prices rose:", "soup,3", "fish,12", "cake,4", "And not good."],
+        ["It was dear.", "Prices rose:", "a,soup,3", "b,fish,12", "c,cake,4", "And not good."],
+        ["The cast:", *LIST, "and others."],
+        LYRICS,
+        ["word"] * 40,
+    ],
+)
+def test_prose_lists_and_tables_within_a_review_stay(write, read, header, lines):
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, header.split(","), extrasaction="ignore")
+    writer.writeheader()
+    texts = ["\n".join(lines), "next", "\r\n".join(lines)]
+    writer.writerows({"id": str(row), "text": text, "label": "pos"} for row, text in enumerate(texts))
+    assert read(write("a.csv", stream.getvalue()))["text"].to_pylist() == texts
+
+
 def test_many_stray_quotes_take_no_longer(write, read):
     table = read(write("a.csv", "text,label\n" + '"open,pos\nfine,neg\n' * 20_000))
     assert table["reason"].to_pylist() == ["invalid_record", None] * 20_000
@@ -411,6 +459,14 @@ def test_a_delimiter_is_found_out(write, read, delimiter):
     assert read(path)["text"].to_pylist() == ["fine", "bad"]
     told = module.told(resolve(str(path)), CorpusSettings())
     assert told == ("" if delimiter == "," else f", separated by {module.DELIMITERS[delimiter]}")
+
+
+def test_a_part_that_is_only_a_header_is_divided_as_its_neighbours(write, read, tmp_path):
+    write("in/part-0.csv", "text;label\na;pos\nb;neg\n")
+    write("in/part-1.csv", "text;label")
+    assert read(tmp_path / "in")["label"].to_pylist() == ["pos", "neg"]
+    line = write("b.csv", "fine; good\n")
+    assert read(line, header=False, text_column="1")["text"].to_pylist() == ["fine; good"]
 
 
 def test_a_delimiter_is_not_made_up(write, read):

@@ -52,12 +52,15 @@ def record_at(data: str, start: int, longest: int, width: int) -> tuple[int, lis
         breaks = [start + each.end() for each in re.finditer(r"\r\n|\r|\n", data[start : field.end()])]
         breaks = [each for each in breaks if each > at]
         lines = [data[one:two].rstrip("\r\n") for one, two in pairwise(breaks)]
+        whole = [line.count(",") == width - 1 for line in lines if line]
         alike = [line.count(",") == 1 and ", " not in line and line[-1] != "," for line in lines if line]
         at, quoted = field.end(), field[0].startswith('"')
         follows = data[at : at + 1] in ("", ",", "\r", "\n")
         if quoted and breaks:
-            more_unlike = max(accumulate(1 - 2 * each for each in alike), default=0)
-            is_table = width > 1 and 2 <= sum(alike) >= 4 * (len(alike) - sum(alike)) and more_unlike <= 2
+            is_prose = max(accumulate(1 - 2 * each for each in whole), default=0) > 2
+            is_table = 2 <= sum(alike) >= 4 * (len(alike) - sum(alike))
+            is_table |= len(whole) >= 20 and sum(whole) >= 19 * (len(whole) - sum(whole)) and "" not in lines
+            is_table &= width > 1 and not is_prose
             if not field[1] or not follows or is_table or at - start > longest:
                 return breaks[0], None
         if quoted and not (field[1] and follows):
@@ -128,6 +131,9 @@ headers = st.sampled_from([b"text,more\n", b"\xef\xbb\xbftext,more\r\n", b'"text
 @example(b"text,more\n", b'"x"y,b\r\nfine,a\n', 5, 1 << 20, 1 << 24)
 @example(b"text,more\n", b'""""""","a\nb"\nword word', 12, 3, 16)
 @example(b"text,more\n", b"a,b\r\n" * 20, 5, 3, 1 << 24)
+@example(b"text,more\n", b'"open\n' + b"a, b\r\n" * 20 + b'word",b\n', 40, 64, 1 << 24)
+@example(b"text,more\n", b'"open\n' + b"a,\r" * 19 + b'word",b\n', 40, 64, 1 << 24)
+@example(b"text,more\n", b'"one\n' + b"a, b\r\n" * 19 + b'\r\na, b\r\nword",b\n', 40, 64, 1 << 24)
 def test_csv_in_parts(check, header, content, size, chunk, longest):
     check(header + content, "a.csv", size, chunk, longest)
 
