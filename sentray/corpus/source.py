@@ -14,7 +14,7 @@ from sentray import nltk_data
 from sentray.config import CorpusSettings, Lines
 from sentray.console import count
 from sentray.corpus.files import excel, look_into, require_bytes, split_member
-from sentray.corpus.names import keys_of, labels_of, split_of
+from sentray.corpus.names import keys_of, labels_of, split_of, without_split
 from sentray.corpus.rows import SPLIT_OF_WORD
 from sentray.errors import SentrayError
 from sentray.storage import first_line, is_remote, locate, look_where
@@ -436,20 +436,28 @@ def _begins_with_label(filesystem: fs.FileSystem, file: SourceFile) -> bool:
 def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceFile]:
     """Give each file its folder's label and split, and leave out files beside the class folders.
 
+    Where the name of every file has a word of a split, as in `pos/train_1.txt`, it says the split; else such a word is
+    one of a title.
+
     Args:
         files: all .txt files.
         optional: whether there are files of another format, beside which a .txt in no class folder is a note.
     """
     reviews = [replace(file, label=label, split=split) for file in files for label, split in [_folders(file.name)]]
     if optional or any(file.label for file in reviews):
-        return [file for file in reviews if file.label or file.split == "unsup" or keys_of(file.name)]
-    return reviews
+        reviews = [file for file in reviews if file.label or file.split == "unsup" or keys_of(file.name)]
+    own = [split_of(posixpath.basename(file.name)) for file in reviews]
+    if not all(own):
+        return reviews
+    return [replace(file, split=file.split or split) for file, split in zip(reviews, own, strict=True)]
 
 
 def _folders(name: str) -> tuple[str | None, str | None]:
-    """Label and split by the folders of a name, such as `train/pos/1.txt`."""
+    """Label and split by the folders of a name, such as `train/pos/1.txt` or `train-pos/1.txt`."""
     folder = posixpath.dirname(name)
     keys, label = keys_of(name), posixpath.basename(folder)
     if "label" in keys or "=" in label or label.lower() in SPLIT_OF_WORD:
         return keys.get("label"), split_of(f"{folder}/")
+    if split_of(f"{label}/") and (own := without_split(label)):
+        return own, split_of(f"{folder}/")
     return label or None, split_of(f"{posixpath.dirname(folder)}/")
