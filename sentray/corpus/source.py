@@ -51,6 +51,8 @@ _EXCEL = (".xls", ".xlsx", ".xlsm")
 _EXCEL_97 = b"\xd0\xcf\x11\xe0"
 _SHOWN = 3
 """Ignored files and labels that are named."""
+_LOOKED_AT = 8
+"""Files of text in which fastText's labels are looked for."""
 _HOW_LINES = "say how the lines hold reviews: --lines text, label-first (`label text`) or label-last (`text TAB label`)"
 
 
@@ -339,6 +341,8 @@ def _of_files(
     kind, files = by_format.popitem()
     if kind == "text" and alone:
         raise SentrayError(f"{uri} is one review: give the folder it lies in, or {_HOW_LINES}")
+    if kind in TYPED and (members := [file.path for file in files if split_member(file.path)[1]]):
+        raise SentrayError(f"{members[0]} is read only as a file of its own: unzip it first")
     if kind != "text":
         if not any(file.size for file in files):
             require_bytes(files[0].path, 0)
@@ -377,8 +381,12 @@ def _by_format(
                 f"{unclear[0].path} is text without a header that names {settings.text_column!r}: name the right "
                 f"one with --text-column, or {_HOW_LINES}"
             )
-    elif by_format.keys() == {"text"} and _begins_with_label(filesystem, by_format["text"][0]):
-        by_format = {"lines": by_format["text"]}
+    elif by_format.keys() == {"text"}:
+        texts = by_format["text"]
+        # One of them may be a note.
+        looked_at = [file for file in texts if "/" not in file.name][:_LOOKED_AT] or texts[:1]
+        if any(_begins_with_label(filesystem, file) for file in looked_at):
+            by_format = {"lines": texts}
     return by_format, "fasttext"
 
 
@@ -429,8 +437,13 @@ def _in_archive(file: SourceFile, member: str) -> SourceFile:
 
 
 def _begins_with_label(filesystem: fs.FileSystem, file: SourceFile) -> bool:
-    """Whether a file seems to hold a review a line in fastText's way."""
-    return bool(file.size) and look_into(filesystem, file.path)[2].lstrip(b"\xef\xbb\xbf \n").startswith(b"__label__")
+    """Whether a file seems to hold a review a line in fastText's way; not one that cannot be read."""
+    try:
+        head = look_into(filesystem, file.path)[2] if file.size else b""
+    except SentrayError:
+        # Whoever reads it says why.
+        return False
+    return head.lstrip(b"\xef\xbb\xbf \n").startswith(b"__label__")
 
 
 def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceFile]:
