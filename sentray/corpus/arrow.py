@@ -3,7 +3,7 @@
 It is as untrusted as Parquet, and read in the same bounds. It is not cut, so that a file is read by one task.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pyarrow import fs, ipc
 
 from sentray.corpus import limits, sandbox
 from sentray.corpus.files import open_file
-from sentray.corpus.parquet import Way, _at, _chosen, _ranges, _shortened, empty_rows
+from sentray.corpus.parquet import _at, _chosen, _ranges, _shortened, empty_rows
 from sentray.corpus.rows import TABLE_ROWS, Block, Columns
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Piece
@@ -50,7 +50,7 @@ def _blocks(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
         if not chosen:
             return
         rows = inflated = 0
-        for batch in _batches(stream, chosen):
+        for batch in _batches(stream, (way[0] for way in chosen.values())):
             # What its numbers say of where values are, nobody has looked at yet.
             batch.validate(full=True)
             for start in range(0, batch.num_rows, TABLE_ROWS):
@@ -84,9 +84,9 @@ def _opened(
         raise pa.ArrowInvalid(f"{type(error).__name__} in its schema") from error
 
 
-def _batches(stream: pa.NativeFile, chosen: dict[str, Way]) -> Iterator[pa.RecordBatch]:
+def _batches(stream: pa.NativeFile, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
     names = _opened(stream).schema.names
-    reader = _opened(stream, [names.index(name) for name in dict.fromkeys(way[0] for way in chosen.values())])
+    reader = _opened(stream, [names.index(name) for name in dict.fromkeys(columns)])
     if isinstance(reader, ipc.RecordBatchFileReader):
         yield from map(reader.get_batch, range(reader.num_record_batches))
     else:
@@ -101,10 +101,13 @@ def empty_block(source: Source, piece: Piece, columns: Columns) -> Block | None:
     """
     assert source.filesystem is not None
     with sandbox.memory_explained(piece.path):
-        schema = sandbox.run(piece.path, _schema, source.filesystem, piece.path)
-    return empty_rows(schema, piece, columns)
+        has_rows, schema = sandbox.run(piece.path, _look, source.filesystem, piece.path)
+    found = empty_rows(schema, piece, columns)
+    return found if has_rows else None
 
 
-def _schema(filesystem: fs.FileSystem, path: str) -> pa.Schema:
+def _look(filesystem: fs.FileSystem, path: str) -> tuple[bool, pa.Schema]:
+    """Whether a file has a row, and its columns."""
     with reading(path), open_file(filesystem, path) as stream:
-        return _opened(stream).schema
+        schema = _opened(stream).schema
+        return bool(schema.names) and any(batch.num_rows for batch in _batches(stream, schema.names[:1])), schema

@@ -111,9 +111,8 @@ def open_stream(
             raise SentrayError(f"{path} is shorter than when the run was planned: put the whole file back")
         return pa.BufferedInputStream(file.get_stream(start, stop - start), _READ_AHEAD)
     kind = _compression(file)
-    if kind == "none":
-        return pa.BufferedInputStream(file, _READ_AHEAD)
-    return _Inflated(_decompressed(file, kind, address, member), path, size)
+    stream = _decompressed(file, kind, address, member)
+    return pa.BufferedInputStream(stream, _READ_AHEAD) if kind == "none" else _Inflated(stream, path, size)
 
 
 def open_file(filesystem: fs.FileSystem, path: str) -> pa.NativeFile:
@@ -153,8 +152,8 @@ def look_into(filesystem: fs.FileSystem, path: str) -> tuple[bool, str, bytes]:
 
 
 def split_member(path: str) -> tuple[str, str]:
-    """The archive and its member of `FILE.zip#MEMBER`; the path and "" of any other."""
-    found = re.fullmatch(r"(?is)(.*?\.zip)#(.+)", path)
+    """The archive and its member of `FILE.zip#MEMBER`; the path and "" of any other, whose name may have a # in it."""
+    found = re.fullmatch(r"(?is)(.*?\.zip(?:\?[^#]*)?)#(.+)", path)
     return (found[1], found[2]) if found else (path, "")
 
 
@@ -213,8 +212,6 @@ def opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
         filesystem, path, address, member = _locate(file)
         stored = stack.enter_context(open_file(filesystem, path))
         kind = _compression(stored)
-        if member and kind != "zip":
-            raise SentrayError(f"{address} is no zip archive, so that it has no member {member}: leave out #{member}")
         yield stack.enter_context(_decompressed(stored, kind, address, member)), kind
 
 
@@ -227,6 +224,8 @@ def _compression(stored: pa.NativeFile) -> str:
 
 def _decompressed(stored: pa.NativeFile, kind: str, address: str, member: str = "") -> Any:
     """The content of a file by its compression, one of `_MAGIC`."""
+    if member and kind != "zip":
+        raise SentrayError(f"{address} is no zip archive, so that it has no member {member}: leave out #{member}")
     if kind == "none":
         return stored
     if kind in ("gzip", "bzip2", "zstd"):
@@ -264,12 +263,7 @@ class _Xz(io.RawIOBase):
 
 def _locate(file: str) -> tuple[fs.FileSystem, str, str, str]:
     """The file system, the path in it, and the name before and after the `#` of a zip's member."""
-    if "://" in file:
-        address, _, member = file.partition("#")
-    else:
-        # A file's own name may have a # in it.
-        address, _, member = (file, "", "") if os.path.exists(os.path.expanduser(file)) else file.rpartition("#")
-    address = address or file
+    address, member = split_member(file)
     filesystem, path = locate(os.path.expanduser(address))
     kind = filesystem.get_file_info(path).type
     if kind == fs.FileType.NotFound:
@@ -301,4 +295,6 @@ def _member(stored: Any, address: str, member: str) -> IO[bytes]:
         raise excel(address)
     held = ", ".join(names[:_SHOWN_MEMBERS]) + ", …" * (len(names) > _SHOWN_MEMBERS)
     what = f"has no member {member}, but {held}" if member else f"is a zip archive of several files ({held})"
-    raise SentrayError(f"{address} {what}: name one, as in {address}#{names[0]}")
+    example = f"{address}#{names[0]}"
+    cure = f"name one, as in {example}" if split_member(example)[1] else "give it a name in .zip, and name one"
+    raise SentrayError(f"{address} {what}: {cure}")

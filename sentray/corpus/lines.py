@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import fs
 
@@ -33,6 +34,9 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
         if "more" in parts and "label" in columns.roles:
             several = pc.greater(pc.binary_length(parts["more"]), 0)
             bad["several labels, where a review has one"] = several.fill_null(False)
+        elif "more" in parts:
+            more = pc.replace_substring_regex(parts["more"], r"__label__(\S*)\s*", r" \1")
+            parts["label"] = pc.binary_join_element_wise(parts["label"], more, pa.scalar("", more.type))
         for why, mask in bad.items():
             for row in np.flatnonzero(as_mask(mask)).tolist():
                 broken[row] = Broken(Reason.INVALID_RECORD, limits.excerpt(lines[row].as_py()), why)

@@ -49,6 +49,12 @@ def words_of(name: str) -> list[str]:
     return _word.findall(_hump.sub(" ", name))
 
 
+def without_split(folder: str) -> str:
+    """The parts of a folder's name that say no split, such as `pos` of `train-pos`."""
+    parts = re.split(r"[\W_]+", _hump.sub(" ", folder))
+    return "-".join(part for part in parts if part and part.lower() not in SPLIT_OF_WORD)
+
+
 def labels_of(names: Sequence[str], uri: str) -> list[str]:
     """A label for each file: the words by which the names differ, but for splits, as in `reviews.pos`, `reviews.neg`.
 

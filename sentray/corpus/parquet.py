@@ -165,7 +165,9 @@ def empty_rows(schema: pa.Schema, piece: Piece, columns: Columns) -> Block:
         SentrayError: it lacks a column.
     """
     chosen = _chosen(schema, piece, columns)
-    empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema.names)
+    # Arrow can make no empty column of some types, such as dense unions.
+    names = list(dict.fromkeys(way[0] for way in chosen.values()))
+    empty = pa.RecordBatch.from_arrays([pa.array([], schema.field(name).type) for name in names], names)
     arrays = {name: _shortened_column(_at(empty, way))[0] for name, way in chosen.items()}
     return Block(piece.name, np.zeros(0, np.int64), arrays)
 

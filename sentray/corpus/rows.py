@@ -44,9 +44,9 @@ file, `reason` is null for a good row and a `Reason` for a bad one, whose text i
 
 ROLES = ("id", "text", "label", "split")
 SPLIT_OF_WORD = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation"), "test"),
+    **dict.fromkeys(("validation", "valid", "validset", "val", "dev", "devset"), "validation"),
     **dict.fromkeys(("unsup", "unsupervised"), "unsup"),
 }
 """What the splits are called, in a column and as a word in a file's name, and what they are."""

@@ -14,7 +14,7 @@ from sentray import nltk_data
 from sentray.config import CorpusSettings, Lines
 from sentray.console import count
 from sentray.corpus.files import excel, look_into, require_bytes, split_member
-from sentray.corpus.names import keys_of, labels_of, split_of
+from sentray.corpus.names import keys_of, labels_of, split_of, without_split
 from sentray.corpus.rows import SPLIT_OF_WORD
 from sentray.errors import SentrayError
 from sentray.storage import first_line, is_remote, locate, look_where
@@ -51,6 +51,8 @@ _EXCEL = (".xls", ".xlsx", ".xlsm")
 _EXCEL_97 = b"\xd0\xcf\x11\xe0"
 _SHOWN = 3
 """Ignored files and labels that are named."""
+_LOOKED_AT = 8
+"""Files of text in which fastText's labels are looked for."""
 _HOW_LINES = "say how the lines hold reviews: --lines text, label-first (`label text`) or label-last (`text TAB label`)"
 
 
@@ -339,6 +341,8 @@ def _of_files(
     kind, files = by_format.popitem()
     if kind == "text" and alone:
         raise SentrayError(f"{uri} is one review: give the folder it lies in, or {_HOW_LINES}")
+    if kind in TYPED and (members := [file.path for file in files if split_member(file.path)[1]]):
+        raise SentrayError(f"{members[0]} is read only as a file of its own: unzip it first")
     if kind != "text":
         if not any(file.size for file in files):
             require_bytes(files[0].path, 0)
@@ -377,8 +381,12 @@ def _by_format(
                 f"{unclear[0].path} is text without a header that names {settings.text_column!r}: name the right "
                 f"one with --text-column, or {_HOW_LINES}"
             )
-    elif by_format.keys() == {"text"} and _begins_with_label(filesystem, by_format["text"][0]):
-        by_format = {"lines": by_format["text"]}
+    elif by_format.keys() == {"text"}:
+        texts = by_format["text"]
+        # One of them may be a note.
+        looked_at = [file for file in texts if "/" not in file.name][:_LOOKED_AT] or texts[:1]
+        if any(_begins_with_label(filesystem, file) for file in looked_at):
+            by_format = {"lines": texts}
     return by_format, "fasttext"
 
 
@@ -429,12 +437,20 @@ def _in_archive(file: SourceFile, member: str) -> SourceFile:
 
 
 def _begins_with_label(filesystem: fs.FileSystem, file: SourceFile) -> bool:
-    """Whether a file seems to hold a review a line in fastText's way."""
-    return bool(file.size) and look_into(filesystem, file.path)[2].lstrip(b"\xef\xbb\xbf \n").startswith(b"__label__")
+    """Whether a file seems to hold a review a line in fastText's way; not one that cannot be read."""
+    try:
+        head = look_into(filesystem, file.path)[2] if file.size else b""
+    except SentrayError:
+        # Whoever reads it says why.
+        return False
+    return head.lstrip(b"\xef\xbb\xbf \n").startswith(b"__label__")
 
 
 def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceFile]:
     """Give each file its folder's label and split, and leave out files beside the class folders.
+
+    Where the name of every file has a word of a split, as in `pos/train_1.txt`, it says the split; else such a word is
+    one of a title.
 
     Args:
         files: all .txt files.
@@ -442,14 +458,19 @@ def _reviews_in_folders(files: list[SourceFile], optional: bool) -> list[SourceF
     """
     reviews = [replace(file, label=label, split=split) for file in files for label, split in [_folders(file.name)]]
     if optional or any(file.label for file in reviews):
-        return [file for file in reviews if file.label or file.split == "unsup" or keys_of(file.name)]
-    return reviews
+        reviews = [file for file in reviews if file.label or file.split == "unsup" or keys_of(file.name)]
+    own = [split_of(posixpath.basename(file.name)) for file in reviews]
+    if not all(own):
+        return reviews
+    return [replace(file, split=file.split or split) for file, split in zip(reviews, own, strict=True)]
 
 
 def _folders(name: str) -> tuple[str | None, str | None]:
-    """Label and split by the folders of a name, such as `train/pos/1.txt`."""
+    """Label and split by the folders of a name, such as `train/pos/1.txt` or `train-pos/1.txt`."""
     folder = posixpath.dirname(name)
     keys, label = keys_of(name), posixpath.basename(folder)
     if "label" in keys or "=" in label or label.lower() in SPLIT_OF_WORD:
         return keys.get("label"), split_of(f"{folder}/")
+    if split_of(f"{label}/") and (own := without_split(label)):
+        return own, split_of(f"{folder}/")
     return label or None, split_of(f"{posixpath.dirname(folder)}/")

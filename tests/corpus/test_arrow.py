@@ -50,6 +50,16 @@ def test_columns_are_known_without_the_rows(tmp_path, table):
         read_schema(source, piece, CorpusSettings(text_column="review"))
 
 
+@pytest.mark.parametrize("kind", [ipc.new_file, ipc.new_stream])
+def test_a_file_without_rows_and_a_column_that_arrow_cannot_make_empty(tmp_path, kind):
+    union = pa.UnionArray.from_dense(pa.array([0], pa.int8()), pa.array([0], pa.int32()), [pa.array([1])])
+    table = pa.table({"union": union, "text": ["fine"]})
+    for rows in (table, table.slice(0, 0)):
+        source = resolve(str(written(tmp_path / "a.arrow", rows, kind)))
+        schema = read_schema(source, Piece(source.files[0].path, "a.arrow"), CorpusSettings(), ["text"])
+        assert (schema is None) == (not rows.num_rows)
+
+
 def test_what_is_damaged_is_one_bad_row_after_the_others(tmp_path, table):
     path = written(tmp_path / "a.arrow", table, ipc.new_stream)
     path.write_bytes(path.read_bytes()[:-100_000])

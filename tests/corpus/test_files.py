@@ -111,9 +111,9 @@ def test_a_member_of_a_zip_archive(tmp_path: Path) -> None:
     assert read_vectors(f"file://{file}#glove.50d.txt")[1].rows == 20_000
     with pytest.raises(SentrayError, match=r"has no member glove.300d.txt, but glove.50d.txt, "):
         read_vectors(f"{file}#glove.300d.txt")
-    (tmp_path / "vectors.txt").write_bytes(b"a 1 2 3\n")
+    (tmp_path / "vectors.zip").write_bytes(b"a 1 2 3\n")
     with pytest.raises(SentrayError, match="is no zip archive, so that it has no member x"):
-        read_vectors(f"{tmp_path}/vectors.txt#x")
+        read_vectors(f"{tmp_path}/vectors.zip#x")
     (tmp_path / "c#.txt").write_bytes(b"a 1 2 3\n")
     assert read_vectors(f"{tmp_path}/c#.txt")[0].words == ["a"]
 
@@ -194,6 +194,13 @@ def test_a_member_of_an_archive_as_a_corpus(write, read, archive, tmp_path: Path
     assert resolve(f"{path}#in/test.jsonl").local_file == str(path)
     with pytest.raises(SentrayError, match=r"has no member x.csv, but in/train.csv"):
         read(f"{path}#x.csv")
+    named = write("named", content)
+    with pytest.raises(SentrayError, match=r"test.jsonl\): give it a name in .zip, and name one"):
+        resolve(str(named))
+    with pytest.raises(SentrayError, match=r"c.zip is no zip archive, so that it has no member b.csv: leave out #b"):
+        read(f"{write('c.zip', 'text')}#b.csv")
+    with pytest.raises(SentrayError, match=r"d.zip#a.parquet is read only as a file of its own: unzip it first"):
+        resolve(f"{write('d.zip', archive({'a.parquet': b'PAR1'}))}#a.parquet")
     (alone := tmp_path / "one.zip").write_bytes(archive({"train.csv": b"text\nfine\n"}))
     assert [(file.name, file.split) for file in resolve(str(alone)).files] == [("one.zip#train.csv", "train")]
 

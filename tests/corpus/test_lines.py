@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from sentray.config import CorpusSettings
-from sentray.corpus.readers import read_schema
+from sentray.corpus.readers import read_schema, read_shard
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
@@ -25,6 +25,18 @@ def test_fasttext_is_recognised(write, read):
     assert table["row"].to_pylist() == [2, 3, 4, 5]
     assert table["id"][0].as_py() == "train.ft:2"
     assert "1 file (fasttext lines)" in resolve(str(path)).describe()
+
+
+class Scored(CorpusSettings):
+    unused = frozenset({"label_column"})
+
+
+def test_several_labels_are_kept_where_none_is_needed(write):
+    source = resolve(str(write("a.ft", "__label__a  __label__b __label__c two\n__label__d one\nnone\n")))
+    (shard,), settings = plan_shards(source, 1 << 20), Scored()
+    (table,) = read_shard(source, shard, settings, keep=["label"])
+    assert table["kept label"].to_pylist() == ["a b c", "d", ""]
+    assert table["text"].to_pylist() == ["two", "one", "none"]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +86,12 @@ def test_lines_in_parts(write, read):
 
 def test_a_folder_of_texts_is_a_review_a_file_unless_its_lines_begin_with_labels(write, read, tmp_path):
     write("reviews/1.txt", "a film\nof two lines\n")
+    write("fasttext/about.txt", "These are data\n")
     write("fasttext/train.txt", "__label__pos a\n__label__neg b\n")
     write("fasttext/test.txt", "__label__pos c\n")
     assert read(tmp_path / "reviews")["text"].to_pylist() == ["a film\nof two lines\n"]
-    assert read(tmp_path / "fasttext")["split"].to_pylist() == ["test", "train", "train"]
+    assert read(tmp_path / "fasttext")["text"].to_pylist() == ["These are data", "c", "a", "b"]
+    assert read(tmp_path / "fasttext")["split"].to_pylist()[1:] == ["test", "train", "train"]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "in/rt.pos", "in/part-0"])

@@ -22,6 +22,7 @@ ROWS = "text,label\nfine,pos\nbad,neg\n"
         ("train.csv", "train"),
         ("data/train-00000-of-00001.parquet", "train"),
         ("Test.csv", "test"),
+        ("testset.csv", "test"),
         ("twitter-2013test-A.txt", "test"),
         ("labeledTrainData.tsv", "train"),
         ("cooking.valid", "validation"),
@@ -126,9 +127,29 @@ def test_class_folders_below_split_and_key_folders(write, read, tmp_path):
         {"label": "neg", "split": "train"},
         {"label": "po s", "split": "test"},
     ]
-    # A review's own name says nothing.
+    # A review's own name says nothing where others' do not.
     write("plain/pos/my-test.txt", "good")
-    assert resolve(str(tmp_path / "plain")).files[0].split is None
+    write("plain/pos/other.txt", "good")
+    assert [file.split for file in resolve(str(tmp_path / "plain")).files] == [None, None]
+
+
+def test_splits_and_classes_in_one_name(write, tmp_path):
+    for name in ("train-pos", "train_neg", "testPos", "test-5star", "unsup"):
+        write(f"folders/{name}/1.txt", "fine")
+    assert [(file.label, file.split) for file in resolve(str(tmp_path / "folders")).files] == [
+        ("5star", "test"),
+        ("Pos", "test"),
+        ("pos", "train"),
+        ("neg", "train"),
+        (None, "unsup"),
+    ]
+    for name in ("about.txt", "pos/train_1.txt", "pos/test_1.txt", "dev/neg/train_2.txt"):
+        write(f"files/{name}", "fine")
+    assert [(file.name, file.label, file.split) for file in resolve(str(tmp_path / "files")).files] == [
+        ("dev/neg/train_2.txt", "neg", "validation"),
+        ("pos/test_1.txt", "pos", "test"),
+        ("pos/train_1.txt", "pos", "train"),
+    ]
 
 
 def test_what_was_taken_from_names_is_said(write, tmp_path):
