@@ -34,12 +34,14 @@ def command(*words: str) -> dict[str, Any]:
 def placement(folder: Path) -> list[dict[str, Any]]:
     """What each worker of a training run with a GPU each sees."""
     import ray
+    import ray.train
 
     from sentray.training import trainer
+    from sentray.training.allreduce import AllReduce
 
     def look(_: dict[str, Any]) -> SentrayError:
         context = ray.get_runtime_context()
-        allreduce = trainer.connect()
+        allreduce = AllReduce(ray.train.get_context().get_world_rank(), **trainer._met)
         seen = {
             "visible": os.environ["CUDA_VISIBLE_DEVICES"],
             "given": context.get_accelerator_ids()["GPU"],
