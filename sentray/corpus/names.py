@@ -72,6 +72,11 @@ def labels_of(names: Sequence[str], uri: str) -> list[str]:
     return labels
 
 
+def says_label(piece: "Piece", columns: Columns) -> bool:
+    """Whether a piece's name gives the label of its reviews, or says that they need none."""
+    return piece.label is not None or piece.split == "unsup" or columns.name("label") in keys_of(piece.name)
+
+
 def said_of(piece: "Piece", columns: Columns) -> dict[str, str | None]:
     """The columns that a run wants and a piece's name gives, and what it says."""
     keys, roles = keys_of(piece.name), {columns.name(role): role for role in ("label", "split")}
