@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentray.corpus.rows import SPLIT_OF_WORD, Block, Columns, blank_to_null, decode
+from sentray.corpus.rows import SPLIT_OF_WORD, Block, Columns, blank_to_null, canonical, decode, of_one_form
 from sentray.errors import SentrayError
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ def labels_of(names: Sequence[str], uri: str) -> list[str]:
     return labels
 
 
+def says_label(piece: "Piece", columns: Columns) -> bool:
+    """Whether a piece's name gives the label of its reviews, or says that they need none."""
+    return piece.label is not None or piece.split == "unsup" or columns.name("label") in keys_of(piece.name)
+
+
 def said_of(piece: "Piece", columns: Columns) -> dict[str, str | None]:
     """The columns that a run wants and a piece's name gives, and what it says."""
     keys, roles = keys_of(piece.name), {columns.name(role): role for role in ("label", "split")}
@@ -90,6 +95,7 @@ def with_said(block: Block, piece: "Piece", columns: Columns, said: dict[str, st
         SentrayError: a `key=value/` folder says something else than the column.
     """
     by_name = columns.name("label") if columns.settings.label_from == "name" else None
+    forms = {columns.name("label"): of_one_form, columns.name("split"): canonical}
     for name, value in said.items():
         constant = pa.repeat(pa.scalar(value, pa.string()), len(block.rows))
         own = block.columns.get(name)
@@ -97,7 +103,10 @@ def with_said(block: Block, piece: "Piece", columns: Columns, said: dict[str, st
             block.columns[name] = constant
             continue
         text = blank_to_null(decode(own, name, block.file)[0])
-        differs = pc.not_equal(text, value) if name in keys_of(piece.name) else pa.array([], pa.bool_())
+        differs = pa.array([], pa.bool_())
+        if name in keys_of(piece.name):
+            form = forms.get(name, lambda values: values)
+            differs = pc.not_equal(form(text), form(constant.cast(text.type)))
         if (row := pc.index(differs, True).as_py()) >= 0:
             raise SentrayError(
                 f"{piece.path} has {text[row].as_py()!r} as {name} in row {block.rows[row]}, and its folder says "

@@ -14,7 +14,7 @@ import pyarrow as pa
 from sentray.config import CorpusSettings
 from sentray.corpus import sandbox
 from sentray.corpus.limits import require_few_rows
-from sentray.corpus.names import said_of, with_said
+from sentray.corpus.names import said_of, says_label, with_said
 from sentray.corpus.rows import (
     NO_COLUMN,
     Block,
@@ -133,7 +133,10 @@ def require_columns(uri: str, settings: CorpusSettings, need_label: bool) -> Non
         SentrayError: there is no such corpus, or that file lacks a column or cannot be read.
     """
     source = resolve(uri, settings)
-    pieces = (Piece(file.path, file.name, label=file.label, split=file.split) for file in source.files)
+    pieces = [Piece(file.path, file.name, label=file.label, split=file.split) for file in source.files]
+    if need_label and source.format == "text":
+        # A review may lie beside the class folders.
+        pieces.sort(key=lambda piece: says_label(piece, Columns(settings)), reverse=True)
     any(read_schema(source, piece, settings, need_label=need_label) is not None for piece in pieces)
 
 

@@ -319,7 +319,7 @@ def _only_labels(array: pa.Array) -> tuple[pa.Array, Numbers]:
     return labels.take(positions), counts.to_numpy().astype(np.int64)
 
 
-def _of_one_form(labels: pa.Array) -> pa.Array:
+def of_one_form(labels: pa.Array) -> pa.Array:
     """Labels by `label_form`, without blank ones."""
     encoded = blank_to_null(labels).dictionary_encode()
     forms = pa.array(map(label_form, encoded.dictionary.to_pylist()), pa.large_string())
@@ -417,8 +417,8 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     of_role["label"], labels = _only_labels(of_role.get("label", pa.nulls(count)))
     decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
     ids, text, label, split = (array for array, _ in decoded)
-    ids, label, split = blank_to_null(ids), _of_one_form(label), blank_to_null(split)
-    split = _canonical(pc.utf8_lower(pc.utf8_trim_whitespace(split)))
+    ids, label, split = blank_to_null(ids), of_one_form(label), blank_to_null(split)
+    split = canonical(split)
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
     faults = {
@@ -471,8 +471,9 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
 
 
-def _canonical(split: pa.Array) -> pa.Array:
-    """Splits by their one name each, such as validation for dev; others as they are."""
+def canonical(split: pa.Array) -> pa.Array:
+    """Splits by their one name each, such as validation for dev; others as they are, in lower case."""
+    split = pc.utf8_lower(pc.utf8_trim_whitespace(split))
     known = pc.index_in(split, pa.array(SPLIT_OF_WORD, split.type))
     return pc.coalesce(pa.array(SPLIT_OF_WORD.values(), split.type).take(known), split)
 

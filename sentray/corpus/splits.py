@@ -63,8 +63,8 @@ class Piece:
             reviews, else 0.
         stop: where it ends, exclusive; None is the file's end.
         row: how many rows of the file are before it, so that rows have the same numbers however a file is cut.
-        label: of a file that is one review.
-        split: of a file that is one review.
+        label: of its reviews, where names of files and folders say it.
+        split: of its reviews, where names of files and folders say it and no column does.
         bytes: size as stored (an estimate for synthetic reviews).
     """
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from sentray import nltk_data
 from sentray.corpus import limits
 from sentray.corpus.files import Transcoded, require_no_pointer
-from sentray.corpus.names import keys_of, said_of
+from sentray.corpus.names import said_of, says_label
 from sentray.corpus.rows import TABLE_BYTES, TABLE_ROWS, Block, Broken, Columns, Reason
 from sentray.corpus.source import NLTK_RESOURCE, Source
 from sentray.corpus.splits import Piece, Shard
@@ -33,10 +33,7 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
         columns: what is wanted of them.
         quarantine: whether a file that cannot be read is a bad row.
     """
-    label = columns.name("label")
-    if columns.need_label and all(
-        piece.label is None and piece.split != "unsup" and label not in keys_of(piece.name) for piece in shard.pieces
-    ):
+    if columns.need_label and not any(says_label(piece, columns) for piece in shard.pieces):
         raise SentrayError(
             f"{source.uri} has no class folders: lay the reviews out as neg/*.txt and pos/*.txt, or say what the lines "
             "hold where each is a review, as in --lines label-first"

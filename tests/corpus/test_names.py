@@ -103,6 +103,9 @@ def test_a_column_that_says_the_same_as_its_folder_or_nothing(write, read, tmp_p
     write("label=pos/a.csv", "text,label\nfine,pos\ngood,\n")
     pq.write_table(pa.table({"text": ["bad"], "stars": [5]}), write("label=neg/stars=5/b.parquet", ""))
     (tmp_path / "label=neg/stars=5/b.parquet").rename(tmp_path / "stars=5.parquet")
+    write("forms/label=1/split=test/a.csv", "text,label,split\nfine,1.0,Testing\ngood,1,\n")
+    rows = read(tmp_path / "forms")
+    assert (rows["label"].to_pylist(), rows["split"].to_pylist()) == (["1", "1"], ["test", "test"])
     write("stars/stars=5/b.parquet", (tmp_path / "stars=5.parquet").read_bytes())
     assert read(tmp_path / "label=pos/../*/a.csv")["label"].to_pylist() == ["pos", "pos"]
     kept = read(tmp_path / "stars", keep=["stars"])["stars"]

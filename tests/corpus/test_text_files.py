@@ -2,7 +2,7 @@ import pytest
 
 from sentray import nltk_data
 from sentray.config import CorpusSettings
-from sentray.corpus.readers import read_schema, read_shard
+from sentray.corpus.readers import read_schema, read_shard, require_columns
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
@@ -35,6 +35,9 @@ def test_labels_are_needed_only_for_training(write, read, tmp_path):
     assert read(tmp_path)["label"].to_pylist() == [None]
     with pytest.raises(SentrayError, match="has no class folders: lay the reviews out as neg/"):
         read(tmp_path, need_label=True)
+    for name in ("lang=en/1.txt", "pos/1.txt", "neg/2.txt"):
+        write(f"in/{name}", "good")
+    require_columns(str(tmp_path / "in"), CorpusSettings(), need_label=True)
 
 
 def test_columns_to_keep_are_those_of_folders(write, read, tmp_path):
