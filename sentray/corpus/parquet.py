@@ -178,7 +178,7 @@ def _chosen(schema: pa.Schema, piece: Piece, columns: Columns) -> dict[str, Way]
     found = list(_columns(schema))
     known = {".".join(way): (way, kind) for way, kind in sorted(found, key=lambda each: -len(each[0]))}
     names = dict.fromkeys(schema.names)
-    inner = [path for path in known if path not in names]
+    inner = dict.fromkeys(path for path in (".".join(way) for way, _ in found) if path not in names)
     chosen = columns.choose([*schema.names, *inner], piece.path)
     for name, role in ((columns.name(role), role) for role in columns.roles):
         kind = known[name][1] if name in chosen else pa.null()
