@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sentray import cluster, config, options, watchdog
 from sentray.bench import settings as bench
-from sentray.config import Settings
+from sentray.config import STANDARD_INPUT, Settings
 from sentray.console import Console
 from sentray.errors import SentrayError, first_line
 
@@ -32,7 +32,6 @@ Source: TypeAlias = str | os.PathLike[str]
 """A path or a URI."""
 TABLES = ("corpus", "input")
 """Settings that may be a table in memory instead of a path or URI."""
-STANDARD_INPUT = "-"
 
 
 class Model:
@@ -273,7 +272,8 @@ def run(verb: Verb, settings: Settings, console: Console, end_process: bool = Fa
                 path = getattr(settings, key, None)
                 # Also what a shell makes of <(…).
                 if path == STANDARD_INPUT or (path and os.path.exists(path) and Path(path).is_fifo()):
-                    piped = stack.enter_context(open(0 if path == STANDARD_INPUT else path, "rb", closefd=path != "-"))
+                    standard = path == STANDARD_INPUT
+                    piped = stack.enter_context(open(0 if standard else path, "rb", closefd=not standard))
                     spooled = stack.enter_context(_stored(piped, key, settings))
                     settings = settings.model_copy(update={key: spooled})
             if isinstance(settings, config.ClusterSettings):

@@ -26,6 +26,8 @@ class Settings(BaseModel):
 
 
 Lines = Literal["text", "label-first", "label-last", "fasttext"]
+STANDARD_INPUT = "-"
+"""Stands for the standard input, where reviews are asked for."""
 DEFAULT_JOB_SERVER = "http://127.0.0.1:8265"
 RUNTIME_ENV = "jobs/runtime_env.yaml"
 EngineName = Literal["auto", "folded", "keras"]

@@ -32,9 +32,7 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
         return
     except MemoryError:
         pass
-    # Something else in this process may have taken the memory: the file is blamed for what it does alone.
-    sandbox.run(piece.path, _read_all, source, piece, columns)
-    raise MemoryError(f"{piece.path} was read in little memory alone, and not here")
+    sandbox.blame(piece.path, _read_all, source, piece, columns)
 
 
 def _read_all(source: Source, piece: Piece, columns: Columns) -> None:

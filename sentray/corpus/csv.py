@@ -65,7 +65,7 @@ def _wanted(names: list[str], columns: Columns, path: str) -> dict[str, int]:
     return {name: names.index(name) if name in names else int(name) - 1 for name in chosen}
 
 
-def told(source: Source, settings: CorpusSettings) -> str:
+def separated(source: Source, settings: CorpusSettings) -> str:
     """What is to be said of a corpus's delimiter, where it was found out: that of its first file."""
     if source.format != "csv" or settings.delimiter or source.filesystem is None:
         return ""

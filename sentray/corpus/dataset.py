@@ -130,8 +130,8 @@ class Corpus:
 
     def describe(self) -> str:
         """One line for the user: what, how many files and shards, how large."""
-        told = reader("csv").told(self.source, self.settings)
-        return f"{self.source.describe()}{told}, {count(len(self.shards), 'shard')}"
+        separated = reader("csv").separated(self.source, self.settings)
+        return f"{self.source.describe()}{separated}, {count(len(self.shards), 'shard')}"
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """The rows of one shard, good and bad, read by this process."""

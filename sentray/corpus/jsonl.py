@@ -25,8 +25,6 @@ from sentray.text.simd import compiled
 
 _HEAD = 256
 """Records from whose keys the columns of a file are known."""
-_DEPTH = 8
-"""How deep within objects a column may lie."""
 _ABSENT: Any = object()
 _decode_json = json.JSONDecoder().decode
 # Whole numbers from here on are rounded by orjson.
@@ -276,7 +274,7 @@ def _get(record: dict[str, Any], name: str) -> Any:
     return _get(inner, rest) if isinstance(inner, dict) else _ABSENT
 
 
-def _paths(record: dict[str, Any], depth: int = _DEPTH) -> Iterator[str]:
+def _paths(record: dict[str, Any], depth: int = limits.MAX_DEPTH) -> Iterator[str]:
     """The keys of a record, each followed by the paths to what it holds."""
     for key, value in record.items():
         yield key

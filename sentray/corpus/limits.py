@@ -23,6 +23,9 @@ MAX_INFLATION, FREE_INFLATION = 200, 1 << 30
 MAX_LABELS, MAX_LABEL = 10_000, 1000
 """Labels of a model, and characters of one."""
 
+MAX_DEPTH = 8
+"""Structures within each other that a column's path may lead into."""
+
 MAX_NAME = 100
 """Characters of a name from a file that a message shows."""
 

@@ -43,8 +43,6 @@ _READ_BYTES = 4 << 20
 """What is read at once of a column, whose row group may be larger than memory."""
 _MAX_TABLE_GROUPS = 1000
 """Row groups of a table that sentray wrote: a million rows each."""
-_DEPTH = 8
-"""How deep within structures a column may lie."""
 _FOOTERS, _THREADS = 1000, 16
 """Footers that are read by one call of the sandbox, and how many of them at once."""
 
@@ -82,9 +80,7 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
             return
         except MemoryError:
             pass
-    # Something else in this process may have taken the memory: the file is blamed for what it does alone.
-    sandbox.run(piece.path, _read_all, source, piece, columns)
-    raise MemoryError(f"{piece.path} was read in little memory alone, and not here")
+    sandbox.blame(piece.path, _read_all, source, piece, columns)
 
 
 def _read_all(source: Source, piece: Piece, columns: Columns) -> None:
@@ -192,7 +188,7 @@ def _columns(fields: Iterable[pa.Field], before: Way = ()) -> Iterator[tuple[Way
     """The columns of a file, and those within structures, with their types."""
     for field in fields:
         yield (*before, field.name), field.type
-        if pa.types.is_struct(field.type) and len(before) < _DEPTH:
+        if pa.types.is_struct(field.type) and len(before) < limits.MAX_DEPTH:
             yield from _columns(field.type, (*before, field.name))
 
 

@@ -23,7 +23,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pyarrow as pa
 
@@ -111,6 +111,19 @@ def run(path: str, function: Callable[..., T], *args: object) -> T:
         raise error
     value: T = result
     return value
+
+
+def blame(path: str, function: Callable[..., object], *args: object) -> NoReturn:
+    """After a MemoryError here, call a function that reads a file in a process of its own, as `run` does.
+
+    Something else in this process may have taken the memory: the file is blamed for what it does alone.
+
+    Raises:
+        SentrayError: as `run`.
+        MemoryError: memory is scarce, and not for this file's sake.
+    """
+    run(path, function, *args)
+    raise MemoryError(f"{path} was read in little memory alone, and not here")
 
 
 @contextlib.contextmanager

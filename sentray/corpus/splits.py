@@ -240,10 +240,8 @@ def plan_shards(source: Source, shard_size: int, settings: CorpusSettings | None
         columns = [np.zeros_like(index), start, stop, start, rows * _SYNTHETIC_ROW_BYTES, rows, index]
         return _plan(source, [SourceFile(source.uri, "synthetic", 0)], np.column_stack(columns))
     size = min(shard_size, max(_MIN_SHARD, sum(max(file.size, _MIN_WEIGHT) for file in source.files) // _MIN_SHARDS))
-    cut, rows_of_file = (
-        _cut(source, size, settings or CorpusSettings()),
-        1 if source.format in ("text", "nltk") else UNKNOWN,
-    )
+    cut = _cut(source, size, settings or CorpusSettings())
+    rows_of_file = 1 if source.format in ("text", "nltk") else UNKNOWN
     pieces: list[list[int]] = []
     ids: dict[int, list[FileIds]] = {}
     unread = set[int]()

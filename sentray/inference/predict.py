@@ -7,12 +7,11 @@ from io import BufferedIOBase
 import pyarrow as pa
 
 from sentray import bundle
-from sentray.config import PredictSettings
+from sentray.config import STANDARD_INPUT, PredictSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, Scores
 
-STANDARD_INPUT = "-"
 CHUNK_BYTES = 1 << 20
 """Most bytes of lines that are scored together; what is there is scored at once, so that a dialogue flows."""
 

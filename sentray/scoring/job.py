@@ -310,10 +310,11 @@ def _header(job: Job) -> Header:
 
 
 def _describe(source: Source, plan: ShardPlan, stats: Stats, settings: ScoreSettings, console: Console) -> None:
-    told = reader("csv").told(source, settings)
+    separated = reader("csv").separated(source, settings)
     rows = "" if plan.rows is None or source.format == "synthetic" else f", {count(plan.rows, 'row')}"
     console.say(
-        f"{source.describe()}{told}{rows}, {count(len(plan), 'shard')}, {stats.committed:,} of them committed before"
+        f"{source.describe()}{separated}{rows}, {count(len(plan), 'shard')}, {stats.committed:,} of them committed "
+        "before"
     )
 
 

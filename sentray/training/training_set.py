@@ -16,7 +16,7 @@ from pyarrow import fs
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sentray.bundle import ModelSpec, TrainedOn
+from sentray.bundle import TEXTS, ModelSpec, TrainedOn
 from sentray.corpus.identity import TextHashes, files_of
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
@@ -28,7 +28,7 @@ from sentray.text.vocabulary import Vocabulary
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _VECTORS, _TEXTS = "offsets.bin", "targets.bin", "embedding.bin", "texts.bin"
+_OFFSETS, _TARGETS, _VECTORS = "offsets.bin", "targets.bin", "embedding.bin"
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
 
@@ -129,7 +129,7 @@ class TrainingSet:
                     _mapped(path / name, kind)
                     for name, kind in ((IDS_FILE, np.int32), (_OFFSETS, np.int64), (_TARGETS, np.int32))
                 )
-                texts = TextHashes.from_bytes((path / _TEXTS).read_bytes(), facts.trained_on.sampled)
+                texts = TextHashes.from_bytes((path / TEXTS).read_bytes(), facts.trained_on.sampled)
                 words = facts.spec.words((path / _VOCABULARY).read_bytes() if facts.spec.buckets is None else None)
                 if facts.metrics["embedding"] is not None:
                     vectors = _mapped(path / _VECTORS, np.float32).reshape(words.size, -1)
@@ -192,7 +192,7 @@ def write(
             folder.write(name, pa.py_buffer(np.ascontiguousarray(array)))
     if isinstance(words, Vocabulary):
         folder.write(_VOCABULARY, words.to_text().encode())
-    folder.write(_TEXTS, texts.to_bytes())
+    folder.write(TEXTS, texts.to_bytes())
     with folder.create(FILES_FILE) as stream:
         pq.write_table(files_of(source), stream, compression="zstd")
     folder.write(_FACTS, TypeAdapter(Facts).dump_json(facts, indent=1))

@@ -457,7 +457,7 @@ def test_a_delimiter_is_found_out(write, read, delimiter):
     content = "text,label\n".replace(",", delimiter) + "fine,pos\nbad,neg\n".replace(",", delimiter)
     path = write("a.csv", content)
     assert read(path)["text"].to_pylist() == ["fine", "bad"]
-    told = module.told(resolve(str(path)), CorpusSettings())
+    told = module.separated(resolve(str(path)), CorpusSettings())
     assert told == ("" if delimiter == "," else f", separated by {module.DELIMITERS[delimiter]}")
 
 
