@@ -367,7 +367,7 @@ class _Free:
     """
 
     def __init__(self, network: Network, weights: Mapping[str, Floats], grams: Grams | None) -> None:
-        rows, units = weights["weights0"].shape
+        units = weights["weights0"].shape[1]
         self._fills: list[tuple[int, Callable[..., None]]] = []
         inputs: list[Floats] = []
         first = 0
@@ -413,9 +413,7 @@ def _in_blocks(rows: Floats) -> Floats:
 
 
 @compiled
-def _fill_sums(
-    width: int, table: Any, ids: Any, begins: Any, lengths: Any, features: Any, column: int
-) -> None:
+def _fill_sums(width: int, table: Any, ids: Any, begins: Any, lengths: Any, features: Any, column: int) -> None:
     """The largest of the sums of windows of `width` words for each review, into its features from a column on."""
     blocks, words, _ = table.shape
     row_bytes = 4 * table.shape[2]
@@ -501,17 +499,19 @@ def _fill_wide(
     column: int,
 ) -> None:
     columns = weights.shape[1]
-    ids_at, lookup_at, scratch_at, found_at = ids.ctypes.data, lookup.ctypes.data, scratch.ctypes.data, found.ctypes.data
+    ids_at, lookup_at = ids.ctypes.data, lookup.ctypes.data
+    scratch_at, found_at = scratch.ctypes.data, found.ctypes.data
     for review in range(len(lengths)):
         words, characters = walk(ids_at + 4 * begins[review], lengths[review], lookup_at, scratch_at, found_at)
         for unit in range(columns):
-            of_words = of_characters = 0.0
+            value = 0.0
             for number in range(words):
-                of_words += weights[found[number], unit]
+                value += weights[found[number], unit]
+            value *= scale / np.sqrt(max(words, 1))
+            other = 0.0
             for number in range(words, words + characters):
-                of_characters += weights[found[number], unit]
-            value = of_words * scale / np.sqrt(max(words, 1)) + of_characters * character_scale / np.sqrt(max(characters, 1))
-            features[review, column + unit] = value
+                other += weights[found[number], unit]
+            features[review, column + unit] = value + other * character_scale / np.sqrt(max(characters, 1))
 
 
 @compiled

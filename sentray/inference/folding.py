@@ -101,7 +101,9 @@ def fold(model: Any) -> dict[str, bytes]:
     embeddings = {id(each.embedding): each.embedding for each in folds if each.embedding is not None}
     if len(embeddings) > 1:
         raise Unfoldable("its branches have different embeddings")
-    weights: dict[str, Floats] = {"embedding": each.get_weights()[0] for each in embeddings.values()}
+    weights: dict[str, Floats] = {}
+    for embedding in embeddings.values():
+        weights["embedding"] = embedding.get_weights()[0]
     for number, each in enumerate(folds):
         found = {f"kernel{number}": each.kernel, f"bias{number}": each.bias}
         weights |= {name: values for name, values in found.items() if values is not None}

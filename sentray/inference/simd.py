@@ -128,7 +128,7 @@ def dense(_: Any, features: Any, count: Any, weights: Any, sums: Any, units: Any
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         features_at, number, weights_at, sums_at = arguments[:4]
-        vector, index = ir.VectorType(_FLOAT, LANES), ir.IntType(64)
+        vector = ir.VectorType(_FLOAT, LANES)
 
         def add(step: Any, totals: list[Any]) -> list[Any]:
             feature = _load(builder, _behind(builder, features_at, step, 4 * LANES), 0, vector)
