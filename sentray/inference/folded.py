@@ -372,19 +372,16 @@ class _Free:
         inputs: list[Floats] = []
         first = 0
         for number, branch in enumerate(network.branches):
-            kernel = weights.get(f"kernel{number}")
             if isinstance(branch, Wide):
-                assert kernel is not None
                 assert grams is not None
-                fill, outputs = _wide(kernel, grams), branch.columns
+                fill, outputs = _wide(weights[f"kernel{number}"], grams), branch.columns
             elif isinstance(branch, Sums):
-                assert kernel is not None
-                table = _in_blocks(_fold(weights["embedding"], kernel[None] / np.float32(branch.width)))
+                kernel = weights[f"kernel{number}"][None] / np.float32(branch.width)
+                table = _in_blocks(_fold(weights["embedding"], kernel))
                 fill, outputs = partial(_fill_sums, branch.width, table), branch.filters
-            else:
-                embedding = weights["embedding"]
-                fill = partial(_fill_mean, embedding.shape[1], branch.epsilon, _in_blocks(embedding))
-                outputs = embedding.shape[1]
+            elif isinstance(branch, Mean):
+                table, outputs = _in_blocks(weights["embedding"]), weights["embedding"].shape[1]
+                fill = partial(_fill_mean, outputs, branch.epsilon, table)
             self._fills.append((sum(map(len, inputs)), fill))
             padded = np.zeros((-(-outputs // BLOCK) * BLOCK, units), np.float32)
             padded[:outputs] = weights["weights0"][first : first + outputs]

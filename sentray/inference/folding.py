@@ -217,7 +217,7 @@ class _Graph:
         return _Fold(Sums(width, kernel.shape[1]), kernel, None, layer)
 
     def _wide(self, dot: Any) -> _Fold:
-        makers = [self._makers.get(id(tensor)) for tensor in dot.input]
+        makers: list[Any] = [self._makers.get(id(tensor)) for tensor in dot.input]
         tables = [each for each in makers if type(each).__name__ == "Embedding" and each.input is self._grams]
         if len(tables) != 1 or not any(tensor is self._values for tensor in dot.input):
             raise Unfoldable(f"{dot.name} is not the product of n-grams' rows and values")
