@@ -156,6 +156,28 @@ def parts(gram: int) -> list[int]:
     return [key(first, second), key(second, third), key(first, 0, third)] if second else [key(first), key(third)]
 
 
+def character_keys(words: Sequence[str]) -> tuple[npt.NDArray[np.int64], Keys]:
+    """The keys of `character_grams` of each word of a vocabulary, by its id.
+
+    Returns:
+        Where those of an id start, int64 [ids + 1], and the keys; id 0 has none.
+    """
+    marked = [f"<{word}>".encode() for word in words]
+    ends = np.cumsum([0, 0, *map(len, marked)])
+    data = np.frombuffer(b"".join(marked) + bytes(8), np.uint8)
+    keys = np.empty((MAX_CHARACTERS - MIN_CHARACTERS + 1) * len(data), np.uint64)
+    starts = np.zeros(len(ends), np.int64)
+    _write_character_keys(data, ends, starts, keys)
+    return starts, keys[: starts[-1]].copy()
+
+
+def _aligned(slots: int) -> Keys:
+    """An empty table whose lines are lines of the processor's cache."""
+    memory = np.zeros(slots + _LINE, np.uint64)
+    first = -memory.ctypes.data // 8 % _LINE
+    return memory[first : first + slots]
+
+
 def make_table(keys: Keys) -> Keys:
     """The table of keys, uint64 [slots]; those that come first are found a little sooner.
 
@@ -163,7 +185,7 @@ def make_table(keys: Keys) -> Keys:
         keys: Closed and each once.
     """
     lines = int(len(keys) / (_LINE * FILLED)) + 1
-    table = np.zeros(lines * _LINE, np.uint64)
+    table = _aligned(lines * _LINE)
     _insert(np.ascontiguousarray(keys, np.uint64), table)
     return table
 
@@ -186,7 +208,8 @@ class Grams:
 
     Args:
         spec: Which grams there are.
-        table: uint64 [slots], see `make_table`; it is not copied.
+        table: uint64 [slots], see `make_table`; it is not copied where its lines are lines of the cache, as in a file
+            that is mapped.
         words: The vocabulary, for grams of characters and for `gram_texts`; None where words are hashed.
 
     Attributes:
@@ -195,6 +218,9 @@ class Grams:
     """
 
     def __init__(self, spec: GramSpec, table: Keys, words: Vocabulary | None) -> None:
+        if table.ctypes.data % (8 * _LINE):
+            table, unaligned = _aligned(len(table)), table
+            table[:] = unaligned
         self.spec, self.table, self._words = spec, table, words
         taken = np.flatnonzero((table <= MAX_WORD_ID) & (table > 0))
         self._unigrams = np.zeros(int(table[taken].max(initial=0)) + 1, np.int32)
@@ -202,7 +228,10 @@ class Grams:
         self._starts, self._character_rows = np.zeros(1, np.int64), np.zeros(0, np.int32)
         self._longest = 0
         if spec.characters and words is not None:
-            self._starts, self._character_rows = _rows_of_words(words.words, table)
+            starts, keys = character_keys(words.words)
+            rows = self.find(keys)
+            self._starts = np.append(0, np.cumsum(rows > 0))[starts]
+            self._character_rows = rows[rows > 0]
             self._longest = int(np.diff(self._starts).max(initial=0))
         self.lookup = np.array(
             [
@@ -505,21 +534,6 @@ def _rows_of_reviews(
         ends[review + 1] = end
 
 
-def _rows_of_words(words: Sequence[str], table: Keys) -> tuple[npt.NDArray[np.int64], Rows]:
-    """The rows of the known grams of characters of each word, by its id.
-
-    Returns:
-        Where those of an id start, int64 [ids + 1], and the rows, int32; id 0 has none.
-    """
-    text = "".join(f"<{word}>" for word in words).encode()
-    ends = np.cumsum([0, 0, *(len(word.encode()) + 2 for word in words)])
-    data = np.frombuffer(text + bytes(8), np.uint8)
-    rows = np.empty((MAX_CHARACTERS - MIN_CHARACTERS + 1) * len(text), np.int32)
-    starts = np.zeros(len(words) + 2, np.int64)
-    _characters_of_words(data, ends, table, starts, rows)
-    return starts, rows[: starts[-1]].copy()
-
-
 @inlined
 def _character_key(start: np.int64, length: np.int64) -> np.uint64:
     """`character_key` of so many bytes at an address; 8 more must be readable."""
@@ -536,10 +550,9 @@ def _character_key(start: np.int64, length: np.int64) -> np.uint64:
 
 
 @compiled
-def _characters_of_words(data: Any, ends: Any, table: Any, starts: Any, rows: Any) -> None:
-    """Write the rows of the grams of marked words that lie one after the other; see `_rows_of_words`."""
-    text, first_slot, lines = data.ctypes.data, np.int64(table.ctypes.data), np.uint64(len(table) // _LINE)
-    many = 0
+def _write_character_keys(data: Any, ends: Any, starts: Any, keys: Any) -> None:
+    """Write the keys of marked words, which lie one after the other; see `character_keys`."""
+    text, many = data.ctypes.data, 0
     for word in range(1, len(ends) - 1):
         for first in range(ends[word], ends[word + 1]):
             if byte_at(text + first) & 0xC0 == 0x80:
@@ -551,8 +564,6 @@ def _characters_of_words(data: Any, ends: Any, table: Any, starts: Any, rows: An
                     last += 1
                 characters += 1
                 if characters >= MIN_CHARACTERS:
-                    gram = _character_key(text + first, last - first)
-                    row = _find(gram, _home(gram, lines), first_slot, lines)
-                    rows[many] = row
-                    many += row != 0
+                    keys[many] = _character_key(text + first, last - first)
+                    many += 1
         starts[word + 1] = many

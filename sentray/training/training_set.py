@@ -69,7 +69,7 @@ class Facts:
             with Folder(folder).open_file(_FACTS) as file:
                 return TypeAdapter(cls).validate_json(file.readall())
         except OSError as error:
-            raise _unseen(folder, error) from error
+            raise unseen(folder, error) from error
         except ValidationError as error:
             raise SentrayError(
                 f"the training set in {folder} was made by another version of sentray; remove the folder to start anew"
@@ -134,7 +134,7 @@ class TrainingSet:
                 if facts.metrics["embedding"] is not None:
                     vectors = _mapped(path / _VECTORS, np.float32).reshape(words.size, -1)
         except OSError as error:
-            raise _unseen(folder, error) from error
+            raise unseen(folder, error) from error
         return cls(facts, words, ids, offsets, targets, texts, vectors)
 
 
@@ -156,7 +156,8 @@ def _mapped(file: Path, kind: Any) -> NDArray[Any]:
     return np.memmap(file, kind, "r") if file.stat().st_size else np.empty(0, kind)
 
 
-def _unseen(folder: str, error: OSError) -> SentrayError:
+def unseen(folder: str, error: OSError) -> SentrayError:
+    """What to tell the user where a training set cannot be read on this machine."""
     return SentrayError(
         f"the training set in {folder} cannot be read on {socket.gethostname()} ({first_line(error)}); choose an "
         "--out that every training node sees, and where it is remote has room to copy to its temporary folder"

@@ -1,0 +1,152 @@
+"""`Heads`: a network in training, whose heads learn beside each other from the same batches, each by its own loss.
+
+No gradient crosses from one head to another, so that a network of several heads is several networks, and only the Keras
+model that comes out of them is one: its last layer mixes their logits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentray.models import OUTPUT
+from sentray.training.batches import Reviews
+from sentray.training.gradients import Floats, Gradients
+
+State = dict[str, NDArray[Any]]
+
+
+class Head(Protocol):
+    """What is trained by one loss."""
+
+    def pack(self, reviews: Reviews) -> Any:
+        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
+
+    def gradients(self, packed: Any, labels: NDArray[np.int32], weights: Floats, batch_rows: int) -> Gradients:
+        """Loss of this worker's rows and what they add to the global batch's gradients.
+
+        Args:
+            packed: This worker's reviews.
+            labels: int32 [reviews], positions of their classes.
+            weights: float32 [reviews], weights of their losses.
+            batch_rows: Rows of the global batch, over which the loss is averaged.
+        """
+
+    def apply(self, gradients: Gradients) -> bool:
+        """Take a step with the global batch's gradients; whether the head can still learn."""
+
+    def logits(self, packed: Any) -> Floats:
+        """The outputs before the last activation, without dropout; float32 [reviews, 1 or classes]."""
+
+    def layers(self) -> dict[str, list[Floats]]:
+        """The weights as of now, by the names of the Keras model's layers.
+
+        Those of `OUTPUT` are the last layer's kernel of this head's features, [features, outputs], and its bias.
+        """
+
+    def fixed(self) -> list[NDArray[Any]]:
+        """What training does not change and every worker must have alike."""
+
+    def state(self) -> State:
+        """All that training changes, by name."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a state that `state` gave."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How the heads' logits become the network's.
+
+    Attributes:
+        weights: float32 [heads], what each head's logits are multiplied with.
+        bias: float32 [1 or classes], what is added.
+    """
+
+    weights: Floats
+    bias: Floats
+
+
+class Packs(dict[str, Any]):
+    """Reviews as each head wants them, by the heads' names; for a head that learns no more only when asked for."""
+
+    def __init__(self, heads: Mapping[str, Head], reviews: Reviews) -> None:
+        self._heads, self._reviews = heads, reviews
+
+    def __missing__(self, name: str) -> Any:
+        """Lay the reviews out for a head."""
+        self[name] = packed = self._heads[name].pack(self._reviews)
+        return packed
+
+
+class Heads:
+    """A network in training.
+
+    Args:
+        heads: The heads by their names.
+        model: Makes the Keras model that their weights go into.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], model: Callable[[], Any]) -> None:
+        self._all, self._learning, self._model = dict(heads), dict(heads), model
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The heads' names, in the order of `logits`."""
+        return tuple(self._all)
+
+    def pack(self, reviews: Reviews) -> "Packs":
+        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
+        packs = Packs(self._all, reviews)
+        for name in self._learning:
+            packs[name]
+        return packs
+
+    def gradients(
+        self, packed: "Packs", labels: NDArray[np.int32], weights: Floats, batch_rows: int
+    ) -> list[Gradients]:
+        """`Head.gradients` of each head that still learns."""
+        return [head.gradients(packed[name], labels, weights, batch_rows) for name, head in self._learning.items()]
+
+    def apply(self, gradients: Sequence[Gradients]) -> bool:
+        """Take a step with the global batch's gradients; whether every head can still learn."""
+        learning = self._learning.values()
+        return all([head.apply(part) for head, part in zip(learning, gradients, strict=True)])
+
+    def logits(self, packed: "Packs") -> Floats:
+        """Each head's logits, without dropout; float32 [reviews, heads, 1 or classes]."""
+        return np.stack([head.logits(packed[name]) for name, head in self._all.items()], axis=1)
+
+    def rest(self, name: str) -> None:
+        """Train a head no more."""
+        del self._learning[name]
+
+    def keras_model(self, mix: Mix | None = None) -> Any:
+        """The Keras model with the weights as of now; the mean of the heads' logits counts where no mix is given."""
+        count = len(self._all)
+        factors = np.full(count, 1 / count, np.float32) if mix is None else mix.weights
+        layers = [head.layers() for head in self._all.values()]
+        kernels, biases = zip(*(each.pop(OUTPUT) for each in layers), strict=True)
+        model = self._model()
+        for name, weights in (item for each in layers for item in each.items()):
+            model.get_layer(name).set_weights(weights)
+        kernel = np.concatenate([factor * part for factor, part in zip(factors, kernels, strict=True)])
+        bias = np.tensordot(factors, np.stack(biases), 1) + (0 if mix is None else mix.bias)
+        model.get_layer(OUTPUT).set_weights([kernel, bias])
+        return model
+
+    def fixed(self) -> list[NDArray[Any]]:
+        """What training does not change and every worker must have alike."""
+        return [values for head in self._all.values() for values in head.fixed()]
+
+    def state(self) -> State:
+        """All that training changes, by name."""
+        return {f"{name}.{key}": values for name, head in self._all.items() for key, values in head.state().items()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a state that `state` gave."""
+        for name, head in self._all.items():
+            start = f"{name}."
+            head.restore({key.removeprefix(start): state[key] for key in state if key.startswith(start)})
