@@ -8,6 +8,7 @@ import io
 import math
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +63,37 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
 
     with h5py.File(io.BytesIO(content), "r") as file:
         stored = _stored_bytes(file)
-        if _EMBEDDING not in file:
-            raise ValueError(f"its {_WEIGHTS} has no array {_EMBEDDING}")
-        rows, dimensions = file[_EMBEDDING].shape
-    spec = bundle.spec
-    if rows != bundle.vocabulary.size:
-        raise ValueError(f"it knows {rows:,} words, the bundle {bundle.vocabulary.size:,}")
+        spec, rows, dimensions = bundle.spec, bundle.vocabulary.size, None
+        if isinstance(architecture, models.Stack):
+            if _EMBEDDING not in file:
+                raise ValueError(f"its {_WEIGHTS} has no array {_EMBEDDING}")
+            known, dimensions = file[_EMBEDDING].shape
+            if known != rows:
+                raise ValueError(f"it knows {known:,} words, the bundle {rows:,}")
     if spec.max_length < architecture.min_length:
         raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {spec.max_length}")
+    build = partial(
+        architecture.build,
+        rows,
+        spec.max_length,
+        len(spec.labels),
+        dimensions,
+        gram_rows=bundle.grams.rows if bundle.grams else 1,
+        deep=spec.deep,
+    )
     # Without any memory for its weights: they may be larger than all that the file has.
     with keras.StatelessScope(initialize_variables=False):
-        planned = architecture.build(rows, spec.max_length, len(spec.labels), dimensions)
+        planned = build()
     # Else the next such scope in this process, as training enters, would make these weights after all.
     global_state.set_global_attribute("uninitialized_variables", [])
     if 4 * planned.count_params() != stored:
         raise ValueError(f"its weights take {stored:,} bytes, those of the network {4 * planned.count_params():,}")
     for layer in planned.layers:
-        size = math.prod(layer.output.shape[1:])
+        # A review of any length is padded to less than twice its words.
+        size = math.prod(2 * spec.max_length if each is None else each for each in layer.output.shape[1:])
         if size > MAX_VALUES:
             raise ValueError(f"its layer {layer.name} gives {size:,} numbers for a review")
-    model = architecture.build(rows, spec.max_length, len(spec.labels), dimensions)
+    model = build()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, _WEIGHTS).write_bytes(content)
         model.load_weights(f"{folder}/{_WEIGHTS}")
