@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from sentray.bundle import FOLDED, FOLDED_WEIGHTS, Bundle
+from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle
 from sentray.errors import SentrayError
 from sentray.inference.simd import BLOCK, LANES, add_rows, dense, pool, slide
 from sentray.text.encoding import Encoded
@@ -205,7 +205,7 @@ def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
         SentrayError: the bundle has no such files, they are damaged, or they do not fit it.
     """
     words, length, labels = bundle.vocabulary.size, bundle.spec.max_length, len(bundle.labels)
-    grams = bundle.grams.rows if bundle.grams else 0
+    grams = 1 + len(bundle.files[GRAMS]) // 8 if GRAMS in bundle.files else 0
     try:
         network = _NETWORK.validate_json(bundle.files[FOLDED], strict=True)
         _require(network.length in (None, length), f"it takes {network.length} words, the bundle {length}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sentray import models
-from sentray.bundle import MAX_BYTES, MODEL, Bundle
+from sentray.bundle import GRAMS, MAX_BYTES, MODEL, Bundle
 from sentray.errors import SentrayError
 from sentray.storage import first_line
 
@@ -78,7 +78,7 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
         spec.max_length,
         len(spec.labels),
         dimensions,
-        gram_rows=bundle.grams.rows if bundle.grams else 1,
+        gram_rows=1 + len(bundle.files.get(GRAMS, b"")) // 8,
         deep=spec.deep,
     )
     # Without any memory for its weights: they may be larger than all that the file has.

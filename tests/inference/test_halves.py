@@ -68,6 +68,7 @@ def bundle(
 ) -> Any:
     spec = SimpleNamespace(max_length=length, truncating=truncating)
     known = SimpleNamespace(size=words)
+    files = files | ({"grams.bin": grams.table.tobytes()} if grams else {})
     return SimpleNamespace(files=files, spec=spec, labels=["label"] * labels, vocabulary=known, grams=grams)
 
 
