@@ -40,7 +40,7 @@ from sentray.text.simd import (
 from sentray.text.vocabulary import Vocabulary
 
 WORD_BITS = 21
-MAX_WORD_ID = (1 << WORD_BITS) - 1
+MAX_WORD_ID = (1 << WORD_BITS) - 2
 """The largest word id of a gram."""
 CHARACTERS = 1 << 63
 """Set in the key of a gram of characters."""
@@ -50,6 +50,8 @@ FILLED = 0.6
 MAX_SLOTS = 1 << 28
 """Of a table, 2 GB: 160 million grams."""
 
+_NO_GRAM = (1 << 3 * WORD_BITS) - 1
+"""In a slot of a gram that is left out: what lies behind it is still found."""
 _LINE = 8
 """Slots of a line."""
 _STRETCH = 32
@@ -78,7 +80,7 @@ class GramSpec(BaseModel):
         character_scale: The same of grams of characters.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     max_n: int = Field(default=3, ge=1, le=3)
     skip: bool = True
     characters: bool = False
@@ -150,7 +152,7 @@ def character_grams(word: str) -> Iterator[str]:
 
 def parts(gram: int) -> list[int]:
     """The keys of the grams that a review has in any case which has this one of words."""
-    first, second, third = (gram >> WORD_BITS * position & MAX_WORD_ID for position in range(3))
+    first, second, third = (gram >> WORD_BITS * position & _NO_GRAM >> 2 * WORD_BITS for position in range(3))
     if not third:
         return [key(first), key(second)] if second else []
     return [key(first, second), key(second, third), key(first, 0, third)] if second else [key(first), key(third)]
@@ -190,7 +192,7 @@ def make_table(keys: Keys) -> Keys:
     return table
 
 
-def require_table(content: bytes) -> None:
+def require_table(content: bytes | npt.NDArray[np.uint8]) -> None:
     """Refuse what is no table, so that no lookup reads beyond it or never ends.
 
     Raises:
@@ -267,7 +269,20 @@ class Grams:
     @cached_property
     def known(self) -> int:
         """How many grams the table has."""
-        return int(np.count_nonzero(self.table))
+        return int(np.count_nonzero(self.table) - np.count_nonzero(self.table == _NO_GRAM))
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> "Grams":
+        """The same grams in the same rows, without those that are not kept.
+
+        So a network that is trained on some of the reviews knows what they have and no more, as a new review would be
+        met, and its weights are in the same rows. Where enough of these reviews must have a gram, the rest is closed.
+
+        Args:
+            kept: bool [rows].
+        """
+        table = self.table.copy()
+        table[(table > 0) & ~kept[1:]] = _NO_GRAM
+        return Grams(self.spec, table, self._words)
 
     def most(self, words: int) -> int:
         """The most grams that a review of so many words has."""
@@ -313,7 +328,7 @@ class Grams:
         return [spelt.get(each) or self._word_text(each) for each in keys]
 
     def _word_text(self, gram: int) -> str:
-        ids = [gram >> WORD_BITS * position & MAX_WORD_ID for position in range(3)]
+        ids = [gram >> WORD_BITS * position & _NO_GRAM >> 2 * WORD_BITS for position in range(3)]
         while ids and not ids[-1]:
             ids.pop()
         listed = self._words.words if self._words is not None else []

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentray import cluster
+from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.storage import Folder
 from sentray.text.encoding import Truncating
-from sentray.text.ngrams import WORD_BITS, GramSpec, Keys, character_keys, mixed
+from sentray.text.hashing import Words
+from sentray.text.ngrams import MAX_CHARACTERS, MIN_CHARACTERS, WORD_BITS, GramSpec, Keys, character_keys, mixed
 from sentray.text.simd import compiled, inlined, prefetch
 from sentray.text.vocabulary import Vocabulary
 from sentray.training.training_set import IDS_FILE, unseen
@@ -35,6 +37,11 @@ _PENDING = 64
 """Grams that are looked for together, so that their slots are fetched at the same time."""
 _U0, _U1, _U32, _LOW = (np.uint64(number) for number in (0, 1, 32, 0xFFFFFFFF))
 _SECOND, _THIRD = np.uint64(WORD_BITS), np.uint64(2 * WORD_BITS)
+
+SHORT = 60
+"""Words on average up to which reviews are short: their characters count, and each gram of them for less."""
+MAX_GRAMS, MAX_WEIGHTS = 2_000_000, 12_000_000
+"""The most grams to keep, and with their weights of each label, where nothing else is asked for."""
 
 Counts = NDArray[np.int64]
 
@@ -78,6 +85,65 @@ class Counted(NamedTuple):
     counts: Counts
     distinct: int
     frequent: int
+
+
+class Chosen(NamedTuple):
+    """Which n-grams a network is to look at.
+
+    Attributes:
+        spec: Their kinds.
+        keys: The most frequent first.
+        metrics: What `metrics.json` says of them: how many are `known`, of how many `distinct` ones of the training
+            reviews, of how many `frequent` ones, which at least `min_reviews` have.
+        line: The same for the user.
+    """
+
+    spec: GramSpec
+    keys: Keys
+    metrics: dict[str, int]
+    line: str
+
+
+def choose_grams(
+    settings: TrainSettings,
+    folder: str,
+    words: Words,
+    offsets: NDArray[np.int64],
+    max_length: int,
+    labels: int,
+    console: Console,
+) -> Chosen:
+    """Count the n-grams of the training reviews, and choose those that the network is to look at.
+
+    Args:
+        settings: Of the run.
+        folder: Of the training set, which has the reviews' ids.
+        words: How words got ids.
+        offsets: int64 [reviews + 1], where each review starts in the file of ids, and the end of the last.
+        max_length: Word ids that the network takes of a review.
+        labels: How many there are.
+        console: Where to say how far it is.
+    """
+    lengths = np.minimum(np.diff(offsets), max_length)
+    total, average = int(lengths.sum()), float(lengths.mean())
+    listed = words if isinstance(words, Vocabulary) else None
+    characters = listed is not None and (average <= SHORT if settings.characters is None else settings.characters)
+    spec = GramSpec(characters=characters, scale=5.0 if average <= SHORT else 10.0)
+    least = settings.min_gram_reviews or least_reviews(total)
+    most = settings.max_grams or min(MAX_GRAMS, MAX_WEIGHTS // (1 if labels == 2 else labels))
+    parts = partitions(total, int(cluster.resources().cpus))
+    counting = Counting(folder, spec, listed, max_length, "pre", least, most, parts)
+    keys, counts, distinct, frequent = count_grams(counting, offsets, console)
+    which = f"those of {least:,} reviews or more"
+    if len(keys) < frequent:
+        which = f"of {frequent:,} that {least:,} reviews or more have the most frequent, of {counts[-1]:,} or more"
+    line = (
+        f"n-grams: {len(keys):,} of {distinct:,} distinct, {which} (--min-gram-reviews, --max-grams; reviews have "
+        f"{average:,.0f} words on average, {total:,} in all)"
+        + (f"; grams of {MIN_CHARACTERS} to {MAX_CHARACTERS} characters too (--no-characters)" if characters else "")
+    )
+    metrics = {"known": len(keys), "distinct": distinct, "frequent": frequent, "min_reviews": least}
+    return Chosen(spec, keys, metrics, line)
 
 
 def least_reviews(words: int) -> int:

@@ -194,9 +194,7 @@ def _gradients(
             penalty = share * cells[row, _PENALTY]
             for output in range(of_logits.shape[1]):
                 ratio, weight = cells[row, _RATIO + _EACH * output], cells[row, _WEIGHT + _EACH * output]
-                gradients[index[row], output] += (
-                    of_logits[review, output] * values[position] * ratio + penalty * weight
-                )
+                gradients[index[row], output] += of_logits[review, output] * values[position] * ratio + penalty * weight
 
 
 @compiled
