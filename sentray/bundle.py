@@ -20,6 +20,7 @@ from sentray import __version__
 from sentray.corpus.identity import MAX_HASHES, TextHashes
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS
 from sentray.errors import SentrayError
+from sentray.models import DeepSpec
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
@@ -69,6 +70,7 @@ class ModelSpec(BaseModel):
         max_length: Word ids the network takes a review.
         truncating: Which end of a longer review is cut: `pre` keeps its end, `post` its beginning.
         labels: Class names; a class is a position in them.
+        deep: Sizes of the network's deep half; None where it has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,6 +81,7 @@ class ModelSpec(BaseModel):
     max_length: int = Field(ge=1, le=MAX_WORDS)
     truncating: Truncating = "pre"
     labels: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(min_length=2, max_length=MAX_LABELS)
+    deep: DeepSpec | None = None
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
