@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 
 from sentray.training.adam import Adam, Floats
 from sentray.training.batches import Reviews, distinct_words
+from sentray.training.calibration import Mix
+
+
+_MAX_LOGIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,10 @@ class Network:
         ValueError: The model has no embedding or several; or, at the first step, layers with state that is not trained.
     """
 
+    heads: tuple[str, ...] = ("network",)
+    """Its parts that are trained beside each other, each by a loss of its own."""
+    fixed: Mapping[str, int] = {}
+    """The epochs of those heads whose schedule is fixed: they are trained to its end, whatever held-out rows say."""
     from_logits = False
     """Whether `_outputs` gives logits, and not probabilities."""
 
@@ -123,6 +131,7 @@ class Network:
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
         signature = [vectors, floats, ints, matrix, ints, floats, scalar]
         self._gradient_graph = tf.function(self._gradient, input_signature=signature)
+        self._logits_graph = tf.function(self._logits, input_signature=signature[:4])
 
     def pack(self, reviews: Reviews) -> Packed:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
@@ -159,13 +168,33 @@ class Network:
         self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
         return bool(gradients.dense[: self._sizes[0]].any())
 
-    def keras_model(self) -> Any:
-        """The Keras model with the weights as of now."""
+    def logits(self, packed: Packed) -> Floats:
+        """The logits of reviews that are not trained on, float32 [reviews, heads, 1 or classes]."""
+        with tf.device(self._device):
+            outputs = self._logits_graph(
+                self.embedding.rows(packed.words), self.dense.weights[0], packed.ids, packed.cells
+            )
+        logits: Floats = np.asarray(outputs)[:, None]
+        return logits
+
+    def rest(self, head: str) -> None:
+        """Train a head no further while others go on; where there is one, its fit ends instead."""
+
+    def keras_model(self, mix: Mix | None = None) -> Any:
+        """The Keras model with the weights as of now.
+
+        Args:
+            mix: What makes the heads' logits calibrated ones, to be part of the last layer's weights.
+        """
         self.embedding.settle()
         self._keras_embedding.set_weights([self.embedding.weights])
         others = np.split(self.dense.weights[0], np.cumsum(self._sizes)[:-1])
         for variable, weights, shape in zip(self._variables, others, self._shapes, strict=True):
             variable.assign(weights.reshape(shape))
+        if mix is not None:
+            last = self._model.layers[-1]
+            kernel, bias = last.get_weights()
+            last.set_weights([kernel * mix.weights[0], bias * mix.weights[0] + mix.bias])
         return self._model
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -189,9 +218,7 @@ class Network:
     ) -> tuple[Any, Any, Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch([vectors, flat])
-            parts = tf.split(flat, self._sizes)
-            shaped = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
-            outputs = self._outputs(vectors, shaped, ids, cells)
+            outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=True)
             if outputs.shape[1] == 1:
                 losses = keras.losses.binary_crossentropy(labels[:, None], outputs, self.from_logits)
                 classes = tf.cast(outputs[:, 0] > (0 if self.from_logits else 0.5), tf.int32)
@@ -204,7 +231,20 @@ class Network:
         rows = vectors[:0] if self.embedding.frozen else tf.convert_to_tensor(rows)
         return loss, tf.math.count_nonzero((classes == labels) & (weights > 0)), rows, dense
 
-    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:
+    def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
+        outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=False)
+        if self.from_logits:
+            return outputs
+        others = tf.math.log(1 - outputs) if outputs.shape[1] == 1 else 0.0
+        # Where a probability is 0 or 1 the logit has no end.
+        return tf.clip_by_value(tf.math.log(outputs) - others, -_MAX_LOGIT, _MAX_LOGIT)
+
+    def _shaped(self, flat: Any) -> list[Any]:
+        """The weights of the layers behind the embedding, in their order."""
+        parts = tf.split(flat, self._sizes)
+        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any, training: bool) -> Any:
         """The network's outputs for each review, float32 [reviews, classes or 1].
 
         Args:
@@ -212,6 +252,7 @@ class Network:
             weights: Of the layers behind the embedding, in their order.
             ids: its ids.
             cells: its cells.
+            training: whether dropout drops.
         """
         if self._zero_padding:
             vectors = tf.concat([tf.zeros_like(vectors[:1]), vectors[1:]], 0)
@@ -220,7 +261,7 @@ class Network:
         table = tf.ensure_shape(tf.pad(vectors, [[0, rows - words], [0, 0]]), (rows, vectors.shape[1]))
         given = [(self._keras_embedding.weights[0], table), *zip(self._variables, weights, strict=True)]
         with keras.StatelessScope(given) as scope:
-            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=True)
+            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=training)
         others = [variable for variable in self._model.non_trainable_variables if variable is not given[0][0]]
         if changed := [variable.path for variable in others if scope.get_current_value(variable) is not None]:
             raise ValueError(f"cannot train a network whose layers keep state of their own: {', '.join(changed)}")
