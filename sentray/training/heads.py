@@ -6,7 +6,7 @@ model that comes out of them is one: its last layer mixes their logits.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,9 @@ from sentray.models import OUTPUT
 from sentray.training import wide
 from sentray.training.allreduce import AllReduce
 from sentray.training.batches import Reviews
+from sentray.training.calibration import Mix
 from sentray.training.gradients import Floats, Gradients
 from sentray.training.training_set import TrainingSet
-
-if TYPE_CHECKING:
-    from sentray.training.calibration import Mix
 
 State = dict[str, NDArray[Any]]
 
@@ -119,10 +117,10 @@ class Heads:
         return np.stack([head.logits(packed[name]) for name, head in self._all.items()], axis=1)
 
     def rest(self, name: str) -> None:
-        """Train a head no more."""
-        del self._learning[name]
+        """Train a head no more, whatever the others do."""
+        self._learning.pop(name, None)
 
-    def keras_model(self, mix: "Mix | None" = None) -> Any:
+    def keras_model(self, mix: Mix | None = None) -> Any:
         """The Keras model with the weights as of now.
 
         Args:

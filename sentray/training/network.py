@@ -107,7 +107,7 @@ class Network:
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
         signature = [vectors, floats, ints, matrix]
         self._gradient_graph = tf.function(self._gradient, input_signature=[*signature, ints, floats, scalar])
-        self._logit_graph = tf.function(self._logits, input_signature=signature)
+        self._logits_graph = tf.function(self._logits, input_signature=signature)
 
     def pack(self, reviews: Reviews) -> Packed:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
@@ -145,10 +145,10 @@ class Network:
         return bool(gradients.dense[: self._sizes[0]].any())
 
     def logits(self, packed: Packed) -> Floats:
-        """The outputs before the last activation; float32 [reviews, 1 or classes]."""
+        """Logits of reviews that are not trained on, float32 [reviews, 1 or classes]."""
         vectors = self.embedding.rows(packed.words)
         with tf.device(self._device):
-            return np.asarray(self._logit_graph(vectors, self.dense.weights[0], packed.ids, packed.cells))
+            return np.asarray(self._logits_graph(vectors, self.dense.weights[0], packed.ids, packed.cells))
 
     def layers(self) -> dict[str, list[Floats]]:
         """The weights as of now, by the names of the model's layers."""
@@ -188,7 +188,7 @@ class Network:
     ) -> tuple[Any, Any, Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch([vectors, flat])
-            outputs = self._outputs(vectors, self._shaped(flat), ids, cells)
+            outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=True)
             if outputs.shape[1] == 1:
                 losses = keras.losses.binary_crossentropy(labels[:, None], outputs, self.from_logits)
                 classes = tf.cast(outputs[:, 0] > (0 if self.from_logits else 0.5), tf.int32)
@@ -202,7 +202,7 @@ class Network:
         return loss, tf.math.count_nonzero((classes == labels) & (weights > 0)), rows, dense
 
     def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
-        outputs = self._outputs(vectors, self._shaped(flat), ids, cells)
+        outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=False)
         if self.from_logits:
             return outputs
         others = tf.math.log(1 - outputs) if outputs.shape[1] == 1 else 0.0
@@ -214,7 +214,7 @@ class Network:
         parts = tf.split(flat, self._sizes)
         return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
-    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:
+    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any, training: bool) -> Any:
         """The network's outputs for each review, float32 [reviews, classes or 1].
 
         Args:
@@ -222,6 +222,7 @@ class Network:
             weights: Of the layers behind the embedding, in their order.
             ids: its ids.
             cells: its cells.
+            training: whether dropout drops.
         """
         if self._zero_padding:
             vectors = tf.concat([tf.zeros_like(vectors[:1]), vectors[1:]], 0)
@@ -230,7 +231,7 @@ class Network:
         table = tf.ensure_shape(tf.pad(vectors, [[0, rows - words], [0, 0]]), (rows, vectors.shape[1]))
         given = [(self._keras_embedding.weights[0], table), *zip(self._variables, weights, strict=True)]
         with keras.StatelessScope(given) as scope:
-            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=True)
+            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=training)
         others = [variable for variable in self._model.non_trainable_variables if variable is not given[0][0]]
         if changed := [variable.path for variable in others if scope.get_current_value(variable) is not None]:
             raise ValueError(f"cannot train a network whose layers keep state of their own: {', '.join(changed)}")
