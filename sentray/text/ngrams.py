@@ -40,7 +40,7 @@ from sentray.text.simd import (
 from sentray.text.vocabulary import Vocabulary
 
 WORD_BITS = 21
-MAX_WORD_ID = (1 << WORD_BITS) - 1
+MAX_WORD_ID = (1 << WORD_BITS) - 2
 """The largest word id of a gram."""
 CHARACTERS = 1 << 63
 """Set in the key of a gram of characters."""
@@ -50,6 +50,8 @@ FILLED = 0.6
 MAX_SLOTS = 1 << 28
 """Of a table, 2 GB: 160 million grams."""
 
+_NO_GRAM = (1 << 3 * WORD_BITS) - 1
+"""In a slot of a gram that is left out: what lies behind it is still found."""
 _LINE = 8
 """Slots of a line."""
 _STRETCH = 32
@@ -78,7 +80,7 @@ class GramSpec(BaseModel):
         character_scale: The same of grams of characters.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     max_n: int = Field(default=3, ge=1, le=3)
     skip: bool = True
     characters: bool = False
@@ -150,10 +152,32 @@ def character_grams(word: str) -> Iterator[str]:
 
 def parts(gram: int) -> list[int]:
     """The keys of the grams that a review has in any case which has this one of words."""
-    first, second, third = (gram >> WORD_BITS * position & MAX_WORD_ID for position in range(3))
+    first, second, third = (gram >> WORD_BITS * position & _NO_GRAM >> 2 * WORD_BITS for position in range(3))
     if not third:
         return [key(first), key(second)] if second else []
     return [key(first, second), key(second, third), key(first, 0, third)] if second else [key(first), key(third)]
+
+
+def character_keys(words: Sequence[str]) -> tuple[npt.NDArray[np.int64], Keys]:
+    """The keys of `character_grams` of each word of a vocabulary, by its id.
+
+    Returns:
+        Where those of an id start, int64 [ids + 1], and the keys; id 0 has none.
+    """
+    marked = [f"<{word}>".encode() for word in words]
+    ends = np.cumsum([0, 0, *map(len, marked)])
+    data = np.frombuffer(b"".join(marked) + bytes(8), np.uint8)
+    keys = np.empty((MAX_CHARACTERS - MIN_CHARACTERS + 1) * len(data), np.uint64)
+    starts = np.zeros(len(ends), np.int64)
+    _write_character_keys(data, ends, starts, keys)
+    return starts, keys[: starts[-1]].copy()
+
+
+def _aligned(slots: int) -> Keys:
+    """An empty table whose lines are lines of the processor's cache."""
+    memory = np.zeros(slots + _LINE, np.uint64)
+    first = -memory.ctypes.data // 8 % _LINE
+    return memory[first : first + slots]
 
 
 def make_table(keys: Keys) -> Keys:
@@ -163,12 +187,12 @@ def make_table(keys: Keys) -> Keys:
         keys: Closed and each once.
     """
     lines = int(len(keys) / (_LINE * FILLED)) + 1
-    table = np.zeros(lines * _LINE, np.uint64)
+    table = _aligned(lines * _LINE)
     _insert(np.ascontiguousarray(keys, np.uint64), table)
     return table
 
 
-def require_table(content: bytes) -> None:
+def require_table(content: bytes | npt.NDArray[np.uint8]) -> None:
     """Refuse what is no table, so that no lookup reads beyond it or never ends.
 
     Raises:
@@ -186,7 +210,8 @@ class Grams:
 
     Args:
         spec: Which grams there are.
-        table: uint64 [slots], see `make_table`; it is not copied.
+        table: uint64 [slots], see `make_table`; it is not copied where its lines are lines of the cache, as in a file
+            that is mapped.
         words: The vocabulary, for grams of characters and for `gram_texts`; None where words are hashed.
 
     Attributes:
@@ -195,6 +220,9 @@ class Grams:
     """
 
     def __init__(self, spec: GramSpec, table: Keys, words: Vocabulary | None) -> None:
+        if table.ctypes.data % (8 * _LINE):
+            table, unaligned = _aligned(len(table)), table
+            table[:] = unaligned
         self.spec, self.table, self._words = spec, table, words
         taken = np.flatnonzero((table <= MAX_WORD_ID) & (table > 0))
         self._unigrams = np.zeros(int(table[taken].max(initial=0)) + 1, np.int32)
@@ -202,7 +230,10 @@ class Grams:
         self._starts, self._character_rows = np.zeros(1, np.int64), np.zeros(0, np.int32)
         self._longest = 0
         if spec.characters and words is not None:
-            self._starts, self._character_rows = _rows_of_words(words.words, table)
+            starts, keys = character_keys(words.words)
+            rows = self.find(keys)
+            self._starts = np.append(0, np.cumsum(rows > 0))[starts]
+            self._character_rows = rows[rows > 0]
             self._longest = int(np.diff(self._starts).max(initial=0))
         self.lookup = np.array(
             [
@@ -238,7 +269,20 @@ class Grams:
     @cached_property
     def known(self) -> int:
         """How many grams the table has."""
-        return int(np.count_nonzero(self.table))
+        return int(np.count_nonzero(self.table) - np.count_nonzero(self.table == _NO_GRAM))
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> "Grams":
+        """The same grams in the same rows, without those that are not kept.
+
+        So a network that is trained on some of the reviews knows what they have and no more, as a new review would be
+        met, and its weights are in the same rows. Where enough of these reviews must have a gram, the rest is closed.
+
+        Args:
+            kept: bool [rows].
+        """
+        table = self.table.copy()
+        table[(table > 0) & ~kept[1:]] = _NO_GRAM
+        return Grams(self.spec, table, self._words)
 
     def most(self, words: int) -> int:
         """The most grams that a review of so many words has."""
@@ -284,7 +328,7 @@ class Grams:
         return [spelt.get(each) or self._word_text(each) for each in keys]
 
     def _word_text(self, gram: int) -> str:
-        ids = [gram >> WORD_BITS * position & MAX_WORD_ID for position in range(3)]
+        ids = [gram >> WORD_BITS * position & _NO_GRAM >> 2 * WORD_BITS for position in range(3)]
         while ids and not ids[-1]:
             ids.pop()
         listed = self._words.words if self._words is not None else []
@@ -505,21 +549,6 @@ def _rows_of_reviews(
         ends[review + 1] = end
 
 
-def _rows_of_words(words: Sequence[str], table: Keys) -> tuple[npt.NDArray[np.int64], Rows]:
-    """The rows of the known grams of characters of each word, by its id.
-
-    Returns:
-        Where those of an id start, int64 [ids + 1], and the rows, int32; id 0 has none.
-    """
-    text = "".join(f"<{word}>" for word in words).encode()
-    ends = np.cumsum([0, 0, *(len(word.encode()) + 2 for word in words)])
-    data = np.frombuffer(text + bytes(8), np.uint8)
-    rows = np.empty((MAX_CHARACTERS - MIN_CHARACTERS + 1) * len(text), np.int32)
-    starts = np.zeros(len(words) + 2, np.int64)
-    _characters_of_words(data, ends, table, starts, rows)
-    return starts, rows[: starts[-1]].copy()
-
-
 @inlined
 def _character_key(start: np.int64, length: np.int64) -> np.uint64:
     """`character_key` of so many bytes at an address; 8 more must be readable."""
@@ -536,10 +565,9 @@ def _character_key(start: np.int64, length: np.int64) -> np.uint64:
 
 
 @compiled
-def _characters_of_words(data: Any, ends: Any, table: Any, starts: Any, rows: Any) -> None:
-    """Write the rows of the grams of marked words that lie one after the other; see `_rows_of_words`."""
-    text, first_slot, lines = data.ctypes.data, np.int64(table.ctypes.data), np.uint64(len(table) // _LINE)
-    many = 0
+def _write_character_keys(data: Any, ends: Any, starts: Any, keys: Any) -> None:
+    """Write the keys of marked words, which lie one after the other; see `character_keys`."""
+    text, many = data.ctypes.data, 0
     for word in range(1, len(ends) - 1):
         for first in range(ends[word], ends[word + 1]):
             if byte_at(text + first) & 0xC0 == 0x80:
@@ -551,8 +579,6 @@ def _characters_of_words(data: Any, ends: Any, table: Any, starts: Any, rows: An
                     last += 1
                 characters += 1
                 if characters >= MIN_CHARACTERS:
-                    gram = _character_key(text + first, last - first)
-                    row = _find(gram, _home(gram, lines), first_slot, lines)
-                    rows[many] = row
-                    many += row != 0
+                    keys[many] = _character_key(text + first, last - first)
+                    many += 1
         starts[word + 1] = many

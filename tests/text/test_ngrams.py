@@ -98,6 +98,23 @@ def test_a_review_that_has_a_gram_has_its_parts(ids: list[int], data: st.DataObj
         assert all(part < gram for part in parts(gram))
 
 
+@settings(deadline=None)
+@given(REVIEWS, REVIEWS, st.integers(1, 3))
+def test_grams_of_some_of_the_reviews(some: list[list[int]], others: list[list[int]], least: int) -> None:
+    spec, learnt = GramSpec(characters=True), [*some, *others]
+    keys = np.array(known(learnt, spec, 1), np.uint64)
+    grams, wanted = Grams(spec, make_table(keys), WORDS), known(some, spec, least)
+    kept = np.zeros(grams.rows, np.bool_)
+    kept[grams.find(np.array(wanted, np.uint64))] = True
+    fewer = grams.only(kept)
+    alone = Grams(spec, make_table(np.array(wanted, np.uint64)), WORDS)
+    assert fewer.known == len(wanted)
+    found, same = fewer.of(*flat(learnt)), alone.of(*flat(learnt))
+    assert fewer.table[found.rows - 1].tolist() == alone.table[same.rows - 1].tolist()
+    assert grams.table[found.rows - 1].tolist() == alone.table[same.rows - 1].tolist()
+    np.testing.assert_array_equal(found.values, same.values)
+
+
 def test_texts_of_grams() -> None:
     spec = GramSpec(characters=True)
     keys = [key(1), key(2, 3), key(2, 0, 1), key(2, 3, 1), key(9), *map(character_key, ("<goo", "\u00efve>"))]
