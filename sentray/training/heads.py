@@ -176,8 +176,7 @@ def new_network(
         return Heads({architecture.heads[0]: network}, network.keras_model)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
-    if "wide" in architecture.heads:
-        grams = dataset.grams
+    if (grams := dataset.grams) is not None:
         counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
         gram_rows, fixed["wide"] = grams.rows, wide.EPOCHS
         heads["wide"] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
