@@ -21,6 +21,7 @@ from sentray import __version__
 from sentray.corpus.identity import MAX_HASHES, TextHashes
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS
 from sentray.errors import SentrayError
+from sentray.models import DeepSpec
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
@@ -75,6 +76,7 @@ class ModelSpec(BaseModel):
         truncating: Which end of a longer review is cut: `pre` keeps its end, `post` its beginning.
         labels: Class names; a class is a position in them.
         grams: Which n-grams it looks at; None where it looks at none.
+        deep: Sizes of the network's deep half; None where it has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,6 +88,7 @@ class ModelSpec(BaseModel):
     truncating: Truncating = "pre"
     labels: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(min_length=2, max_length=MAX_LABELS)
     grams: GramSpec | None = None
+    deep: DeepSpec | None = None
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:

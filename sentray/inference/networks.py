@@ -61,24 +61,29 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
     import keras
     from keras.src.backend.common import global_state
 
+    spec, words = bundle.spec, bundle.vocabulary.size
     with h5py.File(io.BytesIO(content), "r") as file:
         stored = _stored_bytes(file)
-        spec, rows, dimensions = bundle.spec, bundle.vocabulary.size, None
         if isinstance(architecture, models.Stack):
             if _EMBEDDING not in file:
                 raise ValueError(f"its {_WEIGHTS} has no array {_EMBEDDING}")
-            known, dimensions = file[_EMBEDDING].shape
-            if known != rows:
-                raise ValueError(f"it knows {known:,} words, the bundle {rows:,}")
+            rows, dimensions = file[_EMBEDDING].shape
+            if rows != words:
+                raise ValueError(f"it knows {rows:,} words, the bundle {words:,}")
+        else:
+            dimensions = None
     if spec.max_length < architecture.min_length:
         raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {spec.max_length}")
+    for half, known in {"wide": spec.grams, "deep": spec.deep}.items():
+        if (half in architecture.heads) != (known is not None):
+            raise ValueError(f"it and the bundle differ in whether there is a {half} half")
     build = partial(
         architecture.build,
-        rows,
+        words,
         spec.max_length,
         len(spec.labels),
         dimensions,
-        gram_rows=1 + len(bundle.files.get(GRAMS, b"")) // 8,
+        gram_rows=len(bundle.files.get(GRAMS, b"")) // 8 + 1,
         deep=spec.deep,
     )
     # Without any memory for its weights: they may be larger than all that the file has.
@@ -89,8 +94,7 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
     if 4 * planned.count_params() != stored:
         raise ValueError(f"its weights take {stored:,} bytes, those of the network {4 * planned.count_params():,}")
     for layer in planned.layers:
-        # A review of any length is padded to less than twice its words.
-        size = math.prod(2 * spec.max_length if each is None else each for each in layer.output.shape[1:])
+        size = math.prod(spec.max_length if side is None else side for side in layer.output.shape[1:])
         if size > MAX_VALUES:
             raise ValueError(f"its layer {layer.name} gives {size:,} numbers for a review")
     model = build()

@@ -25,11 +25,12 @@ from sentray.text.encoding import cut
 from sentray.text.hashing import Words
 from sentray.text.ngrams import Grams, Keys
 from sentray.text.vocabulary import Vocabulary
+from sentray.training.folds import Folds
 
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _VECTORS = "offsets.bin", "targets.bin", "embedding.bin"
+_OFFSETS, _TARGETS, _HELD, _VECTORS = "offsets.bin", "targets.bin", "held.bin", "embedding.bin"
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
 
@@ -41,6 +42,7 @@ class Facts:
     Attributes:
         spec: What the model to be trained takes and gives.
         label_rows: Training rows of each label.
+        held_out: Rows that each fold holds out; see `folds.hold_out`.
         dimensions: Numbers of a word's vector; None for what the architecture has.
         metrics: What `metrics.json` says of words and rows: `vocabulary_distinct` words of the training reviews, in the
             vocabulary or not; `vocabulary_distinct_estimated`; `coverage`, the share of the training reviews' words
@@ -56,6 +58,7 @@ class Facts:
 
     spec: ModelSpec
     label_rows: tuple[int, ...]
+    held_out: tuple[int, ...]
     dimensions: int | None
     metrics: dict[str, Any]
     trained_on: TrainedOn
@@ -88,6 +91,7 @@ class TrainingSet:
         ids: int32 [total], the reviews' word ids, one review after the other.
         offsets: int64 [rows + 1], where each review starts in `ids`, and the end of the last.
         targets: int32 [rows], positions of the reviews' labels.
+        held: uint8 [rows], the fold that holds a review out; see `folds.hold_out`.
         texts: Hashes of their texts.
         vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
         grams: The n-grams that the network looks at; None where it looks at none.
@@ -98,6 +102,7 @@ class TrainingSet:
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     targets: NDArray[np.int32]
+    held: Folds
     texts: TextHashes
     vectors: NDArray[np.float32] | None = None
     grams: Grams | None = None
@@ -129,9 +134,14 @@ class TrainingSet:
         facts, vectors, grams = Facts.read(folder), None, None
         try:
             with _on_disk(folder) as path:
-                ids, offsets, targets = (
+                ids, offsets, targets, held = (
                     _mapped(path / name, kind)
-                    for name, kind in ((IDS_FILE, np.int32), (_OFFSETS, np.int64), (_TARGETS, np.int32))
+                    for name, kind in (
+                        (IDS_FILE, np.int32),
+                        (_OFFSETS, np.int64),
+                        (_TARGETS, np.int32),
+                        (_HELD, np.uint8),
+                    )
                 )
                 texts = TextHashes.from_bytes((path / TEXTS).read_bytes(), facts.trained_on.sampled)
                 words = facts.spec.words((path / _VOCABULARY).read_bytes() if facts.spec.buckets is None else None)
@@ -142,7 +152,7 @@ class TrainingSet:
                     grams = Grams(facts.spec.grams, _mapped(path / GRAMS, np.uint64), listed)
         except OSError as error:
             raise unseen(folder, error) from error
-        return cls(facts, words, ids, offsets, targets, texts, vectors, grams)
+        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams)
 
 
 @contextlib.contextmanager
@@ -186,6 +196,7 @@ def write(
     words: Words,
     offsets: NDArray[np.int64],
     targets: NDArray[np.int32],
+    held: Folds,
     texts: TextHashes,
     source: Source,
     vectors: NDArray[np.float32] | None = None,
@@ -196,7 +207,8 @@ def write(
     Raises:
         SentrayError: The folder cannot be written.
     """
-    for name, array in ((_OFFSETS, offsets), (_TARGETS, targets), (_VECTORS, vectors), (GRAMS, grams)):
+    arrays = {_OFFSETS: offsets, _TARGETS: targets, _HELD: held, _VECTORS: vectors, GRAMS: grams}
+    for name, array in arrays.items():
         if array is not None:
             folder.write(name, pa.py_buffer(np.ascontiguousarray(array)))
     if isinstance(words, Vocabulary):
