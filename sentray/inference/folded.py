@@ -39,7 +39,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle
 from sentray.errors import SentrayError
-from sentray.inference.simd import BLOCK, LANES, add_rows, dense, pool, slide
+from sentray.inference.simd import AHEAD, BLOCK, LANES, add_rows, dense, pool, slide
 from sentray.text.encoding import Encoded
 from sentray.text.ngrams import Grams, walk
 from sentray.text.simd import compiled
@@ -59,7 +59,7 @@ MAX_PARTS = 64
 """Branches, and dense layers."""
 MAX_WIDTH = 4096
 """Words of a window of `Sums`."""
-GROUP = 256
+GROUP = 1024
 """Reviews whose features are computed one block of a table after the other: what they share stays in the cache."""
 STRETCH = 512
 """After so many moves of a window its sums are made anew, so that rounding errors do not add up."""
@@ -388,15 +388,33 @@ class _Free:
             inputs.append(padded)
             first += outputs
         self._weights = np.ascontiguousarray(np.concatenate(inputs).T)
+        self._gap = max(branch.width if isinstance(branch, Sums) else 1 for branch in network.branches)
 
     def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:
         """Add the first dense layer's products to `sums`, float32 [reviews, units]."""
+        features = np.zeros((min(GROUP, len(sums)), self._weights.shape[1]), np.float32)
         for start in range(0, len(sums), GROUP):
             group = slice(start, start + GROUP)
-            features = np.zeros((len(sums[group]), self._weights.shape[1]), np.float32)
+            found = features[: len(sums[group])]
+            laid_out, firsts = _laid_out(ids, begins[group], lengths[group], self._gap)
             for column, fill in self._fills:
-                fill(ids, begins[group], lengths[group], features, column)
-            _add_products(features, self._weights, sums[group])
+                fill(laid_out, firsts, lengths[group], found, column)
+            _add_products(found, self._weights, sums[group])
+
+
+@compiled
+def _laid_out(ids: Any, begins: Any, lengths: Any, gap: int) -> Any:
+    """Reviews one after the other with padding before, between and behind them, and where each begins."""
+    firsts = np.empty(len(lengths), np.int64)
+    end = gap
+    for review in range(len(lengths)):
+        firsts[review] = end
+        end += lengths[review] + gap
+    result = np.zeros(end + AHEAD, np.int32)
+    for review in range(len(lengths)):
+        for word in range(lengths[review]):
+            result[firsts[review] + word] = ids[begins[review] + word]
+    return result, firsts
 
 
 def _in_blocks(rows: Floats) -> Floats:
@@ -410,50 +428,40 @@ def _in_blocks(rows: Floats) -> Floats:
 
 
 @compiled
-def _fill_sums(width: int, table: Any, ids: Any, begins: Any, lengths: Any, features: Any, column: int) -> None:
+def _fill_sums(width: int, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int) -> None:
     """The largest of the sums of windows of `width` words for each review, into its features from a column on."""
-    blocks, words, _ = table.shape
-    row_bytes = 4 * table.shape[2]
-    first, features_at, review_bytes = table.ctypes.data, features.ctypes.data + 4 * column, 4 * features.shape[1]
-    starts = np.zeros(len(lengths) + 1, np.int64)
-    for review in range(len(lengths)):
-        starts[review + 1] = starts[review] + lengths[review] + width
-    rows = np.full(starts[-1] + width, first, np.int64)
-    for review in range(len(lengths)):
-        for word in range(lengths[review]):
-            rows[starts[review] + width + word] = first + row_bytes * ids[begins[review] + word]
-    sums = np.empty(table.shape[2], np.float32)
-    rows_at, sums_at = rows.ctypes.data, sums.ctypes.data
+    blocks, words, size = table.shape
+    sums = np.empty(size, np.float32)
+    ids_at, sums_at, features_at = ids.ctypes.data, sums.ctypes.data, features.ctypes.data
     for block in range(blocks):
-        offset = block * words * row_bytes
+        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
         for review in range(len(lengths)):
-            best_at = features_at + review * review_bytes + block * row_bytes
+            for number in range(size):
+                sums[number] = features[review, first + number] = 0
+            best_at = features_at + 4 * (review * features.shape[1] + first)
             steps = lengths[review] + width - 1 if lengths[review] else 0
-            sums[:] = 0
             for start in range(0, steps, STRETCH):
-                window_at = rows_at + 8 * (starts[review] + start)
+                word_at = ids_at + 4 * (firsts[review] + start)
                 if start:
                     sums[:] = 0
-                    add_rows(window_at, width, offset, sums_at)
-                slide(window_at, width, min(steps - start, STRETCH), offset, sums_at, best_at)
+                    add_rows(word_at - 4 * width, width, table_at, sums_at)
+                slide(word_at, width, min(steps - start, STRETCH), table_at, sums_at, best_at)
 
 
 @compiled
 def _fill_mean(
-    dimensions: int, epsilon: float, table: Any, ids: Any, begins: Any, lengths: Any, features: Any, column: int
+    dimensions: int, epsilon: float, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int
 ) -> None:
     """The mean of each review's rows, brought to mean 0 and variance 1, into its features from a column on."""
-    blocks, words, _ = table.shape
-    row_bytes = 4 * table.shape[2]
-    first, features_at, review_bytes = table.ctypes.data, features.ctypes.data + 4 * column, 4 * features.shape[1]
-    rows = np.empty(max(lengths.max(), 1), np.int64)
-    rows_at = rows.ctypes.data
+    blocks, words, size = table.shape
+    ids_at, features_at = ids.ctypes.data, features.ctypes.data
+    for block in range(blocks):
+        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
+        for review in range(len(lengths)):
+            features[review, first : first + size] = 0
+            sums_at = features_at + 4 * (review * features.shape[1] + first)
+            add_rows(ids_at + 4 * firsts[review], lengths[review], table_at, sums_at)
     for review in range(len(lengths)):
-        for word in range(lengths[review]):
-            rows[word] = first + row_bytes * ids[begins[review] + word]
-        for block in range(blocks):
-            sums_at = features_at + review * review_bytes + block * row_bytes
-            add_rows(rows_at, lengths[review], block * words * row_bytes, sums_at)
         if lengths[review]:
             mean = variance = 0.0
             for number in range(column, column + dimensions):

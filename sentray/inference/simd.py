@@ -10,13 +10,16 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sentray.text.simd import pointer
+from sentray.text.simd import ask_for, pointer
 
 LANES = 16
 """Floats of a vector; LLVM makes of it what the processor has."""
 
 BLOCK = 32
 """Floats of a row that are added at once: their sums and the largest of them stay in the registers of AVX2, too."""
+
+AHEAD = 24
+"""So many rows before it is added a row is asked for, since the next ones are all over the table."""
 
 _FLOAT = ir.FloatType()
 
@@ -153,22 +156,23 @@ def _behind(builder: Any, address: Any, number: Any, size: int) -> Any:
 
 
 @intrinsic
-def add_rows(_: Any, rows: Any, count: Any, offset: Any, sums: Any) -> Any:
-    """Add blocks of numbers to sums.
+def add_rows(_: Any, ids: Any, count: Any, table: Any, sums: Any) -> Any:
+    """Add rows of a table to sums.
 
     Args:
-        rows: address of int64[count], the address of each row.
+        ids: address of int32[count + AHEAD], the numbers of the rows; those behind `count` are only asked for.
         count: rows to add.
-        offset: where in a row its block begins, in bytes.
+        table: address of float32[rows, BLOCK].
         sums: address of float32[BLOCK].
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows_at, number, behind, sums_at = arguments
+        ids_at, number, table_at, sums_at = arguments
         pieces = _pieces(BLOCK)
 
         def add(step: Any, totals: list[Any]) -> list[Any]:
-            row = _row(builder, rows_at, step, behind)
+            _ask_for_row(builder, table_at, ids_at, step)
+            row = _row(builder, table_at, ids_at, step)
             terms = [_load(builder, row, 4 * start, kind) for start, kind in pieces]
             return [builder.fadd(*pair) for pair in zip(totals, terms, strict=True)]
 
@@ -177,28 +181,30 @@ def add_rows(_: Any, rows: Any, count: Any, offset: Any, sums: Any) -> Any:
             builder.store(total, pointer(builder, sums_at, kind, 4 * start), align=4)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64, types.int64), generate
+    return types.void(*[types.int64] * 4), generate
 
 
 @intrinsic
-def slide(_: Any, rows: Any, width: Any, steps: Any, offset: Any, sums: Any, best: Any) -> Any:
-    """Move a window over rows and keep the largest sums of its blocks.
+def slide(_: Any, ids: Any, width: Any, steps: Any, table: Any, sums: Any, best: Any) -> Any:
+    """Move a window over rows of a table and keep the largest of its sums.
 
     Args:
-        rows: address of int64[width + steps], the address of each row; the first `width` are the window.
+        ids: address of int32[steps + AHEAD], the numbers of the rows that come into the window; those behind `steps`
+            are only asked for, and before them are those of the rows that leave it.
         width: rows of the window.
         steps: how far it moves, a row at a time.
-        offset: where in a row its block begins, in bytes.
+        table: address of float32[rows, BLOCK].
         sums: address of float32[BLOCK], of the window before and after.
         best: address of float32[BLOCK], of the windows so far.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows_at, wide, number, behind, sums_at, best_at = arguments
+        ids_at, wide, number, table_at, sums_at, best_at = arguments
         pieces = _pieces(BLOCK)
 
         def move(step: Any, values: list[Any]) -> list[Any]:
-            old, new = (_row(builder, rows_at, each, behind) for each in (step, builder.add(step, wide)))
+            _ask_for_row(builder, table_at, ids_at, step)
+            new, old = (_row(builder, table_at, ids_at, each) for each in (step, builder.sub(step, wide)))
             sums, best = [], []
             for (start, kind), total, most in zip(pieces, values[: len(pieces)], values[len(pieces) :], strict=True):
                 change = builder.fsub(_load(builder, new, 4 * start, kind), _load(builder, old, 4 * start, kind))
@@ -215,7 +221,15 @@ def slide(_: Any, rows: Any, width: Any, steps: Any, offset: Any, sums: Any, bes
     return types.void(*[types.int64] * 6), generate
 
 
-def _row(builder: Any, rows: Any, number: Any, offset: Any) -> Any:
-    """The address of a row's block."""
-    address = builder.load(pointer(builder, _behind(builder, rows, number, 8), ir.IntType(64)), align=8)
-    return builder.add(address, offset)
+def _row(builder: Any, table: Any, ids: Any, number: Any) -> Any:
+    """The address of the row that an id names."""
+    row = builder.load(pointer(builder, _behind(builder, ids, number, 4), ir.IntType(32)), align=4)
+    return _behind(builder, table, builder.zext(row, ir.IntType(64)), 4 * BLOCK)
+
+
+def _ask_for_row(builder: Any, table: Any, ids: Any, number: Any) -> None:
+    """Ask for the row that comes `AHEAD` steps later."""
+    index = ir.IntType(64)
+    row = _row(builder, table, ids, builder.add(number, ir.Constant(index, AHEAD)))
+    for start in range(0, 4 * BLOCK, 64):
+        ask_for(builder, builder.add(row, ir.Constant(index, start)))
