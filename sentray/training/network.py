@@ -19,7 +19,6 @@ from sentray.training.adam import Adam, Floats
 from sentray.training.batches import Reviews, distinct_words
 from sentray.training.calibration import Mix
 
-
 _MAX_LOGIT = 30.0
 
 

@@ -29,7 +29,10 @@ from sentray.training.folds import Folds
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _HELD, _VECTORS = "offsets.bin", "targets.bin", "held.bin", "embedding.bin"
+_FILES = _OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS = (
+    *("offsets.bin", "targets.bin", "held.bin"),
+    *("embedding.bin", "weights.bin"),
+)
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
 
@@ -92,6 +95,7 @@ class TrainingSet:
         held: uint8 [rows], the fold that holds a review out; see `folds.hold_out`.
         texts: Hashes of their texts.
         vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
+        weights: float32 [rows], how much each review counts; None where they count alike.
     """
 
     facts: Facts
@@ -102,6 +106,7 @@ class TrainingSet:
     held: Folds
     texts: TextHashes
     vectors: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -127,7 +132,7 @@ class TrainingSet:
         Raises:
             SentrayError: This machine does not see it, or has no room for it.
         """
-        facts, vectors = Facts.read(folder), None
+        facts, vectors, weights = Facts.read(folder), None, None
         try:
             with _on_disk(folder) as path:
                 ids, offsets, targets, held = (
@@ -143,9 +148,11 @@ class TrainingSet:
                 words = facts.spec.words((path / _VOCABULARY).read_bytes() if facts.spec.buckets is None else None)
                 if facts.metrics["embedding"] is not None:
                     vectors = _mapped(path / _VECTORS, np.float32).reshape(words.size, -1)
+                if (path / _WEIGHTS).exists():
+                    weights = _mapped(path / _WEIGHTS, np.float32)
         except OSError as error:
             raise _unseen(folder, error) from error
-        return cls(facts, words, ids, offsets, targets, held, texts, vectors)
+        return cls(facts, words, ids, offsets, targets, held, texts, vectors, weights)
 
 
 @contextlib.contextmanager
@@ -192,13 +199,14 @@ def write(
     texts: TextHashes,
     source: Source,
     vectors: NDArray[np.float32] | None = None,
+    weights: NDArray[np.float32] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
 
     Raises:
         SentrayError: The folder cannot be written.
     """
-    for name, array in ((_OFFSETS, offsets), (_TARGETS, targets), (_HELD, held), (_VECTORS, vectors)):
+    for name, array in zip(_FILES, (offsets, targets, held, vectors, weights), strict=True):
         if array is not None:
             folder.write(name, pa.py_buffer(np.ascontiguousarray(array)))
     if isinstance(words, Vocabulary):
