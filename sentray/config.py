@@ -249,6 +249,18 @@ class NetworkSettings(Settings):
         "how words get ids: counted and listed, or hashed without a count", "vocabulary"
     )
     buckets: int = setting("ids of the encoder hash", 65_536, ge=1, lt=2**31)
+    max_grams: int | None = setting(
+        "most n-grams that the model knows, the most frequent ones; 2,000,000 where not given, fewer for many labels",
+        None,
+        ge=1,
+        le=100_000_000,
+    )
+    min_gram_reviews: int | None = setting(
+        "least reviews that have an n-gram; from 1 to 5 by the size of the corpus where not given", None, ge=1
+    )
+    characters: bool | None = setting(
+        "take n-grams of characters too; for reviews of at most 60 words on average where not given", None
+    )
     embedding: str | None = setting(
         "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zst, .zip",
         None,

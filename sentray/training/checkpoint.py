@@ -207,6 +207,8 @@ def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: Tra
 
     facts = dataset.facts
     files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model), bundle.TEXTS: dataset.texts.to_bytes()}
+    if dataset.grams is not None:
+        files[bundle.GRAMS] = dataset.grams.table.tobytes()
     configured = settings.model_dump(mode="json")
     made = bundle.make(facts.spec, dataset.vocabulary, files, settings=configured, trained_on=facts.trained_on)
     golden = golden_texts(made, dataset.vocabulary.samples())

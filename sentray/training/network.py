@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sentray.training.adam import Adam, Floats
 from sentray.training.batches import Reviews, distinct_words
-from sentray.training.calibration import Mix
+from sentray.training.gradients import Gradients
 
 _MAX_LOGIT = 30.0
 
@@ -57,25 +57,6 @@ def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
     return Packed.of(padded.ravel(), np.empty((len(reviews), 0), np.int32), vocabulary_rows)
 
 
-@dataclass(frozen=True)
-class Gradients:
-    """What a step says of a batch, or of one worker's part of it.
-
-    Attributes:
-        loss: Sum of the rows' weighted cross-entropies.
-        correct: Rows whose most probable class is their own.
-        words: int32, ascending vocabulary ids; none where the words' vectors are frozen.
-        rows: float32 [words, dimensions], of the words' vectors; those of all other words are 0.
-        dense: float32 [n], of all other weights, one after the other.
-    """
-
-    loss: float
-    correct: int
-    words: NDArray[np.int32]
-    rows: Floats
-    dense: Floats
-
-
 class Network:
     """Trains a Keras model with one embedding, by the model's own layers.
 
@@ -93,10 +74,6 @@ class Network:
         ValueError: The model has no embedding or several; or, at the first step, layers with state that is not trained.
     """
 
-    heads: tuple[str, ...] = ("network",)
-    """Its parts that are trained beside each other, each by a loss of its own."""
-    fixed: Mapping[str, int] = {}
-    """The epochs of those heads whose schedule is fixed: they are trained to its end, whatever held-out rows say."""
     from_logits = False
     """Whether `_outputs` gives logits, and not probabilities."""
 
@@ -128,9 +105,9 @@ class Network:
         ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
         matrix, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
-        signature = [vectors, floats, ints, matrix, ints, floats, scalar]
-        self._gradient_graph = tf.function(self._gradient, input_signature=signature)
-        self._logits_graph = tf.function(self._logits, input_signature=signature[:4])
+        signature = [vectors, floats, ints, matrix]
+        self._gradient_graph = tf.function(self._gradient, input_signature=[*signature, ints, floats, scalar])
+        self._logits_graph = tf.function(self._logits, input_signature=signature)
 
     def pack(self, reviews: Reviews) -> Packed:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
@@ -163,37 +140,31 @@ class Network:
             Whether the first layer behind the words' vectors got a gradient at all. It gets none once all units of a
             layer are dead.
         """
-        self.embedding.apply(gradients.rows, gradients.words)
+        self.embedding.apply(gradients.values, gradients.rows)
         self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
         return bool(gradients.dense[: self._sizes[0]].any())
 
     def logits(self, packed: Packed) -> Floats:
-        """The logits of reviews that are not trained on, float32 [reviews, heads, 1 or classes]."""
+        """Logits of reviews that are not trained on, float32 [reviews, 1 or classes]."""
+        vectors = self.embedding.rows(packed.words)
         with tf.device(self._device):
-            outputs = self._logits_graph(
-                self.embedding.rows(packed.words), self.dense.weights[0], packed.ids, packed.cells
-            )
-        logits: Floats = np.asarray(outputs)[:, None]
-        return logits
+            return np.asarray(self._logits_graph(vectors, self.dense.weights[0], packed.ids, packed.cells))
 
-    def rest(self, head: str) -> None:
-        """Train a head no further while others go on; where there is one, its fit ends instead."""
+    def layers(self) -> dict[str, list[Floats]]:
+        """The weights as of now, by the names of the model's layers."""
+        return {layer.name: layer.get_weights() for layer in self.keras_model().layers if layer.weights}
 
-    def keras_model(self, mix: Mix | None = None) -> Any:
-        """The Keras model with the weights as of now.
+    def constants(self) -> list[NDArray[Any]]:
+        """What training does not change: the vectors where they are frozen."""
+        return [self.embedding.weights] if self.embedding.frozen else []
 
-        Args:
-            mix: What makes the heads' logits calibrated ones, to be part of the last layer's weights.
-        """
+    def keras_model(self) -> Any:
+        """The Keras model with the weights as of now."""
         self.embedding.settle()
         self._keras_embedding.set_weights([self.embedding.weights])
         others = np.split(self.dense.weights[0], np.cumsum(self._sizes)[:-1])
         for variable, weights, shape in zip(self._variables, others, self._shapes, strict=True):
             variable.assign(weights.reshape(shape))
-        if mix is not None:
-            last = self._model.layers[-1]
-            kernel, bias = last.get_weights()
-            last.set_weights([kernel * mix.weights[0], bias * mix.weights[0] + mix.bias])
         return self._model
 
     def state(self) -> dict[str, NDArray[Any]]:

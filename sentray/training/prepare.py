@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sentray import cluster
+from sentray import cluster, models
 from sentray.bundle import ModelSpec, TrainedOn
 from sentray.config import TrainSettings
 from sentray.console import Console, count
@@ -25,15 +25,17 @@ from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError, first_line
-from sentray.models import Architecture
+from sentray.models import WIDE, Architecture
 from sentray.storage import Folder
 from sentray.text.cleaning import preset_of, rules_from
 from sentray.text.coverage import Left
 from sentray.text.encoding import Encoder
 from sentray.text.hashing import HashedWords, Words
+from sentray.text.ngrams import MAX_WORD_ID, make_table
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
 from sentray.training.folds import NEVER, Folds, group_keys, hold_out
+from sentray.training.gram_counts import choose_grams
 
 USUAL_LENGTH = 0.995
 """Share of the training reviews that the network takes whole, where nothing else is asked for."""
@@ -68,12 +70,17 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     console.say(f"corpus: {corpus.describe()}")
     folder = Folder(out)
     folder.delete("")
+    uses_grams = WIDE in architecture.heads
     counts: Counter[str] = Counter()
     words: Words = HashedWords(settings.buckets)
     if settings.encoder == "vocabulary":
         inspection, counts = survey(corpus, rules, console, _splits(settings))
         inspection = _checked(inspection, corpus, folder, settings)
-        words = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
+        max_words = settings.max_words
+        if uses_grams:
+            # The shared id of the unknown is one more.
+            max_words = min(max_words or MAX_WORD_ID, MAX_WORD_ID - 1)
+        words = Vocabulary.from_counts(counts, settings.min_count, max_words, settings.unknown)
     _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
@@ -90,12 +97,15 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     lengths = np.diff(offsets)
     longest = int(lengths.max())
     usual = longest if preset_of(settings) == "tutorial" else usual_length(lengths)
+    max_length = max(settings.max_length or usual, architecture.min_length)
+    chosen = choose_grams(settings, out, words, offsets, max_length, len(labels), console) if uses_grams else None
     spec = ModelSpec.of(
         words,
         architecture=architecture.name,
         cleaning=rules,
         labels=tuple(labels),
-        max_length=max(settings.max_length or usual, architecture.min_length),
+        max_length=max_length,
+        grams=chosen and chosen.spec,
     )
     if len(labels) > 2 and (settings.threshold or settings.unsure):
         raise SentrayError(
@@ -106,6 +116,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     metrics = {
         **_word_metrics(words, counts, used),
         "embedding": origin,
+        "grams": chosen and chosen.metrics,
         "longest_review": longest,
         "cleaning_left": asdict(left),
         "test_rows": inspection.of_split("test").total(),
@@ -115,15 +126,29 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     _tell(console, facts, inspection, words, lengths, settings)
     for line in left.lines(rules, settings.encoder == "vocabulary"):
         console.say(line)
-    training_set.write(folder, facts, words, offsets, targets, held, texts, corpus.source, vectors, weights)
+    if chosen:
+        console.say(chosen.line)
+    table = make_table(chosen.keys) if chosen else None
+    training_set.write(folder, facts, words, offsets, targets, held, texts, corpus.source, vectors, table, weights)
 
 
 def require_files(settings: TrainSettings) -> None:
-    """Look at the files of stop words and of word vectors, without Ray.
+    """Look at the files of stop words and of word vectors, and whether the model has what is set, without Ray.
 
     Raises:
         SentrayError: One is not there, cannot be read, or does not fit.
     """
+    uses_grams = WIDE in models.architecture(settings.model).heads
+    if not uses_grams and (settings.max_grams or settings.min_gram_reviews or settings.characters is not None):
+        raise SentrayError(
+            "--max-grams, --min-gram-reviews and --characters are about n-grams, at which --model "
+            f"{settings.model} does not look; leave them out, or take --model wide"
+        )
+    if settings.encoder == "hash" and uses_grams:
+        if settings.characters:
+            raise SentrayError("--characters needs --encoder vocabulary: of a hashed word no character is known")
+        if settings.buckets > MAX_WORD_ID:
+            raise SentrayError(f"with n-grams, as of --model {settings.model}, --buckets is at most {MAX_WORD_ID:,}")
     rules_from(settings)
     _dimensions(settings)
 

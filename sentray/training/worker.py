@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -27,12 +27,11 @@ from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
 from sentray.training.calibration import Floats, log_loss
 from sentray.training.checkpoint import Choice, Logits, NothingToKeepError, State, choose
+from sentray.training.gradients import Gradients, summed
+from sentray.training.heads import new_network
 from sentray.training.progress import POLL_SECONDS, Kind
 from sentray.training.stopping import parted
 from sentray.training.training_set import TrainingSet
-
-if TYPE_CHECKING:
-    from sentray.training.network import Gradients
 
 Check = Callable[[], None]
 Tell = Callable[[Kind, Any], None]
@@ -232,25 +231,13 @@ class Replica:
     def __init__(
         self, settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, seed: int, fit: int = 0
     ) -> None:
-        import keras
-
-        from sentray.training.fast_network import FAST
-        from sentray.training.network import Network
-
-        keras.utils.set_random_seed(seed)
-        spec = dataset.facts.spec
         # The last fit, whose number is no fold's, sees all rows or, without a refit, what the first one sees.
         is_last = fit == len(dataset.facts.held_out)
         self.rows = np.flatnonzero(dataset.held != (0 if is_last and not settings.refit else fit))
-        vectors = dataset.facts.dimensions if dataset.vectors is None else dataset.vectors
-        model = models.architecture(spec.architecture).build(
-            dataset.vocabulary.size, spec.max_length, len(spec.labels), vectors, settings.freeze
-        )
-        rates = settings.learning_rate, settings.embedding_learning_rate
-        kind = FAST.get(spec.architecture, Network)
-        self.network = kind(model, *rates, device="/GPU:0" if settings.gpu else None)
+        self.network = new_network(settings, dataset, self.rows, seed, allreduce)
         self._dataset, self._allreduce, self._seed = dataset, allreduce, seed
         self._batch_size, self._epochs = settings.batch_size, settings.epochs
+        spec = dataset.facts.spec
         self._lengths = np.minimum(dataset.lengths, spec.max_length)
         counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels)).astype(np.float64)
         even = len(self.rows) / (len(counts) * np.maximum(counts, 1))
@@ -267,8 +254,8 @@ class Replica:
             report: Called now and then with what the progress line shows of this worker's rows so far.
 
         Returns:
-            The epoch's record over all workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`,
-            `started_at` (Unix time), `seconds`, of them `first_step_seconds` and by part of a step `parts`,
+            The epoch's record over all workers: `epoch` from 1, mean `loss` and `accuracy` of the heads, `rows_seen`,
+            `steps`, `started_at` (Unix time), `seconds`, of them `first_step_seconds` and by part of a step `parts`,
             `peak_rss_mb`, and `dead`: whether the loss is no number, or no unit of some layer reacted to any row in
             the epoch's second half.
         """
@@ -283,7 +270,7 @@ class Replica:
             mine = batches.share(batch, self._lengths[batch], allreduce.rank, allreduce.world)
             result, reacts = self._step(batch, mine)
             first_step = first_step or time.perf_counter() - started
-            sums += (result.loss, result.correct, len(mine))
+            sums += (*np.mean([(part.loss, part.correct) for part in result], axis=0), len(mine))
             alive |= reacts and step >= len(steps) // 2
             if time.perf_counter() - self._reported < POLL_SECONDS:
                 continue
@@ -335,8 +322,9 @@ class Replica:
         Raises:
             RuntimeError: The workers' weights differ.
         """
-        # What is frozen is no part of the state.
-        digest = hashlib.sha256(self.network.embedding.weights.data if self.network.embedding.frozen else b"")
+        digest = hashlib.sha256()
+        for values in self.network.constants():
+            digest.update(values.data)
         for name, values in sorted(self.network.state().items()):
             digest.update(name.encode())
             digest.update(values.data)
@@ -344,8 +332,8 @@ class Replica:
             raise RuntimeError("the training workers' weights differ")
         return digest.hexdigest()
 
-    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["Gradients", bool]:
-        """Train on a batch; what it says of this worker's rows, and whether the network reacts."""
+    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple[list[Gradients], bool]:
+        """Train on a batch; what it says of this worker's rows by head, and whether the network reacts."""
         with self._timed("data"):
             packed = self.network.pack([self._dataset.review(row) for row in mine])
             labels = self._dataset.targets[mine]
@@ -355,7 +343,7 @@ class Replica:
         with self._timed("network"):
             gradients = self.network.gradients(packed, labels, weights, len(batch))
         with self._timed("allreduce"):
-            total = gradients if self._allreduce.world == 1 else self._sum(gradients, batch)
+            total = summed(gradients, self._allreduce)
         with self._timed("optimizer"):
             reacts = self.network.apply(total)
         return gradients, reacts
@@ -365,15 +353,3 @@ class Replica:
         started = time.perf_counter()
         yield
         self._seconds[part] += time.perf_counter() - started
-
-    def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
-        """The global batch's gradients, from every worker's part of them."""
-        words, (size, dimensions) = gradients.words, (len(gradients.dense), gradients.rows.shape[1])
-        if not self.network.embedding.frozen:
-            # Every worker works out the batch's words by itself: nothing has to be agreed on first.
-            words = batches.distinct_words([self._dataset.review(row) for row in batch], self._dataset.vocabulary.size)
-        values = np.zeros(size + len(words) * dimensions, np.float32)
-        values[:size] = gradients.dense
-        values[size:].reshape(-1, dimensions)[np.searchsorted(words, gradients.words)] = gradients.rows
-        total = self._allreduce.sum(values)
-        return replace(gradients, words=words, rows=total[size:].reshape(-1, dimensions), dense=total[:size])

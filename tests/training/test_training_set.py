@@ -39,7 +39,9 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     held = np.array([255, 0], np.uint8)
     offsets, targets = np.array([0, 2, 3]), np.array([1, 0], np.int32)
     source = resolve("synthetic:2")
-    training_set.write(Folder(str(folder)), facts, words, offsets, targets, held, TEXTS, source, vectors, weights)
+    training_set.write(
+        Folder(str(folder)), facts, words, offsets, targets, held, TEXTS, source, vectors, weights=weights
+    )
     return folder
 
 
