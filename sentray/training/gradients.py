@@ -1,4 +1,4 @@
-"""`Gradients`, what a step says of a batch, and `summed`, which makes those of the whole batch of the workers' parts."""
+"""`Gradients`, what a step says of a batch, and `summed`, which adds up those of the workers' parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -5,15 +5,21 @@ model that comes out of them is one: its last layer mixes their logits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentray import models
+from sentray.config import TrainSettings
 from sentray.models import OUTPUT
+from sentray.training import wide
+from sentray.training.allreduce import AllReduce
 from sentray.training.batches import Reviews
+from sentray.training.calibration import Mix
 from sentray.training.gradients import Floats, Gradients
+from sentray.training.training_set import TrainingSet
 
 State = dict[str, NDArray[Any]]
 
@@ -46,7 +52,7 @@ class Head(Protocol):
         Those of `OUTPUT` are the last layer's kernel of this head's features, [features, outputs], and its bias.
         """
 
-    def fixed(self) -> list[NDArray[Any]]:
+    def constants(self) -> list[NDArray[Any]]:
         """What training does not change and every worker must have alike."""
 
     def state(self) -> State:
@@ -54,19 +60,6 @@ class Head(Protocol):
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go back to a state that `state` gave."""
-
-
-@dataclass(frozen=True)
-class Mix:
-    """How the heads' logits become the network's.
-
-    Attributes:
-        weights: float32 [heads], what each head's logits are multiplied with.
-        bias: float32 [1 or classes], what is added.
-    """
-
-    weights: Floats
-    bias: Floats
 
 
 class Packs(dict[str, Any]):
@@ -87,15 +80,19 @@ class Heads:
     Args:
         heads: The heads by their names.
         model: Makes the Keras model that their weights go into.
+        fixed: The epochs of those heads whose schedule is fixed.
+
+    Attributes:
+        heads: The heads' names, in the order of `logits`.
+        fixed: The epochs of those heads whose schedule is fixed: they are trained to its end, whatever held-out rows
+            say.
     """
 
-    def __init__(self, heads: Mapping[str, Head], model: Callable[[], Any]) -> None:
+    def __init__(
+        self, heads: Mapping[str, Head], model: Callable[[], Any], fixed: Mapping[str, int] | None = None
+    ) -> None:
         self._all, self._learning, self._model = dict(heads), dict(heads), model
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The heads' names, in the order of `logits`."""
-        return tuple(self._all)
+        self.heads, self.fixed = tuple(heads), dict(fixed or {})
 
     def pack(self, reviews: Reviews) -> "Packs":
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
@@ -112,34 +109,39 @@ class Heads:
 
     def apply(self, gradients: Sequence[Gradients]) -> bool:
         """Take a step with the global batch's gradients; whether every head can still learn."""
-        learning = self._learning.values()
-        return all([head.apply(part) for head, part in zip(learning, gradients, strict=True)])
+        can_learn = [head.apply(part) for head, part in zip(self._learning.values(), gradients, strict=True)]
+        return all(can_learn)
 
     def logits(self, packed: "Packs") -> Floats:
         """Each head's logits, without dropout; float32 [reviews, heads, 1 or classes]."""
         return np.stack([head.logits(packed[name]) for name, head in self._all.items()], axis=1)
 
     def rest(self, name: str) -> None:
-        """Train a head no more."""
-        del self._learning[name]
+        """Train a head no more, whatever the others do."""
+        self._learning.pop(name, None)
 
     def keras_model(self, mix: Mix | None = None) -> Any:
-        """The Keras model with the weights as of now; the mean of the heads' logits counts where no mix is given."""
+        """The Keras model with the weights as of now.
+
+        Args:
+            mix: How the heads' logits become the network's, to be part of the last layer's weights; their plain mean
+                where not given.
+        """
         count = len(self._all)
-        factors = np.full(count, 1 / count, np.float32) if mix is None else mix.weights
+        factors = np.array(mix.weights if mix else (1 / count,) * count, np.float32)
         layers = [head.layers() for head in self._all.values()]
         kernels, biases = zip(*(each.pop(OUTPUT) for each in layers), strict=True)
         model = self._model()
         for name, weights in (item for each in layers for item in each.items()):
             model.get_layer(name).set_weights(weights)
         kernel = np.concatenate([factor * part for factor, part in zip(factors, kernels, strict=True)])
-        bias = np.tensordot(factors, np.stack(biases), 1) + (0 if mix is None else mix.bias)
+        bias = np.tensordot(factors, np.stack(biases), 1) + np.float32(mix.bias if mix else 0)
         model.get_layer(OUTPUT).set_weights([kernel, bias])
         return model
 
-    def fixed(self) -> list[NDArray[Any]]:
+    def constants(self) -> list[NDArray[Any]]:
         """What training does not change and every worker must have alike."""
-        return [values for head in self._all.values() for values in head.fixed()]
+        return [values for head in self._all.values() for values in head.constants()]
 
     def state(self) -> State:
         """All that training changes, by name."""
@@ -150,3 +152,44 @@ class Heads:
         for name, head in self._all.items():
             start = f"{name}."
             head.restore({key.removeprefix(start): state[key] for key in state if key.startswith(start)})
+
+
+def new_network(
+    settings: TrainSettings, dataset: TrainingSet, rows: NDArray[np.int64], seed: int, among: AllReduce
+) -> Heads:
+    """The network to train, with its first weights.
+
+    Args:
+        settings: Of the run.
+        dataset: The training reviews.
+        rows: Those of them that it is trained on.
+        seed: Fixes the first weights.
+        among: The connection to the other workers, who must call it too.
+    """
+    facts = dataset.facts
+    spec, classes = facts.spec, len(facts.spec.labels)
+    architecture = models.architecture(spec.architecture)
+    vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
+    build = partial(architecture.build, dataset.vocabulary.size, spec.max_length, classes, vectors, settings.freeze)
+    if not isinstance(architecture, models.Halves):
+        network = _keras_network(settings, spec.architecture, build, seed)
+        return Heads({architecture.heads[0]: network}, network.keras_model)
+    heads: dict[str, Head] = {}
+    gram_rows, fixed = 1, {}
+    if (grams := dataset.grams) is not None:
+        counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
+        gram_rows, fixed["wide"] = grams.rows, wide.EPOCHS
+        heads["wide"] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
+    return Heads(heads, partial(build, gram_rows=gram_rows, deep=spec.deep), fixed)
+
+
+def _keras_network(settings: TrainSettings, name: str, build: Callable[[], Any], seed: int) -> Any:
+    """The `Network` of an architecture that TensorFlow trains."""
+    import keras
+
+    from sentray.training.fast_network import FAST
+    from sentray.training.network import Network
+
+    keras.utils.set_random_seed(seed)
+    rates = settings.learning_rate, settings.embedding_learning_rate
+    return FAST.get(name, Network)(build(), *rates, device="/GPU:0" if settings.gpu else None)

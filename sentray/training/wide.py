@@ -6,8 +6,7 @@ losses and |u|^2 / 2C, C = 1, as in liblinear (Fan et al. 2008): every row carri
 that only the grams of a batch are touched. Adagrad (Duchi et al. 2011) suits it: rare grams keep their large steps.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from sentray.training.batches import Reviews
 from sentray.training.gradients import Floats, Gradients
 from sentray.training.losses import cross_entropy
 
-RATE, C = 0.05, 1.0
-"""Adagrad's first step size, from which it falls to 0 by the last step, and how weakly weights are drawn to 0."""
+RATE, EPOCHS, C = 0.05, 10, 1.0
+"""Adagrad's first step size, the epochs in which it falls to 0, and how weakly weights are drawn to 0."""
 _COUNTED = 1000
 """Reviews whose grams are counted together."""
 # A row of `Wide._cells`: the gram's share of the penalty a review, then for each output ratio, weight, sum of squares.
@@ -133,7 +132,7 @@ class Wide:
         weights = self._cells[:, _RATIO::_EACH] * self._cells[:, _WEIGHT::_EACH]
         return {WIDE: [weights], OUTPUT: [np.eye(len(self._bias[0]), dtype=np.float32), self._bias[0].copy()]}
 
-    def fixed(self) -> list[NDArray[Any]]:
+    def constants(self) -> list[NDArray[Any]]:
         """See `Head`: the ratios."""
         return [np.ascontiguousarray(self._cells[:, _RATIO::_EACH])]
 
