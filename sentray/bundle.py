@@ -20,6 +20,7 @@ from pydantic_core import from_json
 from sentray import __version__
 from sentray.corpus.identity import MAX_HASHES, TextHashes
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS
+from sentray.decision import MOST_PROBABLE, Decision
 from sentray.errors import SentrayError
 from sentray.models import DeepSpec
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
@@ -156,6 +157,23 @@ class TrainedOn(BaseModel):
     digest: str
 
 
+class Calibration(BaseModel):
+    """What made a network's probabilities as sure as they are right; its last layer's weights have it in them.
+
+    Attributes:
+        temperature: What the mean of the heads' logits was divided by.
+        heads: Of each head its share in that mean.
+        bias: What was added.
+        rows: Held-out rows that it was fitted on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    temperature: float = Field(gt=0)
+    heads: dict[str, float]
+    bias: float
+    rows: int
+
+
 class GoldenText(BaseModel):
     """A text and the probability of each label, in the bundle's order, as the new model gave it."""
 
@@ -175,6 +193,8 @@ class Manifest(ModelSpec):
     metrics: dict[str, Any]
     versions: dict[str, str]
     trained_on: TrainedOn | None = None
+    calibration: Calibration | None = None
+    decision: Decision = MOST_PROBABLE
     files: dict[str, str]
 
     @model_validator(mode="after")
@@ -189,6 +209,8 @@ class Manifest(ModelSpec):
             raise ValueError(f"it must have both n-grams and {GRAMS}, or neither")
         if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0][:_MAX_SHOWN]!r} that does not belong to a bundle")
+        if len(self.labels) > 2 and self.decision != MOST_PROBABLE:
+            raise ValueError("it has a threshold, which only two labels can have")
         coverage = self.metrics.get("coverage")
         if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):
             raise ValueError("its coverage is no share")
@@ -208,6 +230,8 @@ class Bundle:
         metrics: Metrics of the training run and its evaluation.
         versions: Versions of the libraries that made it.
         trained_on: What it was trained on; None where it does not say, as before format 3.
+        calibration: How its probabilities were calibrated; None where they are as the network was trained.
+        decision: How its probabilities become labels.
         golden: Texts with their scores, compared whenever the bundle is loaded for scoring.
         files: Names and contents of its files, `bundle.json` among them; see `unpack`.
     """
@@ -220,6 +244,8 @@ class Bundle:
     metrics: dict[str, Any]
     versions: dict[str, str]
     trained_on: TrainedOn | None
+    calibration: Calibration | None
+    decision: Decision
     golden: tuple[GoldenText, ...]
     files: dict[str, bytes] = field(repr=False, compare=False)
 
@@ -278,6 +304,8 @@ def make(
     settings: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     trained_on: TrainedOn | None = None,
+    calibration: Calibration | None = None,
+    decision: Decision = MOST_PROBABLE,
     golden: Sequence[GoldenText] = (),
 ) -> Bundle:
     """A new bundle in memory; `publish` puts it into a folder.
@@ -290,6 +318,8 @@ def make(
         settings: Settings of the training run, as JSON values.
         metrics: Metrics, as JSON values.
         trained_on: What it was trained on.
+        calibration: How its probabilities were calibrated.
+        decision: How they become labels.
         golden: Texts with their scores; see `sentray.inference.scorer.golden_texts`.
     """
     files = {name: files[name] for name in (MODEL, *ENGINE_FILES, TEXTS, GRAMS) if name in files}
@@ -303,15 +333,22 @@ def make(
         metrics=dict(metrics or {}),
         versions={"sentray": __version__, **{library: version(library) for library in LIBRARIES}},
         trained_on=trained_on,
+        calibration=calibration,
+        decision=decision,
         files={name: _sha256(files[name]) for name in sorted(files)},
     )
     return unpack({MANIFEST: _json(manifest.model_dump(mode="json")), **files})
 
 
 def update(
-    bundle: Bundle, *, metrics: Mapping[str, Any] | None = None, golden: Sequence[GoldenText] | None = None
+    bundle: Bundle,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
+    decision: Decision | None = None,
+    golden: Sequence[GoldenText] | None = None,
 ) -> Bundle:
-    """The bundle with other metrics or golden texts; its digest changes with them."""
+    """The bundle with other values of what is given; its digest changes with them."""
     return make(
         bundle.spec,
         bundle.vocabulary,
@@ -319,6 +356,8 @@ def update(
         settings=bundle.settings,
         metrics=bundle.metrics if metrics is None else metrics,
         trained_on=bundle.trained_on,
+        calibration=calibration or bundle.calibration,
+        decision=decision or bundle.decision,
         golden=bundle.golden if golden is None else golden,
     )
 
@@ -386,6 +425,8 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
         metrics=manifest.metrics,
         versions=manifest.versions,
         trained_on=manifest.trained_on,
+        calibration=manifest.calibration,
+        decision=manifest.decision,
         golden=golden,
         files={name: files[name] for name in (MANIFEST, *names)},
     )

@@ -38,7 +38,7 @@ class Decision(BaseModel):
             probabilities: Of each label; [reviews, labels].
         """
         classes: NDArray[np.int64] = np.argmax(probabilities, axis=1)
-        if self == Decision():
+        if self.threshold is None and self.unsure is None:
             return classes
         # Compared as it is stored: a threshold lies between two probabilities that may be next to each other.
         second = probabilities[:, 1].astype(np.float64)
@@ -47,6 +47,10 @@ class Decision(BaseModel):
         if self.unsure is not None:
             classes[(second >= self.unsure[0]) & (second <= self.unsure[1])] = UNSURE
         return classes
+
+
+MOST_PROBABLE = Decision()
+"""Takes the most probable label."""
 
 
 def choose_threshold(rule: str, truth: NDArray[np.integer[Any]], second: Floats) -> float | None:

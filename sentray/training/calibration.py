@@ -52,7 +52,7 @@ class Mix:
 
 
 def fit_mix(logits: Floats, labels: Labels, weights: Floats | None = None) -> Mix:
-    """The mix with the least cross-entropy on held-out rows, a convex problem; a head that would count against is left out.
+    """The mix with the least cross-entropy on held-out rows, a convex problem; no head counts against the others.
 
     Args:
         logits: Of each head, float32 [rows, heads, n]: one number for two labels, else one for each.
@@ -80,7 +80,9 @@ def fit_mix(logits: Floats, labels: Labels, weights: Floats | None = None) -> Mi
         if found[worst] >= 0 or used[:heads].sum() == 1:
             break
         used[worst] = False
-    mixed = found[:heads] if used[:heads].sum() > 1 else np.where(used[:heads], np.maximum(found[:heads], MIN_WEIGHT), 0)
+    mixed = (
+        found[:heads] if used[:heads].sum() > 1 else np.where(used[:heads], np.maximum(found[:heads], MIN_WEIGHT), 0)
+    )
     return Mix(tuple(mixed.tolist()), float(found[heads:].sum()))
 
 

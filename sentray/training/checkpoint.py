@@ -1,4 +1,4 @@
-"""What training stores: `State`, weights and `Logits` in a checkpoint of Ray Train each epoch, the bundle in the last."""
+"""What training stores in a checkpoint of Ray Train: `State`, weights and `Logits` each epoch, at last the bundle."""
 
 import json
 from collections.abc import Mapping
@@ -18,10 +18,11 @@ from sentray.training.folds import NEVER
 from sentray.training.stopping import best_epoch, has_ended
 from sentray.training.training_set import TrainingSet
 
-STATE_FILE, WEIGHTS_FILE, LOGITS_FILE, BUNDLE_FOLDER = "state.json", "weights.npz", "held_out.npz", "bundle"
+STATE_FILE, WEIGHTS_FILE, LOGITS_FILE, BUNDLE_FOLDER = "state.json", "weights.npz", "logits.npz", "bundle"
+HELD_OUT_FILE = "held_out.npz"
 
 Logits = dict[tuple[int, int], Floats]
-"""By fit and epoch the logits of the rows that the fit holds out, in their order, float32 [rows, heads, 1 or labels]."""
+"""By fit and epoch the logits of the rows that the fit holds out, float32 [rows, heads, 1 or labels]."""
 
 
 class NothingToKeepError(SentrayError):
@@ -97,7 +98,12 @@ class State:
 
 
 def choose(
-    state: State, logits: Logits, dataset: TrainingSet, settings: TrainSettings, heads: tuple[str, ...], fixed: Mapping[str, int]
+    state: State,
+    logits: Logits,
+    dataset: TrainingSet,
+    settings: TrainSettings,
+    heads: tuple[str, ...],
+    fixed: Mapping[str, int],
 ) -> Choice:
     """Epochs and mix, from what the fits gave for the rows that they did not see.
 
@@ -113,7 +119,9 @@ def choose(
     if not rows:
         return Choice({head: fixed.get(head, settings.epochs) for head in heads})
     losses = {
-        head: [[record["held_out"][head] for record in state.history if record["fit"] == fold] for fold in range(len(rows))]
+        head: [
+            [record["held_out"][head] for record in state.history if record["fit"] == fold] for fold in range(len(rows))
+        ]
         for head in heads
     }
     epochs = {head: best_epoch(losses[head], rows, fixed.get(head)) for head in heads}
@@ -123,9 +131,10 @@ def choose(
 
 
 def chosen_logits(logits: Logits, epochs: Mapping[str, int], dataset: TrainingSet) -> tuple[Floats, Any]:
-    """Logits of all held-out rows after the chosen epochs, float32 [rows, heads, n], and the rows' labels, int32 [rows].
+    """Logits of all held-out rows after the chosen epochs, in the training set's order, and their labels.
 
-    They are in the order of the training set, whatever the folds.
+    Returns:
+        float32 [rows, heads, 1 or labels]; int32 [rows].
     """
     held, targets = np.asarray(dataset.held), np.asarray(dataset.targets)
     first = next(iter(logits.values()))
@@ -161,6 +170,34 @@ def restore(folder: str, network: Any) -> None:
     """Bring a `Network` to what lies in a folder."""
     with np.load(Path(folder, WEIGHTS_FILE)) as weights:
         network.restore(weights)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is known of the rows that were held out, once the last fit has been chosen.
+
+    Attributes:
+        logits: Of each head, float32 [rows, heads, 1 or labels].
+        labels: Positions of the true labels, int32 [rows].
+    """
+
+    logits: Floats
+    labels: Any
+
+    @classmethod
+    def read(cls, folder: str) -> "HeldOut | None":
+        """What lies in a folder, None where no row was held out."""
+        if not Path(folder, HELD_OUT_FILE).exists():
+            return None
+        with np.load(Path(folder, HELD_OUT_FILE)) as arrays:
+            return cls(**arrays)
+
+
+def write_held_out(folder: Path, choice: Choice, logits: Logits, dataset: TrainingSet) -> None:
+    """Write a `HeldOut` where rows were held out."""
+    if logits:
+        found, labels = chosen_logits(logits, choice.epochs, dataset)
+        np.savez(folder / HELD_OUT_FILE, logits=found, labels=labels)
 
 
 def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: TrainingSet) -> None:

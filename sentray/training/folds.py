@@ -61,7 +61,7 @@ def group_keys(column: pa.ChunkedArray, rule: str | None, name: str) -> Hashes:
     """
     values = column.cast(pa.large_string())
     if values.null_count:
-        raise SentrayError(f"{values.null_count:,} rows have no {name}, which says their group: give them one")
+        raise SentrayError(f"a row has no {name}, which says its group: give it one, or name another column")
     if rule is not None:
         parts = pc.extract_regex(values, _TAIL)
         if parts.null_count:

@@ -30,7 +30,9 @@ from sentray.training.folds import Folds
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _HELD, _VECTORS = "offsets.bin", "targets.bin", "held.bin", "embedding.bin"
+_OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS = (
+    f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights")
+)
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
 
@@ -95,6 +97,7 @@ class TrainingSet:
         texts: Hashes of their texts.
         vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
         grams: The n-grams that the network looks at; None where it looks at none.
+        weights: float32 [rows], how much each review counts; None where they count alike.
     """
 
     facts: Facts
@@ -106,6 +109,7 @@ class TrainingSet:
     texts: TextHashes
     vectors: NDArray[np.float32] | None = None
     grams: Grams | None = None
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -131,7 +135,7 @@ class TrainingSet:
         Raises:
             SentrayError: This machine does not see it, or has no room for it.
         """
-        facts, vectors, grams = Facts.read(folder), None, None
+        facts, vectors, grams, weights = Facts.read(folder), None, None, None
         try:
             with _on_disk(folder) as path:
                 ids, offsets, targets, held = (
@@ -150,9 +154,11 @@ class TrainingSet:
                 if facts.spec.grams is not None:
                     listed = words if isinstance(words, Vocabulary) else None
                     grams = Grams(facts.spec.grams, _mapped(path / GRAMS, np.uint64), listed)
+                if (path / _WEIGHTS).exists():
+                    weights = _mapped(path / _WEIGHTS, np.float32)
         except OSError as error:
             raise unseen(folder, error) from error
-        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams)
+        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams, weights)
 
 
 @contextlib.contextmanager
@@ -201,13 +207,17 @@ def write(
     source: Source,
     vectors: NDArray[np.float32] | None = None,
     grams: Keys | None = None,
+    weights: NDArray[np.float32] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
 
     Raises:
         SentrayError: The folder cannot be written.
     """
-    arrays = {_OFFSETS: offsets, _TARGETS: targets, _HELD: held, _VECTORS: vectors, GRAMS: grams}
+    arrays = {
+        **{_OFFSETS: offsets, _TARGETS: targets, _HELD: held},
+        **{_VECTORS: vectors, GRAMS: grams, _WEIGHTS: weights},
+    }
     for name, array in arrays.items():
         if array is not None:
             folder.write(name, pa.py_buffer(np.ascontiguousarray(array)))

@@ -208,6 +208,7 @@ def _report(
             checkpoint.write(Path(scratch), state, network, logits)
             if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
                 checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
+                checkpoint.write_held_out(Path(scratch), choice, logits, dataset)
             stored = ray.train.Checkpoint.from_directory(scratch)
         ray.train.report({"epoch": state.epoch, "restarts": state.restarts}, checkpoint=stored)
 
@@ -336,8 +337,11 @@ class Replica:
         with self._timed("data"):
             packed = self.network.pack([self._dataset.review(row) for row in mine])
             labels = self._dataset.targets[mine]
+            weights = self._class_weights[labels]
+            if self._dataset.weights is not None:
+                weights = weights * self._dataset.weights[mine]
         with self._timed("network"):
-            gradients = self.network.gradients(packed, labels, self._class_weights[labels], len(batch))
+            gradients = self.network.gradients(packed, labels, weights, len(batch))
         with self._timed("allreduce"):
             total = summed(gradients, self._allreduce)
         with self._timed("optimizer"):
