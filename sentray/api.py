@@ -80,20 +80,22 @@ class Model:
         return self._scorer.bundle.metrics
 
     def predict(self, texts: Any) -> "NDArray[np.str_]":
-        """The most probable label of each text.
+        """The label of each text: the most probable one, or as the bundle's threshold says.
 
         Args:
             texts: A list or tuple, a NumPy or Arrow array, a pandas or Polars series, or any other column of texts.
 
         Returns:
-            The labels, an array [texts] of strings.
+            The labels, an array [texts] of strings; of objects, None where the model is unsure, where it may be.
 
         Raises:
             SentrayError: These are no texts, or one of them is null or blank.
         """
         import numpy as np
 
-        labels: NDArray[np.str_] = np.array(self.labels)[self._score(texts).classes]
+        # What it is unsure of has the last position.
+        names = np.array([*self.labels, None] if self._scorer.bundle.decision.unsure else self.labels)
+        labels: NDArray[np.str_] = names[self._score(texts).classes]
         return labels
 
     def predict_proba(self, texts: Any) -> "NDArray[np.float32]":
@@ -140,8 +142,8 @@ class Predictor:
         )
 
     Each batch gets the columns `label` and `score`, the probability of that label; both are null where the text is
-    null or blank. This is the way without exactly-once: no ledger, no quarantine, no resume. Where each row has to be
-    accounted for, use `sentray.score`.
+    null or blank, the label also where the model is unsure. This is the way without exactly-once: no ledger, no
+    quarantine, no resume. Where each row has to be accounted for, use `sentray.score`.
 
     Args:
         model: Folder or URI of the bundle, which each node must see, or a loaded `Model`.
@@ -175,8 +177,8 @@ class Predictor:
         Raises:
             SentrayError: A column is not there, holds no texts, or is called as one that is added.
         """
-        import numpy as np
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         names = list(getattr(batch, "column_names", batch))
         keep = names if self._keep is None else list(self._keep)
@@ -191,7 +193,7 @@ class Predictor:
         texts = _texts(batch[self._text_column])
         blank = _blank(texts).to_numpy()
         scores = self._model._scorer.score(texts)
-        label = pa.array(np.array(self._model.labels)[scores.classes], pa.string(), mask=blank)
+        label = pc.if_else(pa.array(blank), None, scores.labels(self._model.labels))
         score = pa.array(scores.best, pa.float32(), mask=blank)
         if isinstance(batch, pa.Table):
             return batch.select(keep).append_column("label", label).append_column("score", score)

@@ -13,26 +13,32 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
 
 from sentray import __version__
 from sentray.corpus.identity import MAX_HASHES, TextHashes
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS
+from sentray.decision import MOST_PROBABLE, Decision
 from sentray.errors import SentrayError
+from sentray.models import DeepSpec
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import MAX_BUCKETS, HashedWords, Words
+from sentray.text.ngrams import MAX_SLOTS, MAX_WORD_ID, Grams, GramSpec, require_table
 from sentray.text.vocabulary import Unknown, Vocabulary
 
-FORMAT_VERSION = 3  # 1 had no buckets, 2 did not say what it was trained on
+FORMAT_VERSION = 4  # 1 had no buckets, 2 did not say what it was trained on, 3 had no n-grams
 MANIFEST = "bundle.json"
 MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
 GOLDEN = "golden.json"
 TEXTS = "texts.bin"
 """Hashes of the texts it was trained on, by which a copy of the corpus is recognised; see `TextHashes`."""
+GRAMS = "grams.bin"
+"""The table of the n-grams it knows; see `sentray.text.ngrams`."""
 UNFINISHED = ".unfinished"
 """Lies in a folder while a bundle is put there, so that a killed run may do it again."""
 FOLDED, FOLDED_WEIGHTS = "folded.json", "folded.npz"
@@ -46,6 +52,7 @@ MAX_BYTES = {
     FOLDED: 1 << 20,
     FOLDED_WEIGHTS: 2 << 30,
     TEXTS: 8 * MAX_HASHES,
+    GRAMS: 8 * MAX_SLOTS,
 }
 """The files that a bundle may have, and how large they may be: whoever loads one holds them in memory."""
 
@@ -69,6 +76,8 @@ class ModelSpec(BaseModel):
         max_length: Word ids the network takes a review.
         truncating: Which end of a longer review is cut: `pre` keeps its end, `post` its beginning.
         labels: Class names; a class is a position in them.
+        grams: Which n-grams it looks at; None where it looks at none.
+        deep: Sizes of the network's deep half; None where it has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,6 +88,8 @@ class ModelSpec(BaseModel):
     max_length: int = Field(ge=1, le=MAX_WORDS)
     truncating: Truncating = "pre"
     labels: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(min_length=2, max_length=MAX_LABELS)
+    grams: GramSpec | None = None
+    deep: DeepSpec | None = None
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -86,6 +97,8 @@ class ModelSpec(BaseModel):
             raise ValueError("it has a label twice")
         if not 0 <= self.cleaning.min_token_length <= MAX_WORDS:
             raise ValueError(f"its words have at least {self.cleaning.min_token_length} characters")
+        if self.grams and (self.buckets or 0) > MAX_WORD_ID:
+            raise ValueError(f"n-grams are of at most {MAX_WORD_ID:,} buckets")
         return self
 
     @classmethod
@@ -144,6 +157,23 @@ class TrainedOn(BaseModel):
     digest: str
 
 
+class Calibration(BaseModel):
+    """What made a network's probabilities as sure as they are right; its last layer's weights have it in them.
+
+    Attributes:
+        temperature: What the mean of the heads' logits was divided by.
+        heads: Of each head its share in that mean.
+        bias: What was added.
+        rows: Held-out rows that it was fitted on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    temperature: float = Field(gt=0)
+    heads: dict[str, float]
+    bias: float
+    rows: int
+
+
 class GoldenText(BaseModel):
     """A text and the probability of each label, in the bundle's order, as the new model gave it."""
 
@@ -163,6 +193,8 @@ class Manifest(ModelSpec):
     metrics: dict[str, Any]
     versions: dict[str, str]
     trained_on: TrainedOn | None = None
+    calibration: Calibration | None = None
+    decision: Decision = MOST_PROBABLE
     files: dict[str, str]
 
     @model_validator(mode="after")
@@ -173,8 +205,12 @@ class Manifest(ModelSpec):
             raise ValueError(f"it must have either buckets or a {VOCABULARY}")
         if (self.trained_on is None) != (TEXTS not in self.files):
             raise ValueError(f"it must have both what it was trained on and {TEXTS}, or neither")
+        if (self.grams is None) != (GRAMS not in self.files):
+            raise ValueError(f"it must have both n-grams and {GRAMS}, or neither")
         if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0][:_MAX_SHOWN]!r} that does not belong to a bundle")
+        if len(self.labels) > 2 and self.decision != MOST_PROBABLE:
+            raise ValueError("it has a threshold, which only two labels can have")
         coverage = self.metrics.get("coverage")
         if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):
             raise ValueError("its coverage is no share")
@@ -194,6 +230,8 @@ class Bundle:
         metrics: Metrics of the training run and its evaluation.
         versions: Versions of the libraries that made it.
         trained_on: What it was trained on; None where it does not say, as before format 3.
+        calibration: How its probabilities were calibrated; None where they are as the network was trained.
+        decision: How its probabilities become labels.
         golden: Texts with their scores, compared whenever the bundle is loaded for scoring.
         files: Names and contents of its files, `bundle.json` among them; see `unpack`.
     """
@@ -206,6 +244,8 @@ class Bundle:
     metrics: dict[str, Any]
     versions: dict[str, str]
     trained_on: TrainedOn | None
+    calibration: Calibration | None
+    decision: Decision
     golden: tuple[GoldenText, ...]
     files: dict[str, bytes] = field(repr=False, compare=False)
 
@@ -229,9 +269,23 @@ class Bundle:
         return None if self.trained_on is None else TextHashes.from_bytes(self.files[TEXTS], self.trained_on.sampled)
 
     @property
-    def scoring_files(self) -> dict[str, bytes]:
-        """The files without what only `evaluate` needs."""
-        return {name: content for name, content in self.files.items() if name != TEXTS}
+    def grams(self) -> Grams | None:
+        """The n-grams it knows, made anew; None where it looks at none."""
+        if self.spec.grams is None:
+            return None
+        words = self.vocabulary if isinstance(self.vocabulary, Vocabulary) else None
+        return Grams(self.spec.grams, np.frombuffer(self.files[GRAMS], np.uint64), words)
+
+    @property
+    def scoring_files(self) -> dict[str, Any]:
+        """The files without what only `evaluate` needs, as they travel to other processes.
+
+        The table of n-grams is an array, since all processes of a machine see the same memory of one.
+        """
+        files: dict[str, Any] = {name: content for name, content in self.files.items() if name != TEXTS}
+        if GRAMS in files:
+            files[GRAMS] = np.frombuffer(files[GRAMS], np.uint8)
+        return files
 
     @property
     def folded(self) -> bool:
@@ -250,6 +304,8 @@ def make(
     settings: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     trained_on: TrainedOn | None = None,
+    calibration: Calibration | None = None,
+    decision: Decision = MOST_PROBABLE,
     golden: Sequence[GoldenText] = (),
 ) -> Bundle:
     """A new bundle in memory; `publish` puts it into a folder.
@@ -258,13 +314,15 @@ def make(
         spec: What the model takes and gives.
         vocabulary: How words got their ids when the network was trained.
         files: `model.keras`, the network prepared for other engines (see `sentray.inference.folding.fold`), and
-            `texts.bin` where it is said what it was trained on.
+            `texts.bin` where it is said what it was trained on, and `grams.bin` where it looks at n-grams.
         settings: Settings of the training run, as JSON values.
         metrics: Metrics, as JSON values.
         trained_on: What it was trained on.
+        calibration: How its probabilities were calibrated.
+        decision: How they become labels.
         golden: Texts with their scores; see `sentray.inference.scorer.golden_texts`.
     """
-    files = {name: files[name] for name in (MODEL, *ENGINE_FILES, TEXTS) if name in files}
+    files = {name: files[name] for name in (MODEL, *ENGINE_FILES, TEXTS, GRAMS) if name in files}
     if isinstance(vocabulary, Vocabulary):
         files[VOCABULARY] = vocabulary.to_text().encode()
     files[GOLDEN] = _json([text.model_dump(mode="json") for text in golden])
@@ -275,15 +333,22 @@ def make(
         metrics=dict(metrics or {}),
         versions={"sentray": __version__, **{library: version(library) for library in LIBRARIES}},
         trained_on=trained_on,
+        calibration=calibration,
+        decision=decision,
         files={name: _sha256(files[name]) for name in sorted(files)},
     )
     return unpack({MANIFEST: _json(manifest.model_dump(mode="json")), **files})
 
 
 def update(
-    bundle: Bundle, *, metrics: Mapping[str, Any] | None = None, golden: Sequence[GoldenText] | None = None
+    bundle: Bundle,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
+    decision: Decision | None = None,
+    golden: Sequence[GoldenText] | None = None,
 ) -> Bundle:
-    """The bundle with other metrics or golden texts; its digest changes with them."""
+    """The bundle with other values of what is given; its digest changes with them."""
     return make(
         bundle.spec,
         bundle.vocabulary,
@@ -291,6 +356,8 @@ def update(
         settings=bundle.settings,
         metrics=bundle.metrics if metrics is None else metrics,
         trained_on=bundle.trained_on,
+        calibration=calibration or bundle.calibration,
+        decision=decision or bundle.decision,
         golden=bundle.golden if golden is None else golden,
     )
 
@@ -341,12 +408,14 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
     if len(files.get(TEXTS, b"")) % 8:
         raise _damaged(path, f"{TEXTS} cannot be parsed")
     try:
+        if GRAMS in files:
+            require_table(files[GRAMS])
         golden = _GOLDEN_TEXTS.validate_json(files[GOLDEN])
         vocabulary = manifest.words(files.get(VOCABULARY))
         if any(text.scores.keys() != set(manifest.labels) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
     except (ValueError, SentrayError) as error:
-        raise _damaged(path, f"{GOLDEN} or {VOCABULARY} cannot be parsed") from error
+        raise _damaged(path, f"{GOLDEN}, {VOCABULARY} or {GRAMS} cannot be parsed") from error
     return Bundle(
         path=path,
         digest=_sha256(files[MANIFEST]),
@@ -356,6 +425,8 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
         metrics=manifest.metrics,
         versions=manifest.versions,
         trained_on=manifest.trained_on,
+        calibration=manifest.calibration,
+        decision=manifest.decision,
         golden=golden,
         files={name: files[name] for name in (MANIFEST, *names)},
     )

@@ -32,8 +32,9 @@ def _show(name: str, result: Any, settings: Any, console: Console) -> None:
     if name == "evaluate":
         tables.metrics(console, result)
     elif name == "train":
-        if result["test_rows"]:
-            tables.metrics(console, result["test"])
+        if measured := [name for name in ("validation", "test") if name in result]:
+            console.say(f"{measured[-1]} rows ({result['figures'][measured[-1]]}):")
+            tables.metrics(console, result[measured[-1]])
         console.say(f"the bundle is in {settings.out}")
     elif name in ("check", "predict"):
         for line in result.lines() if name == "check" else result:

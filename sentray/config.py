@@ -81,6 +81,34 @@ def _encoding(value: str) -> str | None:
     return None if name == "utf-8" else name
 
 
+def _is_share(value: str) -> bool:
+    try:
+        return 0 <= float(value) <= 1
+    except ValueError:
+        return False
+
+
+def _threshold(value: str) -> str:
+    name, _, share = value.partition("=")
+    if value not in ("f1", "balanced") and not _is_share(share if name == "precision" else value):
+        raise ValueError("it must be f1, balanced, precision=P or a number, P and the number from 0 to 1")
+    return value
+
+
+def _unsure(value: str) -> str:
+    low, _, high = value.partition(":")
+    if not (_is_share(low) and _is_share(high) and float(low) <= float(high)):
+        raise ValueError("it must be two probabilities, the lower first, as in 0.4:0.6")
+    return value
+
+
+def _group_by(value: str) -> str:
+    name, _, size = value.partition(":")
+    if name != "id-block" or not size.isdecimal() or not 1 <= int(size) <= 10**9:
+        raise ValueError("it must be id-block:N, as in id-block:100")
+    return value
+
+
 Sign = Annotated[str, AfterValidator(_sign)]
 """Type of an ASCII character, by itself or by its name; `none` is none."""
 Encoding = Annotated[str, AfterValidator(_encoding)]
@@ -119,10 +147,10 @@ class CorpusSettings(Settings):
         None,
     )
     test_fraction: float | None = setting(
-        "share of rows held out for testing, by a hash, where no split is given", 0.1, ge=0, lt=1
+        "share of rows kept for testing, by a hash, where no split is given", 0.0, ge=0, lt=1
     )
     split_by: Literal["text", "id"] = setting(
-        "what is hashed to hold rows out: the text, so that copies fall together, or the id", "text"
+        "what is hashed to keep rows for testing: the text, so that copies fall together, or the id", "text"
     )
     max_bad_rows: float = setting("share of rows that may be quarantined before the run stops", 0.01, ge=0, le=1)
     excerpts: bool = setting("keep the first 200 characters of a quarantined row's text", True)
@@ -221,6 +249,18 @@ class NetworkSettings(Settings):
         "how words get ids: counted and listed, or hashed without a count", "vocabulary"
     )
     buckets: int = setting("ids of the encoder hash", 65_536, ge=1, lt=2**31)
+    max_grams: int | None = setting(
+        "most n-grams that the model knows, the most frequent ones; 2,000,000 where not given, fewer for many labels",
+        None,
+        ge=1,
+        le=100_000_000,
+    )
+    min_gram_reviews: int | None = setting(
+        "least reviews that have an n-gram; from 1 to 5 by the size of the corpus where not given", None, ge=1
+    )
+    characters: bool | None = setting(
+        "take n-grams of characters too; for reviews of at most 60 words on average where not given", None
+    )
     embedding: str | None = setting(
         "word vectors to start from: word2vec text or binary or GloVe; also .gz, .bz2, .xz, .zst, .zip",
         None,
@@ -243,7 +283,54 @@ class NetworkSettings(Settings):
     )
 
 
-class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettings):
+class HeldOutSettings(Settings):
+    """Which training rows are held out, and what they decide."""
+
+    panel = "Held-out rows"
+
+    validation_fraction: float = setting(
+        "share of the training rows that is held out, by a hash of the text, where no split is validation; of fewer "
+        "than 5,000 rows each is held out once, by one of five fits; 0 for none, so that every epoch is trained and "
+        "nothing is calibrated",
+        0.1,
+        ge=0,
+        lt=1,
+    )
+    group_column: str | None = setting("column whose equal values are held out together, such as the product", None)
+    group_by: Annotated[str, AfterValidator(_group_by)] | None = setting(
+        "id-block:N: reviews are held out together, N neighbouring numbers at the end of ids that are alike before it",
+        None,
+    )
+    weight_column: str | None = setting(
+        "column of numbers that say how much each training review counts; all alike where not given", None
+    )
+    patience: int = setting("epochs without a lower loss of the held-out rows after which a fit ends", 2, ge=1)
+    refit: bool = setting("train the last fit on all training rows, those that were held out among them", True)
+    calibrate: Literal["temperature", "none"] = setting(
+        "make probabilities as sure as they are right on held-out rows, or leave them", "temperature"
+    )
+    threshold: Annotated[str, AfterValidator(_threshold)] | None = setting(
+        "of two labels, probability above which a review gets the second: f1, balanced (accuracy) or precision=0.9, "
+        "as held-out rows say, or a number; 0.5 where not given",
+        None,
+    )
+    unsure: Annotated[str, AfterValidator(_unsure)] | None = setting(
+        "LOW:HIGH: of two labels, a review gets none where the second's probability is between", None
+    )
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Self:
+        if self.group_column is not None and self.group_by is not None:
+            raise ValueError("--group-column and --group-by both say what a group is: leave one out")
+        rule = self.threshold
+        if rule is not None and not _is_share(rule) and not self.validation_fraction:
+            raise ValueError(
+                f"--threshold {rule} needs held-out rows: leave out --validation-fraction 0, or give a number"
+            )
+        return self
+
+
+class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettings, ClusterSettings):
     """Learn a model from a labelled corpus and write it as a bundle."""
 
     panel = "Training"
@@ -258,7 +345,7 @@ class TrainSettings(NetworkSettings, CorpusSettings, TextSettings, ClusterSettin
     )
     cpus_per_worker: float = setting("CPUs of each training process", 1.0, gt=0)
     gpu: bool = setting("give each training process one GPU", False)
-    epochs: int = setting("passes over the training reviews", 10, ge=1)
+    epochs: int = setting("most passes over the training reviews; fewer where held-out rows say so", 10, ge=1)
     batch_size: int = setting("reviews a step, all workers together", 32, ge=1)
     learning_rate: float = setting("step size of Adam", 0.001, gt=0)
     class_weight: Literal["none", "balanced"] = setting("weigh every review alike, or every class alike", "none")
@@ -307,7 +394,6 @@ class ScoreSettings(CorpusSettings, PoolSettings):
 
     unused = frozenset({"label_column", "label_from", "split_column", "test_fraction", "split_by"})
 
-    test_fraction: float | None = setting("no row is held out, so that nothing is hashed to see which", 0.0, ge=0, lt=1)
     bundle: str = argument("folder or URL of the bundle")
     input: str = argument(
         "reviews to score: a file, folder, glob or URL, or - for the standard input; labels are not needed"

@@ -157,8 +157,9 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     if not rows:
         if found.seen and settings.split is None:
             raise SentrayError(
-                f"all {found.seen.total():,} labelled reviews of {settings.corpus} were trained on: give others, or "
-                "take --split all to see how well these were learnt"
+                f"all {found.seen.total():,} labelled reviews of {settings.corpus} were trained on: the bundle's "
+                "metrics.json says how it did on those of them that a fit did not see; give others, train with "
+                "--test-fraction, or take --split all to see how well these were learnt"
             )
         which = f" of --split {split}" if settings.split else ""
         raise SentrayError(
@@ -171,7 +172,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     console.say(f"{corpus.describe()}; {placement.describe()}")
     whole = rows == sum(count for (_, label), count in inspection.labels.items() if label is not None)
     return {
-        **metrics(found.truth, found.probabilities, model.labels),
+        **metrics(found.truth, found.probabilities, model.labels, model.decision.classes(found.probabilities)),
         "of": inspection.rows,
         "why": why,
         "trained_on": None if model.texts is None else found.seen.total() * texts.sampled,

@@ -1,4 +1,4 @@
-"""Classification metrics: `metrics` compares probabilities with the true labels.
+"""Classification metrics: `metrics` compares probabilities with the true labels, each with its bootstrap interval.
 
 The numbers are those of scikit-learn on the same predictions; a metric that is not defined is None.
 """
@@ -9,36 +9,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+BINS = 15
+"""Bins of the expected calibration error (Guo et al. 2017)."""
+RESAMPLES, MAX_RESAMPLED, LEVEL = 1000, 10_000, 0.95
+"""How often rows are drawn anew for an interval, of how many rows at most, and how often an interval holds."""
+_AT_ONCE = 1 << 20
+"""Weights of rows that are computed with at a time."""
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.integer[Any]]
+
 
 def metrics(
-    truth: NDArray[np.integer[Any]], probabilities: NDArray[np.float32], labels: Sequence[str]
+    truth: Integers,
+    probabilities: NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    predicted: Integers | None = None,
 ) -> dict[str, Any]:
     """All metrics as JSON values; precision, recall and F1 without a label are the labels' plain means.
 
-    Precision without predictions of a label and recall without rows of it count as 0.
+    Precision without predictions of a label and recall without rows of it count as 0. Rows that got no label count in
+    what is about probabilities alone: `roc_auc`, `pr_auc` (average precision; of several labels the mean of each
+    against the others), `log_loss`, `brier` and `ece`, the expected calibration error of the most probable label.
+
+    `intervals` are of 95 %, by the percentiles of a bootstrap. Of many rows a part is drawn anew, and its intervals are
+    made as narrow as those of all rows; `bootstrap` says how many.
 
     Args:
         truth: Positions of the rows' true labels; [rows].
         probabilities: Of each label; [rows, labels].
         labels: Names.
+        predicted: Positions of the labels that the rows got, -1 for none; the most probable where not given.
     """
     rows, count = probabilities.shape
-    predicted = np.argmax(probabilities, axis=1)
-    confusion = np.bincount(truth * count + predicted, minlength=count * count).reshape(count, count)
+    if predicted is None:
+        predicted = np.argmax(probabilities, axis=1)
+    decided = predicted >= 0
+    cells = truth[decided] * count + predicted[decided]
+    confusion = np.bincount(cells, minlength=count * count).reshape(count, count)
     right, of_label, as_label = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall = _ratio(right, as_label), _ratio(right, of_label)
-    f1 = _ratio(2 * right, as_label + of_label)
-    ranked = range(1, 2) if count == 2 else range(count)
-    areas = [area_under_curve(truth == label, probabilities[:, label]) for label in ranked]
-    defined = [area for area in areas if area is not None]
+    precision, recall, f1 = _ratio(right, as_label), _ratio(right, of_label), _ratio(2 * right, as_label + of_label)
+    found = _measured(truth, probabilities, predicted, np.ones((1, rows)))
+    resampled = min(rows, MAX_RESAMPLED, max(1000, 3 * MAX_RESAMPLED // count))
     return {
         "rows": rows,
-        "accuracy": float(right.sum() / rows) if rows else None,
-        "precision": float(precision.mean()),
-        "recall": float(recall.mean()),
-        "f1": float(f1.mean()),
-        "roc_auc": sum(defined) / len(areas) if len(defined) == len(areas) else None,
-        "log_loss": _log_loss(probabilities[np.arange(rows), truth]) if rows else None,
+        **({"unsure_rows": int(rows - decided.sum())} if not decided.all() else {}),
+        **{name: _json(values[0]) for name, values in found.items()},
+        "intervals": _intervals(truth, probabilities, predicted, found, resampled),
+        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "rows": resampled},
         "labels": list(labels),
         "classes": {
             label: {
@@ -53,21 +71,145 @@ def metrics(
     }
 
 
-def area_under_curve(positive: NDArray[np.bool_], scores: NDArray[np.float32]) -> float | None:
-    """ROC AUC: the chance that a positive row scores above another, ties counting half; None without both kinds."""
-    distinct, of = np.unique(scores, return_inverse=True)
-    positives = np.bincount(of[positive], minlength=len(distinct))
-    negatives = np.bincount(of[~positive], minlength=len(distinct))
-    below = np.cumsum(negatives) - negatives
-    pairs = int(positives.sum()) * int(negatives.sum())
-    return int((positives * (2 * below + negatives)).sum()) / (2 * pairs) if pairs else None
+def calibration_curve(truth: Integers, probabilities: NDArray[np.floating[Any]]) -> list[dict[str, float]]:
+    """Of the rows in each bin of the most probable label's probability: its mean, how often it is right, and `rows`."""
+    sure, right, of_bin = _confidence(truth, probabilities)
+    rows = np.bincount(of_bin, minlength=BINS)
+    sums = [np.bincount(of_bin, values, BINS) for values in (sure, right)]
+    return [
+        {"probability": float(sums[0][at] / rows[at]), "right": float(sums[1][at] / rows[at]), "rows": int(rows[at])}
+        for at in np.flatnonzero(rows)
+    ]
 
 
-def _log_loss(right: NDArray[np.float32]) -> float:
-    """Mean negative log probability of the true labels."""
-    smallest = np.finfo(right.dtype).eps
-    return float(-np.log(np.clip(right, smallest, 1 - smallest).astype(np.float64)).mean())
+def _measured(
+    truth: Integers, probabilities: NDArray[np.floating[Any]], predicted: Integers, weights: Floats
+) -> dict[str, Floats]:
+    """The metrics where each row counts as often as its weight says, for several weights of the rows at once.
+
+    Args:
+        truth: Positions of the true labels; [rows].
+        probabilities: Of each label; [rows, labels].
+        predicted: Positions of the labels that the rows got, -1 for none; [rows].
+        weights: [times, rows].
+
+    Returns:
+        float64 [times] each; not a number where it is not defined.
+    """
+    rows, count = probabilities.shape
+    decided = weights * (predicted >= 0)
+    # [times, labels] each.
+    of_label, as_label, right = (
+        np.stack([decided @ mask(label) for label in range(count)], axis=1)
+        for mask in (
+            lambda label: (truth == label).astype(float),
+            lambda label: (predicted == label).astype(float),
+            lambda label: ((truth == label) & (predicted == label)).astype(float),
+        )
+    )
+    total, hits = of_label.sum(1), right.sum(1)
+    recall = _ratio(right, of_label)
+    by_chance = (of_label * as_label).sum(1)
+    spread = (total**2 - (of_label**2).sum(1)) * (total**2 - (as_label**2).sum(1))
+    ranked = range(1, 2) if count == 2 else range(count)
+    areas = [_areas(truth == label, probabilities[:, label], weights) for label in ranked]
+    of_truth = probabilities[np.arange(rows), truth].astype(np.float64)
+    smallest = np.finfo(probabilities.dtype).eps
+    wrong = probabilities.astype(np.float64)
+    wrong[np.arange(rows), truth] -= 1
+    squares = wrong[:, 1] ** 2 if count == 2 else (wrong**2).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "accuracy": hits / total,
+            "balanced_accuracy": recall.sum(1) / (of_label > 0).sum(1),
+            "precision": _ratio(right, as_label).mean(1),
+            "recall": recall.mean(1),
+            "f1": _ratio(2 * right, as_label + of_label).mean(1),
+            "matthews": _ratio(hits * total - by_chance, np.sqrt(spread)),
+            "kappa": (hits * total - by_chance) / (total**2 - by_chance),
+            "roc_auc": np.mean([area for area, _ in areas], axis=0),
+            "pr_auc": np.mean([precision for _, precision in areas], axis=0),
+            "log_loss": weights @ -np.log(np.clip(of_truth, smallest, 1 - smallest)) / weights.sum(1),
+            "brier": weights @ squares / weights.sum(1),
+            "ece": _calibration_error(truth, probabilities, weights),
+        }
 
 
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+def _areas(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]], weights: Floats) -> tuple[Floats, Floats]:
+    """ROC AUC, the chance that a positive row scores above another, ties counting half, and average precision."""
+    if not len(scores):
+        return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    starts = np.append(0, np.flatnonzero(np.diff(scores[order])) + 1)
+    of_all = np.add.reduceat(weights[:, order], starts, axis=1)
+    of_positive = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
+    right, above = np.cumsum(of_positive, axis=1), np.cumsum(of_all, axis=1)
+    positives, negatives = right[:, -1], above[:, -1] - right[:, -1]
+    pairs = ((of_all - of_positive) * (right - of_positive / 2)).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return pairs / (positives * negatives), (of_positive * _ratio(right, above)).sum(1) / positives
+
+
+def _confidence(
+    truth: Integers, probabilities: NDArray[np.floating[Any]]
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
+    """Probability of each row's most probable label, whether that is the true one, and the bin it falls in."""
+    sure = probabilities.max(axis=1, initial=0).astype(np.float64)
+    return sure, probabilities.argmax(axis=1) == truth, np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+
+
+def _calibration_error(truth: Integers, probabilities: NDArray[np.floating[Any]], weights: Floats) -> Floats:
+    sure, right, of_bin = _confidence(truth, probabilities)
+    gaps = [weights @ ((of_bin == each) * (sure - right)) for each in range(BINS)]
+    error: Floats = np.abs(gaps).sum(0) / weights.sum(1)
+    return error
+
+
+def _intervals(
+    truth: Integers,
+    probabilities: NDArray[np.floating[Any]],
+    predicted: Integers,
+    found: dict[str, Floats],
+    resampled: int,
+) -> dict[str, list[float]]:
+    """By metric the limits of its interval, where it is defined.
+
+    Args:
+        truth: As for `_measured`.
+        probabilities: Likewise.
+        predicted: Likewise.
+        found: The metrics of all rows.
+        resampled: How many of the rows are drawn anew.
+    """
+    rows, generator = len(truth), np.random.default_rng(0)
+    if not rows:
+        return {}
+    some = generator.choice(rows, resampled, replace=False) if resampled < rows else np.arange(rows)
+    part = truth[some], probabilities[some], predicted[some]
+    middle = found if resampled == rows else _measured(*part, np.ones((1, resampled)))
+    drawn: dict[str, list[Floats]] = {name: [] for name in found}
+    at_once = max(1, _AT_ONCE // resampled)
+    for start in range(0, RESAMPLES, at_once):
+        times = min(at_once, RESAMPLES - start)
+        draws = generator.integers(0, resampled, (times, resampled)) + resampled * np.arange(times)[:, None]
+        counts = np.bincount(draws.ravel(), minlength=times * resampled).reshape(times, resampled)
+        for name, values in _measured(*part, counts.astype(np.float64)).items():
+            drawn[name].append(values)
+    narrower, tails = np.sqrt(resampled / rows), [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    intervals = {}
+    for name, parts in drawn.items():
+        values = np.concatenate(parts)
+        values = values[np.isfinite(values)]
+        if len(values) and np.isfinite(found[name][0]):
+            ends = found[name][0] + (np.percentile(values, tails) - middle[name][0]) * narrower
+            intervals[name] = ends.tolist()
+    return intervals
+
+
+def _json(value: np.floating[Any]) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """Their quotient, and 0 where the divisor is."""
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)

@@ -8,37 +8,87 @@ import difflib
 import os
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from sentray.errors import SentrayError
 
 Floats = NDArray[np.float32]
+EMBEDDING, WIDE, OUTPUT = "embedding", "wide", "output"
+"""Names of the layers of words' vectors, of n-grams' weights, and of the last one."""
+
+
+class DeepSpec(BaseModel):
+    """How large the deep half of a network is; in a bundle, since the network is rebuilt from it.
+
+    Attributes:
+        widths: Words of the windows that are averaged.
+        filters: Rectified units that look at the windows of each width.
+        dimensions: Numbers of a word's vector.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    widths: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(min_length=1, max_length=16)
+    filters: int = Field(ge=1, le=1 << 14)
+    dimensions: int = Field(ge=1, le=1 << 14)
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Shape:
+    """What a network is made for.
+
+    Attributes:
+        rows: Rows of the embedding: ids, the padding's 0 among them.
+        length: Word ids a review is padded or cut to; `Halves` takes any number.
+        classes: How many labels.
+        dimensions: Numbers of a word's vector.
+        freeze: Whether the words' vectors stay as they are.
+        gram_rows: Rows of the n-grams' weights, the padding's 0 among them.
+        deep: Sizes of the deep half; None where there is none.
+    """
+
+    rows: int
+    length: int
+    classes: int
+    dimensions: int
+    freeze: bool = False
+    gram_rows: int = 1
+    deep: DeepSpec | None = None
+
+
+@dataclass(frozen=True)
+class Architecture(ABC):
     """How a network is built.
 
     Attributes:
         name: Versioned name.
         min_length: Fewest word ids a review must be padded to.
-        dimensions: Numbers of a word's vector where nothing else is asked for.
-        layers: Makes the layers behind the embedding, but for the last, which is `output`, from `keras.layers`.
+        dimensions: Numbers of a word's vector where nothing else is asked for; 0 where no word has one.
+        heads: The parts that are trained beside each other, each by a loss of its own.
     """
 
     name: str
     min_length: int
     dimensions: int
-    layers: Callable[[Any], list[Any]]
+    heads: tuple[str, ...] = field(default=("network",), kw_only=True)
 
     def build(
-        self, rows: int, length: int, classes: int, vectors: Floats | int | None = None, freeze: bool = False
+        self,
+        rows: int,
+        length: int,
+        classes: int,
+        vectors: Floats | int | None = None,
+        freeze: bool = False,
+        *,
+        gram_rows: int = 1,
+        deep: DeepSpec | None = None,
     ) -> Any:
         """Make the Keras model.
 
@@ -48,18 +98,96 @@ class Architecture:
             classes: How many labels.
             vectors: First values of the embedding, float32 [rows, dimensions], or the number of dimensions.
             freeze: Whether the embedding stays as it is.
+            gram_rows: Rows of the n-grams' weights, the padding's 0 among them.
+            deep: Sizes of the deep half; None where there is none.
         """
+        dimensions = vectors.shape[1] if isinstance(vectors, np.ndarray) else vectors or self.dimensions
+        model = self._model(Shape(rows, length, classes, dimensions, freeze, gram_rows, deep))
+        if isinstance(vectors, np.ndarray):
+            model.get_layer(EMBEDDING).set_weights([vectors])
+        return model
+
+    @abstractmethod
+    def _model(self, shape: Shape) -> Any:
+        """The Keras model with its first values."""
+
+    @property
+    def _model_name(self) -> str:
+        return self.name.replace("-", "_").replace(".", "_")
+
+
+@dataclass(frozen=True)
+class Stack(Architecture):
+    """A network of one layer on top of the other.
+
+    Attributes:
+        layers: Makes the layers behind the embedding, but for the last, which is `output`, from `keras.layers`.
+    """
+
+    layers: Callable[[Any], list[Any]]
+
+    def _model(self, shape: Shape) -> Any:
         import keras
         from keras import layers
 
-        dimensions = vectors.shape[1] if isinstance(vectors, np.ndarray) else vectors or self.dimensions
-        embedding = layers.Embedding(rows, dimensions, trainable=not freeze)
-        name = self.name.replace("-", "_").replace(".", "_")
-        ids = keras.Input((length,), dtype="int32", name="ids")
-        model = keras.Sequential([ids, embedding, *self.layers(layers), output(classes)], name=name)
-        if isinstance(vectors, np.ndarray):
-            embedding.set_weights([vectors])
-        return model
+        ids = keras.Input((shape.length,), dtype="int32", name="ids")
+        embedding = layers.Embedding(shape.rows, shape.dimensions, trainable=not shape.freeze, name=EMBEDDING)
+        return keras.Sequential([ids, embedding, *self.layers(layers), output(shape.classes)], name=self._model_name)
+
+
+@dataclass(frozen=True)
+class Halves(Architecture):
+    """A wide half, a deep half, or both beside each other (Cheng et al. 2016), under one last layer that mixes them.
+
+    The wide half is the sum of the weights of a review's n-grams, each times its value, and the deep half looks at the
+    means of all windows of some widths, by rectified units whose maximum counts, and at the mean of all vectors. Both
+    take any number of ids; what is behind a review is padded with 0. The vectors and weights of row 0 are 0 and the
+    units have no bias, so that a window of padding gives 0, which is no unit's maximum unless all else is 0 too; the
+    windows at both ends, which hold padding, are means over their whole width like the others. So a review has one
+    score at any padded length. `heads` are the halves it has.
+    """
+
+    def _model(self, shape: Shape) -> Any:
+        import keras
+        from keras import layers
+
+        made = [_HALVES[head](shape) for head in self.heads]
+        features = [feature for _, values in made for feature in values]
+        values = layers.Concatenate()(features) if len(features) > 1 else features[0]
+        inputs = [each for given, _ in made for each in given]
+        return keras.Model(inputs, output(shape.classes)(values), name=self._model_name)
+
+
+def _wide(shape: Shape) -> tuple[list[Any], list[Any]]:
+    """The inputs and features of a wide half: for each review its n-grams' rows and values, and the sum of weights."""
+    import keras
+    from keras import layers
+
+    grams = keras.Input((None,), dtype="int32", name="grams")
+    values = keras.Input((None,), dtype="float32", name="values")
+    weights = layers.Embedding(shape.gram_rows, outputs(shape.classes), "zeros", name=WIDE)(grams)
+    return [grams, values], [layers.Dot(axes=1)([weights, values])]
+
+
+def _deep(shape: Shape) -> tuple[list[Any], list[Any]]:
+    """The input and features of a deep half: for each review its word ids; the units of each width, and the mean."""
+    import keras
+    from keras import layers
+
+    assert shape.deep is not None
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    vectors = layers.Embedding(shape.rows, shape.deep.dimensions, trainable=not shape.freeze, name=EMBEDDING)(ids)
+    features = []
+    for width in shape.deep.widths:
+        windows = layers.AveragePooling1D(width, 1)(layers.ZeroPadding1D(width - 1)(vectors))
+        units = layers.Conv1D(shape.deep.filters, 1, activation="relu", use_bias=False, name=f"units{width}")(windows)
+        features.append(layers.GlobalMaxPooling1D()(units))
+    # Of a mean over much padding the variance is small: epsilon is smaller still.
+    normalized = layers.LayerNormalization(center=False, scale=False, epsilon=1e-20)
+    return [ids], [*features, normalized(layers.GlobalAveragePooling1D()(vectors))]
+
+
+_HALVES = {"wide": _wide, "deep": _deep}
 
 
 def architecture(name: str) -> Architecture:
@@ -125,18 +253,23 @@ def keras_file(model: Any) -> bytes:
         return Path(folder, "model.keras").read_bytes()
 
 
+def outputs(classes: int) -> int:
+    """Numbers that a network gives: the logit of the second of two classes, else one a class."""
+    return 1 if classes == 2 else classes
+
+
 def output(classes: int) -> Any:
     """The last layer: one sigmoid unit for two classes (the probability of the second), else a softmax."""
     from keras import layers
 
-    return layers.Dense(1, activation="sigmoid") if classes == 2 else layers.Dense(classes, activation="softmax")
+    return layers.Dense(outputs(classes), activation="sigmoid" if classes == 2 else "softmax", name=OUTPUT)
 
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Architecture] = {
     known.name: known
     for known in (
         # Jason Brownlee, "Deep Convolutional Neural Network for Sentiment Analysis", with its sizes.
-        Architecture(
+        Stack(
             "tutorial-cnn.v1",
             min_length=9,
             dimensions=100,
@@ -148,7 +281,7 @@ ARCHITECTURES = {
             ],
         ),
         # The same, for vectors from word2vec and GloVe.
-        Architecture(
+        Stack(
             "pretrained-cnn.v1",
             min_length=6,
             dimensions=100,
@@ -159,11 +292,11 @@ ARCHITECTURES = {
             ],
         ),
         # Jason Brownlee, "How to Use Word Embedding Layers for Deep Learning with Keras".
-        Architecture("embedding-mlp.v1", min_length=1, dimensions=8, layers=lambda layers: [layers.Flatten()]),
+        Stack("embedding-mlp.v1", min_length=1, dimensions=8, layers=lambda layers: [layers.Flatten()]),
         # The mean of a review's word vectors, as in fastText (Joulin et al. 2017), brought to one scale (Ba et al.
         # 2016): neither length nor the vectors' norm matters. The padding's vector is 0, so that no mask is needed,
         # with which an empty review's mean would be no number; epsilon is far below the variance of one word's share.
-        Architecture(
+        Stack(
             "embedding-average.v1",
             min_length=1,
             dimensions=100,
@@ -172,5 +305,8 @@ ARCHITECTURES = {
                 layers.LayerNormalization(center=False, scale=False, epsilon=1e-12),
             ],
         ),
+        Halves("wide-deep.v1", min_length=1, dimensions=100, heads=("wide", "deep")),
+        Halves("wide.v1", min_length=1, dimensions=0, heads=("wide",)),
+        Halves("deep.v1", min_length=1, dimensions=100, heads=("deep",)),
     )
 }

@@ -18,6 +18,8 @@ from sentray.scoring.job import score
 from sentray.training.run import train
 
 REAL, EMBEDDED = "nltk:movie_reviews", "synthetic:4000"
+TEST_FRACTION = 0.1
+"""Share of the reviews to test on, where the corpus has no split of its own."""
 
 
 def quickstart(settings: QuickstartSettings, console: Console) -> None:
@@ -35,6 +37,8 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     train_settings = TrainSettings(
         corpus=corpus,
         out=f"{out}/bundle",
+        test_fraction=TEST_FRACTION,
+        validation_fraction=0,
         epochs=settings.epochs,
         seed=settings.seed,
         workers=WorkerRange(min=workers, max=workers),
@@ -85,7 +89,7 @@ def _choose(console: Console) -> str:
 
 def _show_reviews(settings: ScoreSettings, console: Console) -> None:
     """A review of each label that training did not see, with its score from the Parquet."""
-    examples = _examples(Corpus.open(settings.input, CorpusSettings(), need_label=False))
+    examples = _examples(Corpus.open(settings.input, CorpusSettings(test_fraction=TEST_FRACTION), need_label=False))
     # A corpus may have been split into training reviews alone.
     if not examples:
         return

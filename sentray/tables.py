@@ -5,6 +5,19 @@ from typing import Any
 
 from sentray.console import Console, bar, core_time, count
 
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1, mean of the labels",
+    "matthews": "Matthews",
+    "kappa": "Cohen's kappa",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
+"""The metrics that are printed, and what they are called."""
 HISTOGRAM_WIDTH = 40
 FAR_BELOW = 0.8
 """Below this share of the training corpus's coverage a warning is printed."""
@@ -16,8 +29,15 @@ MIN_ROWS = 1000
 
 def metrics(console: Console, values: Mapping[str, Any]) -> None:
     """Print an evaluation: the overall numbers, each label's, and the confusion matrix."""
-    overall = {name: values[name] for name in ("accuracy", "f1", "roc_auc", "log_loss")}
-    console.table(list(overall), [["-" if value is None else value for value in overall.values()]])
+    console.table(
+        ["", "", "95 %"],
+        [
+            [about, "-" if values[name] is None else values[name], _interval(values["intervals"].get(name))]
+            for name, about in METRICS.items()
+        ],
+    )
+    if values.get("unsure_rows"):
+        console.say(f"{values['unsure_rows']:,} of {count(values['rows'], 'row')} got no label, being unsure")
     console.say()
     per_label = [
         [label, numbers["precision"], numbers["recall"], numbers["f1"], numbers["rows"]]
@@ -43,10 +63,12 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
         labels: The bundle's labels in their order.
     """
     rows, scored = summary["rows"], summary["rows_scored"]
+    unsure = scored - sum(summary["labels"].values())
     shares = [
         ("rows", rows, rows),
         ("scored", scored, rows),
         *((f"  as {label}", summary["labels"].get(label, 0), scored) for label in labels),
+        *([("  unsure, without a label", unsure, scored)] if unsure else []),
         ("quarantined", summary["rows_quarantined"], rows),
         *((f"  {reason}", number, rows) for reason, number in summary["quarantined"].items()),
     ]
@@ -101,6 +123,10 @@ def _coverage(console: Console, summary: Mapping[str, Any]) -> None:
             "warning: the bundle knows so few of these words that its scores mean little; is this the language and the "
             "kind of text that it was trained on?"
         )
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 
 def _percent(number: int, whole: int) -> str:

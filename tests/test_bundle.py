@@ -21,6 +21,7 @@ from sentray.errors import SentrayError
 from sentray.storage import Folder
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords, Words
+from sentray.text.ngrams import GramSpec, key, make_table
 from sentray.text.vocabulary import Vocabulary
 from sentray.training.run import train
 
@@ -123,6 +124,25 @@ def test_hashed_words_need_no_vocabulary(hashed: Bundle) -> None:
     assert set(updated.files) == names
 
 
+def test_n_grams_are_part_of_it(tmp_path: Path) -> None:
+    plain, table = make(), make_table(np.array([key(1), key(3), key(3, 1)], np.uint64))
+    spec = plain.spec.model_copy(update={"grams": GramSpec(skip=False)})
+    made = bundle.make(spec, LISTED, {**plain.files, bundle.GRAMS: table.tobytes()})
+    assert (plain.grams, plain.spec.grams) == (None, None)
+    found = bundle.load(bundle.publish(made, str(tmp_path / "made")).path)
+    # Whoever scores has it in memory that is shared.
+    for each in (found, bundle.unpack(found.scoring_files)):
+        assert each.grams is not None
+        assert each.spec.grams == GramSpec(skip=False)
+        rows = each.grams.of(np.array([3, 1], np.int32), np.array([0, 2])).rows
+        assert each.grams.gram_texts(rows.tolist()) == ["bad", "bad good", "good"]
+    for content, message in ((b"1234567", "cannot be parsed"), (bytes([1]) * 64, "cannot be parsed")):
+        with pytest.raises(SentrayError, match=message):
+            bundle.make(spec, LISTED, {**plain.files, bundle.GRAMS: content})
+    with pytest.raises(ValueError, match=r"both n-grams and grams\.bin, or neither"):
+        bundle.make(spec, LISTED, plain.files)
+
+
 def test_a_bundle_knows_what_it_was_trained_on(tmp_path: Path) -> None:
     found = bundle.load(DATA / "format-3")
     assert found.split_rule == {"split_by": "text", "test_fraction": 0.1}
@@ -216,10 +236,10 @@ def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object]
         (lambda folder: (folder / "bundle.json").write_text("{"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), r"bundle\.json cannot be parsed"),
-        (edit(lambda values: values.update(format_version=4)), "bundle format 4"),
+        (edit(lambda values: values.update(format_version=5)), "bundle format 5"),
         (
             edit(lambda values: values.update(format_version=10**30)),
-            r"cannot be parsed \(Input.*or equal to 3",
+            r"cannot be parsed \(Input.*or equal to 4",
         ),
         (edit(lambda values: values.update(format_version=1.5)), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values.update(format_version=1e400)), r"bundle\.json cannot be parsed"),

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.metrics import area_under_curve, metrics
+from sentray import metrics as module
+from sentray.metrics import calibration_curve, metrics
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
@@ -45,6 +46,17 @@ def test_metrics_are_those_of_scikit_learn(labels: int) -> None:
         area = sklearn_metrics.roc_auc_score(truth, probabilities.astype(float), multi_class="ovr", average="macro")
     assert found["roc_auc"] == pytest.approx(area, abs=1e-12)
     assert found["log_loss"] == pytest.approx(sklearn_metrics.log_loss(truth, probabilities, labels=every), rel=1e-6)
+    assert found["balanced_accuracy"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(truth, predicted))
+    assert found["matthews"] == pytest.approx(sklearn_metrics.matthews_corrcoef(truth, predicted))
+    assert found["kappa"] == pytest.approx(sklearn_metrics.cohen_kappa_score(truth, predicted))
+    wanted = np.eye(labels)[truth]
+    ranked = [1] if labels == 2 else every
+    precisions = [sklearn_metrics.average_precision_score(wanted[:, at], probabilities[:, at]) for at in ranked]
+    assert found["pr_auc"] == pytest.approx(np.mean(precisions))
+    if labels == 2:
+        assert found["brier"] == pytest.approx(sklearn_metrics.brier_score_loss(truth, probabilities[:, 1]))
+    else:
+        assert found["brier"] == pytest.approx(((probabilities - wanted) ** 2).sum(1).mean(), rel=1e-5)
 
 
 @settings(max_examples=50, deadline=None)
@@ -53,7 +65,11 @@ def test_auc_counts_pairs_with_ties_as_half(rows: list[tuple[bool, float]]) -> N
     truth = np.array([positive for positive, _ in rows])
     scores = np.array([score for _, score in rows], np.float32)
     pairs = [(high > low) + (high == low) / 2 for high in scores[truth].tolist() for low in scores[~truth].tolist()]
-    assert area_under_curve(truth, scores) == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+    found = metrics(truth.astype(int), np.stack([1 - scores, scores], axis=1), ["neg", "pos"])
+    assert found["roc_auc"] == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+    for name, (low, high) in found["intervals"].items():
+        assert low <= high
+        assert found[name] is not None
 
 
 def test_undefined_metrics_are_none_and_missing_labels_count_as_zero() -> None:
@@ -62,3 +78,41 @@ def test_undefined_metrics_are_none_and_missing_labels_count_as_zero() -> None:
     assert found["classes"]["neg"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 0}
     nothing = metrics(np.zeros(0, int), np.zeros((0, 2), np.float32), ["neg", "pos"])
     assert (nothing["rows"], nothing["accuracy"], nothing["log_loss"]) == (0, None, None)
+    assert nothing["intervals"] == {}
+
+
+def test_rows_without_a_label_count_in_probabilities_alone() -> None:
+    truth, probabilities = (
+        np.array([0, 1, 1, 0]),
+        np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.5, 0.5]], np.float32),
+    )
+    found = metrics(truth, probabilities, ["neg", "pos"], np.array([0, 1, -1, -1]))
+    assert (found["rows"], found["unsure_rows"], found["accuracy"]) == (4, 2, 1.0)
+    assert found["confusion_matrix"] == [[1, 0], [0, 1]]
+    assert found["log_loss"] == metrics(truth, probabilities, ["neg", "pos"])["log_loss"]
+
+
+@pytest.mark.parametrize(("rows", "resampled"), [(400, 400), (20_000, 10_000)])
+def test_an_interval_is_that_of_a_binomial_proportion(rows: int, resampled: int) -> None:
+    truth, probabilities = predictions(rows, 2, seed=1)
+    found = metrics(truth, probabilities, ["neg", "pos"])
+    assert found["bootstrap"] == {"level": 0.95, "resamples": module.RESAMPLES, "rows": resampled}
+    low, high = found["intervals"]["accuracy"]
+    error = 1.96 * np.sqrt(found["accuracy"] * (1 - found["accuracy"]) / rows)
+    assert (high - low) / 2 == pytest.approx(error, rel=0.12)
+    assert (high + low) / 2 == pytest.approx(found["accuracy"], abs=0.15 * error)
+    assert found["intervals"]["roc_auc"][0] < found["roc_auc"] < found["intervals"]["roc_auc"][1]
+
+
+def test_the_calibration_error_is_the_gap_between_sure_and_right() -> None:
+    second = np.repeat([0.1, 0.4, 0.9], [100, 100, 200]).astype(np.float32)
+    probabilities = np.stack([1 - second, second], axis=1)
+    # The labels are 0, 0 and 1: right nine, eight and six times in ten.
+    truth = np.concatenate([np.arange(100) % 10 == 0, np.arange(100) % 5 == 0, np.arange(200) % 10 < 6]).astype(int)
+    found = metrics(truth, probabilities, ["neg", "pos"])
+    assert found["ece"] == pytest.approx((300 * abs(0.9 - 0.7) + 100 * abs(0.6 - 0.8)) / 400)
+    curve = calibration_curve(truth, probabilities)
+    assert [(round(each["probability"], 4), each["right"], each["rows"]) for each in curve] == [
+        (0.6, 0.8, 100),
+        (0.9, 0.7, 300),
+    ]

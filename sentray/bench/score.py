@@ -56,7 +56,8 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
         model = settings.bundle or str(folder / "model")
         if settings.bundle is None:
             console.progress(f"training a model on {corpus}")
-            train(TrainSettings(corpus=str(labelled), out=model, seed=settings.seed), Console())
+            common: dict[str, Any] = {"test_fraction": 0.1, "validation_fraction": 0}
+            train(TrainSettings(corpus=str(labelled), out=model, seed=settings.seed, **common), Console())
 
         def job(source: str, workers: int) -> dict[str, Any]:
             console.progress(f"the whole job, {count(workers, 'worker')}")

@@ -37,7 +37,10 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
         tempfile.TemporaryDirectory() as folder,
         cluster.connect(None, cpus=max(cores, 2), verbose=settings.verbose),
     ):
-        common: dict[str, Any] = {"corpus": corpus, "out": folder, "epochs": settings.epochs, "seed": settings.seed}
+        common: dict[str, Any] = {
+            **{"corpus": corpus, "out": folder, "epochs": settings.epochs, "seed": settings.seed},
+            **{"test_fraction": 0.1, "validation_fraction": 0},
+        }
         prepared = Path(folder, "prepared")
         defaults = TrainSettings(**common)
         prepare(defaults, models.architecture(defaults.model), str(prepared), console)

@@ -75,7 +75,7 @@ class Report:
         for split, labels in self._labels().items():
             total = sum(labels.values())
             shares = counted({label or "no label": rows for label, rows in labels.items()}, total)
-            unused = "" if split in ("train", "test") else "; neither trained on nor tested"
+            unused = "" if split in ("train", "validation", "test") else "; neither trained on nor tested"
             lines.append(f"{split:<16}{total:,}: {shares}{unused}")
             lines += [f"  {line}" for line in (warnings_of(labels) if split == "test" else ())]
         if w:

@@ -116,9 +116,9 @@ class Inspection:
         of_split = {label: count for (part, label), count in self.labels.items() if part == split}
         return Counter({label: count for label, count in of_split.items() if label is not None})
 
-    def classes(self, split: str) -> list[str]:
-        """The labels that occur in a split, in their order."""
-        return sorted(self.of_split(split), key=label_order)
+    def classes(self, *splits: str) -> list[str]:
+        """The labels that occur in splits, in their order."""
+        return sorted({label for split in splits for label in self.of_split(split)}, key=label_order)
 
     def check_usable(self, name: str, max_bad_rows: float) -> None:
         """Refuse a corpus without a usable row, or with too many rows that are not.
@@ -205,14 +205,19 @@ def counted(labels: Mapping[str, int], total: int = 0) -> str:
     return ", ".join(shares) + (f" and {more:,} more" if more else "")
 
 
-def as_trained(inspection: Inspection, look: Callable[[list[str]], Iterable[dict[str, pa.Table]]]) -> Inspection:
+def as_trained(
+    inspection: Inspection,
+    look: Callable[[list[str]], Iterable[dict[str, pa.Table]]],
+    splits: Sequence[str] = ("train",),
+) -> Inspection:
     """A corpus's inspection as training sees it: rows without a label, or with one that no training row has, are bad.
 
     Args:
         inspection: of the corpus.
         look: gives what `inspect_rows` finds with these labels alone, of all blocks of the corpus.
+        splits: of the rows that are trained on.
     """
-    labels = inspection.classes("train")
+    labels = inspection.classes(*splits)
     lacking = any(label is None and split != "unsup" for split, label in inspection.labels)
     if not labels or not (lacking or set(inspection.classes("test")) - set(labels)):
         return inspection

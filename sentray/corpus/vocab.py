@@ -21,19 +21,21 @@ WORDS_SCHEMA = pa.schema([pa.field("word", pa.large_string()), pa.field("count",
 """How often each word occurs."""
 
 
-def survey(corpus: Corpus, rules: CleaningRules, console: Console) -> tuple[Inspection, Counter[str]]:
+def survey(
+    corpus: Corpus, rules: CleaningRules, console: Console, splits: Sequence[str] = ("train",)
+) -> tuple[Inspection, Counter[str]]:
     """Count a corpus's rows, and the words of its usable training reviews, in one parallel pass."""
     inspection, words = Inspection(), WordCounts()
-    for counted in corpus.map_blocks(clean_and_count, merge_counts, rules=rules):
+    for counted in corpus.map_blocks(clean_and_count, merge_counts, rules=rules, splits=splits):
         inspection += Inspection.of(counted)
         words.add(counted["words"])
         console.progress(f"reading: {inspection.rows:,} rows")
     return inspection, words.total()
 
 
-def clean_and_count(rows: pa.Table, rules: CleaningRules) -> Tables:
+def clean_and_count(rows: pa.Table, rules: CleaningRules, splits: Sequence[str] = ("train",)) -> Tables:
     """A stage: `inspect_rows`, and the `words` of the usable training reviews, of `WORDS_SCHEMA`."""
-    return {**inspect_rows(rows), "words": words_table(count_words(training_rows(rows)["text"], rules))}
+    return {**inspect_rows(rows), "words": words_table(count_words(training_rows(rows, splits)["text"], rules))}
 
 
 def merge_counts(tables: Tables) -> Tables:

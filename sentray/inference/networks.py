@@ -8,13 +8,14 @@ import io
 import math
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sentray import models
-from sentray.bundle import MAX_BYTES, MODEL, Bundle
+from sentray.bundle import GRAMS, MAX_BYTES, MODEL, Bundle
 from sentray.errors import SentrayError
 from sentray.storage import first_line
 
@@ -60,28 +61,43 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
     import keras
     from keras.src.backend.common import global_state
 
+    spec, words = bundle.spec, bundle.vocabulary.size
     with h5py.File(io.BytesIO(content), "r") as file:
         stored = _stored_bytes(file)
-        if _EMBEDDING not in file:
-            raise ValueError(f"its {_WEIGHTS} has no array {_EMBEDDING}")
-        rows, dimensions = file[_EMBEDDING].shape
-    spec = bundle.spec
-    if rows != bundle.vocabulary.size:
-        raise ValueError(f"it knows {rows:,} words, the bundle {bundle.vocabulary.size:,}")
+        if isinstance(architecture, models.Stack):
+            if _EMBEDDING not in file:
+                raise ValueError(f"its {_WEIGHTS} has no array {_EMBEDDING}")
+            rows, dimensions = file[_EMBEDDING].shape
+            if rows != words:
+                raise ValueError(f"it knows {rows:,} words, the bundle {words:,}")
+        else:
+            dimensions = None
     if spec.max_length < architecture.min_length:
         raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {spec.max_length}")
+    for half, known in {"wide": spec.grams, "deep": spec.deep}.items():
+        if (half in architecture.heads) != (known is not None):
+            raise ValueError(f"it and the bundle differ in whether there is a {half} half")
+    build = partial(
+        architecture.build,
+        words,
+        spec.max_length,
+        len(spec.labels),
+        dimensions,
+        gram_rows=len(bundle.files.get(GRAMS, b"")) // 8 + 1,
+        deep=spec.deep,
+    )
     # Without any memory for its weights: they may be larger than all that the file has.
     with keras.StatelessScope(initialize_variables=False):
-        planned = architecture.build(rows, spec.max_length, len(spec.labels), dimensions)
+        planned = build()
     # Else the next such scope in this process, as training enters, would make these weights after all.
     global_state.set_global_attribute("uninitialized_variables", [])
     if 4 * planned.count_params() != stored:
         raise ValueError(f"its weights take {stored:,} bytes, those of the network {4 * planned.count_params():,}")
     for layer in planned.layers:
-        size = math.prod(layer.output.shape[1:])
+        size = math.prod(spec.max_length if side is None else side for side in layer.output.shape[1:])
         if size > MAX_VALUES:
             raise ValueError(f"its layer {layer.name} gives {size:,} numbers for a review")
-    model = architecture.build(rows, spec.max_length, len(spec.labels), dimensions)
+    model = build()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, _WEIGHTS).write_bytes(content)
         model.load_weights(f"{folder}/{_WEIGHTS}")

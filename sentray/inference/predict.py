@@ -21,14 +21,17 @@ MAX_TOLD = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """A text's label, the probability of that label, and how many words of the text the bundle knows."""
+    """A text's label, the probability of that label, and how many words of the text the bundle knows.
 
-    label: str
+    Where the bundle is unsure there is no label, and the probability is that of the most probable one.
+    """
+
+    label: str | None
     score: float
     known_words: int
 
     def __str__(self) -> str:
-        return f"{self.label}\t{self.score:.6f}"
+        return f"{self.label or 'unsure'}\t{self.score:.6f}"
 
 
 def predict(settings: PredictSettings, console: Console, stream: BufferedIOBase | None = None) -> Iterator[Prediction]:
@@ -70,8 +73,8 @@ def predict_texts(scorer: Scorer, texts: Sequence[str]) -> list[Prediction]:
 
 def predictions(scores: Scores, labels: Sequence[str]) -> list[Prediction]:
     """Scores as they are shown, one a text."""
-    columns = (scores.classes.tolist(), scores.best.tolist(), scores.known.tolist())
-    return [Prediction(labels[best], score, known) for best, score, known in zip(*columns, strict=True)]
+    columns = (scores.labels(labels).to_pylist(), scores.best.tolist(), scores.known.tolist())
+    return [Prediction(*row) for row in zip(*columns, strict=True)]
 
 
 def predict_lines(scorer: Scorer, stream: BufferedIOBase) -> Iterator[Prediction]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sentray import bundle
 from sentray.bundle import Bundle, GoldenText
+from sentray.decision import MOST_PROBABLE, UNSURE, Decision
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, load_engine
 from sentray.text.encoding import Encoder
@@ -26,24 +27,36 @@ class Scores:
         words: int32 [texts], words kept by cleaning.
         known: int32 [texts], those of them that have an id of their own or, where words are hashed, all of them.
         spaced: int32 [texts], words as white space separates them in the text as it is.
+        decision: How probabilities become labels.
     """
 
     probabilities: NDArray[np.float32]
     words: NDArray[np.int32]
     known: NDArray[np.int32]
     spaced: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    decision: Decision = MOST_PROBABLE
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """Position of the most probable label, the first of equals; int64 [texts]."""
-        classes: NDArray[np.int64] = np.argmax(self.probabilities, axis=1)
-        return classes
+        """Position of each text's label, `UNSURE` where it has none; int64 [texts]."""
+        return self.decision.classes(self.probabilities)
 
     @property
     def best(self) -> NDArray[np.float32]:
-        """Probability of the most probable label; float32 [texts]."""
-        best: NDArray[np.float32] = np.max(self.probabilities, axis=1)
+        """Probability of each text's label, or of the most probable one where it has none; float32 [texts]."""
+        classes = self.classes
+        classes = np.where(classes == UNSURE, np.argmax(self.probabilities, axis=1), classes)
+        best: NDArray[np.float32] = np.take_along_axis(self.probabilities, classes[:, None], axis=1)[:, 0]
         return best
+
+    def labels(self, names: Sequence[str]) -> pa.Array:
+        """Each text's label, null where it has none.
+
+        Args:
+            names: Of the bundle's labels.
+        """
+        classes = self.classes
+        return pa.array(names, pa.string()).take(pa.array(classes, mask=classes == UNSURE))
 
 
 class Scorer:
@@ -68,7 +81,8 @@ class Scorer:
     def score(self, texts: pa.Array | pa.ChunkedArray) -> Scores:
         """Score texts (`string` or `large_string`, null as empty), each on its own."""
         encoded = self.encoder.encode(texts)
-        return Scores(self.engine.scores(encoded), encoded.words, encoded.known, encoded.spaced)
+        probabilities = self.engine.scores(encoded)
+        return Scores(probabilities, encoded.words, encoded.known, encoded.spaced, self.bundle.decision)
 
     def _check_golden(self) -> None:
         golden = self.bundle.golden

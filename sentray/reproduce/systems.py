@@ -65,12 +65,12 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 """How word vectors are learnt from the training reviews, once a seed for all systems that use them: settings of
 `sentray embed` besides corpus, out and seed."""
 
-_POLARITY = {"epochs": 10, "batch_size": 32, "learning_rate": 0.001}
+_POLARITY = {"epochs": 10, "batch_size": 32, "learning_rate": 0.001, "validation_fraction": 0.0}
 _PRETRAINED = _POLARITY | {"model": "pretrained-cnn", "oov": "zero"}
 _AVERAGE = _POLARITY | {"model": "embedding-average", "oov": "zero"}
 _PHRASES = {
-    "model": "embedding-mlp", "epochs": 50, "batch_size": 32, "test_fraction": 0.0, "cleaning": "reviews",
-    "min_count": 1, "max_length": 4,
+    "model": "embedding-mlp", "epochs": 50, "batch_size": 32, "validation_fraction": 0.0,
+    "cleaning": "reviews", "min_count": 1, "max_length": 4,
 }  # fmt: skip
 _FROZEN = {"freeze": True}
 

@@ -158,5 +158,12 @@ def score_names(labels: Sequence[str]) -> list[str]:
 def own_columns(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...], every: bool = False) -> list[Any]:
     """The columns of `output_schema` but the kept ones, for scored rows."""
     positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
-    label = pa.array(labels, pa.string()).take(pa.array(scores.classes))
-    return [ids, label, scores.best, *positive, *(scores.probabilities.T if every else ()), scores.words, scores.known]
+    return [
+        ids,
+        scores.labels(labels),
+        scores.best,
+        *positive,
+        *(scores.probabilities.T if every else ()),
+        scores.words,
+        scores.known,
+    ]

@@ -15,6 +15,7 @@ from sentray.config import ScoreSettings
 from sentray.console import count, duration
 from sentray.corpus.inspect import cure_of_ids
 from sentray.corpus.splits import ShardPlan
+from sentray.decision import UNSURE
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scores
 
@@ -40,7 +41,7 @@ class Counts:
         rows: Rows read.
         scored: Rows scored; the other rows are quarantined.
         quarantined: Rows set aside, by reason.
-        labels: Rows by the label they got.
+        labels: Rows by the label they got; those of which the bundle is unsure got none.
         histogram: Rows in equal bins from 0 to 1 of a probability: the second of two labels' or the best's.
         words: Words of the scored rows.
         known_words: Those of them that the vocabulary has.
@@ -95,7 +96,8 @@ class Counts:
         rows = len(scores.words)
         self.rows += rows
         self.scored += rows
-        found = np.bincount(scores.classes, minlength=len(labels)).tolist()
+        classes = scores.classes
+        found = np.bincount(classes[classes != UNSURE], minlength=len(labels)).tolist()
         _add(self.labels, {label: number for label, number in zip(labels, found, strict=True) if number})
         binned = scores.probabilities[:, 1] if len(labels) == 2 else scores.best
         in_bins, _ = np.histogram(binned, HISTOGRAM_BINS, (0, 1))

@@ -82,16 +82,59 @@ int64_at = _loader(64, types.int64)
 number_at = _loader(64, types.uint64)
 
 
+def _storer(bits: int) -> Any:
+    """An intrinsic that writes the low so many bits of a number to an address."""
+
+    @intrinsic
+    def store(_: Any, address: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = ir.IntType(bits)
+            value = builder.trunc(arguments[1], kind) if bits < 64 else arguments[1]
+            builder.store(value, pointer(builder, arguments[0], kind), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), generate
+
+    return store
+
+
+set_byte = _storer(8)
+set_int32 = _storer(32)
+set_int64 = _storer(64)
+
+
 @intrinsic
-def set_byte(_: Any, address: Any, value: Any) -> Any:
-    """Write the low byte of a number."""
+def prefetch(_: Any, address: Any) -> Any:
+    """Ask for the cache line of an address, which is read soon; any address will do."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte = ir.IntType(8)
-        builder.store(builder.trunc(arguments[1], byte), pointer(builder, arguments[0], byte))
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        read, near, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(fetch, [builder.inttoptr(arguments[0], byte), read, near, data])
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), generate
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def which_equal(_: Any, address: Any, number: Any) -> Any:
+    """Which of the 8 64-bit numbers at an address, a multiple of 8, are a number, and which are 0: a bit each."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(64), 8)
+        block = builder.load(pointer(builder, arguments[0], vector), align=8)
+        wanted = ir.Constant(vector, ir.Undefined)
+        for lane in range(8):
+            wanted = builder.insert_element(wanted, arguments[1], ir.Constant(ir.IntType(32), lane))
+        found = []
+        for against in (wanted, ir.Constant(vector, [0] * 8)):
+            bits = builder.bitcast(builder.icmp_unsigned("==", block, against), ir.IntType(8))
+            found.append(builder.zext(bits, ir.IntType(64)))
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return types.UniTuple(types.uint64, 2)(types.int64, types.uint64), generate
 
 
 def byte_masks(*sets: bytes) -> Any:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ _OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES),
 )
 
-Floats = NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 Address = tuple[str, int]
 
 
@@ -73,8 +73,8 @@ class AllReduce:
             with listener:
                 self._connect(addresses, token, listener)
 
-    def sum(self, values: Floats) -> Floats:
-        """Sum of the workers' values, float32 [n] everywhere, with the same bits; the values themselves where alone."""
+    def sum(self, values: NDArray[T]) -> NDArray[T]:
+        """Sum of the workers' values [n], with the same bits everywhere; the values themselves where alone."""
         if self.world == 1:
             return values
         limits = [len(values) * rank // self.world for rank in range(self.world + 1)]

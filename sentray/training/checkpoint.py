@@ -1,18 +1,28 @@
-"""What training stores: `State` and weights in a checkpoint of Ray Train each epoch, the bundle in the last."""
+"""What training stores in a checkpoint of Ray Train: `State`, weights and `Logits` each epoch, at last the bundle."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from sentray import bundle, models
 from sentray.config import TrainSettings
+from sentray.console import count
 from sentray.errors import SentrayError
+from sentray.training.calibration import Floats, Mix, fit_mix
+from sentray.training.folds import NEVER
+from sentray.training.stopping import best_epoch, has_ended
 from sentray.training.training_set import TrainingSet
 
-STATE_FILE, WEIGHTS_FILE, BUNDLE_FOLDER = "state.json", "weights.npz", "bundle"
+STATE_FILE, WEIGHTS_FILE, LOGITS_FILE, BUNDLE_FOLDER = "state.json", "weights.npz", "logits.npz", "bundle"
+HELD_OUT_FILE = "held_out.npz"
+
+Logits = dict[tuple[int, int], Floats]
+"""By fit and epoch the logits of the rows that the fit holds out, float32 [rows, heads, 1 or labels]."""
 
 
 class NothingToKeepError(SentrayError):
@@ -20,39 +30,174 @@ class NothingToKeepError(SentrayError):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What the last fit takes over from those that held rows out.
+
+    Attributes:
+        epochs: Of each head, to be trained.
+        mix: What makes of the heads' logits calibrated ones; None where no row was held out.
+    """
+
+    epochs: dict[str, int]
+    mix: Mix | None = None
+
+    def describe(self) -> str:
+        """What the held-out rows said, in words."""
+        epochs = ", ".join(f"{head} {count(epochs, 'epoch')}" for head, epochs in self.epochs.items())
+        if self.mix is None:
+            return epochs
+        shares = [weight * self.mix.temperature for weight in self.mix.weights]
+        mixed = " and ".join(f"{share:.0%} {head}" for share, head in zip(shares, self.epochs, strict=True))
+        return f"takes from the held-out rows: {epochs}; temperature {self.mix.temperature:.2f}" + (
+            f" of a mix of {mixed}" if len(shares) > 1 else ""
+        )
+
+
+@dataclass(frozen=True)
 class State:
     """How far a run is; part of every checkpoint.
 
+    A run is one fit for each fold of held-out rows, and a last one.
+
     Attributes:
-        epoch: Epochs done with the present seed.
+        epoch: Epochs done of the present fit with the present seed.
         seed: The present seed.
         restarts: Dead starts so far.
-        history: One record an epoch done with the present seed; see `Replica.epoch`.
+        history: One record an epoch done, but for those of dead starts; see `Replica.epoch`. The worker adds the
+            number of its `fit`, and where rows are held out their loss by head, `held_out`.
+        fit: Number of the present fit, which is that of its fold; the last one's is the number of folds.
+        choice: Of epochs and mix, once the last fit begins.
     """
 
     epoch: int
     seed: int
     restarts: int = 0
     history: tuple[dict[str, Any], ...] = ()
+    fit: int = 0
+    choice: Choice | None = None
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Those of the present fit."""
+        return [record for record in self.history if record["fit"] == self.fit]
+
+    def ended(self, head: str, settings: TrainSettings, fixed: Mapping[str, int]) -> bool:
+        """Whether a head has trained enough in the present fit.
+
+        Args:
+            head: Its name.
+            settings: Of the run.
+            fixed: Epochs of the heads whose schedule is fixed.
+        """
+        if self.choice is not None:
+            return has_ended(self.epoch, self.choice.epochs[head])
+        if head in fixed:
+            return has_ended(self.epoch, fixed[head])
+        losses = [record["held_out"][head] for record in self.records]
+        return has_ended(self.epoch, settings.epochs, losses, settings.patience)
 
 
-def write(folder: Path, state: State, network: Any) -> None:
-    """Write what a run goes on with: the state, and all that training changes in a `Network`."""
+def choose(
+    state: State,
+    logits: Logits,
+    dataset: TrainingSet,
+    settings: TrainSettings,
+    heads: tuple[str, ...],
+    fixed: Mapping[str, int],
+) -> Choice:
+    """Epochs and mix, from what the fits gave for the rows that they did not see.
+
+    Args:
+        state: After these fits.
+        logits: Of the held-out rows.
+        dataset: The training reviews.
+        settings: Of the run.
+        heads: Of the network.
+        fixed: Epochs of the heads whose schedule is fixed.
+    """
+    rows = dataset.facts.held_out
+    if not rows:
+        return Choice({head: fixed.get(head, settings.epochs) for head in heads})
+    losses = {
+        head: [
+            [record["held_out"][head] for record in state.history if record["fit"] == fold] for fold in range(len(rows))
+        ]
+        for head in heads
+    }
+    epochs = {head: best_epoch(losses[head], rows, fixed.get(head)) for head in heads}
+    if settings.calibrate == "none":
+        return Choice(epochs, Mix.mean(len(heads)))
+    return Choice(epochs, fit_mix(*chosen_logits(logits, epochs, dataset)))
+
+
+def chosen_logits(logits: Logits, epochs: Mapping[str, int], dataset: TrainingSet) -> tuple[Floats, Any]:
+    """Logits of all held-out rows after the chosen epochs, in the training set's order, and their labels.
+
+    Returns:
+        float32 [rows, heads, 1 or labels]; int32 [rows].
+    """
+    held, targets = np.asarray(dataset.held), np.asarray(dataset.targets)
+    first = next(iter(logits.values()))
+    every = np.empty((len(held), *first.shape[1:]), np.float32)
+    for fold in range(len(dataset.facts.held_out)):
+        for column, epoch in enumerate(epochs.values()):
+            every[held == fold, column] = logits[fold, epoch][:, column]
+    return every[held != NEVER], targets[held != NEVER]
+
+
+def write(folder: Path, state: State, network: Any, logits: Logits) -> None:
+    """Write what a run goes on with: the state, all that training changes in a `Network`, and held-out rows' logits."""
     weights: dict[str, Any] = network.state()
     np.savez(folder / WEIGHTS_FILE, **weights)
+    arrays: dict[str, Any] = {f"{fit}-{epoch}": values for (fit, epoch), values in logits.items()}
+    np.savez(folder / LOGITS_FILE, **arrays)
     (folder / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
 
 
 def read_state(folder: str) -> State:
     """The state that lies in a folder."""
-    values = json.loads(Path(folder, STATE_FILE).read_text(encoding="utf-8"))
-    return State(**values | {"history": tuple(values["history"])})
+    return TypeAdapter(State).validate_json(Path(folder, STATE_FILE).read_bytes())
+
+
+def read_logits(folder: str) -> Logits:
+    """The logits of held-out rows that lie in a folder."""
+    with np.load(Path(folder, LOGITS_FILE)) as arrays:
+        keys = {name: tuple(map(int, name.split("-"))) for name in arrays}
+        return {(fit, epoch): arrays[name] for name, (fit, epoch) in keys.items()}
 
 
 def restore(folder: str, network: Any) -> None:
     """Bring a `Network` to what lies in a folder."""
     with np.load(Path(folder, WEIGHTS_FILE)) as weights:
         network.restore(weights)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is known of the rows that were held out, once the last fit has been chosen.
+
+    Attributes:
+        logits: Of each head, float32 [rows, heads, 1 or labels].
+        labels: Positions of the true labels, int32 [rows].
+    """
+
+    logits: Floats
+    labels: Any
+
+    @classmethod
+    def read(cls, folder: str) -> "HeldOut | None":
+        """What lies in a folder, None where no row was held out."""
+        if not Path(folder, HELD_OUT_FILE).exists():
+            return None
+        with np.load(Path(folder, HELD_OUT_FILE)) as arrays:
+            return cls(**arrays)
+
+
+def write_held_out(folder: Path, choice: Choice, logits: Logits, dataset: TrainingSet) -> None:
+    """Write a `HeldOut` where rows were held out."""
+    if logits:
+        found, labels = chosen_logits(logits, choice.epochs, dataset)
+        np.savez(folder / HELD_OUT_FILE, logits=found, labels=labels)
 
 
 def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: TrainingSet) -> None:
@@ -62,6 +207,8 @@ def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: Tra
 
     facts = dataset.facts
     files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model), bundle.TEXTS: dataset.texts.to_bytes()}
+    if dataset.grams is not None:
+        files[bundle.GRAMS] = dataset.grams.table.tobytes()
     configured = settings.model_dump(mode="json")
     made = bundle.make(facts.spec, dataset.vocabulary, files, settings=configured, trained_on=facts.trained_on)
     golden = golden_texts(made, dataset.vocabulary.samples())

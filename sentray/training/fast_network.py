@@ -29,7 +29,7 @@ class FastNetwork(Network):
         """
         raise NotImplementedError
 
-    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:
+    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any, training: bool) -> Any:
         values = self._first_sums(vectors, weights, ids, cells)
         for layer in self._model.layers[1 + self.input_layers : -1]:
             values = tf.matmul(layer.activation(values), weights.pop(0)) + weights.pop(0)

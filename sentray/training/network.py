@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from sentray.training.adam import Adam, Floats
 from sentray.training.batches import Reviews, distinct_words
+from sentray.training.gradients import Gradients
+
+_MAX_LOGIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -52,25 +55,6 @@ def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
     for row, review in zip(padded, reviews, strict=True):
         row[: len(review)] = review
     return Packed.of(padded.ravel(), np.empty((len(reviews), 0), np.int32), vocabulary_rows)
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """What a step says of a batch, or of one worker's part of it.
-
-    Attributes:
-        loss: Sum of the rows' weighted cross-entropies.
-        correct: Rows whose most probable class is their own.
-        words: int32, ascending vocabulary ids; none where the words' vectors are frozen.
-        rows: float32 [words, dimensions], of the words' vectors; those of all other words are 0.
-        dense: float32 [n], of all other weights, one after the other.
-    """
-
-    loss: float
-    correct: int
-    words: NDArray[np.int32]
-    rows: Floats
-    dense: Floats
 
 
 class Network:
@@ -121,8 +105,9 @@ class Network:
         ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
         matrix, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
-        signature = [vectors, floats, ints, matrix, ints, floats, scalar]
-        self._gradient_graph = tf.function(self._gradient, input_signature=signature)
+        signature = [vectors, floats, ints, matrix]
+        self._gradient_graph = tf.function(self._gradient, input_signature=[*signature, ints, floats, scalar])
+        self._logits_graph = tf.function(self._logits, input_signature=signature)
 
     def pack(self, reviews: Reviews) -> Packed:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
@@ -155,9 +140,23 @@ class Network:
             Whether the first layer behind the words' vectors got a gradient at all. It gets none once all units of a
             layer are dead.
         """
-        self.embedding.apply(gradients.rows, gradients.words)
+        self.embedding.apply(gradients.values, gradients.rows)
         self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
         return bool(gradients.dense[: self._sizes[0]].any())
+
+    def logits(self, packed: Packed) -> Floats:
+        """Logits of reviews that are not trained on, float32 [reviews, 1 or classes]."""
+        vectors = self.embedding.rows(packed.words)
+        with tf.device(self._device):
+            return np.asarray(self._logits_graph(vectors, self.dense.weights[0], packed.ids, packed.cells))
+
+    def layers(self) -> dict[str, list[Floats]]:
+        """The weights as of now, by the names of the model's layers."""
+        return {layer.name: layer.get_weights() for layer in self.keras_model().layers if layer.weights}
+
+    def constants(self) -> list[NDArray[Any]]:
+        """What training does not change: the vectors where they are frozen."""
+        return [self.embedding.weights] if self.embedding.frozen else []
 
     def keras_model(self) -> Any:
         """The Keras model with the weights as of now."""
@@ -189,9 +188,7 @@ class Network:
     ) -> tuple[Any, Any, Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch([vectors, flat])
-            parts = tf.split(flat, self._sizes)
-            shaped = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
-            outputs = self._outputs(vectors, shaped, ids, cells)
+            outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=True)
             if outputs.shape[1] == 1:
                 losses = keras.losses.binary_crossentropy(labels[:, None], outputs, self.from_logits)
                 classes = tf.cast(outputs[:, 0] > (0 if self.from_logits else 0.5), tf.int32)
@@ -204,7 +201,20 @@ class Network:
         rows = vectors[:0] if self.embedding.frozen else tf.convert_to_tensor(rows)
         return loss, tf.math.count_nonzero((classes == labels) & (weights > 0)), rows, dense
 
-    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:
+    def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
+        outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=False)
+        if self.from_logits:
+            return outputs
+        others = tf.math.log(1 - outputs) if outputs.shape[1] == 1 else 0.0
+        # Where a probability is 0 or 1 the logit has no end.
+        return tf.clip_by_value(tf.math.log(outputs) - others, -_MAX_LOGIT, _MAX_LOGIT)
+
+    def _shaped(self, flat: Any) -> list[Any]:
+        """The weights of the layers behind the embedding, in their order."""
+        parts = tf.split(flat, self._sizes)
+        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any, training: bool) -> Any:
         """The network's outputs for each review, float32 [reviews, classes or 1].
 
         Args:
@@ -212,6 +222,7 @@ class Network:
             weights: Of the layers behind the embedding, in their order.
             ids: its ids.
             cells: its cells.
+            training: whether dropout drops.
         """
         if self._zero_padding:
             vectors = tf.concat([tf.zeros_like(vectors[:1]), vectors[1:]], 0)
@@ -220,7 +231,7 @@ class Network:
         table = tf.ensure_shape(tf.pad(vectors, [[0, rows - words], [0, 0]]), (rows, vectors.shape[1]))
         given = [(self._keras_embedding.weights[0], table), *zip(self._variables, weights, strict=True)]
         with keras.StatelessScope(given) as scope:
-            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=True)
+            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=training)
         others = [variable for variable in self._model.non_trainable_variables if variable is not given[0][0]]
         if changed := [variable.path for variable in others if scope.get_current_value(variable) is not None]:
             raise ValueError(f"cannot train a network whose layers keep state of their own: {', '.join(changed)}")

@@ -4,7 +4,7 @@ Where words are hashed there is nothing to count, and one pass does.
 """
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,34 +13,46 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sentray import cluster
+from sentray import cluster, models
 from sentray.bundle import ModelSpec, TrainedOn
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, Hashes, label_order, set_aside
+from sentray.corpus.rows import QUARANTINE_FILE, Hashes, kept_name, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
-from sentray.errors import SentrayError
-from sentray.models import Architecture
+from sentray.errors import SentrayError, first_line
+from sentray.models import WIDE, Architecture
 from sentray.storage import Folder
 from sentray.text.cleaning import preset_of, rules_from
 from sentray.text.coverage import Left
 from sentray.text.encoding import Encoder
 from sentray.text.hashing import HashedWords, Words
+from sentray.text.ngrams import MAX_WORD_ID, make_table
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
+from sentray.training.folds import NEVER, Folds, group_keys, hold_out
+from sentray.training.gram_counts import choose_grams
 
 USUAL_LENGTH = 0.995
 """Share of the training reviews that the network takes whole, where nothing else is asked for."""
 
 REVIEWS_SCHEMA = pa.schema(
-    [pa.field("ids", pa.list_(pa.int32())), pa.field("label", pa.string()), pa.field("hash", pa.uint64())]
+    [
+        pa.field("ids", pa.list_(pa.int32())),
+        pa.field("label", pa.string()),
+        pa.field("hash", pa.uint64()),
+        pa.field("group", pa.uint64()),
+        pa.field("given", pa.bool_()),
+        pa.field("weight", pa.float32()),
+    ]
 )
-"""A row for an encoded training review: its word ids, its label, and the hash of its text."""
+"""A row for an encoded training review: its word ids, its label, the hash of its text, what is equal for those that are
+held out together, whether its split is validation, and how much it counts."""
+_FACTS = {"hash": np.uint64, "group": np.uint64, "given": np.bool_, "weight": np.float32}
 
 
 def prepare(settings: TrainSettings, architecture: Architecture, out: str, console: Console) -> None:
@@ -53,25 +65,31 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     for line in about:
         console.say(line)
     dimensions = _dimensions(settings)
-    corpus = Corpus.open(settings.corpus, settings)
+    kept = tuple(dict.fromkeys(filter(None, (settings.group_column, settings.weight_column))))
+    corpus = replace(Corpus.open(settings.corpus, settings), keep=kept)
     console.say(f"corpus: {corpus.describe()}")
     folder = Folder(out)
     folder.delete("")
+    uses_grams = WIDE in architecture.heads
     counts: Counter[str] = Counter()
     words: Words = HashedWords(settings.buckets)
     if settings.encoder == "vocabulary":
-        inspection, counts = survey(corpus, rules, console)
-        inspection = _checked(inspection, corpus, folder)
-        words = Vocabulary.from_counts(counts, settings.min_count, settings.max_words, settings.unknown)
+        inspection, counts = survey(corpus, rules, console, _splits(settings))
+        inspection = _checked(inspection, corpus, folder, settings)
+        max_words = settings.max_words
+        if uses_grams:
+            # The shared id of the unknown is one more.
+            max_words = min(max_words or MAX_WORD_ID, MAX_WORD_ID - 1)
+        words = Vocabulary.from_counts(counts, settings.min_count, max_words, settings.unknown)
     _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
         vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
-    met, offsets, labels, targets, used, left, texts, trained_on = _write_reviews(
-        corpus, Encoder(rules, words), words.size, folder, console
+    met, offsets, labels, targets, held, weights, used, left, texts, trained_on = _write_reviews(
+        corpus, Encoder(rules, words), words.size, folder, settings, console
     )
     if settings.encoder == "hash":
-        inspection = _checked(met, corpus, folder)
+        inspection = _checked(met, corpus, folder, settings)
     if not used:
         raise SentrayError(
             f"cleaning leaves no word of the {len(targets):,} reviews to train on; check --cleaning and --text-column"
@@ -79,35 +97,58 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     lengths = np.diff(offsets)
     longest = int(lengths.max())
     usual = longest if preset_of(settings) == "tutorial" else usual_length(lengths)
+    max_length = max(settings.max_length or usual, architecture.min_length)
+    chosen = choose_grams(settings, out, words, offsets, max_length, len(labels), console) if uses_grams else None
     spec = ModelSpec.of(
         words,
         architecture=architecture.name,
         cleaning=rules,
         labels=tuple(labels),
-        max_length=max(settings.max_length or usual, architecture.min_length),
+        max_length=max_length,
+        grams=chosen and chosen.spec,
     )
+    if len(labels) > 2 and (settings.threshold or settings.unsure):
+        raise SentrayError(
+            f"--threshold and --unsure are about two labels, and {corpus.name} has {len(labels):,}: leave them out"
+        )
     label_rows = np.bincount(targets, minlength=len(labels)).tolist()
+    held_out = np.bincount(held[held != NEVER]).tolist()
     metrics = {
         **_word_metrics(words, counts, used),
         "embedding": origin,
+        "grams": chosen and chosen.metrics,
         "longest_review": longest,
         "cleaning_left": asdict(left),
         "test_rows": inspection.of_split("test").total(),
         "quarantined_rows": inspection.reasons.total(),
     }
-    facts = training_set.Facts(spec, tuple(label_rows), dimensions, metrics, trained_on)
-    _tell(console, facts, inspection, words, lengths)
+    facts = training_set.Facts(spec, tuple(label_rows), tuple(held_out), dimensions, metrics, trained_on)
+    _tell(console, facts, inspection, words, lengths, settings)
     for line in left.lines(rules, settings.encoder == "vocabulary"):
         console.say(line)
-    training_set.write(folder, facts, words, offsets, targets, texts, corpus.source, vectors)
+    if chosen:
+        console.say(chosen.line)
+    table = make_table(chosen.keys) if chosen else None
+    training_set.write(folder, facts, words, offsets, targets, held, texts, corpus.source, vectors, table, weights)
 
 
 def require_files(settings: TrainSettings) -> None:
-    """Look at the files of stop words and of word vectors, without Ray.
+    """Look at the files of stop words and of word vectors, and whether the model has what is set, without Ray.
 
     Raises:
         SentrayError: One is not there, cannot be read, or does not fit.
     """
+    uses_grams = WIDE in models.architecture(settings.model).heads
+    if not uses_grams and (settings.max_grams or settings.min_gram_reviews or settings.characters is not None):
+        raise SentrayError(
+            "--max-grams, --min-gram-reviews and --characters are about n-grams, at which --model "
+            f"{settings.model} does not look; leave them out, or take --model wide"
+        )
+    if settings.encoder == "hash" and uses_grams:
+        if settings.characters:
+            raise SentrayError("--characters needs --encoder vocabulary: of a hashed word no character is known")
+        if settings.buckets > MAX_WORD_ID:
+            raise SentrayError(f"with n-grams, as of --model {settings.model}, --buckets is at most {MAX_WORD_ID:,}")
     rules_from(settings)
     _dimensions(settings)
 
@@ -149,13 +190,20 @@ def _require_memory(words: Words, dimensions: int, freeze: bool) -> None:
         )
 
 
-def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspection:
+def _splits(settings: TrainSettings) -> tuple[str, ...]:
+    """The splits whose rows are in the training set."""
+    return ("train", "validation") if settings.validation_fraction else ("train",)
+
+
+def _checked(inspection: Inspection, corpus: Corpus, folder: Folder, settings: TrainSettings) -> Inspection:
     """The corpus's inspection, see `as_trained`; writes the rows set aside.
 
     Raises:
         SentrayError: see `Inspection.check_trainable`.
     """
-    inspection = as_trained(inspection, lambda labels: corpus.map_blocks(inspect_rows, labels=labels))
+    inspection = as_trained(
+        inspection, lambda labels: corpus.map_blocks(inspect_rows, labels=labels), _splits(settings)
+    )
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
             pq.write_table(set_aside(inspection.bad, corpus.settings.excerpts), stream)
@@ -163,38 +211,77 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder) -> Inspecti
     return inspection
 
 
-def clean_and_encode(rows: pa.Table, encoder: Encoder) -> Tables:
+def clean_and_encode(rows: pa.Table, encoder: Encoder, settings: TrainSettings) -> Tables:
     """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, what is `left` of them, and `content_of`."""
-    chosen = training_rows(rows)
+    chosen = training_rows(rows, _splits(settings))
     encoded = encoder.encode(chosen["text"])
     lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), encoded.ids)
-    reviews = pa.table([lists, chosen["label"], hashes_of(chosen)], REVIEWS_SCHEMA)
+    hashes, given = hashes_of(chosen), pc.equal(chosen["split"], "validation")
+    columns = [lists, chosen["label"], hashes, _groups(chosen, hashes, settings), given, _weights(chosen, settings)]
+    reviews = pa.table(columns, REVIEWS_SCHEMA)
     left = Left.of(encoded, chosen["text"]).table()
     return {**inspect_rows(rows), "reviews": reviews, "left": left, **content_of(rows)}
 
 
+def _groups(rows: pa.Table, hashes: Hashes, settings: TrainSettings) -> Hashes:
+    """What is equal for rows that are held out together: a hash of their group or, where there is none, their text."""
+    if settings.group_column is not None:
+        return group_keys(rows[kept_name(settings.group_column)], None, settings.group_column)
+    return hashes if settings.group_by is None else group_keys(rows["id"], settings.group_by, "id")
+
+
+def _weights(rows: pa.Table, settings: TrainSettings) -> pa.Array:
+    if settings.weight_column is None:
+        return pa.repeat(1.0, len(rows))
+    try:
+        weights = rows[kept_name(settings.weight_column)].cast(pa.float32())
+    except pa.ArrowInvalid as error:
+        raise SentrayError(
+            f"--weight-column {settings.weight_column} holds no numbers ({first_line(error)}): name another"
+        ) from error
+    if not pc.all(pc.and_(pc.is_finite(weights), pc.greater_equal(weights, 0)).fill_null(False)).as_py():
+        raise SentrayError(
+            f"--weight-column {settings.weight_column} has a row without a number from 0 on: give it one"
+        )
+    return weights
+
+
 def _write_reviews(
-    corpus: Corpus, encoder: Encoder, rows: int, folder: Folder, console: Console
-) -> tuple[Inspection, NDArray[np.int64], list[str], NDArray[np.int32], int, Left, TextHashes, TrainedOn]:
+    corpus: Corpus, encoder: Encoder, rows: int, folder: Folder, settings: TrainSettings, console: Console
+) -> tuple[
+    Inspection,
+    NDArray[np.int64],
+    list[str],
+    NDArray[np.int32],
+    Folds,
+    NDArray[np.float32] | None,
+    int,
+    Left,
+    TextHashes,
+    TrainedOn,
+]:
     """Encode the training reviews, and write their ids, of which there are `rows`, to a file.
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
-        [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; how many of the ids occur;
-        what the cleaning and the vocabulary left; the hashes of the texts; what is known of the corpus.
+        [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; the fold that holds it out;
+        how much it counts, where they do not count alike; how many of the ids occur; what the cleaning and the
+        vocabulary left; the hashes of the texts that are trained on; what is known of the corpus.
     """
     inspection, seen, left = Inspection(), np.zeros(rows, np.bool_), Left()
-    lengths, chunks, hashes, contents = [np.zeros(1, np.int64)], list[pa.Array](), list[Hashes](), list[int]()
+    lengths, chunks, contents = [np.zeros(1, np.int64)], list[pa.Array](), list[int]()
+    facts: dict[str, list[Any]] = {name: [np.empty(0, kind)] for name, kind in _FACTS.items()}
     with folder.create(training_set.IDS_FILE) as stream:
-        for found in corpus.map_blocks(clean_and_encode, encoder=encoder):
-            ids, label, hash = found["reviews"].columns
+        for found in corpus.map_blocks(clean_and_encode, encoder=encoder, settings=settings):
+            ids, label = found["reviews"]["ids"], found["reviews"]["label"]
             flat = pc.list_flatten(ids).to_numpy()
             stream.write(pa.py_buffer(flat))
             seen[flat] = True
             lengths.append(pc.list_value_length(ids).to_numpy().astype(np.int64))
             chunks += label.chunks
-            # A copy, since the block's memory goes with any part of it.
-            hashes.append(np.array(hash))
+            for name, of_blocks in facts.items():
+                # A copy, since the block's memory goes with any part of it.
+                of_blocks.append(np.array(found["reviews"][name]))
             contents.append(content_in(found))
             inspection += Inspection.of(found)
             left += Left.sum(found["left"])
@@ -202,7 +289,14 @@ def _write_reviews(
     of_reviews = pa.chunked_array(chunks, pa.string())
     labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
     targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
-    texts = TextHashes.of(hashes)
+    hash, group, given, weight = map(np.concatenate, facts.values())
+    held = hold_out(group, given, settings.validation_fraction, settings.refit)
+    if len(held) and np.bincount(held).max() == len(held) and held[0] != NEVER:
+        raise SentrayError(
+            f"all training rows of {corpus.name} would be held out together: give groups that are smaller, or "
+            "--validation-fraction 0"
+        )
+    texts = TextHashes.of([hash if settings.refit else hash[held == NEVER]])
     trained_on = TrainedOn(
         split_by=corpus.settings.split_by,
         test_fraction=corpus.settings.test_fraction or 0.0,
@@ -211,7 +305,8 @@ def _write_reviews(
         digest=digest(corpus.source, contents),
     )
     used = int(np.count_nonzero(seen))
-    return inspection, np.cumsum(np.concatenate(lengths)), labels, targets, used, left, texts, trained_on
+    offsets, weights = np.cumsum(np.concatenate(lengths)), weight if settings.weight_column else None
+    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on
 
 
 def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, Any]:
@@ -258,19 +353,26 @@ def usual_length(lengths: NDArray[np.int64]) -> int:
 
 
 def _tell(
-    console: Console, facts: training_set.Facts, inspection: Inspection, words: Words, lengths: NDArray[np.int64]
+    console: Console,
+    facts: training_set.Facts,
+    inspection: Inspection,
+    words: Words,
+    lengths: NDArray[np.int64],
+    settings: TrainSettings,
 ) -> None:
     shares = counted(dict(zip(facts.spec.labels, facts.label_rows, strict=True)))
     found, training = facts.metrics, sum(facts.label_rows)
     others = Counter[str]()
     for (split, label), rows in inspection.labels.items():
-        if split not in ("train", "test") or label is None:
+        if split not in (*_splits(settings), "test") or label is None:
             others[split if label is not None else "unlabelled"] += rows
     console.say(
         f"rows: {inspection.rows:,} read, {training:,} to train on ({shares}), {found['test_rows']:,} to test on, "
         f"{found['quarantined_rows']:,} quarantined"
         + (f", not used: {', '.join(f'{rows:,} {what}' for what, rows in others.items())}" if others else "")
     )
+    if facts.held_out:
+        console.say(_held_out(facts.held_out, inspection, settings))
     for reason, rows in inspection.reasons.most_common():
         console.say(f"  quarantined as {reason}: {rows:,}")
     longer = int(np.count_nonzero(lengths > facts.spec.max_length))
@@ -283,3 +385,16 @@ def _tell(
         f"words: {about}{found['vocabulary_distinct']:,} distinct, {kept}; the longest review has "
         f"{found['longest_review']:,}, the network takes {facts.spec.max_length:,}{cut}"
     )
+
+
+def _held_out(folds: tuple[int, ...], inspection: Inspection, settings: TrainSettings) -> str:
+    """Which training rows are held out, in words."""
+    if given := inspection.of_split("validation").total():
+        return f"held out: the {given:,} rows whose split is validation"
+    groups = settings.group_by or (f"whole {settings.group_column}" if settings.group_column else "a hash of the text")
+    if len(folds) > 1:
+        return (
+            f"held out: each training row once, by one of {len(folds)} fits, since a tenth of {sum(folds):,} rows "
+            f"would say little; by {groups}"
+        )
+    return f"held out: {folds[0]:,} of the training rows, by {groups}"

@@ -79,19 +79,22 @@ def _show(kind: Kind, content: Any, console: Console, telemetry: Telemetry) -> N
 
 
 def epoch_line(record: dict[str, Any]) -> str:
-    """An epoch that is finished: loss, accuracy, rows a second and how long it took, in one line."""
+    """An epoch that is finished: losses, accuracy, rows a second and how long it took, in one line."""
     seconds = record["seconds"]
+    losses = record.get("held_out", {})
+    held_out = "".join(f"held-out {head if len(losses) > 1 else 'loss'} {losses[head]:.4f}  " for head in losses)
     return (
         f"epoch {record['epoch']}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.3f}  "
-        f"{record['rows_seen'] / max(seconds, 1e-3):,.0f} rows/s  {duration(seconds)}"
+        f"{held_out}{record['rows_seen'] / max(seconds, 1e-3):,.0f} rows/s  {duration(seconds)}"
     )
 
 
 def progress_line(report: dict[str, Any]) -> str:
     """Epoch, step, loss, accuracy, rows a second and time left, in one line."""
     left = report["steps"] - report["step"] + (report["epochs"] - report["epoch"]) * report["steps"]
+    fit = f"fit {report['fit'] + 1}/{report['fits']}  " if report.get("fits", 1) > 1 else ""
     return (
-        f"epoch {report['epoch']}/{report['epochs']}  step {report['step']}/{report['steps']}  "
+        f"{fit}epoch {report['epoch']}/{report['epochs']}  step {report['step']}/{report['steps']}  "
         f"loss {report['loss']:.4f}  accuracy {report['accuracy']:.3f}  "
         f"{report['rows'] / report['seconds']:,.0f} rows/s  ETA {duration(left * report['seconds'] / report['step'])}"
     )

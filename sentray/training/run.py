@@ -31,6 +31,7 @@ from sentray.training import training_set
 from sentray.training.checkpoint import NothingToKeepError, State
 from sentray.training.prepare import prepare, require_files
 from sentray.training.training_set import FILES_FILE
+from sentray.training.validation import validated
 
 METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
@@ -40,7 +41,7 @@ RESUMABLE = {
     *("stall_timeout", "log_format", "verbose", "shard_size", "out"),
 }
 """Settings that a resumed run may change: they do not change what is learnt, and a folder may have several names."""
-_DEFAULTS = TrainSettings(corpus="", out="").model_dump(mode="json")
+_DEFAULTS = TrainSettings(corpus="", out="", validation_fraction=0).model_dump(mode="json")
 """What a run of an earlier version did, which does not name a setting."""
 
 
@@ -145,16 +146,20 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
         console.say("the corpus is prepared already: going on with it")
     else:
         _prepare(settings, work, prepared, console)
-    state, trained = fit(settings, prepared, work.out, console, partial(require_held, work, LEASE, lease.owner))
+    still_held = partial(require_held, work, LEASE, lease.owner)
+    state, trained, held_out = fit(settings, prepared, work.out, console, still_held)
     facts = training_set.Facts.read(prepared)
+    trained, validation = validated(trained, state, held_out, settings, console)
     test: dict[str, Any] = {}
     if facts.metrics["test_rows"]:
         test = _test(settings, trained, console)
+    elif held_out is not None:
+        console.say("no test rows: the figures are those of the validation rows, by fits that did not see them")
     else:
-        console.say("no test rows: the bundle's accuracy is not measured")
+        console.say("no test rows and none held out: the bundle's accuracy is not measured")
     # What was learnt and what was tested on are one corpus.
     _require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
-    metrics = _metrics(facts, state, len(trained.vocabulary), test)
+    metrics = _metrics(facts, state, len(trained.vocabulary), validation, test, settings)
     records = {
         SETTINGS_FILE: settings_text(settings).encode(),
         METRICS_FILE: _json(metrics),
@@ -225,27 +230,59 @@ def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Cons
         raise NothingToKeepError(str(error)) from error
 
 
-def _metrics(facts: training_set.Facts, state: State, vocabulary_size: int, test: dict[str, Any]) -> dict[str, Any]:
-    rows, last = sum(facts.label_rows), state.history[-1]
-    if any(record["rows_seen"] != rows for record in state.history):
-        raise RuntimeError("an epoch did not see every training row exactly once")
+def _metrics(
+    facts: training_set.Facts,
+    state: State,
+    vocabulary_size: int,
+    validation: dict[str, Any],
+    test: dict[str, Any],
+    settings: TrainSettings,
+) -> dict[str, Any]:
+    rows, last, held = sum(facts.label_rows), state.history[-1], facts.held_out
+    left_out = [*held, held[0] if held and not settings.refit else 0]
+    if any(record["rows_seen"] != rows - left_out[record["fit"]] for record in state.history):
+        raise RuntimeError("an epoch did not see every training row of its fit exactly once")
     return {
         **facts.metrics,
         "vocabulary_size": vocabulary_size,
         "buckets": facts.spec.buckets,
         "max_length": facts.spec.max_length,
-        "train_rows": rows,
+        "train_rows": rows - left_out[-1],
+        "fits": len(held) + 1,
         "rows_seen_per_epoch": last["rows_seen"],
         "epochs": state.epoch,
         "restarts": state.restarts,
         "seed": state.seed,
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
-        "test_accuracy": test.get("accuracy"),
-        "test_f1": test.get("f1"),
-        "test_auc": test.get("roc_auc"),
+        **{
+            f"{which}_{short}": figures.get(name)
+            for which, figures in (("validation", validation), ("test", test))
+            for short, name in (("accuracy", "accuracy"), ("f1", "f1"), ("auc", "roc_auc"))
+        },
+        "validation_rows": validation.get("rows", 0),
+        "figures": _figures(facts, state, settings),
+        **({"validation": validation} if validation else {}),
         **({"test": test} if test else {}),
     }
+
+
+def _figures(facts: training_set.Facts, state: State, settings: TrainSettings) -> dict[str, str]:
+    """Which fit and which rows each figure is of, in words."""
+    rows, folds = sum(facts.label_rows), len(facts.held_out)
+    seen = f"all {rows:,} training rows"
+    if folds and not settings.refit:
+        seen = f"the {rows - facts.held_out[0]:,} training rows that are not held out"
+    of = {"train": f"the last fit, on {seen}, while it was trained on them: it says nothing of new reviews"}
+    if folds:
+        fits = "fit 1, on the rows" if folds == 1 else f"fits 1 to {folds}, each on those of all training rows"
+        of["validation"] = (
+            f"{fits} that it held out and did not see. The epochs{' and the threshold' * bool(settings.threshold)} are "
+            "chosen by the same rows, so that it is a little too good; mix and temperature, for each row, by the others"
+        )
+    if facts.metrics["test_rows"]:
+        of["test"] = "the last fit, on the corpus's test rows, which no fit saw"
+    return of
 
 
 def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> dict[str, Any]:

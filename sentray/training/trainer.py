@@ -21,7 +21,7 @@ from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
 from sentray.training import worker
 from sentray.training.allreduce import TOKEN_BYTES, AllReduce, listen
-from sentray.training.checkpoint import BUNDLE_FOLDER, State, read_state
+from sentray.training.checkpoint import BUNDLE_FOLDER, HeldOut, State, read_state
 from sentray.training.progress import shown_on
 from sentray.training.worker import Check, Job
 
@@ -35,7 +35,7 @@ _START_SECONDS = "10"
 
 def fit(
     settings: TrainSettings, prepared: str, work: str, console: Console, require_held: Check | None = None
-) -> tuple[State, Bundle]:
+) -> tuple[State, Bundle, HeldOut | None]:
     """Train on a prepared training set with Ray Train, going on from a checkpoint in `work` if there is one.
 
     Args:
@@ -46,7 +46,7 @@ def fit(
         require_held: Raises when `work` is no longer the run's; None where nobody else may want it.
 
     Returns:
-        The state that the workers ended in, and the bundle without its metrics.
+        The state that the workers ended in, the bundle without its metrics, and what is known of held-out rows.
 
     Raises:
         NothingToKeepError: No seed made the network learn.
@@ -73,7 +73,7 @@ def fit(
     if isinstance(result.return_value, SentrayError):
         raise result.return_value
     with result.checkpoint.as_directory() as folder:
-        return read_state(folder), bundle.load(Path(folder) / BUNDLE_FOLDER)
+        return read_state(folder), bundle.load(Path(folder) / BUNDLE_FOLDER), HeldOut.read(folder)
 
 
 def _trainer(job: Job, work: str, awaited: str) -> Any:

@@ -16,19 +16,23 @@ from pyarrow import fs
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sentray.bundle import TEXTS, ModelSpec, TrainedOn
+from sentray.bundle import GRAMS, TEXTS, ModelSpec, TrainedOn
 from sentray.corpus.identity import TextHashes, files_of
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
 from sentray.text.encoding import cut
 from sentray.text.hashing import Words
+from sentray.text.ngrams import Grams, Keys
 from sentray.text.vocabulary import Vocabulary
+from sentray.training.folds import Folds
 
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _VECTORS = "offsets.bin", "targets.bin", "embedding.bin"
+_OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS = (
+    f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights")
+)
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
 
@@ -40,6 +44,7 @@ class Facts:
     Attributes:
         spec: What the model to be trained takes and gives.
         label_rows: Training rows of each label.
+        held_out: Rows that each fold holds out; see `folds.hold_out`.
         dimensions: Numbers of a word's vector; None for what the architecture has.
         metrics: What `metrics.json` says of words and rows: `vocabulary_distinct` words of the training reviews, in the
             vocabulary or not; `vocabulary_distinct_estimated`; `coverage`, the share of the training reviews' words
@@ -47,6 +52,7 @@ class Facts:
             None where words are not hashed; `embedding`, what the word vectors to start from are (`format`, `rows`,
             `duplicates`, `bad_rows`, `oov`, `center`) and how they cover the vocabulary (as
             `embeddings.matrix.Coverage`), None where there are none; word ids of the `longest_review`;
+            `grams`, what n-grams there are (as `gram_counts.Chosen.metrics`), None where the network looks at none;
             `cleaning_left`, what the cleaning and the vocabulary left (as `text.coverage.Left`); `test_rows`;
             `quarantined_rows`.
         trained_on: What the reviews are and what was held out.
@@ -54,6 +60,7 @@ class Facts:
 
     spec: ModelSpec
     label_rows: tuple[int, ...]
+    held_out: tuple[int, ...]
     dimensions: int | None
     metrics: dict[str, Any]
     trained_on: TrainedOn
@@ -69,7 +76,7 @@ class Facts:
             with Folder(folder).open_file(_FACTS) as file:
                 return TypeAdapter(cls).validate_json(file.readall())
         except OSError as error:
-            raise _unseen(folder, error) from error
+            raise unseen(folder, error) from error
         except ValidationError as error:
             raise SentrayError(
                 f"the training set in {folder} was made by another version of sentray; remove the folder to start anew"
@@ -86,8 +93,11 @@ class TrainingSet:
         ids: int32 [total], the reviews' word ids, one review after the other.
         offsets: int64 [rows + 1], where each review starts in `ids`, and the end of the last.
         targets: int32 [rows], positions of the reviews' labels.
+        held: uint8 [rows], the fold that holds a review out; see `folds.hold_out`.
         texts: Hashes of their texts.
         vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
+        grams: The n-grams that the network looks at; None where it looks at none.
+        weights: float32 [rows], how much each review counts; None where they count alike.
     """
 
     facts: Facts
@@ -95,8 +105,11 @@ class TrainingSet:
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     targets: NDArray[np.int32]
+    held: Folds
     texts: TextHashes
     vectors: NDArray[np.float32] | None = None
+    grams: Grams | None = None
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -122,20 +135,30 @@ class TrainingSet:
         Raises:
             SentrayError: This machine does not see it, or has no room for it.
         """
-        facts, vectors = Facts.read(folder), None
+        facts, vectors, grams, weights = Facts.read(folder), None, None, None
         try:
             with _on_disk(folder) as path:
-                ids, offsets, targets = (
+                ids, offsets, targets, held = (
                     _mapped(path / name, kind)
-                    for name, kind in ((IDS_FILE, np.int32), (_OFFSETS, np.int64), (_TARGETS, np.int32))
+                    for name, kind in (
+                        (IDS_FILE, np.int32),
+                        (_OFFSETS, np.int64),
+                        (_TARGETS, np.int32),
+                        (_HELD, np.uint8),
+                    )
                 )
                 texts = TextHashes.from_bytes((path / TEXTS).read_bytes(), facts.trained_on.sampled)
                 words = facts.spec.words((path / _VOCABULARY).read_bytes() if facts.spec.buckets is None else None)
                 if facts.metrics["embedding"] is not None:
                     vectors = _mapped(path / _VECTORS, np.float32).reshape(words.size, -1)
+                if facts.spec.grams is not None:
+                    listed = words if isinstance(words, Vocabulary) else None
+                    grams = Grams(facts.spec.grams, _mapped(path / GRAMS, np.uint64), listed)
+                if (path / _WEIGHTS).exists():
+                    weights = _mapped(path / _WEIGHTS, np.float32)
         except OSError as error:
-            raise _unseen(folder, error) from error
-        return cls(facts, words, ids, offsets, targets, texts, vectors)
+            raise unseen(folder, error) from error
+        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams, weights)
 
 
 @contextlib.contextmanager
@@ -156,7 +179,8 @@ def _mapped(file: Path, kind: Any) -> NDArray[Any]:
     return np.memmap(file, kind, "r") if file.stat().st_size else np.empty(0, kind)
 
 
-def _unseen(folder: str, error: OSError) -> SentrayError:
+def unseen(folder: str, error: OSError) -> SentrayError:
+    """What to tell the user where a training set cannot be read on this machine."""
     return SentrayError(
         f"the training set in {folder} cannot be read on {socket.gethostname()} ({first_line(error)}); choose an "
         "--out that every training node sees, and where it is remote has room to copy to its temporary folder"
@@ -178,16 +202,23 @@ def write(
     words: Words,
     offsets: NDArray[np.int64],
     targets: NDArray[np.int32],
+    held: Folds,
     texts: TextHashes,
     source: Source,
     vectors: NDArray[np.float32] | None = None,
+    grams: Keys | None = None,
+    weights: NDArray[np.float32] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
 
     Raises:
         SentrayError: The folder cannot be written.
     """
-    for name, array in ((_OFFSETS, offsets), (_TARGETS, targets), (_VECTORS, vectors)):
+    arrays = {
+        **{_OFFSETS: offsets, _TARGETS: targets, _HELD: held},
+        **{_VECTORS: vectors, GRAMS: grams, _WEIGHTS: weights},
+    }
+    for name, array in arrays.items():
         if array is not None:
             folder.write(name, pa.py_buffer(np.ascontiguousarray(array)))
     if isinstance(words, Vocabulary):

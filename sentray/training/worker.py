@@ -1,16 +1,23 @@
-"""What a Ray Train worker does: `run` trains a `Replica`, stores a checkpoint each epoch and the bundle at the end."""
+"""What a Ray Train worker does: `run` trains a `Replica`, stores a checkpoint each epoch and the bundle at the end.
+
+A run is one fit for each fold of held-out rows, on all rows but these, and a last one. The rows that a fit does not see
+say how long the last one trains, and how its heads are mixed and calibrated.
+"""
 
 import hashlib
+import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from sentray import models
 from sentray.config import TrainSettings
@@ -18,16 +25,20 @@ from sentray.console import count
 from sentray.errors import SentrayError
 from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
-from sentray.training.checkpoint import NothingToKeepError, State
+from sentray.training.calibration import Floats, log_loss
+from sentray.training.checkpoint import Choice, Logits, NothingToKeepError, State, choose
+from sentray.training.gradients import Gradients, summed
+from sentray.training.heads import new_network
 from sentray.training.progress import POLL_SECONDS, Kind
+from sentray.training.stopping import parted
 from sentray.training.training_set import TrainingSet
-
-if TYPE_CHECKING:
-    from sentray.training.network import Gradients
 
 Check = Callable[[], None]
 Tell = Callable[[Kind, Any], None]
 T = TypeVar("T")
+
+_SCORED = 128
+"""Held-out rows that are scored at a time."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +72,33 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
     dataset = _together(allreduce, lambda: _load(job))
     if isinstance(dataset, SentrayError):
         return dataset
-    state, replica = _start(settings, dataset, allreduce, tell)
+    state, logits, replica = _start(settings, dataset, allreduce, tell)
     replica.check_replicas()
     still_held = (job.require_held if allreduce.rank == 0 else None) or (lambda: None)
-    while state.epoch < settings.epochs:
+    folds = len(dataset.facts.held_out)
+    while True:
+        network = replica.network
+        ended = [head for head in network.heads if state.ended(head, settings, network.fixed)]
+        if len(ended) == len(network.heads):
+            if state.fit == folds:
+                return None
+            if line := parted(state.records):
+                tell("line", line)
+            state, replica = _begin(replace(state, fit=state.fit + 1), logits, settings, dataset, allreduce, tell)
+            replica.check_replicas()
+            continue
+        for head in ended:
+            network.rest(head)
+        about = {"fit": state.fit, "fits": folds + 1}
         tell("expected", "a step of training")
-        record = replica.epoch(state.epoch, lambda report: tell("step", report))
+        record = replica.epoch(state.epoch, lambda report, about=about: tell("step", report | about)) | about
+        dead = record.pop("dead")
+        if state.fit < folds and not dead:
+            tell("expected", "the held-out rows to be scored")
+            logits[state.fit, state.epoch + 1] = replica.held_out(state.fit)
+            record["held_out"] = _of_first(allreduce, partial(_losses, state, logits, dataset, network.heads))
         tell("epoch", record)
-        if record.pop("dead"):
+        if dead:
             if state.restarts >= settings.max_restarts:
                 return NothingToKeepError(
                     f"the network did not start to learn with {settings.max_restarts + 1} seeds from {settings.seed} "
@@ -80,16 +110,37 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
                 f"seed {state.seed} made a dead start (no unit of a layer reacts, or the loss is no number): again "
                 f"with seed {state.seed + 1}",
             )
-            state = State(0, state.seed + 1, state.restarts + 1)
-            replica = Replica(settings, dataset, allreduce, state.seed)
+            earlier = tuple(record for record in state.history if record["fit"] < state.fit)
+            state = replace(state, epoch=0, seed=state.seed + 1, restarts=state.restarts + 1, history=earlier)
+            replica = Replica(settings, dataset, allreduce, state.seed, state.fit)
         else:
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
         replica.check_replicas()
         if isinstance(lost := _together(allreduce, still_held), SentrayError):
             return lost
         tell("expected", f"the checkpoint after epoch {state.epoch} to be stored")
-        _report(state, replica, settings, dataset, allreduce.rank)
-    return None
+        _report(state, logits, replica, settings, dataset, allreduce.rank)
+
+
+def _begin(
+    state: State, logits: Logits, settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, tell: Tell
+) -> tuple[State, "Replica"]:
+    """A fit before its first epoch: the state, and a new replica."""
+    replica, folds = Replica(settings, dataset, allreduce, state.seed, state.fit), len(dataset.facts.held_out)
+    heads, fixed, choice = replica.network.heads, replica.network.fixed, None
+    if state.fit == folds:
+        of_first = partial(choose, state, logits, dataset, settings, heads, fixed)
+        choice = TypeAdapter(Choice).validate_python(_of_first(allreduce, lambda: asdict(of_first())))
+    if folds:
+        what = f"holds out {dataset.facts.held_out[state.fit]:,}" if choice is None else choice.describe()
+        tell("line", f"fit {state.fit + 1} of {folds + 1} trains on {len(replica.rows):,} rows and {what}")
+    return replace(state, epoch=0, choice=choice), replica
+
+
+def _losses(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[str]) -> dict[str, float]:
+    """Loss of each head on the rows that the present fit holds out, after the epoch that has just been trained."""
+    found, labels = logits[state.fit, state.epoch + 1], dataset.targets[dataset.held == state.fit]
+    return {head: log_loss(found[:, column], labels) for column, head in enumerate(heads)}
 
 
 def _teller(board: Any) -> Tell:
@@ -113,36 +164,51 @@ def _together(allreduce: AllReduce, work: Callable[[], T]) -> T | SentrayError:
     return SentrayError(mistakes[0]) if mistakes else cast(T, result)
 
 
+def _of_first(allreduce: AllReduce, work: Callable[[], Any]) -> Any:
+    """JSON values that the first worker works out, on all: others' processors may round otherwise."""
+    mine = json.dumps(work()) if allreduce.rank == 0 else ""
+    return json.loads(allreduce.gather(mine.encode())[0])
+
+
 def _load(job: Job) -> TrainingSet:
     models.prepare_tensorflow(max(int(job.settings.cpus_per_worker), 1))
     return TrainingSet.load(job.dataset)
 
 
-def _start(settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, tell: Tell) -> tuple[State, "Replica"]:
-    """The state to go on from, and a replica of that state."""
+def _start(
+    settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, tell: Tell
+) -> tuple[State, Logits, "Replica"]:
+    """The state to go on from, with the logits that belong to it, and a replica of that state."""
     import ray.train
 
     stored = ray.train.get_checkpoint()
     if stored is None:
-        return State(0, settings.seed), Replica(settings, dataset, allreduce, settings.seed)
+        logits: Logits = {}
+        state, replica = _begin(State(0, settings.seed), logits, settings, dataset, allreduce, tell)
+        return state, logits, replica
     with stored.as_directory() as folder:
-        state = checkpoint.read_state(folder)
-        replica = Replica(settings, dataset, allreduce, state.seed)
+        state, logits = checkpoint.read_state(folder), checkpoint.read_logits(folder)
+        replica = Replica(settings, dataset, allreduce, state.seed, state.fit)
         checkpoint.restore(folder, replica.network)
-    tell("line", f"going on after epoch {state.epoch} of {settings.epochs}")
-    return state, replica
+    folds = len(dataset.facts.held_out)
+    fit = f" of fit {state.fit + 1} of {folds + 1}" if folds else f" of {settings.epochs}"
+    tell("line", f"going on after epoch {state.epoch}{fit}")
+    return state, logits, replica
 
 
-def _report(state: State, replica: "Replica", settings: TrainSettings, dataset: TrainingSet, rank: int) -> None:
+def _report(
+    state: State, logits: Logits, replica: "Replica", settings: TrainSettings, dataset: TrainingSet, rank: int
+) -> None:
     """Tell Ray Train of an epoch; the first worker stores its checkpoint."""
     import ray.train
 
-    stored = None
+    stored, network, choice = None, replica.network, state.choice
     with tempfile.TemporaryDirectory() as scratch:
         if rank == 0:
-            checkpoint.write(Path(scratch), state, replica.network)
-            if state.epoch == settings.epochs:
-                checkpoint.write_bundle(Path(scratch), replica.network.keras_model(), settings, dataset)
+            checkpoint.write(Path(scratch), state, network, logits)
+            if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
+                checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
+                checkpoint.write_held_out(Path(scratch), choice, logits, dataset)
             stored = ray.train.Checkpoint.from_directory(scratch)
         ray.train.report({"epoch": state.epoch, "restarts": state.restarts}, checkpoint=stored)
 
@@ -155,28 +221,26 @@ class Replica:
         dataset: The training reviews.
         allreduce: The connection to the other workers.
         seed: Fixes first weights and order.
+        fit: Number of the fit, which says what rows it trains on.
+
+    Attributes:
+        network: What is trained.
+        rows: Which rows of the training set it is trained on.
     """
 
-    def __init__(self, settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, seed: int) -> None:
-        import keras
-
-        from sentray.training.fast_network import FAST
-        from sentray.training.network import Network
-
-        keras.utils.set_random_seed(seed)
-        spec = dataset.facts.spec
-        vectors = dataset.facts.dimensions if dataset.vectors is None else dataset.vectors
-        model = models.architecture(spec.architecture).build(
-            dataset.vocabulary.size, spec.max_length, len(spec.labels), vectors, settings.freeze
-        )
-        rates = settings.learning_rate, settings.embedding_learning_rate
-        kind = FAST.get(spec.architecture, Network)
-        self.network = kind(model, *rates, device="/GPU:0" if settings.gpu else None)
+    def __init__(
+        self, settings: TrainSettings, dataset: TrainingSet, allreduce: AllReduce, seed: int, fit: int = 0
+    ) -> None:
+        # The last fit, whose number is no fold's, sees all rows or, without a refit, what the first one sees.
+        is_last = fit == len(dataset.facts.held_out)
+        self.rows = np.flatnonzero(dataset.held != (0 if is_last and not settings.refit else fit))
+        self.network = new_network(settings, dataset, self.rows, seed, allreduce)
         self._dataset, self._allreduce, self._seed = dataset, allreduce, seed
         self._batch_size, self._epochs = settings.batch_size, settings.epochs
+        spec = dataset.facts.spec
         self._lengths = np.minimum(dataset.lengths, spec.max_length)
-        counts = np.array(dataset.facts.label_rows, np.float64)
-        even = len(dataset) / (len(counts) * np.maximum(counts, 1))
+        counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels)).astype(np.float64)
+        even = len(self.rows) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
         self._seconds: dict[str, float] = {}
         # Kept across epochs: one that is shorter than the pause is progress too.
@@ -190,8 +254,8 @@ class Replica:
             report: Called now and then with what the progress line shows of this worker's rows so far.
 
         Returns:
-            The epoch's record over all workers: `epoch` from 1, mean `loss`, `accuracy`, `rows_seen`, `steps`,
-            `started_at` (Unix time), `seconds`, of them `first_step_seconds` and by part of a step `parts`,
+            The epoch's record over all workers: `epoch` from 1, mean `loss` and `accuracy` of the heads, `rows_seen`,
+            `steps`, `started_at` (Unix time), `seconds`, of them `first_step_seconds` and by part of a step `parts`,
             `peak_rss_mb`, and `dead`: whether the loss is no number, or no unit of some layer reacted to any row in
             the epoch's second half.
         """
@@ -199,14 +263,14 @@ class Replica:
         self._seconds = dict.fromkeys(("data", "network", "allreduce", "optimizer"), 0.0)
         first_step = 0.0
         allreduce, batch_size = self._allreduce, self._batch_size
-        steps = batches.epoch_batches(len(self._dataset), batch_size, self._seed, number)
+        steps = [self.rows[batch] for batch in batches.epoch_batches(len(self.rows), batch_size, self._seed, number)]
         sums = np.zeros(3)
         alive = False
         for step, batch in enumerate(steps):
             mine = batches.share(batch, self._lengths[batch], allreduce.rank, allreduce.world)
             result, reacts = self._step(batch, mine)
             first_step = first_step or time.perf_counter() - started
-            sums += (result.loss, result.correct, len(mine))
+            sums += (*np.mean([(part.loss, part.correct) for part in result], axis=0), len(mine))
             alive |= reacts and step >= len(steps) // 2
             if time.perf_counter() - self._reported < POLL_SECONDS:
                 continue
@@ -239,14 +303,28 @@ class Replica:
             "dead": not np.isfinite(loss) or (not alive and bool(correct < rows)),
         }
 
+    def held_out(self, fold: int) -> Floats:
+        """Logits of the rows of a fold, each worker's share gathered; float32 [rows, heads, 1 or labels]."""
+        rows, world = np.flatnonzero(self._dataset.held == fold), self._allreduce.world
+        mine, found = rows[self._allreduce.rank :: world], list[Floats]()
+        for start in range(0, max(len(mine), 1), _SCORED):
+            some = [self._dataset.review(row) for row in mine[start : start + _SCORED]]
+            found.append(self.network.logits(self.network.pack(some)))
+        parts = self._allreduce.gather(np.concatenate(found).astype(np.float32).tobytes())
+        every = np.empty((len(rows), *found[0].shape[1:]), np.float32)
+        for rank, part in enumerate(parts):
+            every[rank::world] = np.frombuffer(part, np.float32).reshape(-1, *every.shape[1:])
+        return every
+
     def check_replicas(self) -> str:
         """SHA-256 of the weights, the same on every worker.
 
         Raises:
             RuntimeError: The workers' weights differ.
         """
-        # What is frozen is no part of the state.
-        digest = hashlib.sha256(self.network.embedding.weights.data if self.network.embedding.frozen else b"")
+        digest = hashlib.sha256()
+        for values in self.network.constants():
+            digest.update(values.data)
         for name, values in sorted(self.network.state().items()):
             digest.update(name.encode())
             digest.update(values.data)
@@ -254,15 +332,18 @@ class Replica:
             raise RuntimeError("the training workers' weights differ")
         return digest.hexdigest()
 
-    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple["Gradients", bool]:
-        """Train on a batch; what it says of this worker's rows, and whether the network reacts."""
+    def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple[list[Gradients], bool]:
+        """Train on a batch; what it says of this worker's rows by head, and whether the network reacts."""
         with self._timed("data"):
             packed = self.network.pack([self._dataset.review(row) for row in mine])
             labels = self._dataset.targets[mine]
+            weights = self._class_weights[labels]
+            if self._dataset.weights is not None:
+                weights = weights * self._dataset.weights[mine]
         with self._timed("network"):
-            gradients = self.network.gradients(packed, labels, self._class_weights[labels], len(batch))
+            gradients = self.network.gradients(packed, labels, weights, len(batch))
         with self._timed("allreduce"):
-            total = gradients if self._allreduce.world == 1 else self._sum(gradients, batch)
+            total = summed(gradients, self._allreduce)
         with self._timed("optimizer"):
             reacts = self.network.apply(total)
         return gradients, reacts
@@ -272,15 +353,3 @@ class Replica:
         started = time.perf_counter()
         yield
         self._seconds[part] += time.perf_counter() - started
-
-    def _sum(self, gradients: "Gradients", batch: batches.Rows) -> "Gradients":
-        """The global batch's gradients, from every worker's part of them."""
-        words, (size, dimensions) = gradients.words, (len(gradients.dense), gradients.rows.shape[1])
-        if not self.network.embedding.frozen:
-            # Every worker works out the batch's words by itself: nothing has to be agreed on first.
-            words = batches.distinct_words([self._dataset.review(row) for row in batch], self._dataset.vocabulary.size)
-        values = np.zeros(size + len(words) * dimensions, np.float32)
-        values[:size] = gradients.dense
-        values[size:].reshape(-1, dimensions)[np.searchsorted(words, gradients.words)] = gradients.rows
-        total = self._allreduce.sum(values)
-        return replace(gradients, words=words, rows=total[size:].reshape(-1, dimensions), dense=total[:size])

@@ -11,7 +11,8 @@ tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 
 from sentray.training.fast_network import FAST  # noqa: E402
-from sentray.training.network import Gradients, Network  # noqa: E402
+from sentray.training.gradients import Gradients  # noqa: E402
+from sentray.training.network import Network  # noqa: E402
 
 ROWS, LENGTH = 300, 60
 BOTH = pytest.mark.parametrize("kinds", [{}, FAST], ids=["general", "fast"])
@@ -137,10 +138,10 @@ def test_parts_of_a_batch_add_up_to_its_gradient(kinds: Any, name: str) -> None:
         return network.gradients(packed, labels[rows], np.ones(len(rows), np.float32), 4)
 
     whole, halves = gradients([0, 1, 2, 3]), [gradients([0, 3]), gradients([1, 2])]
-    rows = np.zeros_like(whole.rows)
+    values = np.zeros_like(whole.values)
     for half in halves:
-        rows[np.searchsorted(whole.words, half.words)] += half.rows
-    np.testing.assert_allclose(rows, whole.rows, atol=1e-6)
+        values[np.searchsorted(whole.rows, half.rows)] += half.values
+    np.testing.assert_allclose(values, whole.values, atol=1e-6)
     np.testing.assert_allclose(sum(half.dense for half in halves), whole.dense, atol=1e-6)
 
 
@@ -151,7 +152,7 @@ def test_no_review_gives_no_gradient(kinds: Any, name: str) -> None:
     packed = network.pack([])
     gradients = network.gradients(packed, np.empty(0, np.int32), np.empty(0, np.float32), 8)
     assert (gradients.loss, gradients.correct) == (0.0, 0)
-    assert not np.any(gradients.rows)
+    assert not np.any(gradients.values)
     assert not np.any(gradients.dense)
 
 

@@ -15,6 +15,7 @@ from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.text.cleaning import clean, preset
 from sentray.text.hashing import HashedWords, word_code
+from sentray.text.ngrams import GramSpec
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import prepare, training_set
 from sentray.training.training_set import IDS_FILE, TrainingSet
@@ -39,9 +40,9 @@ def reviews(tmp_path: Path) -> Path:
 
 
 def prepared(corpus: Path, folder: Path, console: Console | None = None, **values: Any) -> TrainingSet:
-    defaults: dict[str, Any] = {"cleaning": "reviews", "min_count": 1}
+    defaults: dict[str, Any] = {"model": "embedding-mlp", "cleaning": "reviews", "min_count": 1}
     settings = TrainSettings(corpus=str(corpus), out="unused", **defaults | values)
-    prepare.prepare(settings, models.architecture("embedding-mlp"), str(folder), console or Console())
+    prepare.prepare(settings, models.architecture(settings.model), str(folder), console or Console())
     return TrainingSet.load(str(folder))
 
 
@@ -77,6 +78,45 @@ def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path
     assert any(
         "about 7 distinct, hashed into 1,000 buckets, where about 0 share theirs" in line for line in console.lines
     )
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_n_grams_are_counted(reviews: Path, tmp_path: Path, console: Any) -> None:
+    def texts(found: TrainingSet) -> set[str]:
+        assert found.grams is not None
+        return set(found.grams.gram_texts((np.flatnonzero(found.grams.table) + 1).tolist()))
+
+    whole = prepared(reviews, tmp_path / "whole", console, model="wide", characters=False)
+    words = [clean(text, RULES) for text in TEXTS[:4]]
+    grams = {
+        " ".join(part) for row in words for n in (1, 2, 3) for part in zip(*(row[i:] for i in range(n)), strict=False)
+    }
+    skips = {f"{first} _ {third}" for row in words for first, third in zip(row, row[2:], strict=False)}
+    assert texts(whole) == grams | skips
+    assert whole.facts.spec.grams == GramSpec(scale=5.0)
+    assert whole.facts.metrics["grams"] == {"known": 26, "distinct": 26, "frequent": 26, "min_reviews": 1}
+    twice = prepared(reviews, tmp_path / "twice", model="wide", characters=False, min_gram_reviews=2)
+    assert texts(twice) == {"good", "bad", "words", "film", "a"}
+    most = prepared(reviews, tmp_path / "most", console, model="wide", max_grams=2, min_gram_reviews=2)
+    assert most.grams is not None
+    assert (most.grams.known, most.facts.spec.grams) == (2, GramSpec(characters=True, scale=5.0))
+    assert console.lines[-3].startswith("n-grams: 2 of ")
+    hashed = prepared(reviews, tmp_path / "hashed", model="wide", encoder="hash", buckets=1000)
+    assert hashed.grams is not None
+    assert (hashed.grams.known, hashed.grams.spec.characters) == (26, False)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_grams": 9}, "are about n-grams, at which --model tutorial-cnn does not look"),
+        ({"model": "wide", "encoder": "hash", "characters": True}, "--characters needs --encoder vocabulary"),
+        ({"model": "wide", "encoder": "hash", "buckets": 2**21}, "--buckets is at most 2,097,150"),
+    ],
+)
+def test_settings_of_n_grams_that_do_not_fit(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SentrayError, match=message):
+        prepare.require_files(TrainSettings(**{"corpus": "x", "out": "y", "model": "tutorial-cnn"} | values))
 
 
 def test_one_long_review_does_not_make_the_network_as_long() -> None:

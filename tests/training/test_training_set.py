@@ -34,11 +34,14 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     spec = ModelSpec.of(
         words, architecture="embedding-mlp.v1", cleaning=preset("reviews")[0], labels=("neg", "pos"), max_length=5
     )
-    facts = Facts(spec, (1, 1), None, {"embedding": {"rows": 3} if listed else None}, TRAINED_ON)
-    vectors = VECTORS if listed else None
+    facts = Facts(spec, (1, 1), (1,), None, {"embedding": {"rows": 3} if listed else None}, TRAINED_ON)
+    vectors, weights = (VECTORS, np.array([0.5, 2], np.float32)) if listed else (None, None)
+    held = np.array([255, 0], np.uint8)
     offsets, targets = np.array([0, 2, 3]), np.array([1, 0], np.int32)
     source = resolve("synthetic:2")
-    training_set.write(Folder(str(folder)), facts, words, offsets, targets, TEXTS, source, vectors)
+    training_set.write(
+        Folder(str(folder)), facts, words, offsets, targets, held, TEXTS, source, vectors, weights=weights
+    )
     return folder
 
 
@@ -59,7 +62,7 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def check(found: TrainingSet) -> None:
     assert [found.review(row).tolist() for row in range(2)] == [[3, 1], [2]]
-    assert found.targets.tolist() == [1, 0]
+    assert (found.targets.tolist(), found.held.tolist()) == ([1, 0], [255, 0])
     assert found.texts.values.tolist() == [3, 7]
     assert found.facts.spec.labels == ("neg", "pos")
     assert isinstance(found.ids, np.memmap)
@@ -67,6 +70,8 @@ def check(found: TrainingSet) -> None:
         assert found.vocabulary == Vocabulary(["good", "naïve", "bad"])
         assert isinstance(found.vectors, np.memmap)
         assert np.array_equal(found.vectors, VECTORS)
+        assert found.weights is not None
+        assert found.weights.tolist() == [0.5, 2]
     else:
         assert (found.vocabulary, found.vectors) == (HashedWords(3), None)
 

@@ -1,6 +1,7 @@
 """One worker's epochs, restarts and replica check, without Ray."""
 
 import itertools
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -15,18 +16,21 @@ import keras
 import numpy as np
 import pytest
 
-from sentray import models
+from sentray import bundle, models
 from sentray.bundle import ModelSpec, TrainedOn
 from sentray.config import TrainSettings
 from sentray.corpus.identity import TextHashes
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
+from sentray.inference.networks import load_network
 from sentray.storage import Folder
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
-from sentray.training import worker
+from sentray.training import checkpoint, worker
 from sentray.training.allreduce import TOKEN_BYTES, AllReduce, listen
 from sentray.training.checkpoint import NothingToKeepError
+from sentray.training.folds import NEVER
+from sentray.training.stopping import best_epoch
 from sentray.training.training_set import IDS_FILE, Facts, TrainingSet, write
 from sentray.training.worker import Job, Replica
 
@@ -42,7 +46,7 @@ def dataset(tmp_path: Path) -> TrainingSet:
     counts = tuple(np.bincount(targets, minlength=2).tolist())
     spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
     trained_on = TrainedOn(split_by="text", test_fraction=0.1, sampled=1, bytes=0, digest="")
-    facts = Facts(spec, counts, None, {"embedding": None}, trained_on)
+    facts = Facts(spec, counts, (), None, {"embedding": None}, trained_on)
     vocabulary = Vocabulary([chr(ord("a") + index) for index in range(20)])
     write(
         Folder(str(tmp_path)),
@@ -50,6 +54,7 @@ def dataset(tmp_path: Path) -> TrainingSet:
         vocabulary,
         np.arange(51) * 12,
         targets,
+        np.full(50, NEVER, np.uint8),
         TextHashes.of([]),
         resolve("synthetic:50"),
     )
@@ -161,6 +166,97 @@ def test_a_loss_that_is_no_number_is_a_dead_start(dataset: TrainingSet, tmp_path
     records = [replica.epoch(number, unseen) for number in range(2)]
     assert not np.isfinite(records[-1]["loss"])
     assert records[-1]["dead"]
+
+
+class Store:
+    """Stands in for Ray Train: keeps every checkpoint, and gives one to go on from."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.kept, self.start = folder, list[Path](), 0
+        monkeypatch.setattr("ray.train.report", lambda metrics, checkpoint: self.keep(checkpoint.path))
+        monkeypatch.setattr("ray.train.get_checkpoint", self.begin)
+
+    def keep(self, path: str) -> None:
+        self.kept.append(self.folder / str(len(self.kept)))
+        shutil.copytree(path, self.kept[-1])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights of the last checkpoint, and what is known of the rows that were held out."""
+        found = {}
+        for name in ("weights.npz", "held_out.npz"):
+            with np.load(self.kept[-1] / name) as arrays:
+                found |= {f"{name} {key}": arrays[key] for key in arrays}
+        return found
+
+    def begin(self) -> Any:
+        from ray.train import Checkpoint
+
+        return Checkpoint.from_directory(str(self.kept[self.start - 1])) if self.start else None
+
+
+def in_folds(dataset: TrainingSet, folds: int) -> TrainingSet:
+    held = np.arange(len(dataset)) % folds
+    rows = tuple(np.bincount(held).tolist())
+    return replace(dataset, held=held.astype(np.uint8), facts=replace(dataset.facts, held_out=rows))
+
+
+def test_rows_held_out_choose_the_epochs_of_the_last_fit_and_a_stopped_run_ends_alike(
+    dataset: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_load", lambda _: in_folds(dataset, 2))
+    store, board = Store(tmp_path / "checkpoints", monkeypatch), Board()
+    asked = job(tmp_path, progress=board, epochs=4, patience=1)
+    assert worker.run(asked, AllReduce()) is None
+    state = checkpoint.read_state(str(store.kept[-1]))
+    assert state.choice is not None
+    (epochs,) = state.choice.epochs.values()
+    assert [record["rows_seen"] for record in state.records] == [50] * epochs
+    assert {record["rows_seen"] for record in state.history if record["fit"] < 2} == {25}
+    folds = [[record["held_out"]["network"] for record in state.history if record["fit"] == fold] for fold in (0, 1)]
+    assert epochs == best_epoch(folds, [25, 25])
+    assert board.lines[1] == "fit 1 of 3 trains on 25 rows and holds out 25"
+    assert board.lines[-1].startswith(
+        f"fit 3 of 3 trains on 50 rows and takes from the held-out rows: network {epochs}"
+    )
+    known = checkpoint.HeldOut.read(str(store.kept[-1]))
+    assert known is not None
+    assert np.array_equal(known.labels, dataset.targets)
+    # The calibrated last layer is that of the weights as trained, by the temperature.
+    with np.load(store.kept[-1] / "weights.npz") as weights:
+        trained = weights[next(name for name in weights if "dense" in name and "weights" in name)].ravel()
+    calibrated = bundle.load(store.kept[-1] / "bundle")
+    network = load_network(calibrated)
+    kernel, bias = network.layers[-1].get_weights()
+    assert state.choice.mix is not None
+    np.testing.assert_allclose(np.append(kernel, bias), trained[-11:] / state.choice.mix.temperature, rtol=1e-6)
+    whole = store.arrays()
+    for start in (1, len(folds[0]), len(store.kept) - 1):
+        store.start = start
+        assert worker.run(asked, AllReduce()) is None
+        again = store.arrays()
+        assert again.keys() == whole.keys()
+        assert all(np.array_equal(again[name], whole[name]) for name in whole), start
+
+
+def test_two_workers_hold_out_and_score_as_one(dataset: TrainingSet) -> None:
+    folded = in_folds(dataset, 3)
+    alone = Replica(settings(), folded, AllReduce(), 3, fit=1)
+    assert np.array_equal(alone.rows, np.flatnonzero(np.arange(50) % 3 != 1))
+    with pair() as (pool, workers):
+        replicas = [Replica(settings(), folded, allreduce, 3, fit=1) for allreduce in workers]
+        found = list(pool.map(lambda replica: replica.held_out(1), replicas))
+    assert found[0].shape == (17, 1, 1)
+    assert np.array_equal(*found)
+    np.testing.assert_allclose(found[0], alone.held_out(1), atol=1e-6)
+
+
+def test_rows_count_as_their_weights_say(dataset: TrainingSet) -> None:
+    ignored = (dataset.targets == 0).astype(np.float32)
+    replica = Replica(settings(), replace(dataset, weights=ignored), AllReduce(), 3)
+    for number in range(8):
+        replica.epoch(number, unseen)
+    chances = 1 / (1 + np.exp(-replica.network.logits(replica.network.pack([dataset.review(0), dataset.review(1)]))))
+    assert chances.max() < 0.1
 
 
 def test_balanced_classes_weigh_alike(dataset: TrainingSet, tmp_path: Path) -> None:

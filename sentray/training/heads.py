@@ -1,0 +1,195 @@
+"""`Heads`: a network in training, whose heads learn beside each other from the same batches, each by its own loss.
+
+No gradient crosses from one head to another, so that a network of several heads is several networks, and only the Keras
+model that comes out of them is one: its last layer mixes their logits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentray import models
+from sentray.config import TrainSettings
+from sentray.models import OUTPUT
+from sentray.training import wide
+from sentray.training.allreduce import AllReduce
+from sentray.training.batches import Reviews
+from sentray.training.calibration import Mix
+from sentray.training.gradients import Floats, Gradients
+from sentray.training.training_set import TrainingSet
+
+State = dict[str, NDArray[Any]]
+
+
+class Head(Protocol):
+    """What is trained by one loss."""
+
+    def pack(self, reviews: Reviews) -> Any:
+        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
+
+    def gradients(self, packed: Any, labels: NDArray[np.int32], weights: Floats, batch_rows: int) -> Gradients:
+        """Loss of this worker's rows and what they add to the global batch's gradients.
+
+        Args:
+            packed: This worker's reviews.
+            labels: int32 [reviews], positions of their classes.
+            weights: float32 [reviews], weights of their losses.
+            batch_rows: Rows of the global batch, over which the loss is averaged.
+        """
+
+    def apply(self, gradients: Gradients) -> bool:
+        """Take a step with the global batch's gradients; whether the head can still learn."""
+
+    def logits(self, packed: Any) -> Floats:
+        """The outputs before the last activation, without dropout; float32 [reviews, 1 or classes]."""
+
+    def layers(self) -> dict[str, list[Floats]]:
+        """The weights as of now, by the names of the Keras model's layers.
+
+        Those of `OUTPUT` are the last layer's kernel of this head's features, [features, outputs], and its bias.
+        """
+
+    def constants(self) -> list[NDArray[Any]]:
+        """What training does not change and every worker must have alike."""
+
+    def state(self) -> State:
+        """All that training changes, by name."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a state that `state` gave."""
+
+
+class Packs(dict[str, Any]):
+    """Reviews as each head wants them, by the heads' names; for a head that learns no more only when asked for."""
+
+    def __init__(self, heads: Mapping[str, Head], reviews: Reviews) -> None:
+        self._heads, self._reviews = heads, reviews
+
+    def __missing__(self, name: str) -> Any:
+        """Lay the reviews out for a head."""
+        self[name] = packed = self._heads[name].pack(self._reviews)
+        return packed
+
+
+class Heads:
+    """A network in training.
+
+    Args:
+        heads: The heads by their names.
+        model: Makes the Keras model that their weights go into.
+        fixed: The epochs of those heads whose schedule is fixed.
+
+    Attributes:
+        heads: The heads' names, in the order of `logits`.
+        fixed: The epochs of those heads whose schedule is fixed: they are trained to its end, whatever held-out rows
+            say.
+    """
+
+    def __init__(
+        self, heads: Mapping[str, Head], model: Callable[[], Any], fixed: Mapping[str, int] | None = None
+    ) -> None:
+        self._all, self._learning, self._model = dict(heads), dict(heads), model
+        self.heads, self.fixed = tuple(heads), dict(fixed or {})
+
+    def pack(self, reviews: Reviews) -> "Packs":
+        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
+        packs = Packs(self._all, reviews)
+        for name in self._learning:
+            packs[name]
+        return packs
+
+    def gradients(
+        self, packed: "Packs", labels: NDArray[np.int32], weights: Floats, batch_rows: int
+    ) -> list[Gradients]:
+        """`Head.gradients` of each head that still learns."""
+        return [head.gradients(packed[name], labels, weights, batch_rows) for name, head in self._learning.items()]
+
+    def apply(self, gradients: Sequence[Gradients]) -> bool:
+        """Take a step with the global batch's gradients; whether every head can still learn."""
+        can_learn = [head.apply(part) for head, part in zip(self._learning.values(), gradients, strict=True)]
+        return all(can_learn)
+
+    def logits(self, packed: "Packs") -> Floats:
+        """Each head's logits, without dropout; float32 [reviews, heads, 1 or classes]."""
+        return np.stack([head.logits(packed[name]) for name, head in self._all.items()], axis=1)
+
+    def rest(self, name: str) -> None:
+        """Train a head no more, whatever the others do."""
+        self._learning.pop(name, None)
+
+    def keras_model(self, mix: Mix | None = None) -> Any:
+        """The Keras model with the weights as of now.
+
+        Args:
+            mix: How the heads' logits become the network's, to be part of the last layer's weights; their plain mean
+                where not given.
+        """
+        count = len(self._all)
+        factors = np.array(mix.weights if mix else (1 / count,) * count, np.float32)
+        layers = [head.layers() for head in self._all.values()]
+        kernels, biases = zip(*(each.pop(OUTPUT) for each in layers), strict=True)
+        model = self._model()
+        for name, weights in (item for each in layers for item in each.items()):
+            model.get_layer(name).set_weights(weights)
+        kernel = np.concatenate([factor * part for factor, part in zip(factors, kernels, strict=True)])
+        bias = np.tensordot(factors, np.stack(biases), 1) + np.float32(mix.bias if mix else 0)
+        model.get_layer(OUTPUT).set_weights([kernel, bias])
+        return model
+
+    def constants(self) -> list[NDArray[Any]]:
+        """What training does not change and every worker must have alike."""
+        return [values for head in self._all.values() for values in head.constants()]
+
+    def state(self) -> State:
+        """All that training changes, by name."""
+        return {f"{name}.{key}": values for name, head in self._all.items() for key, values in head.state().items()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a state that `state` gave."""
+        for name, head in self._all.items():
+            start = f"{name}."
+            head.restore({key.removeprefix(start): state[key] for key in state if key.startswith(start)})
+
+
+def new_network(
+    settings: TrainSettings, dataset: TrainingSet, rows: NDArray[np.int64], seed: int, among: AllReduce
+) -> Heads:
+    """The network to train, with its first weights.
+
+    Args:
+        settings: Of the run.
+        dataset: The training reviews.
+        rows: Those of them that it is trained on.
+        seed: Fixes the first weights.
+        among: The connection to the other workers, who must call it too.
+    """
+    facts = dataset.facts
+    spec, classes = facts.spec, len(facts.spec.labels)
+    architecture = models.architecture(spec.architecture)
+    vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
+    build = partial(architecture.build, dataset.vocabulary.size, spec.max_length, classes, vectors, settings.freeze)
+    if not isinstance(architecture, models.Halves):
+        network = _keras_network(settings, spec.architecture, build, seed)
+        return Heads({architecture.heads[0]: network}, network.keras_model)
+    heads: dict[str, Head] = {}
+    gram_rows, fixed = 1, {}
+    if (grams := dataset.grams) is not None:
+        counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
+        gram_rows, fixed["wide"] = grams.rows, wide.EPOCHS
+        heads["wide"] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
+    return Heads(heads, partial(build, gram_rows=gram_rows, deep=spec.deep), fixed)
+
+
+def _keras_network(settings: TrainSettings, name: str, build: Callable[[], Any], seed: int) -> Any:
+    """The `Network` of an architecture that TensorFlow trains."""
+    import keras
+
+    from sentray.training.fast_network import FAST
+    from sentray.training.network import Network
+
+    keras.utils.set_random_seed(seed)
+    rates = settings.learning_rate, settings.embedding_learning_rate
+    return FAST.get(name, Network)(build(), *rates, device="/GPU:0" if settings.gpu else None)

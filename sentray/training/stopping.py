@@ -1,0 +1,55 @@
+"""When a head of a network has trained enough, judged by the losses of rows that its fit did not see."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+WORSE = 1.1
+"""A loss on held-out rows that rises to so much of its least value is worth a warning."""
+
+
+def has_ended(done: int, most: int, losses: Sequence[float] = (), patience: int = 0) -> bool:
+    """Whether a head trains no further.
+
+    Args:
+        done: Epochs done.
+        most: Epochs that it may train.
+        losses: Its loss on held-out rows after each epoch done; none where the loss does not matter.
+        patience: Epochs without a lower loss after which it ends.
+    """
+    return done >= most or (bool(losses) and done - best_epoch([losses], [1]) >= patience)
+
+
+def best_epoch(losses: Sequence[Sequence[float]], rows: Sequence[int], fixed: int | None = None) -> int:
+    """The epoch, from 1, after which the loss of all folds' rows together is least, among those that all folds reached.
+
+    Args:
+        losses: Of each fold, after each epoch done.
+        rows: Held out by each fold.
+        fixed: Epochs of a fixed schedule, which is taken to its end.
+    """
+    if fixed is not None:
+        return fixed
+    reached = min(map(len, losses))
+    total = np.average([each[:reached] for each in losses], axis=0, weights=rows)
+    # What is no number is worse than any.
+    return int(np.argmin(np.where(np.isnan(total), np.inf, total))) + 1
+
+
+def parted(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """A warning where training and held-out rows part in a fit: the loss falls of those and rises of these.
+
+    Args:
+        records: Of the fit's epochs.
+    """
+    for head in records[-1].get("held_out", {}):
+        losses = [record["held_out"][head] for record in records]
+        best = best_epoch([losses], [1])
+        if losses[-1] > WORSE * losses[best - 1] and records[-1]["loss"] < records[best - 1]["loss"]:
+            return (
+                f"warning: training and held-out rows part after epoch {best}: the loss of training rows falls from "
+                f"{records[best - 1]['loss']:.4f} to {records[-1]['loss']:.4f}, that of held-out rows rises from "
+                f"{losses[best - 1]:.4f} to {losses[-1]:.4f}; more epochs would learn the training rows by heart"
+            )
+    return None

@@ -1,0 +1,68 @@
+"""What held-out rows say of a trained model: `validated` measures it and gives it its threshold."""
+
+from typing import Any
+
+from sentray import bundle
+from sentray.bundle import Bundle, Calibration
+from sentray.config import TrainSettings
+from sentray.console import Console
+from sentray.corpus.inspect import warnings_of
+from sentray.decision import Decision, choose_threshold
+from sentray.metrics import calibration_curve, metrics
+from sentray.training.calibration import Mix, cross_fitted, probabilities
+from sentray.training.checkpoint import HeldOut, State
+
+BEFORE = ("ece", "brier", "log_loss")
+"""Figures of the probabilities that are also given as they were before they were calibrated."""
+
+
+def validated(
+    trained: Bundle, state: State, held_out: HeldOut | None, settings: TrainSettings, console: Console
+) -> tuple[Bundle, dict[str, Any]]:
+    """The bundle with its threshold and calibration, and the figures of the held-out rows.
+
+    Args:
+        trained: The bundle.
+        state: In which training ended.
+        held_out: Logits and labels of the held-out rows; None where there are none.
+        settings: Of the run.
+        console: Where to say what was found.
+    """
+    low, _, high = (settings.unsure or "").partition(":")
+    unsure = (float(low), float(high)) if settings.unsure else None
+    if held_out is None or state.choice is None or (mix := state.choice.mix) is None:
+        threshold = None if settings.threshold is None else float(settings.threshold)
+        return bundle.update(trained, decision=Decision(threshold=threshold, unsure=unsure)), {}
+    logits, labels, names = held_out.logits, held_out.labels, trained.labels
+    raw = probabilities(Mix.mean(logits.shape[1]).of(logits))
+    calibrated = raw if settings.calibrate == "none" else probabilities(cross_fitted(logits, labels))
+    threshold = None
+    if settings.threshold is not None:
+        threshold = choose_threshold(settings.threshold, labels, calibrated[:, 1])
+        if threshold is None:
+            console.note(
+                f"no threshold has a {settings.threshold.replace('=', ' of ')} on the held-out rows: the more probable "
+                "label is taken"
+            )
+    decision = Decision(threshold=threshold, unsure=unsure)
+    found = metrics(labels, calibrated, names, decision.classes(calibrated))
+    for line in warnings_of({names[label]: int((labels == label).sum()) for label in set(labels.tolist())}):
+        console.say(f"warning: {line}")
+    before = metrics(labels, raw, names) if settings.calibrate != "none" else found
+    shares = [weight * mix.temperature for weight in mix.weights]
+    heads = dict(zip(state.choice.epochs, shares, strict=True))
+    calibration = None
+    if settings.calibrate != "none":
+        calibration = Calibration(temperature=mix.temperature, heads=heads, bias=mix.bias, rows=len(labels))
+        console.say(
+            f"calibrated: temperature {mix.temperature:.3g}; on held-out rows expected calibration error "
+            f"{before['ece']:.4f} before, {found['ece']:.4f} after"
+        )
+    found |= {
+        "threshold": threshold,
+        "temperature": mix.temperature,
+        "heads": heads,
+        "before_calibration": {name: before[name] for name in BEFORE},
+        "calibration_curve": calibration_curve(labels, calibrated),
+    }
+    return bundle.update(trained, calibration=calibration, decision=decision), found

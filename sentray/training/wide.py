@@ -1,0 +1,207 @@
+"""The wide half of the network: `Wide`, a linear model of a review's n-grams over naive-Bayes ratios, in Numba.
+
+A gram's weight is its log-count ratio r (Wang and Manning 2012, "Baselines and Bigrams") times what is learnt, u, which
+starts from 0; a review's logit is the sum of its grams' weights times their values. The loss is the sum of the log
+losses and |u|^2 / 2C, C = 1, as in liblinear (Fan et al. 2008): every row carries its share of its grams' penalties, so
+that only the grams of a batch are touched. Adagrad (Duchi et al. 2011) suits it: rare grams keep their large steps.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentray.models import OUTPUT, WIDE, outputs
+from sentray.text.ngrams import GramRows, Grams
+from sentray.text.simd import compiled
+from sentray.training.allreduce import AllReduce
+from sentray.training.batches import Reviews
+from sentray.training.gradients import Floats, Gradients
+from sentray.training.losses import cross_entropy
+
+RATE, EPOCHS, C = 0.05, 10, 1.0
+"""Adagrad's first step size, the epochs in which it falls to 0, and how weakly weights are drawn to 0."""
+_COUNTED = 1000
+"""Reviews whose grams are counted together."""
+# A row of `Wide._cells`: the gram's share of the penalty a review, then for each output ratio, weight, sum of squares.
+_PENALTY, _RATIO, _WEIGHT, _SQUARES, _EACH = 0, 1, 2, 3, 3
+_TINY = np.float32(1e-12)
+
+Ints = NDArray[np.int32]
+
+
+def presences(
+    grams: Grams, review: Callable[[int], Ints], rows: NDArray[np.int64], targets: Ints, classes: int, among: AllReduce
+) -> Ints:
+    """In how many reviews of each class a gram occurs; int32 [gram rows, classes], the same on every worker.
+
+    Args:
+        grams: The table.
+        review: Gives a review's word ids, cut to the network's length.
+        rows: The reviews to look at, of which every worker takes its share.
+        targets: int32 [all reviews], positions of their classes.
+        classes: How many there are.
+        among: The workers.
+    """
+    counts = np.zeros((grams.rows, classes), np.int32)
+    mine = rows[among.rank :: among.world]
+    for chunk in np.split(mine, range(_COUNTED, len(mine), _COUNTED)):
+        found = grams.of(*laid_out([review(row) for row in chunk]))
+        _count(found.rows, found.offsets, targets[chunk], counts)
+    return among.sum(counts.ravel()).reshape(counts.shape)
+
+
+def ratios(counts: Ints) -> Floats:
+    """The naive-Bayes log-count ratios of each class against all others, float32 [gram rows, outputs].
+
+    Args:
+        counts: int32 [gram rows, classes], in how many reviews of each class a gram occurs.
+
+    Returns:
+        Of two classes that of the second alone; 0 for a gram that does not occur.
+    """
+    total = counts.sum(axis=1, dtype=np.float64)
+    occurs = total > 0
+    found = np.zeros((len(counts), outputs(counts.shape[1])), np.float32)
+    for output in range(found.shape[1]):
+        inside = counts[occurs, output - found.shape[1]] + 1.0
+        outside = total[occurs] + 2.0 - inside
+        found[occurs, output] = np.log(inside / inside.sum()) - np.log(outside / outside.sum())
+    return found
+
+
+def laid_out(reviews: Reviews) -> tuple[Ints, NDArray[np.int64]]:
+    """The reviews' ids one after the other, and where each review starts, int64 [reviews + 1]."""
+    offsets = np.zeros(len(reviews) + 1, np.int64)
+    np.cumsum([len(review) for review in reviews], out=offsets[1:])
+    return np.concatenate([np.empty(0, np.int32), *reviews]), offsets
+
+
+class Wide:
+    """Trains the wide half.
+
+    Args:
+        grams: The table of n-grams.
+        counts: What `presences` says of the reviews that it is trained on.
+        steps: Steps that the training has at most.
+    """
+
+    def __init__(self, grams: Grams, counts: Ints, steps: int) -> None:
+        self._grams, self._steps, self._step = grams, steps, 0
+        ratio = ratios(counts)
+        self._cells = np.zeros((grams.rows, 1 + _EACH * ratio.shape[1]), np.float32)
+        self._cells[:, _PENALTY] = 1 / (C * np.maximum(counts.sum(axis=1), 1))
+        self._cells[:, _RATIO::_EACH] = ratio
+        # Of each output the bias and its sum of squares.
+        self._bias = np.zeros((2, ratio.shape[1]), np.float32)
+        # Where a batch's gradients lie; only what a step writes is read.
+        self._index = np.zeros(grams.rows, np.int32)
+
+    def pack(self, reviews: Reviews) -> GramRows:
+        """See `Head`: the reviews' n-grams."""
+        return self._grams.of(*laid_out(reviews))
+
+    def gradients(self, packed: GramRows, labels: Ints, weights: Floats, batch_rows: int) -> Gradients:
+        """See `Head`."""
+        loss, correct, of_logits = cross_entropy(self.logits(packed), labels, weights)
+        of_logits /= np.float32(batch_rows)
+        rows = np.unique(packed.rows)
+        values = np.zeros((len(rows), of_logits.shape[1]), np.float32)
+        share = np.float32(1 / batch_rows)
+        _gradients(packed.rows, packed.offsets, packed.values, of_logits, share, self._cells, rows, self._index, values)
+        return Gradients(loss, correct, rows, values, of_logits.sum(axis=0))
+
+    def apply(self, gradients: Gradients) -> bool:
+        """Take a step of Adagrad with the global batch's gradients; it can always learn."""
+        rate = np.float32(RATE * max(1 - self._step / self._steps, 0))
+        self._step += 1
+        _apply(gradients.rows, gradients.values, self._cells, rate)
+        self._bias[1] += np.square(gradients.dense)
+        self._bias[0] -= rate * gradients.dense / (np.sqrt(self._bias[1]) + _TINY)
+        return True
+
+    def logits(self, packed: GramRows) -> Floats:
+        """See `Head`."""
+        logits = np.empty((len(packed.offsets) - 1, self._bias.shape[1]), np.float32)
+        _logits(packed.rows, packed.offsets, packed.values, self._cells, self._bias[0], logits)
+        return logits
+
+    def layers(self) -> dict[str, list[Floats]]:
+        """See `Head`."""
+        weights = self._cells[:, _RATIO::_EACH] * self._cells[:, _WEIGHT::_EACH]
+        return {WIDE: [weights], OUTPUT: [np.eye(len(self._bias[0]), dtype=np.float32), self._bias[0].copy()]}
+
+    def constants(self) -> list[NDArray[Any]]:
+        """See `Head`: the ratios."""
+        return [np.ascontiguousarray(self._cells[:, _RATIO::_EACH])]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """See `Head`."""
+        return {
+            "step": np.array(self._step),
+            "weights": np.ascontiguousarray(self._cells[:, _WEIGHT::_EACH]),
+            "squares": np.ascontiguousarray(self._cells[:, _SQUARES::_EACH]),
+            "bias": self._bias,
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """See `Head`."""
+        self._step = int(state["step"])
+        self._cells[:, _WEIGHT::_EACH], self._cells[:, _SQUARES::_EACH] = state["weights"], state["squares"]
+        self._bias[:] = state["bias"]
+
+
+@compiled
+def _count(rows: Ints, offsets: NDArray[np.int64], targets: Ints, counts: Ints) -> None:
+    for review in range(len(offsets) - 1):
+        for position in range(offsets[review], offsets[review + 1]):
+            counts[rows[position], targets[review]] += 1
+
+
+@compiled
+def _logits(
+    rows: Ints, offsets: NDArray[np.int64], values: Floats, cells: Floats, bias: Floats, logits: Floats
+) -> None:
+    for review in range(len(offsets) - 1):
+        for output in range(len(bias)):
+            ratio, weight, total = _RATIO + _EACH * output, _WEIGHT + _EACH * output, np.float32(0)
+            for position in range(offsets[review], offsets[review + 1]):
+                row = rows[position]
+                total += values[position] * cells[row, ratio] * cells[row, weight]
+            logits[review, output] = total + bias[output]
+
+
+@compiled
+def _gradients(
+    found: Ints,
+    offsets: NDArray[np.int64],
+    values: Floats,
+    of_logits: Floats,
+    share: np.float32,
+    cells: Floats,
+    rows: Ints,
+    index: Ints,
+    gradients: Floats,
+) -> None:
+    """Add up what each of a batch's grams gets from its reviews, the penalty's share among it."""
+    for number in range(len(rows)):
+        index[rows[number]] = number
+    for review in range(len(offsets) - 1):
+        for position in range(offsets[review], offsets[review + 1]):
+            row = found[position]
+            penalty = share * cells[row, _PENALTY]
+            for output in range(of_logits.shape[1]):
+                ratio, weight = cells[row, _RATIO + _EACH * output], cells[row, _WEIGHT + _EACH * output]
+                gradients[index[row], output] += of_logits[review, output] * values[position] * ratio + penalty * weight
+
+
+@compiled
+def _apply(rows: Ints, gradients: Floats, cells: Floats, rate: np.float32) -> None:
+    for number in range(len(rows)):
+        row = rows[number]
+        for output in range(gradients.shape[1]):
+            weight, squares = _WEIGHT + _EACH * output, _SQUARES + _EACH * output
+            gradient = gradients[number, output]
+            cells[row, squares] += gradient * gradient
+            cells[row, weight] -= rate * gradient / (np.sqrt(cells[row, squares]) + _TINY)

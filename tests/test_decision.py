@@ -1,0 +1,60 @@
+"""From probabilities to labels: thresholds by rule against a search over all of them, and a range without a label."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sentray.decision import MOST_PROBABLE, UNSURE, Decision, choose_threshold
+
+ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.2, 0.25, 0.5, 0.75, 1.0])), min_size=1, max_size=30)
+
+
+def both(second: list[float]) -> np.ndarray:
+    column = np.array(second, np.float32)
+    return np.stack([1 - column, column], axis=1)
+
+
+def test_a_threshold_and_a_range_without_a_label() -> None:
+    probabilities = both([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert MOST_PROBABLE.classes(probabilities).tolist() == [0, 0, 0, 1, 1]
+    assert Decision(threshold=0.2).classes(probabilities).tolist() == [0, 1, 1, 1, 1]
+    unsure = Decision(threshold=0.6, unsure=(0.4, 0.8))
+    assert unsure.classes(probabilities).tolist() == [0, 0, UNSURE, UNSURE, 1]
+    with pytest.raises(ValidationError, match="ends before it begins"):
+        Decision(unsure=(0.6, 0.4))
+
+
+def quality(rule: str, truth: np.ndarray, classes: np.ndarray) -> float:
+    right, above, positives = (truth & (classes == 1)).sum(), (classes == 1).sum(), truth.sum()
+    if rule == "f1":
+        return float(2 * right / (above + positives))
+    negatives = len(truth) - positives
+    return float(right / max(positives, 1) + (negatives - (above - right)) / max(negatives, 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(ROWS, st.sampled_from(["f1", "balanced"]))
+def test_no_other_threshold_is_better(rows: list[tuple[bool, float]], rule: str) -> None:
+    truth, probabilities = np.array([positive for positive, _ in rows]), both([score for _, score in rows])
+    threshold = choose_threshold(rule, truth.astype(np.int32), probabilities[:, 1])
+    assert threshold is not None
+    found = quality(rule, truth, Decision(threshold=threshold).classes(probabilities))
+    others = [Decision(threshold=each).classes(probabilities) for each in np.linspace(0, 0.99, 100)]
+    assert found == pytest.approx(max(quality(rule, truth, each) for each in others))
+
+
+@settings(max_examples=100, deadline=None)
+@given(ROWS, st.sampled_from([0.5, 0.8, 1.0]))
+def test_a_precision_is_reached_with_as_many_rows_as_can_be(rows: list[tuple[bool, float]], wanted: float) -> None:
+    truth, probabilities = np.array([positive for positive, _ in rows]), both([score for _, score in rows])
+    cuts = [probabilities[:, 1] > each for each in np.linspace(0, 0.99, 100)]
+    fitting = [cut.sum() for cut in cuts if cut.any() and truth[cut].mean() >= wanted]
+    threshold = choose_threshold(f"precision={wanted}", truth.astype(np.int32), probabilities[:, 1])
+    if threshold is None:
+        assert not fitting
+    elif fitting:
+        chosen = Decision(threshold=threshold).classes(probabilities) == 1
+        assert truth[chosen].mean() >= wanted
+        assert chosen.sum() == max(fitting)

@@ -1,0 +1,136 @@
+"""The wide half: its gradients, and what it learns beside liblinear's coordinate descent."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sentray.models import OUTPUT, WIDE
+from sentray.text.ngrams import Grams, GramSpec, make_table, word_grams
+from sentray.training import wide
+from sentray.training.allreduce import AllReduce
+from sentray.training.wide import Wide, laid_out, presences, ratios
+from tests.training.test_allreduce import on_all
+
+WORDS, CLASSES = 12, 3
+
+
+def reviews_of(count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Reviews and their classes; the words of each class have ids near each other."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(0, CLASSES, count).astype(np.int32)
+    sizes = generator.integers(0, 9, count)
+    return [
+        ((generator.integers(0, 7, size) + 3 * target) % WORDS + 1).astype(np.int32)
+        for target, size in zip(targets, sizes, strict=True)
+    ], targets
+
+
+def grams_of(reviews: list[np.ndarray]) -> Grams:
+    spec = GramSpec()
+    keys = dict.fromkeys(gram for review in reviews for gram in word_grams(review.tolist(), spec))
+    return Grams(spec, make_table(np.array(list(keys), np.uint64)), None)
+
+
+REVIEWS, TARGETS = reviews_of(60, 0)
+GRAMS, ALL = grams_of(REVIEWS), np.arange(60)
+
+
+def counts_of(classes: int, rows: np.ndarray = ALL, among: AllReduce | None = None) -> np.ndarray:
+    return presences(GRAMS, REVIEWS.__getitem__, rows, TARGETS % classes, classes, among or AllReduce())
+
+
+def matrix(reviews: list[np.ndarray]) -> np.ndarray:
+    """The values of the reviews' grams, float64 [reviews, gram rows]."""
+    found = GRAMS.of(*laid_out(reviews))
+    values = np.zeros((len(reviews), GRAMS.rows))
+    values[np.repeat(np.arange(len(reviews)), np.diff(found.offsets)), found.rows] = found.values
+    return values
+
+
+def test_presences_are_counted_alike_by_any_number_of_workers() -> None:
+    rows = np.arange(5, 50)
+    wanted = np.stack([(matrix([REVIEWS[row] for row in rows if TARGETS[row] == k]) > 0).sum(0) for k in range(3)], 1)
+    for world in (1, 3):
+        for found in on_all(world, lambda among: counts_of(3, rows, among)):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_ratios_are_those_of_naive_bayes() -> None:
+    counts = np.array([[0, 0], [3, 1], [0, 2], [5, 5]], np.int32)
+    yes, no = np.array([2, 3, 6]), np.array([4, 1, 6])
+    wanted = np.log(yes / yes.sum()) - np.log(no / no.sum())
+    np.testing.assert_allclose(ratios(counts)[:, 0], [0, *wanted], rtol=1e-6)
+    three = ratios(np.hstack([counts, counts[:, :1]]))
+    assert three.shape == (4, 3)
+    np.testing.assert_array_equal(three[:, 0], three[:, 2])
+
+
+def objective(head: Wide, weights: np.ndarray, labels: np.ndarray, penalty: np.ndarray) -> float:
+    """The loss that `gradients` is the gradient of, of weights u [gram rows, outputs]."""
+    logits = matrix(REVIEWS) @ (weights * head.constants()[0])
+    if logits.shape[1] == 1:
+        logits = np.hstack([np.zeros_like(logits), logits])
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+    return float(losses.sum() + (penalty * weights**2).sum() / 2)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_gradients_are_those_of_the_penalised_loss(classes: int) -> None:
+    counts, labels = counts_of(classes), TARGETS % classes
+    head = Wide(GRAMS, counts, 10)
+    generator = np.random.default_rng(1)
+    weights = generator.normal(0, 0.1, head.state()["weights"].shape)
+    weights[0] = 0
+    head.restore(head.state() | {"weights": weights})
+    packed = head.pack(REVIEWS)
+    found = head.gradients(packed, labels, np.ones(60, np.float32), 1)
+    # Over all reviews, the penalty of every gram that occurs is whole.
+    penalty = (counts.sum(1) > 0)[:, None] / wide.C
+    logits = matrix(REVIEWS) @ (weights * head.constants()[0])
+    np.testing.assert_allclose(head.logits(packed), logits, rtol=1e-4, atol=1e-4)
+    for number in generator.choice(len(found.rows), 5, replace=False):
+        for output in range(weights.shape[1]):
+            step = np.zeros_like(weights)
+            step[found.rows[number], output] = 1e-5
+            rise = objective(head, weights + step, labels, penalty) - objective(head, weights - step, labels, penalty)
+            assert found.values[number, output] == pytest.approx(rise / 2e-5, rel=1e-3, abs=1e-4)
+    assert found.rows.tolist() == sorted(set(packed.rows.tolist()))
+
+
+def trained(classes: int, epochs: int) -> Wide:
+    """A half trained in batches of 20."""
+    head = Wide(GRAMS, counts_of(classes), 3 * epochs)
+    generator = np.random.default_rng(0)
+    for batch in (batch for _ in range(epochs) for batch in np.split(generator.permutation(60), 3)):
+        packed = head.pack([REVIEWS[row] for row in batch])
+        head.apply(head.gradients(packed, TARGETS[batch] % classes, np.ones(20, np.float32), 20))
+    return head
+
+
+def test_it_learns_and_goes_on_from_a_state() -> None:
+    head, begun = trained(3, 8), Wide(GRAMS, counts_of(3), 24)
+    begun.restore({name: values.copy() for name, values in head.state().items()})
+    packed, weights = head.pack(REVIEWS), np.ones(60, np.float32)
+    sure = [row for row, review in enumerate(REVIEWS) if len(review) > 3]
+    assert (head.logits(packed).argmax(1) == TARGETS)[sure].mean() > 0.9
+    for each in (head, begun):
+        each.apply(each.gradients(packed, TARGETS, weights, 60))
+    for name, values in head.state().items():
+        np.testing.assert_array_equal(values, begun.state()[name])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_its_layers_give_its_logits(classes: int) -> None:
+    head = trained(classes, 3)
+    layers: dict[str, Any] = head.layers()
+    kernel, bias = layers[OUTPUT]
+    logits = matrix(REVIEWS) @ layers[WIDE][0] @ kernel + bias
+    np.testing.assert_allclose(head.logits(head.pack(REVIEWS)), logits, rtol=1e-4, atol=1e-5)
+    assert not layers[WIDE][0][0].any()
+
+
+def test_a_batch_without_reviews_gives_no_gradient() -> None:
+    head = Wide(GRAMS, counts_of(2), 10)
+    found = head.gradients(head.pack([]), np.empty(0, np.int32), np.empty(0, np.float32), 8)
+    assert (found.loss, found.correct, found.values.shape, found.dense.tolist()) == (0.0, 0, (0, 1), [0.0])
