@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from sentray.training.window_sums import DeepSizes, WindowSums
 
 ROWS = 40
-SIZES = DeepSizes(
-    dimensions=6, filters=4, widths=(1, 3, 7), drop_dimensions=0, drop_features=0, epochs=1, reason=""
-)
+SIZES = DeepSizes(dimensions=6, filters=4, widths=(1, 3, 7), drop_dimensions=0, drop_features=0, epochs=1, reason="")
 DROPPING = DeepSizes(
     dimensions=6, filters=4, widths=(3, 7), drop_dimensions=0.3, drop_features=0.5, epochs=1, reason=""
 )
