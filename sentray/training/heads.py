@@ -5,6 +5,7 @@ model that comes out of them is one: its last layer mixes their logits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from sentray import models
 from sentray.config import TrainSettings
+from sentray.embeddings import ppmi
 from sentray.models import OUTPUT
-from sentray.training import wide
+from sentray.training import wide, window_sums
 from sentray.training.allreduce import AllReduce
-from sentray.training.batches import Reviews
+from sentray.training.batches import Reviews, laid_out
 from sentray.training.calibration import Mix
 from sentray.training.gradients import Floats, Gradients
 from sentray.training.training_set import TrainingSet
@@ -180,7 +182,27 @@ def new_network(
         counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
         gram_rows, fixed["wide"] = grams.rows, wide.EPOCHS
         heads["wide"] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
+    if spec.deep is not None:
+        heads["deep"] = _window_sums(settings, dataset, rows, seed, among)
     return Heads(heads, partial(build, gram_rows=gram_rows, deep=spec.deep), fixed)
+
+
+def _window_sums(
+    settings: TrainSettings, dataset: TrainingSet, rows: NDArray[np.int64], seed: int, among: AllReduce
+) -> window_sums.WindowSums:
+    """The deep half; its vectors start as given, or as the first worker learns them from the rows."""
+    spec, words, classes = dataset.facts.spec.deep, dataset.vocabulary.size, len(dataset.facts.spec.labels)
+    assert spec is not None
+    vectors = dataset.vectors
+    ids, offsets = laid_out([dataset.review(row) for row in rows.tolist()])
+    if vectors is None:
+        learnt = (
+            ppmi.learn(ids, offsets, words, spec.dimensions, seed=seed).vectors.tobytes() if not among.rank else b""
+        )
+        vectors = np.frombuffer(among.gather(learnt)[0], np.float32).reshape(words, spec.dimensions)
+    sizes = replace(window_sums.sizes(len(rows), len(ids) / max(len(rows), 1)), spec=spec)
+    rates = settings.learning_rate, settings.embedding_learning_rate
+    return window_sums.WindowSums(np.array(vectors), sizes, classes, seed, *rates, settings.freeze)
 
 
 def _keras_network(settings: TrainSettings, name: str, build: Callable[[], Any], seed: int) -> Any:
