@@ -41,8 +41,8 @@ def validated(
         threshold = choose_threshold(settings.threshold, labels, calibrated[:, 1])
         if threshold is None:
             console.note(
-                f"no threshold has a {settings.threshold.replace('=', ' of ')} on the held-out rows: the more probable "
-                "label is taken"
+                f"no threshold fits --threshold {settings.threshold} on the held-out rows: the more probable label is "
+                "taken"
             )
     decision = Decision(threshold=threshold, unsure=unsure)
     found = metrics(labels, calibrated, names, decision.classes(calibrated))
