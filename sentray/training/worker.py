@@ -26,7 +26,7 @@ from sentray.errors import SentrayError
 from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
 from sentray.training.calibration import Floats, log_loss
-from sentray.training.checkpoint import Choice, Logits, NothingToKeepError, State, choose
+from sentray.training.checkpoint import Choice, HeldOut, Logits, NothingToKeepError, State, choose
 from sentray.training.gradients import Gradients, summed
 from sentray.training.heads import new_network
 from sentray.training.progress import POLL_SECONDS, Kind
@@ -82,8 +82,9 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         if len(ended) == len(network.heads):
             if state.fit == folds:
                 return None
-            if line := parted(state.records):
-                tell("line", line)
+            said = [parted(state.records_of(fit)) for fit in range(state.fit + 1)]
+            if said[-1] and not any(said[:-1]):
+                tell("line", said[-1])
             state, replica = _begin(replace(state, fit=state.fit + 1), logits, settings, dataset, allreduce, tell)
             replica.check_replicas()
             continue
@@ -215,7 +216,8 @@ def _report(
             checkpoint.write(Path(scratch), state, network, logits)
             if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
                 checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
-                checkpoint.write_held_out(Path(scratch), choice, logits, dataset)
+                if logits:
+                    HeldOut.of(logits, choice.epochs, dataset).write(Path(scratch))
             stored = ray.train.Checkpoint.from_directory(scratch)
         ray.train.report({"epoch": state.epoch, "restarts": state.restarts}, checkpoint=stored)
 
