@@ -257,7 +257,7 @@ class NetworkSettings(Settings):
         le=100_000_000,
     )
     min_gram_reviews: int | None = setting(
-        "least reviews that have an n-gram; from 1 to 5 by the size of the corpus where not given", None, ge=1
+        "least reviews that have an n-gram; from 2 to 5 by the size of the corpus where not given", None, ge=1
     )
     characters: bool | None = setting(
         "take n-grams of characters too; for reviews of at most 60 words on average where not given", None

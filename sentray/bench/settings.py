@@ -51,6 +51,15 @@ class BenchDriverSettings(BenchSettings):
     memory_shards: int = setting("shards of a plan whose memory is measured; 0 for none", 1_000_000, ge=0)
 
 
+class BenchGramsSettings(BenchSettings):
+    """Measure how n-grams of many reviews are counted and looked up: time and memory."""
+
+    reviews: int = setting("reviews to draw", 10_000_000, ge=1000)
+    words: int = setting("words of each", 20, ge=3)
+    max_grams: int = setting("most n-grams to keep", 2_000_000, ge=1)
+    seed: int = setting("fixes the reviews", 0, ge=0)
+
+
 class ReproduceSettings(ClusterSettings):
     """Train every system of the two tutorials and put the tutorials' figures beside ours."""
 
