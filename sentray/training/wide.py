@@ -184,7 +184,7 @@ def _gradients(
     cells: Floats,
     rows: Ints,
     gradients: Floats,
-) -> int:
+) -> np.int64:
     """Add up what each of a batch's grams gets from its reviews, the penalty's share among it; how many grams."""
     reviews = np.zeros(len(keys), np.int32)
     count, last = np.int64(-1), np.int64(-1)
