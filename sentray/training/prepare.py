@@ -35,9 +35,9 @@ from sentray.text.hashing import HashedWords, Words
 from sentray.text.ngrams import MAX_WORD_ID, make_table
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
-from sentray.training.window_sums import sizes
 from sentray.training.folds import NEVER, Folds, group_keys, hold_out
 from sentray.training.gram_counts import choose_grams
+from sentray.training.window_sums import sizes
 
 USUAL_LENGTH = 0.995
 """Share of the training reviews that the network takes whole, where nothing else is asked for."""
