@@ -57,8 +57,10 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
             console.progress(f"training {network} on {corpus}")
             out = str(folder / network)
             common: dict[str, Any] = {"corpus": str(labelled), "out": out, "model": network, "seed": settings.seed}
-            # The tutorial trains on all rows for a fixed number of epochs.
-            train(TrainSettings(**common, **({} if network == NETWORKS[-1] else {"validation_fraction": 0})), Console())
+            if network != NETWORKS[-1]:
+                # The tutorial trains on all rows for a fixed number of epochs.
+                common["validation_fraction"] = 0
+            train(TrainSettings(**common), Console())
             return out
 
         sources = {"reviews": settings.reviews or made("reviews", settings.rows)}
