@@ -237,7 +237,8 @@ class NetworkSettings(Settings):
     panel = "Network"
 
     model: str = setting(
-        "network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average", "tutorial-cnn"
+        "network to train: wide-deep, wide, deep, tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
+        "tutorial-cnn",
     )
     max_length: int | None = setting(
         "words of a review that are used; enough for 99.5 % of the training reviews where not given, with the cleaning "

@@ -63,7 +63,7 @@ def choose_threshold(rule: str, truth: NDArray[np.integer[Any]], second: Floats)
         second: Probability of the second label; [reviews].
 
     Returns:
-        None where no threshold has such a precision.
+        None where no threshold has such a precision, every probability is 0, or all reviews have one label.
     """
     name, _, value = rule.partition("=")
     if name not in ("f1", "balanced", "precision"):
@@ -72,6 +72,10 @@ def choose_threshold(rule: str, truth: NDArray[np.integer[Any]], second: Floats)
     scores, positive = second[order].astype(np.float64), truth[order] == 1
     # Behind each distinct probability: how many reviews are above a threshold there, and how many of them rightly.
     ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    # No threshold is below 0.
+    ends = ends[scores[ends] > 0]
+    if not len(ends) or positive.all() or not positive.any():
+        return None
     above, right = ends + 1.0, np.cumsum(positive)[ends].astype(np.float64)
     positives, negatives = float(positive.sum()), float((~positive).sum())
     if name == "precision":

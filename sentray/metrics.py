@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 BINS = 15
 """Bins of the expected calibration error (Guo et al. 2017)."""
-RESAMPLES, MAX_RESAMPLED, LEVEL = 1000, 10_000, 0.95
-"""How often rows are drawn anew for an interval, of how many rows at most, and how often an interval holds."""
-_AT_ONCE = 1 << 20
-"""Weights of rows that are computed with at a time."""
+RESAMPLES, MIN_RESAMPLES, MAX_RESAMPLED, LEVEL = 1000, 200, 10_000, 0.95
+"""How often rows are drawn anew for an interval (for very many labels not as often), of how many rows at most, and how
+often an interval holds."""
+_WORK, _AT_ONCE = 60_000_000, 1 << 17
+"""Weights of rows that are looked at for an interval, for every label again, and that are computed with at a time."""
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
 
@@ -51,12 +52,13 @@ def metrics(
     precision, recall, f1 = _ratio(right, as_label), _ratio(right, of_label), _ratio(2 * right, as_label + of_label)
     found = _measured(truth, probabilities, predicted, np.ones((1, rows)))
     resampled = min(rows, MAX_RESAMPLED, max(1000, 3 * MAX_RESAMPLED // count))
+    resamples = max(MIN_RESAMPLES, min(RESAMPLES, _WORK // (count * max(resampled, 1))))
     return {
         "rows": rows,
         **({"unsure_rows": int(rows - decided.sum())} if not decided.all() else {}),
         **{name: _json(values[0]) for name, values in found.items()},
-        "intervals": _intervals(truth, probabilities, predicted, found, resampled),
-        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "rows": resampled},
+        "intervals": _intervals(truth, probabilities, predicted, found, resampled, resamples),
+        "bootstrap": {"level": LEVEL, "resamples": resamples, "rows": resampled},
         "labels": list(labels),
         "classes": {
             label: {
@@ -96,16 +98,12 @@ def _measured(
     Returns:
         float64 [times] each; not a number where it is not defined.
     """
-    rows, count = probabilities.shape
+    (rows, count), kind = probabilities.shape, weights.dtype
     decided = weights * (predicted >= 0)
     # [times, labels] each.
     of_label, as_label, right = (
-        np.stack([decided @ mask(label) for label in range(count)], axis=1)
-        for mask in (
-            lambda label: (truth == label).astype(float),
-            lambda label: (predicted == label).astype(float),
-            lambda label: ((truth == label) & (predicted == label)).astype(float),
-        )
+        np.stack([decided @ (values == label).astype(kind) for label in range(count)], axis=1)
+        for values in (truth, predicted, np.where(truth == predicted, truth, -1))
     )
     total, hits = of_label.sum(1), right.sum(1)
     recall = _ratio(right, of_label)
@@ -129,8 +127,8 @@ def _measured(
             "kappa": (hits * total - by_chance) / (total**2 - by_chance),
             "roc_auc": np.mean([area for area, _ in areas], axis=0),
             "pr_auc": np.mean([precision for _, precision in areas], axis=0),
-            "log_loss": weights @ -np.log(np.clip(of_truth, smallest, 1 - smallest)) / weights.sum(1),
-            "brier": weights @ squares / weights.sum(1),
+            "log_loss": weights @ -np.log(np.clip(of_truth, smallest, 1 - smallest)).astype(kind) / weights.sum(1),
+            "brier": weights @ squares.astype(kind) / weights.sum(1),
             "ece": _calibration_error(truth, probabilities, weights),
         }
 
@@ -160,7 +158,7 @@ def _confidence(
 
 def _calibration_error(truth: Integers, probabilities: NDArray[np.floating[Any]], weights: Floats) -> Floats:
     sure, right, of_bin = _confidence(truth, probabilities)
-    gaps = [weights @ ((of_bin == each) * (sure - right)) for each in range(BINS)]
+    gaps = [weights @ ((of_bin == each) * (sure - right)).astype(weights.dtype) for each in range(BINS)]
     error: Floats = np.abs(gaps).sum(0) / weights.sum(1)
     return error
 
@@ -171,6 +169,7 @@ def _intervals(
     predicted: Integers,
     found: dict[str, Floats],
     resampled: int,
+    resamples: int,
 ) -> dict[str, list[float]]:
     """By metric the limits of its interval, where it is defined.
 
@@ -180,6 +179,7 @@ def _intervals(
         predicted: Likewise.
         found: The metrics of all rows.
         resampled: How many of the rows are drawn anew.
+        resamples: How often.
     """
     rows, generator = len(truth), np.random.default_rng(0)
     if not rows:
@@ -189,11 +189,11 @@ def _intervals(
     middle = found if resampled == rows else _measured(*part, np.ones((1, resampled)))
     drawn: dict[str, list[Floats]] = {name: [] for name in found}
     at_once = max(1, _AT_ONCE // resampled)
-    for start in range(0, RESAMPLES, at_once):
-        times = min(at_once, RESAMPLES - start)
+    for start in range(0, resamples, at_once):
+        times = min(at_once, resamples - start)
         draws = generator.integers(0, resampled, (times, resampled)) + resampled * np.arange(times)[:, None]
         counts = np.bincount(draws.ravel(), minlength=times * resampled).reshape(times, resampled)
-        for name, values in _measured(*part, counts.astype(np.float64)).items():
+        for name, values in _measured(*part, counts.astype(np.float32)).items():
             drawn[name].append(values)
     narrower, tails = np.sqrt(resampled / rows), [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     intervals = {}
@@ -212,4 +212,5 @@ def _json(value: np.floating[Any]) -> float | None:
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """Their quotient, and 0 where the divisor is."""
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    quotient: Floats = np.divide(part, whole, out=np.zeros(part.shape, np.result_type(part, 1.0)), where=whole > 0)
+    return quotient

@@ -21,8 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sentray.errors import SentrayError
 
 Floats = NDArray[np.float32]
-EMBEDDING, WIDE, OUTPUT = "embedding", "wide", "output"
-"""Names of the layers of words' vectors, of n-grams' weights, and of the last one."""
+WIDE, DEEP = "wide", "deep"
+"""Names of the halves."""
+EMBEDDING, OUTPUT = "embedding", "output"
+"""Names of the layers of words' vectors and of the last one; that of n-grams' weights is `WIDE`."""
 
 
 class DeepSpec(BaseModel):
@@ -187,7 +189,7 @@ def _deep(shape: Shape) -> tuple[list[Any], list[Any]]:
     return [ids], [*features, normalized(layers.GlobalAveragePooling1D()(vectors))]
 
 
-_HALVES = {"wide": _wide, "deep": _deep}
+_HALVES = {WIDE: _wide, DEEP: _deep}
 
 
 def architecture(name: str) -> Architecture:
@@ -305,8 +307,8 @@ ARCHITECTURES: dict[str, Architecture] = {
                 layers.LayerNormalization(center=False, scale=False, epsilon=1e-12),
             ],
         ),
-        Halves("wide-deep.v1", min_length=1, dimensions=100, heads=("wide", "deep")),
-        Halves("wide.v1", min_length=1, dimensions=0, heads=("wide",)),
-        Halves("deep.v1", min_length=1, dimensions=100, heads=("deep",)),
+        Halves("wide-deep.v1", min_length=1, dimensions=100, heads=(WIDE, DEEP)),
+        Halves("wide.v1", min_length=1, dimensions=0, heads=(WIDE,)),
+        Halves("deep.v1", min_length=1, dimensions=100, heads=(DEEP,)),
     )
 }

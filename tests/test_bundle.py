@@ -249,6 +249,12 @@ def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object]
         (edit(lambda values: values["metrics"].update(coverage=float("nan"))), "its coverage is no share"),
         (edit(lambda values: values.update(format_version=0)), "greater than or equal to 1"),
         (edit(lambda values: values.update(buckets=50)), "either buckets or"),
+        (edit(lambda values: values.update(decision={"threshold": 2})), r"bundle\.json cannot be parsed"),
+        (edit(lambda values: values.update(calibration={"temperature": 0})), r"bundle\.json cannot be parsed"),
+        (
+            edit(lambda values: values.update(labels=["a", "b", "c"], decision={"threshold": 0.4})),
+            "it has a threshold, which only two labels can have",
+        ),
         (edit(lambda values: values.update(format_version="x")), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values.pop("labels")), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values["files"].pop("golden.json")), r"lists no golden\.json"),

@@ -73,8 +73,9 @@ def test_the_snippet_runs_as_it_stands(tmp_path: Path, lake: dict[str, str]) -> 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     rows = {"review": [GOOD, BAD] * 100, "stars": [5, 1] * 100}
-    for name in ("reviews.csv", "more.csv"):
-        lines = [f"{text} {number},{stars}" for number, (text, stars) in enumerate(zip(*rows.values(), strict=True))]
+    for first, name in ((0, "reviews.csv"), (200, "more.csv")):
+        numbered = enumerate(zip(*rows.values(), strict=True), first)
+        lines = [f"{text} {number},{stars}" for number, (text, stars) in numbered]
         (tmp_path / name).write_text("\n".join(["review,stars", *lines, ""]))
     table = pa.table({"body": [GOOD, BAD] * 20, "customer": range(40)})
     (tmp_path / "warehouse").mkdir()

@@ -74,7 +74,7 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
             dimensions = None
     if spec.max_length < architecture.min_length:
         raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {spec.max_length}")
-    for half, known in {"wide": spec.grams, "deep": spec.deep}.items():
+    for half, known in {models.WIDE: spec.grams, models.DEEP: spec.deep}.items():
         if (half in architecture.heads) != (known is not None):
             raise ValueError(f"it and the bundle differ in whether there is a {half} half")
     build = partial(

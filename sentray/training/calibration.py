@@ -20,7 +20,9 @@ MIN_WEIGHT = 1e-3
 """Of a single head: one that is worth nothing says so, and keeps its order of the reviews."""
 PARTS = 5
 """For honest figures a row's mix is fitted on the other rows: those of four parts of five."""
-_STEPS = 100
+MAX_NUMBERS = 1 << 20
+"""Of the rows that a mix is fitted on, labels and heads together; of more rows every second one is taken, and so on."""
+_STEPS, _NEAR, _TINY = 100, 1e-7, 1e-12
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def fit_mix(logits: Floats, labels: Labels, weights: Floats | None = None) -> Mi
         labels: Positions of the true labels; [rows].
         weights: Of the rows; all alike where not given.
     """
+    some = slice(None, None, -(-logits.size // MAX_NUMBERS) or 1)
+    logits, labels, weights = logits[some], labels[some], None if weights is None else weights[some]
     rows, heads, outputs = logits.shape
     if outputs == 1:
         # Two labels of which the first has the logit 0; and of several heads the last column is the bias.
@@ -114,7 +118,8 @@ def log_loss(logits: Floats, labels: Labels, weights: Floats | None = None) -> f
 
 def _log_softmax(logits: Floats) -> Floats:
     shifted: Floats = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    logs: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logs
 
 
 def _newton(columns: Floats, wanted: Floats, each: Floats, start: Floats) -> Floats:
@@ -131,16 +136,18 @@ def _newton(columns: Floats, wanted: Floats, each: Floats, start: Floats) -> Flo
         losses = (_log_softmax(columns @ unknowns) * wanted).sum(1)
         return float(RIDGE / 2 * ((unknowns - start) ** 2).sum() - each @ losses)
 
-    found, now = start.copy(), value(start)
+    flat, found, now = columns.reshape(-1, len(start)), start.copy(), value(start)
     for _ in range(_STEPS):
         chances = np.exp(_log_softmax(columns @ found))
-        slope = np.einsum("nkp,nk->p", columns, (chances - wanted) * each[:, None]) + RIDGE * (found - start)
-        centred = columns - np.einsum("nkp,nk->np", columns, chances)[:, None]
-        curve = np.einsum("nkp,nkq,nk->pq", centred, columns, chances * each[:, None]) + RIDGE * np.eye(len(found))
-        step = np.linalg.solve(curve, slope)
-        while (then := value(found - step)) > now and np.abs(step).max() > 1e-12:
-            step = step / 2
-        if np.abs(step).max() < 1e-9:
+        slope = ((chances - wanted) * each[:, None]).ravel() @ flat + RIDGE * (found - start)
+        weighted = columns * (chances * each[:, None])[:, :, None]
+        # Of each row the mean over its labels, which their spread is around.
+        means = weighted.sum(1)
+        curve = weighted.reshape(flat.shape).T @ flat - means.T @ (means / np.maximum(each, _TINY)[:, None])
+        step = np.linalg.solve(curve + RIDGE * np.eye(len(start)), slope)
+        if np.abs(step).max() < _NEAR:
             break
+        while (then := value(found - step)) > now and np.abs(step).max() > _NEAR:
+            step = step / 2
         found, now = found - step, then
     return found

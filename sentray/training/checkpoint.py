@@ -76,10 +76,9 @@ class State:
     fit: int = 0
     choice: Choice | None = None
 
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Those of the present fit."""
-        return [record for record in self.history if record["fit"] == self.fit]
+    def records_of(self, fit: int) -> list[dict[str, Any]]:
+        """The records of a fit."""
+        return [record for record in self.history if record["fit"] == fit]
 
     def ended(self, head: str, settings: TrainSettings, fixed: Mapping[str, int]) -> bool:
         """Whether a head has trained enough in the present fit.
@@ -93,7 +92,7 @@ class State:
             return has_ended(self.epoch, self.choice.epochs[head])
         if head in fixed:
             return has_ended(self.epoch, fixed[head])
-        losses = [record["held_out"][head] for record in self.records]
+        losses = [record["held_out"][head] for record in self.records_of(self.fit)]
         return has_ended(self.epoch, settings.epochs, losses, settings.patience)
 
 
@@ -119,30 +118,55 @@ def choose(
     if not rows:
         return Choice({head: fixed.get(head, settings.epochs) for head in heads})
     losses = {
-        head: [
-            [record["held_out"][head] for record in state.history if record["fit"] == fold] for fold in range(len(rows))
-        ]
+        head: [[record["held_out"][head] for record in state.records_of(fold)] for fold in range(len(rows))]
         for head in heads
     }
     epochs = {head: best_epoch(losses[head], rows, fixed.get(head)) for head in heads}
     if settings.calibrate == "none":
         return Choice(epochs, Mix.mean(len(heads)))
-    return Choice(epochs, fit_mix(*chosen_logits(logits, epochs, dataset)))
+    found = HeldOut.of(logits, epochs, dataset)
+    return Choice(epochs, fit_mix(found.logits, found.labels, found.weights))
 
 
-def chosen_logits(logits: Logits, epochs: Mapping[str, int], dataset: TrainingSet) -> tuple[Floats, Any]:
-    """Logits of all held-out rows after the chosen epochs, in the training set's order, and their labels.
+@dataclass(frozen=True)
+class HeldOut:
+    """All held-out rows as the fits that did not see them leave them, in the training set's order.
 
-    Returns:
-        float32 [rows, heads, 1 or labels]; int32 [rows].
+    Attributes:
+        logits: Of each head after its chosen epoch, float32 [rows, heads, 1 or labels].
+        labels: Positions of the true labels, int32 [rows].
+        weights: How much each row counts, float32 [rows]; 0 where its fit saw no row of its label.
     """
-    held, targets = np.asarray(dataset.held), np.asarray(dataset.targets)
-    first = next(iter(logits.values()))
-    every = np.empty((len(held), *first.shape[1:]), np.float32)
-    for fold in range(len(dataset.facts.held_out)):
-        for column, epoch in enumerate(epochs.values()):
-            every[held == fold, column] = logits[fold, epoch][:, column]
-    return every[held != NEVER], targets[held != NEVER]
+
+    logits: Floats
+    labels: Any
+    weights: Floats
+
+    @classmethod
+    def of(cls, logits: Logits, epochs: Mapping[str, int], dataset: TrainingSet) -> "HeldOut":
+        """The held-out rows of all folds, of each head after so many epochs."""
+        held, targets, labels = np.asarray(dataset.held), np.asarray(dataset.targets), len(dataset.facts.spec.labels)
+        every = np.empty((len(held), *next(iter(logits.values())).shape[1:]), np.float32)
+        weights = np.ones(len(held), np.float32) if dataset.weights is None else np.array(dataset.weights)
+        for fold in range(len(dataset.facts.held_out)):
+            mine = held == fold
+            for column, epoch in enumerate(epochs.values()):
+                every[mine, column] = logits[fold, epoch][:, column]
+            weights[mine] *= np.bincount(targets[~mine], minlength=labels)[targets[mine]] > 0
+        some = held != NEVER
+        return cls(every[some], targets[some], weights[some])
+
+    @classmethod
+    def read(cls, folder: str) -> "HeldOut | None":
+        """What lies in a folder, None where no row was held out."""
+        if not Path(folder, HELD_OUT_FILE).exists():
+            return None
+        with np.load(Path(folder, HELD_OUT_FILE)) as arrays:
+            return cls(**arrays)
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder."""
+        np.savez(folder / HELD_OUT_FILE, logits=self.logits, labels=self.labels, weights=self.weights)
 
 
 def write(folder: Path, state: State, network: Any, logits: Logits) -> None:
@@ -170,34 +194,6 @@ def restore(folder: str, network: Any) -> None:
     """Bring a `Network` to what lies in a folder."""
     with np.load(Path(folder, WEIGHTS_FILE)) as weights:
         network.restore(weights)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What is known of the rows that were held out, once the last fit has been chosen.
-
-    Attributes:
-        logits: Of each head, float32 [rows, heads, 1 or labels].
-        labels: Positions of the true labels, int32 [rows].
-    """
-
-    logits: Floats
-    labels: Any
-
-    @classmethod
-    def read(cls, folder: str) -> "HeldOut | None":
-        """What lies in a folder, None where no row was held out."""
-        if not Path(folder, HELD_OUT_FILE).exists():
-            return None
-        with np.load(Path(folder, HELD_OUT_FILE)) as arrays:
-            return cls(**arrays)
-
-
-def write_held_out(folder: Path, choice: Choice, logits: Logits, dataset: TrainingSet) -> None:
-    """Write a `HeldOut` where rows were held out."""
-    if logits:
-        found, labels = chosen_logits(logits, choice.epochs, dataset)
-        np.savez(folder / HELD_OUT_FILE, logits=found, labels=labels)
 
 
 def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: TrainingSet) -> None:

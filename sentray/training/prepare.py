@@ -22,10 +22,11 @@ from sentray.corpus.identity import TextHashes, content_in, content_of, digest, 
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
 from sentray.corpus.rows import QUARANTINE_FILE, Hashes, kept_name, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
+from sentray.embeddings import ppmi
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError, first_line
-from sentray.models import WIDE, Architecture
+from sentray.models import DEEP, WIDE, Architecture
 from sentray.storage import Folder
 from sentray.text.cleaning import preset_of, rules_from
 from sentray.text.coverage import Left
@@ -36,6 +37,7 @@ from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
 from sentray.training.folds import NEVER, Folds, group_keys, hold_out
 from sentray.training.gram_counts import choose_grams
+from sentray.training.window_sums import sizes
 
 USUAL_LENGTH = 0.995
 """Share of the training reviews that the network takes whole, where nothing else is asked for."""
@@ -98,6 +100,13 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     longest = int(lengths.max())
     usual = longest if preset_of(settings) == "tutorial" else usual_length(lengths)
     max_length = max(settings.max_length or usual, architecture.min_length)
+    deep = None
+    if DEEP in architecture.heads:
+        average = float(np.minimum(lengths, max_length).mean())
+        deep = sizes(len(lengths), average, dimensions)
+        console.say(f"deep half: {deep.reason}")
+        if vectors is None:
+            vectors, origin = _learnt(out, offsets, words, deep.spec.dimensions, settings.seed, console)
     chosen = choose_grams(settings, out, words, offsets, max_length, len(labels), console) if uses_grams else None
     spec = ModelSpec.of(
         words,
@@ -106,6 +115,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         labels=tuple(labels),
         max_length=max_length,
         grams=chosen and chosen.spec,
+        deep=deep and deep.spec,
     )
     if len(labels) > 2 and (settings.threshold or settings.unsure):
         raise SentrayError(
@@ -345,6 +355,32 @@ def _vectors(
         "center": settings.center,
     }
     return matrix, origin | found.to_dict()
+
+
+def _learnt(
+    folder: str, offsets: NDArray[np.int64], words: Words, dimensions: int, seed: int, console: Console
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Word vectors of the training reviews to start from, as `_vectors`; a Ray task learns them."""
+    import ray
+
+    console.expect("word vectors to be learnt from the training reviews")
+    task = ray.remote(num_cpus=1)(_learn).options(name="sentray learn word vectors")
+    try:
+        learnt = ray.get(task.remote(folder, offsets, words.size, dimensions, seed))
+    except ray.exceptions.RayError as error:
+        raise cluster.user_error(error) or error from None
+    of = f"a sample of {learnt.reviews:,}" if learnt.sampled else f"{learnt.reviews:,}"
+    console.say(
+        f"word vectors: {dimensions} numbers for each of {learnt.words:,} words, learnt from {of} training reviews by "
+        "what is near each word (--embedding FILE starts from others)"
+    )
+    return learnt.vectors, {"format": "ppmi", "rows": learnt.words, "reviews": learnt.reviews}
+
+
+def _learn(folder: str, offsets: NDArray[np.int64], rows: int, dimensions: int, seed: int) -> ppmi.Learnt:
+    """A task: learn word vectors from the ids that lie in a folder."""
+    with training_set.ids_in(folder) as ids:
+        return ppmi.learn(ids, offsets, rows, dimensions, seed=seed)
 
 
 def usual_length(lengths: NDArray[np.int64]) -> int:

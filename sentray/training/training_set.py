@@ -174,6 +174,20 @@ def _on_disk(folder: str) -> Iterator[Path]:
         yield Path(copy)
 
 
+@contextlib.contextmanager
+def ids_in(folder: str) -> Iterator[NDArray[np.int32]]:
+    """The word ids of an unfinished training set for the block, int32 [total].
+
+    Raises:
+        SentrayError: This machine does not see them, or has no room for them.
+    """
+    try:
+        with _on_disk(folder) as path:
+            yield _mapped(path / IDS_FILE, np.int32)
+    except OSError as error:
+        raise unseen(folder, error) from error
+
+
 def _mapped(file: Path, kind: Any) -> NDArray[Any]:
     # A file without bytes cannot be mapped.
     return np.memmap(file, kind, "r") if file.stat().st_size else np.empty(0, kind)

@@ -35,19 +35,24 @@ def validated(
         return bundle.update(trained, decision=Decision(threshold=threshold, unsure=unsure)), {}
     logits, labels, names = held_out.logits, held_out.labels, trained.labels
     raw = probabilities(Mix.mean(logits.shape[1]).of(logits))
-    calibrated = raw if settings.calibrate == "none" else probabilities(cross_fitted(logits, labels))
+    calibrated = raw if settings.calibrate == "none" else probabilities(cross_fitted(logits, labels, held_out.weights))
     threshold = None
     if settings.threshold is not None:
         threshold = choose_threshold(settings.threshold, labels, calibrated[:, 1])
         if threshold is None:
             console.note(
-                f"no threshold has a {settings.threshold.replace('=', ' of ')} on the held-out rows: the more probable "
-                "label is taken"
+                f"no threshold fits --threshold {settings.threshold} on the held-out rows: the more probable label is "
+                "taken"
             )
     decision = Decision(threshold=threshold, unsure=unsure)
     found = metrics(labels, calibrated, names, decision.classes(calibrated))
     for line in warnings_of({names[label]: int((labels == label).sum()) for label in set(labels.tolist())}):
         console.say(f"warning: {line}")
+    if unknown := int((held_out.weights == 0).sum()):
+        console.say(
+            f"warning: {unknown:,} held-out rows have a label that no row has which their fit saw (or count nothing): "
+            "so few rows of a label, or so many copies of one text, are little to learn from"
+        )
     before = metrics(labels, raw, names) if settings.calibrate != "none" else found
     shares = [weight * mix.temperature for weight in mix.weights]
     heads = dict(zip(state.choice.epochs, shares, strict=True))

@@ -16,7 +16,7 @@ from sentray.models import OUTPUT, WIDE, outputs
 from sentray.text.ngrams import GramRows, Grams
 from sentray.text.simd import compiled
 from sentray.training.allreduce import AllReduce
-from sentray.training.batches import Reviews
+from sentray.training.batches import Reviews, laid_out
 from sentray.training.gradients import Floats, Gradients
 from sentray.training.losses import cross_entropy
 
@@ -71,13 +71,6 @@ def ratios(counts: Ints) -> Floats:
     return found
 
 
-def laid_out(reviews: Reviews) -> tuple[Ints, NDArray[np.int64]]:
-    """The reviews' ids one after the other, and where each review starts, int64 [reviews + 1]."""
-    offsets = np.zeros(len(reviews) + 1, np.int64)
-    np.cumsum([len(review) for review in reviews], out=offsets[1:])
-    return np.concatenate([np.empty(0, np.int32), *reviews]), offsets
-
-
 class Wide:
     """Trains the wide half.
 
@@ -95,8 +88,6 @@ class Wide:
         self._cells[:, _RATIO::_EACH] = ratio
         # Of each output the bias and its sum of squares.
         self._bias = np.zeros((2, ratio.shape[1]), np.float32)
-        # Where a batch's gradients lie; only what a step writes is read.
-        self._index = np.zeros(grams.rows, np.int32)
 
     def pack(self, reviews: Reviews) -> GramRows:
         """See `Head`: the reviews' n-grams."""
@@ -106,11 +97,13 @@ class Wide:
         """See `Head`."""
         loss, correct, of_logits = cross_entropy(self.logits(packed), labels, weights)
         of_logits /= np.float32(batch_rows)
-        rows = np.unique(packed.rows)
-        values = np.zeros((len(rows), of_logits.shape[1]), np.float32)
-        share = np.float32(1 / batch_rows)
-        _gradients(packed.rows, packed.offsets, packed.values, of_logits, share, self._cells, rows, self._index, values)
-        return Gradients(loss, correct, rows, values, of_logits.sum(axis=0))
+        size, share = len(packed.rows), np.float32(1 / batch_rows)
+        owners, keys = np.empty(size, np.int32), np.empty(size, np.int64)
+        _keys(packed.rows, packed.offsets, owners, keys)
+        keys.sort()
+        rows, values = np.empty(size, np.int32), np.zeros((size, of_logits.shape[1]), np.float32)
+        count = _gradients(keys, owners, packed.values, of_logits, share, self._cells, rows, values)
+        return Gradients(loss, correct, rows[:count], values[:count], of_logits.sum(axis=0))
 
     def apply(self, gradients: Gradients) -> bool:
         """Take a step of Adagrad with the global batch's gradients; it can always learn."""
@@ -173,27 +166,43 @@ def _logits(
 
 
 @compiled
+def _keys(rows: Ints, offsets: NDArray[np.int64], owners: Ints, keys: NDArray[np.int64]) -> None:
+    """Write whose each gram is, and numbers that sort the grams by their rows and say where each is."""
+    for review in range(len(offsets) - 1):
+        for position in range(offsets[review], offsets[review + 1]):
+            owners[position] = review
+            keys[position] = np.int64(rows[position]) << 32 | position
+
+
+@compiled
 def _gradients(
-    found: Ints,
-    offsets: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    owners: Ints,
     values: Floats,
     of_logits: Floats,
     share: np.float32,
     cells: Floats,
     rows: Ints,
-    index: Ints,
     gradients: Floats,
-) -> None:
-    """Add up what each of a batch's grams gets from its reviews, the penalty's share among it."""
-    for number in range(len(rows)):
-        index[rows[number]] = number
-    for review in range(len(offsets) - 1):
-        for position in range(offsets[review], offsets[review + 1]):
-            row = found[position]
-            penalty = share * cells[row, _PENALTY]
-            for output in range(of_logits.shape[1]):
-                ratio, weight = cells[row, _RATIO + _EACH * output], cells[row, _WEIGHT + _EACH * output]
-                gradients[index[row], output] += of_logits[review, output] * values[position] * ratio + penalty * weight
+) -> int:
+    """Add up what each of a batch's grams gets from its reviews, the penalty's share among it; how many grams."""
+    reviews = np.zeros(len(keys), np.int32)
+    count, last = np.int64(-1), np.int64(-1)
+    for number in range(len(keys)):
+        row, position = keys[number] >> 32, keys[number] & 0xFFFFFFFF
+        # Without a jump, since nothing foretells where the next row begins.
+        count, last = count + np.int64(row != last), row
+        rows[count] = row
+        reviews[count] += 1
+        for output in range(of_logits.shape[1]):
+            gradients[count, output] += of_logits[owners[position], output] * values[position]
+    for number in range(count + 1):
+        row = rows[number]
+        penalty = np.float32(reviews[number]) * share * cells[row, _PENALTY]
+        for output in range(of_logits.shape[1]):
+            ratio, weight = cells[row, _RATIO + _EACH * output], cells[row, _WEIGHT + _EACH * output]
+            gradients[number, output] = gradients[number, output] * ratio + penalty * weight
+    return count + 1
 
 
 @compiled

@@ -26,7 +26,7 @@ from sentray.errors import SentrayError
 from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
 from sentray.training.calibration import Floats, log_loss
-from sentray.training.checkpoint import Choice, Logits, NothingToKeepError, State, choose
+from sentray.training.checkpoint import Choice, HeldOut, Logits, NothingToKeepError, State, choose
 from sentray.training.gradients import Gradients, summed
 from sentray.training.heads import new_network
 from sentray.training.progress import POLL_SECONDS, Kind
@@ -82,16 +82,20 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         if len(ended) == len(network.heads):
             if state.fit == folds:
                 return None
-            if line := parted(state.records):
-                tell("line", line)
+            said = [parted(state.records_of(fit)) for fit in range(state.fit + 1)]
+            if said[-1] and not any(said[:-1]):
+                tell("line", said[-1])
             state, replica = _begin(replace(state, fit=state.fit + 1), logits, settings, dataset, allreduce, tell)
             replica.check_replicas()
             continue
         for head in ended:
             network.rest(head)
-        about = {"fit": state.fit, "fits": folds + 1}
         tell("expected", "a step of training")
-        record = replica.epoch(state.epoch, lambda report, about=about: tell("step", report | about)) | about
+        epochs = (
+            state.choice.epochs if state.choice else {**dict.fromkeys(network.heads, settings.epochs), **network.fixed}
+        )
+        about = {"fit": state.fit, "fits": folds + 1, "epochs": max(epochs.values())}
+        record = replica.epoch(state.epoch, partial(_tell_step, tell, about)) | {"fit": state.fit}
         dead = record.pop("dead")
         if state.fit < folds and not dead:
             tell("expected", "the held-out rows to be scored")
@@ -141,6 +145,10 @@ def _losses(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[
     """Loss of each head on the rows that the present fit holds out, after the epoch that has just been trained."""
     found, labels = logits[state.fit, state.epoch + 1], dataset.targets[dataset.held == state.fit]
     return {head: log_loss(found[:, column], labels) for column, head in enumerate(heads)}
+
+
+def _tell_step(tell: Tell, about: dict[str, Any], report: dict[str, Any]) -> None:
+    tell("step", report | about)
 
 
 def _teller(board: Any) -> Tell:
@@ -208,7 +216,8 @@ def _report(
             checkpoint.write(Path(scratch), state, network, logits)
             if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
                 checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
-                checkpoint.write_held_out(Path(scratch), choice, logits, dataset)
+                if logits:
+                    HeldOut.of(logits, choice.epochs, dataset).write(Path(scratch))
             stored = ray.train.Checkpoint.from_directory(scratch)
         ray.train.report({"epoch": state.epoch, "restarts": state.restarts}, checkpoint=stored)
 
@@ -236,7 +245,7 @@ class Replica:
         self.rows = np.flatnonzero(dataset.held != (0 if is_last and not settings.refit else fit))
         self.network = new_network(settings, dataset, self.rows, seed, allreduce)
         self._dataset, self._allreduce, self._seed = dataset, allreduce, seed
-        self._batch_size, self._epochs = settings.batch_size, settings.epochs
+        self._batch_size = settings.batch_size
         spec = dataset.facts.spec
         self._lengths = np.minimum(dataset.lengths, spec.max_length)
         counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels)).astype(np.float64)
@@ -278,7 +287,6 @@ class Replica:
             report(
                 {
                     "epoch": number + 1,
-                    "epochs": self._epochs,
                     "step": step + 1,
                     "steps": len(steps),
                     "loss": sums[0] / seen,

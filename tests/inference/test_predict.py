@@ -2,14 +2,19 @@
 
 import io
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from sentray import bundle
 from sentray.bundle import Bundle
 from sentray.config import PredictSettings
 from sentray.console import Console
+from sentray.decision import Decision
 from sentray.errors import SentrayError
 from sentray.inference.predict import Prediction, _told, predict, predict_lines, predict_texts
 from sentray.inference.scorer import Scorer
+from sentray.scoring.stats import Counts
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +67,23 @@ def test_texts_of_which_nothing_is_left_are_told(capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().err.splitlines()
     assert told[:2] == [f"line {n} has no word that the bundle knows: its score says nothing of it" for n in (1, 3)]
     assert told[5:] == ["7 of 8 lines have no word that the bundle knows"]
+
+
+def test_a_threshold_and_a_range_without_a_label(small_bundle: Bundle, scorer: Scorer) -> None:
+    texts = ["a good film", "bad plot", "never slow", "great music but a boring ending"]
+    second = scorer.score(pa.array(texts)).probabilities[:, 1]
+    low, middle = np.sort(second)[:2].astype(float)
+    decision = Decision(threshold=middle, unsure=(low, middle))
+    decided = Scorer(bundle.update(small_bundle, decision=decision))
+    assert decided.bundle.decision == decision
+    found = predict_texts(decided, texts)
+    for prediction, probability in zip(found, second.tolist(), strict=True):
+        if low <= probability <= middle:
+            assert (prediction.label, prediction.score) == (None, max(probability, 1 - probability))
+            assert str(prediction).startswith("unsure\t")
+        else:
+            assert (prediction.label, prediction.score) == (small_bundle.labels[1], probability)
+    scores, counts = decided.score(pa.array(texts)), Counts.none()
+    counts.add_scores(scores, small_bundle.labels)
+    assert scores.labels(small_bundle.labels).null_count == 2
+    assert (counts.scored, counts.labels) == (4, {small_bundle.labels[1]: 2})

@@ -76,6 +76,7 @@ def store() -> Iterator[Store]:
 
 def settings(out: str | Path, **values: Any) -> TrainSettings:
     defaults: dict[str, Any] = {"corpus": CORPUS, "out": str(out), "epochs": EPOCHS, "seed": 1}
+    defaults |= {"test_fraction": 0.1, "validation_fraction": 0}
     return TrainSettings(**defaults | values)
 
 

@@ -28,6 +28,7 @@ from sentray.training.run import LEASE, train, work_folder
 
 def settings(out: Path, **values: Any) -> TrainSettings:
     defaults: dict[str, Any] = {"corpus": "synthetic:700", "out": str(out), "epochs": 2, "seed": 1}
+    defaults |= {"test_fraction": 0.1, "validation_fraction": 0}
     return TrainSettings(**defaults | values)
 
 
@@ -99,8 +100,16 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path, in_process: Any)
         batch_size=16,
         learning_rate=0.01,
         max_bad_rows=0.02,
+        validation_fraction=0.1,
     )
     metrics = train(asked, Console())
+    assert (metrics["fits"], metrics["train_rows"], metrics["validation"]["rows"]) == (6, 80, 80)
+    assert metrics["validation_accuracy"] == 1.0
+    made = bundle.load(tmp_path / "model")
+    assert made.calibration is not None
+    assert (made.calibration.temperature, made.calibration.rows) == (metrics["validation"]["temperature"], 80)
+    before = metrics["validation"]["before_calibration"]
+    assert metrics["validation"]["log_loss"] != before["log_loss"]
     assert metrics["test"]["labels"] == ["bad", "fair", "good"]
     assert metrics["test_accuracy"] == 1.0
     assert (metrics["quarantined_rows"], metrics["test_rows"]) == (2, 20)
@@ -131,7 +140,7 @@ def killer(console: Any) -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_lost_worker_costs_no_epoch(tmp_path: Path, killer: Any) -> None:
-    metrics = train(settings(tmp_path / "model", workers=2, epochs=25, test_fraction=0), killer)
+    metrics = train(settings(tmp_path / "model", workers=2, epochs=25), killer)
     assert any(line.startswith("going on after epoch") for line in killer.lines)
     assert [epoch["epoch"] for epoch in history(tmp_path / "model")] == list(range(1, 26))
     assert metrics["rows_seen_per_epoch"] == metrics["train_rows"]

@@ -98,10 +98,13 @@ def running(command: list[str], environment: dict[str, str], **options: Any) -> 
 
 
 def train(raylets, out: Path, *words: object):
-    return running(raylets.sentray("train", "synthetic:300", "--out", out, "--epochs", EPOCHS, *words), raylets.client)
+    return running(
+        raylets.sentray("train", "synthetic:300", "--out", out, "--epochs", EPOCHS, *ALL, *words), raylets.client
+    )
 
 
 EPOCHS = 30
+ALL = ("--validation-fraction", "0")
 
 
 def wait_for_a_checkpoint(run: Run, out: Path) -> None:

@@ -210,9 +210,9 @@ def test_rows_held_out_choose_the_epochs_of_the_last_fit_and_a_stopped_run_ends_
     state = checkpoint.read_state(str(store.kept[-1]))
     assert state.choice is not None
     (epochs,) = state.choice.epochs.values()
-    assert [record["rows_seen"] for record in state.records] == [50] * epochs
+    assert [record["rows_seen"] for record in state.records_of(2)] == [50] * epochs
     assert {record["rows_seen"] for record in state.history if record["fit"] < 2} == {25}
-    folds = [[record["held_out"]["network"] for record in state.history if record["fit"] == fold] for fold in (0, 1)]
+    folds = [[record["held_out"]["network"] for record in state.records_of(fold)] for fold in (0, 1)]
     assert epochs == best_epoch(folds, [25, 25])
     assert board.lines[1] == "fit 1 of 3 trains on 25 rows and holds out 25"
     assert board.lines[-1].startswith(

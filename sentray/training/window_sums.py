@@ -1,0 +1,349 @@
+"""The deep half of the network: `WindowSums`, windows of several widths and the mean vector, in NumPy and Numba.
+
+A window's value in a unit is the sum of its words' vectors times one kernel, whatever a word's place in it (a
+convolution whose kernel is the same at each offset; Johnson and Zhang 2015 call such windows bags of words), rectified;
+the largest of a review's windows counts. So a batch's distinct words are multiplied with the kernels once, and the
+windows are sums of these products. Beside it stands the review's mean vector, brought to one scale. The numbers are
+those of `deep.v1` in `sentray.models`, as a test shows; TensorFlow is not needed.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from sentray.models import EMBEDDING, OUTPUT, DeepSpec, outputs
+from sentray.text.simd import CACHED
+from sentray.training.adam import Adam, Floats
+from sentray.training.batches import Reviews, distinct_words, laid_out
+from sentray.training.gradients import Gradients
+from sentray.training.losses import cross_entropy
+
+EPSILON = 1e-12
+"""Added to the variance of a mean vector's numbers, far below that of one word's share."""
+
+LONG, MANY = 60, 5000
+"""Words from which a review is long; reviews from which they are many."""
+
+Ids = NDArray[np.int32]
+Offsets = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DeepSizes:
+    """Sizes of the deep half, and how it is trained.
+
+    Attributes:
+        spec: Widths, units and dimensions.
+        drop_dimensions: Share of the vectors' dimensions that a step leaves out.
+        drop_features: Share of a review's features that a step leaves out.
+        epochs: Most epochs.
+        reason: Why, for the user.
+    """
+
+    spec: DeepSpec
+    drop_dimensions: float
+    drop_features: float
+    epochs: int
+    reason: str
+
+
+def sizes(reviews: int, average_length: float, dimensions: int | None = None) -> DeepSizes:
+    """The sizes that did best on held-out rows of corpora of about this size.
+
+    Args:
+        reviews: How many are trained on.
+        average_length: Words of a review.
+        dimensions: Numbers of a word's vector, where that is settled.
+    """
+    long = average_length > LONG
+    widths = (3, 7, 20) if long else (3, 5)
+    about = f"{reviews:,} {'long' if long else 'short'} reviews (of {average_length:,.0f} words)"
+    if reviews >= MANY:
+        spec = DeepSpec(widths=widths, filters=128, dimensions=dimensions or 100)
+        return DeepSizes(spec, 0.3, 0.5, 6, f"{about} fill large windows")
+    spec = DeepSpec(widths=widths, filters=32, dimensions=dimensions or 100)
+    return DeepSizes(spec, 0.3, 0.5, 12, f"{about} are few: few units, more epochs")
+
+
+@dataclass(frozen=True)
+class PackedWords:
+    """Reviews laid one after the other.
+
+    Attributes:
+        words: int32 [distinct words], ascending vocabulary ids; id 0, the padding, is always among them.
+        ids: int32 [positions], the index of each word in `words`.
+        offsets: int64 [reviews + 1], where each review begins.
+    """
+
+    words: Ids
+    ids: Ids
+    offsets: Offsets
+
+
+class WindowSums:
+    """Trains the deep half; a `Head`.
+
+    What dropout leaves out follows from the seed, the step and a review's words, so that it does not depend on which
+    worker has the review. The dimensions that are left out are those of the whole step: the products get cheaper.
+
+    Args:
+        vectors: First vectors of the words, float32 [words, dimensions]; taken over, not copied. Row 0, the padding's,
+            is 0 and stays so.
+        sizes: Of the network.
+        classes: How many labels.
+        seed: Fixes the first kernels and the dropout.
+        learning_rate: Adam's step size.
+        embedding_learning_rate: That of the word vectors; the same where not given.
+        freeze: Whether the vectors stay as they are.
+    """
+
+    def __init__(
+        self,
+        vectors: Floats,
+        sizes: DeepSizes,
+        classes: int,
+        seed: int,
+        learning_rate: float,
+        embedding_learning_rate: float | None = None,
+        freeze: bool = False,
+    ) -> None:
+        self._sizes, self._spec, self._seed = sizes, sizes.spec, seed
+        self._pooled = sizes.spec.filters * len(sizes.spec.widths)
+        dimensions, ends = sizes.spec.dimensions, outputs(classes)
+        generator = np.random.default_rng(seed)
+        shapes = [(dimensions, self._pooled), (self._pooled + dimensions, ends), (ends,)]
+        # Glorot and Bengio 2010, as in Keras.
+        limits = [math.sqrt(6 / (dimensions + sizes.spec.filters)), math.sqrt(6 / sum(shapes[1])), 0.0]
+        weights = [generator.uniform(-limit, limit, shape) for limit, shape in zip(limits, shapes, strict=True)]
+        self.embedding = Adam(vectors, None if freeze else embedding_learning_rate or learning_rate)
+        self.dense = Adam(np.concatenate([part.ravel() for part in weights]).astype(np.float32)[None], learning_rate)
+        self._shapes, self._ends = shapes, np.cumsum([math.prod(shape) for shape in shapes])
+        self._widths = np.array(sizes.spec.widths, np.int64)
+
+    def pack(self, reviews: Reviews) -> PackedWords:
+        """See `Head`."""
+        rows = len(self.embedding.weights)
+        words = distinct_words(reviews, rows)
+        index = np.empty(rows, np.int32)
+        index[words] = np.arange(len(words), dtype=np.int32)
+        ids, offsets = laid_out(reviews)
+        return PackedWords(words, index[ids], offsets)
+
+    def gradients(self, packed: PackedWords, labels: Ids, weights: Floats, batch_rows: int) -> Gradients:
+        """See `Head`."""
+        pooled = self._pooled
+        kernels, output, bias = self._parts(self.dense.weights[0])
+        dense = np.zeros_like(self.dense.weights[0])
+        of_kernels, of_output, of_bias = self._parts(dense)
+        kept, factor = self._kept_dimensions()
+        vectors = self.embedding.rows(packed.words)
+        used, used_kernels = vectors[:, kept] * factor, kernels[kept]
+        pools, winners, means, norms = self._features(packed, used, used_kernels)
+        features = np.zeros((len(labels), len(output)), np.float32)
+        features[:, :pooled] = pools
+        features[:, pooled + kept] = means
+        mask = self._mask(packed, features.shape)
+        features *= mask
+        logits = features @ output + bias
+        loss, correct, of_logits = cross_entropy(logits, labels, weights)
+        of_logits /= np.float32(batch_rows)
+        of_output[:], of_bias[:] = features.T @ of_logits, of_logits.sum(axis=0)
+        of_features = (of_logits @ output.T) * mask
+        of_products = np.zeros((len(packed.words), pooled), np.float32)
+        _to_winners(
+            packed.ids, packed.offsets, winners, of_features[:, :pooled] * (pools > 0), self._widths, of_products
+        )
+        of_kernels[kept] = used.T @ of_products
+        if self.embedding.frozen:
+            return Gradients(loss, correct, packed.words[:0], vectors[:0], dense)
+        of_used = of_products @ used_kernels.T
+        _to_words(packed.ids, packed.offsets, _of_sums(of_features[:, pooled + kept], means, norms), of_used)
+        of_vectors = np.zeros_like(vectors)
+        of_vectors[:, kept] = of_used * factor
+        return Gradients(loss, correct, packed.words, of_vectors, dense)
+
+    def apply(self, gradients: Gradients) -> bool:
+        """Take a step of Adam with the global batch's gradients; whether the kernels got one at all."""
+        self.embedding.apply(gradients.values, gradients.rows)
+        self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
+        return bool(gradients.dense[: self._ends[0]].any())
+
+    def logits(self, packed: PackedWords) -> Floats:
+        """See `Head`."""
+        kernels, output, bias = self._parts(self.dense.weights[0])
+        pools, _, means, _ = self._features(packed, self.embedding.rows(packed.words), kernels)
+        logits: Floats = pools @ output[: self._pooled] + means @ output[self._pooled :] + bias
+        return logits
+
+    def layers(self) -> dict[str, list[Floats]]:
+        """See `Head`. A window's sum is divided by the root of its width here, and by its width in the Keras model."""
+        self.embedding.settle()
+        kernels, output, bias = self._parts(self.dense.weights[0])
+        parts = np.split(kernels[None], len(self._widths), axis=2)
+        units = {
+            f"units{width}": [part * np.float32(math.sqrt(width))]
+            for width, part in zip(self._spec.widths, parts, strict=True)
+        }
+        return {EMBEDDING: [self.embedding.weights], **units, OUTPUT: [output, bias]}
+
+    def constants(self) -> list[NDArray[Any]]:
+        """See `Head`: the vectors, where they are frozen."""
+        return [self.embedding.weights] if self.embedding.frozen else []
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """See `Head`: weights and Adam's two moments, and the number of steps."""
+        state: dict[str, NDArray[Any]] = {"step": np.array(self.dense.step)}
+        for name, part in self._adams.items():
+            state |= {f"{name}_{kind}": values for kind, values in part.state().items()}
+        return state
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """See `Head`."""
+        for name, part in self._adams.items():
+            part.restore(int(state["step"]), *(state[f"{name}_{kind}"] for kind in part.state()))
+
+    @property
+    def _adams(self) -> dict[str, Adam]:
+        return {"embedding": self.embedding, "dense": self.dense}
+
+    def _parts(self, flat: Floats) -> list[Floats]:
+        """Kernels, last layer and its bias as views of the flat weights."""
+        return [part.reshape(shape) for part, shape in zip(np.split(flat, self._ends[:-1]), self._shapes, strict=True)]
+
+    def _kept_dimensions(self) -> tuple[NDArray[np.int64], np.float32]:
+        """The dimensions that this step keeps, and what makes up for the others."""
+        count, share = self._spec.dimensions, self._sizes.drop_dimensions
+        kept = max(round(count * (1 - share)), 1)
+        order = np.random.default_rng((self._seed, self.dense.step)).permutation(count) if share else np.arange(count)
+        return np.sort(order[:kept]), np.float32(count / kept)
+
+    def _mask(self, packed: PackedWords, shape: tuple[int, int]) -> Floats:
+        """What each feature of each review is multiplied with."""
+        share = self._sizes.drop_features
+        mask = np.ones(shape, np.float32)
+        if share:
+            seed = np.random.SeedSequence((self._seed, self.dense.step)).generate_state(1, np.uint64)[0]
+            _drop(packed.words, packed.ids, packed.offsets, seed, share, mask)
+        return mask
+
+    def _features(self, packed: PackedWords, vectors: Floats, kernels: Floats) -> tuple[Floats, Ids, Floats, Floats]:
+        """Largest windows [reviews, pooled], where they begin; normalized means [reviews, dimensions], their norms."""
+        reviews, pooled = len(packed.offsets) - 1, self._pooled
+        pools, winners = np.zeros((reviews, pooled), np.float32), np.zeros((reviews, pooled), np.int32)
+        sums = np.zeros((reviews, vectors.shape[1]), np.float32)
+        _largest_windows(packed.ids, packed.offsets, vectors @ kernels, self._widths, pools, winners)
+        _sums(packed.ids, packed.offsets, vectors, sums)
+        centred = sums - sums.mean(axis=1, keepdims=True)
+        norms = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + np.float32(EPSILON))
+        return pools, winners, centred / norms, norms
+
+
+def _of_sums(gradients: Floats, normalized: Floats, norms: Floats) -> Floats:
+    """The gradient before layer normalization from that behind it (Ba et al. 2016)."""
+    along = (gradients * normalized).mean(axis=1, keepdims=True)
+    result: Floats = (gradients - gradients.mean(axis=1, keepdims=True) - normalized * along) / norms
+    return result
+
+
+_compile = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")
+
+
+@_compile
+def _largest_windows(
+    ids: Ids, offsets: Offsets, products: Floats, widths: NDArray[np.int64], pools: Floats, winners: Ids
+) -> None:
+    """The largest value of each unit over a review's windows, 0 at least, and the window's first word in the review.
+
+    A window holds a word of the review or more. It spans two blocks of `width` words: its value is the sum of the first
+    block's end and the second's beginning, so that nothing is ever subtracted again and no rounding error builds up.
+    """
+    filters = pools.shape[1] // len(widths)
+    ends = np.zeros((widths.max(), filters), np.float32)
+    beginning = np.zeros(filters, np.float32)
+    for review in range(len(offsets) - 1):
+        begin, length = offsets[review], offsets[review + 1] - offsets[review]
+        for number in range(len(widths)):
+            width, column = widths[number], number * filters
+            factor = np.float32(1 / np.sqrt(width))
+            for first in range(1 - width, length, width):
+                for offset in range(width - 1, -1, -1):
+                    word = first + offset
+                    row = ids[begin + word] if 0 <= word < length else 0
+                    if offset == width - 1:
+                        for unit in range(filters):
+                            ends[offset, unit] = products[row, column + unit]
+                    else:
+                        for unit in range(filters):
+                            ends[offset, unit] = ends[offset + 1, unit] + products[row, column + unit]
+                for unit in range(filters):
+                    beginning[unit] = 0
+                for offset in range(min(width, length - first)):
+                    window = first + offset
+                    if offset > 0:
+                        word = window + width - 1
+                        row = ids[begin + word] if word < length else 0
+                        for unit in range(filters):
+                            beginning[unit] += products[row, column + unit]
+                    for unit in range(filters):
+                        value = (ends[offset, unit] + beginning[unit]) * factor
+                        largest = pools[review, column + unit]
+                        pools[review, column + unit] = value if value > largest else largest
+                        winners[review, column + unit] = window if value > largest else winners[review, column + unit]
+
+
+@_compile
+def _to_winners(
+    ids: Ids, offsets: Offsets, winners: Ids, gradients: Floats, widths: NDArray[np.int64], of_products: Floats
+) -> None:
+    """Add the gradients of the largest windows to those of their words' products."""
+    filters = winners.shape[1] // len(widths)
+    for review in range(len(offsets) - 1):
+        begin, length = offsets[review], offsets[review + 1] - offsets[review]
+        for column in range(winners.shape[1]):
+            width = widths[column // filters]
+            gradient = gradients[review, column] * np.float32(1 / np.sqrt(width))
+            if gradient != 0:
+                first = winners[review, column]
+                for word in range(max(first, 0), min(first + width, length)):
+                    of_products[ids[begin + word], column] += gradient
+
+
+@_compile
+def _sums(ids: Ids, offsets: Offsets, vectors: Floats, sums: Floats) -> None:
+    """Add up the vectors of each review's words."""
+    for review in range(len(offsets) - 1):
+        for position in range(offsets[review], offsets[review + 1]):
+            for number in range(vectors.shape[1]):
+                sums[review, number] += vectors[ids[position], number]
+
+
+@_compile
+def _to_words(ids: Ids, offsets: Offsets, of_sums: Floats, of_vectors: Floats) -> None:
+    """Add each review's gradient to that of each of its words."""
+    for review in range(len(offsets) - 1):
+        for position in range(offsets[review], offsets[review + 1]):
+            for number in range(of_vectors.shape[1]):
+                of_vectors[ids[position], number] += of_sums[review, number]
+
+
+@_compile
+def _drop(words: Ids, ids: Ids, offsets: Offsets, seed: np.uint64, share: float, mask: Floats) -> None:
+    """Set a share of each row's numbers to 0 and the others to what makes up for it; by seed and the review's words."""
+    kept = np.float32(1 / (1 - share))
+    limit = np.uint64(share * 2.0**32)
+    for review in range(len(offsets) - 1):
+        state = seed
+        for position in range(offsets[review], offsets[review + 1]):
+            state = (state ^ np.uint64(words[ids[position]])) * np.uint64(0x9E3779B97F4A7C15)
+            state ^= state >> np.uint64(29)
+        for column in range(mask.shape[1]):
+            # SplitMix64 (Steele, Lea and Flood 2014).
+            state += np.uint64(0x9E3779B97F4A7C15)
+            mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mask[review, column] = 0 if (mixed >> np.uint64(32)) < limit else kept

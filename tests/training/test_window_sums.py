@@ -1,0 +1,168 @@
+"""The deep half: its numbers are Keras's, whatever the padding, the batch or the number of workers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentray import models
+from sentray.models import DeepSpec
+from sentray.training.window_sums import DeepSizes, WindowSums, sizes
+
+ROWS = 40
+SPEC = DeepSpec(widths=(1, 3, 7), filters=4, dimensions=6)
+SIZES = DeepSizes(SPEC, drop_dimensions=0, drop_features=0, epochs=1, reason="")
+DROPPING = DeepSizes(SPEC, drop_dimensions=0.3, drop_features=0.5, epochs=1, reason="")
+
+
+def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False) -> WindowSums:
+    vectors = np.random.default_rng(2).normal(0, 0.3, (ROWS, sizes.spec.dimensions)).astype(np.float32)
+    vectors[0] = 0
+    found = WindowSums(vectors, sizes, classes, 5, 0.01, freeze=freeze)
+    # A bias that is not 0, as after training.
+    found.dense.weights[0, -1] = 0.25
+    return found
+
+
+def reviews(lengths: list[int]) -> list[np.ndarray]:
+    generator = np.random.default_rng(len(lengths))
+    return [generator.integers(1, ROWS, length).astype(np.int32) for length in lengths]
+
+
+def keras_model(trained: WindowSums, classes: int) -> Any:
+    """The Keras model with these weights, but for its last activation."""
+    import keras
+
+    model = models.architecture("deep.v1").build(ROWS, 0, classes, deep=SPEC)
+    for name, weights in trained.layers().items():
+        model.get_layer(name).set_weights(weights)
+    model.get_layer(models.OUTPUT).activation = keras.activations.linear
+    return model
+
+
+def padded(parts: list[np.ndarray], length: int) -> np.ndarray:
+    matrix = np.zeros((len(parts), length), np.int32)
+    for row, review in zip(matrix, parts, strict=True):
+        row[: len(review)] = review
+    return matrix
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_step_is_that_of_keras(classes: int) -> None:
+    import keras
+    import tensorflow as tf
+
+    trained, parts = network(classes=classes), reviews([1, 2, 3, 8, 31, 60])
+    labels, weights = np.arange(6, dtype=np.int32) % classes, np.linspace(0.5, 2, 6).astype(np.float32)
+    model = keras_model(trained, classes)
+    with tf.GradientTape() as tape:
+        logits = model(padded(parts, 66))
+        if classes == 2:
+            losses = keras.losses.binary_crossentropy(labels[:, None], logits, from_logits=True)
+        else:
+            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        loss = tf.reduce_sum(losses * weights)
+        mean = loss / 7
+    embedding, *kernels, output, bias = tape.gradient(mean, model.trainable_variables)
+    packed = trained.pack(parts)
+    step = trained.gradients(packed, labels, weights, 7)
+    np.testing.assert_allclose(trained.logits(packed), logits, atol=1e-5)
+    assert step.loss == pytest.approx(float(loss), rel=1e-5)
+    # A window's sum is divided by the root of its width here, by its width there.
+    scaled = [kernel[0] * np.sqrt(width) for kernel, width in zip(kernels, SPEC.widths, strict=True)]
+    wanted = np.concatenate([np.concatenate(scaled, 1).ravel(), np.ravel(output), np.ravel(bias)])
+    np.testing.assert_allclose(step.dense, wanted, atol=1e-5)
+    np.testing.assert_allclose(step.values[1:], tf.convert_to_tensor(embedding).numpy()[step.rows[1:]], atol=1e-5)
+    assert not step.values[0].any()
+
+
+def test_rounding_errors_do_not_build_up_over_a_long_review() -> None:
+    trained, parts = network(), reviews([20_000])
+    layers, packed = trained.layers(), trained.pack(parts)
+    vectors = layers["embedding"][0].astype(np.float64)[parts[0]]
+    sums = np.cumsum(np.vstack([np.zeros((7, 6)), vectors, np.zeros((6, 6))]), axis=0)
+    windows = (sums[7:] - sums[:-7]) / 7 @ layers["units7"][0][0]
+    found = trained._features(packed, trained.embedding.rows(packed.words), trained._parts(trained.dense.weights[0])[0])
+    np.testing.assert_allclose(found[0][0, 8:], np.maximum(windows.max(axis=0), 0), rtol=2e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6))
+def test_a_review_has_one_score_in_any_batch(lengths: list[int]) -> None:
+    trained, parts = network(), reviews(lengths)
+    alone = np.concatenate([trained.logits(trained.pack([part])) for part in parts])
+    np.testing.assert_allclose(trained.logits(trained.pack(parts)), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, DROPPING])
+def test_the_workers_shares_add_up_to_the_whole_step(sizes: DeepSizes) -> None:
+    trained, parts = network(sizes), reviews([5, 0, 12, 31, 2])
+    labels, weights = np.array([0, 1, 2, 1, 0], np.int32), np.ones(5, np.float32)
+    trained.dense.step = 3
+    whole = trained.gradients(trained.pack(parts), labels, weights, 5)
+    dense, rows = np.zeros_like(whole.dense), np.zeros((ROWS, 6), np.float32)
+    for mine in ([0, 3], [1, 2, 4], []):
+        share = trained.gradients(trained.pack([parts[row] for row in mine]), labels[mine], weights[mine], 5)
+        dense += share.dense
+        rows[share.rows] += share.values
+    np.testing.assert_allclose(dense, whole.dense, atol=1e-6)
+    np.testing.assert_allclose(rows[whole.rows], whole.values, atol=1e-6)
+
+
+def test_dropout_leaves_out_other_features_at_each_step() -> None:
+    trained, parts = network(DROPPING), reviews([20, 20, 20, 20])
+    packed, masks = trained.pack(parts), []
+    for step in range(200):
+        trained.dense.step = step
+        masks.append(trained._mask(packed, (4, 18)))
+    mask = np.array(masks)
+    assert set(np.unique(mask)) == {0, 2}
+    np.testing.assert_allclose(mask.mean(axis=0), 1, atol=0.35)
+    np.testing.assert_allclose(
+        [np.corrcoef(mask[:, 0].ravel(), mask[:, row].ravel())[0, 1] for row in (1, 2)], 0, atol=0.1
+    )
+    assert len(trained._kept_dimensions()[0]) == 4
+
+
+def trained_on_topics(steps: int, start: dict[str, Any] | None = None) -> WindowSums:
+    """A network that has learnt which of two words a review holds, from its start or from a state."""
+    trained = network(DROPPING, classes=2)
+    if start:
+        trained.restore(start)
+    parts = [np.append(review, 1 + number % 2).astype(np.int32) for number, review in enumerate(reviews([8] * 40))]
+    labels, weights = np.arange(40, dtype=np.int32) % 2, np.ones(40, np.float32)
+    for _ in range(steps):
+        assert trained.apply(trained.gradients(trained.pack(parts), labels, weights, 40))
+    return trained
+
+
+def test_it_learns_and_goes_on_from_a_state_to_the_same_bits() -> None:
+    first, whole = trained_on_topics(60), trained_on_topics(100)
+    resumed = trained_on_topics(40, {name: values.copy() for name, values in first.state().items()})
+    for name, values in whole.state().items():
+        np.testing.assert_array_equal(resumed.state()[name], values)
+    held = [np.array([3, 4, 5, word, 6], np.int32) for word in (1, 2)]
+    below, above = whole.logits(whole.pack(held))[:, 0]
+    assert below < 0 < above
+
+
+def test_frozen_vectors_stay() -> None:
+    trained, parts, losses = network(classes=2, freeze=True), reviews([4, 9]), []
+    before = trained.embedding.weights.copy()
+    for _ in range(30):
+        step = trained.gradients(trained.pack(parts), np.array([0, 1], np.int32), np.ones(2, np.float32), 2)
+        losses.append(step.loss)
+        assert trained.apply(step)
+    assert losses[-1] < 0.8 * losses[0]
+    np.testing.assert_array_equal(trained.embedding.weights, before)
+    np.testing.assert_array_equal(trained.constants()[0], before)
+
+
+def test_sizes_follow_number_and_length_of_reviews() -> None:
+    few, many = sizes(500, 20), sizes(25_000, 230)
+    assert few.spec.filters < many.spec.filters
+    assert max(few.spec.widths) < max(many.spec.widths)
+    assert "25,000 long reviews" in many.reason
+    assert sizes(500, 20, 50).spec.dimensions == 50
