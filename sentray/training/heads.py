@@ -101,6 +101,11 @@ class Heads:
         self._all, self._learning, self._model, self._max_norm = dict(heads), dict(heads), model, max_norm
         self.heads, self.fixed = tuple(heads), dict(fixed or {})
 
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """The heads that are trained on, in the order of `gradients`."""
+        return tuple(self._learning)
+
     def pack(self, reviews: Reviews) -> "Packs":
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
         packs = Packs(self._all, reviews)
