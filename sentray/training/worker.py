@@ -29,6 +29,7 @@ from sentray.training.calibration import Floats, log_loss
 from sentray.training.checkpoint import Choice, HeldOut, Logits, NothingToKeepError, State, choose
 from sentray.training.gradients import Gradients, summed
 from sentray.training.heads import new_network
+from sentray.training.loss_watch import LossWatch
 from sentray.training.progress import POLL_SECONDS, Kind
 from sentray.training.stopping import parted
 from sentray.training.training_set import TrainingSet
@@ -82,7 +83,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         if len(ended) == len(network.heads):
             if state.fit == folds:
                 return None
-            said = [parted(state.records_of(fit)) for fit in range(state.fit + 1)]
+            said = [parted(state.records_of(fit), settings.patience) for fit in range(state.fit + 1)]
             if said[-1] and not any(said[:-1]):
                 tell("line", said[-1])
             state, replica = _begin(replace(state, fit=state.fit + 1), logits, settings, dataset, allreduce, tell)
@@ -95,9 +96,13 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
             state.choice.epochs if state.choice else {**dict.fromkeys(network.heads, settings.epochs), **network.fixed}
         )
         about = {"fit": state.fit, "fits": folds + 1, "epochs": max(epochs.values())}
-        record = replica.epoch(state.epoch, partial(_tell_step, tell, about)) | {"fit": state.fit}
+        record = replica.epoch(state.epoch, partial(_tell_step, tell, about), partial(tell, "line")) | {
+            "fit": state.fit
+        }
         dead = record.pop("dead")
-        if state.fit < folds and not dead:
+        # What held-out rows say of a head whose schedule is fixed matters at its end alone.
+        judged = {*network.heads} - {*ended, *network.fixed} or state.epoch + 1 in network.fixed.values()
+        if state.fit < folds and judged and not dead:
             tell("expected", "the held-out rows to be scored")
             logits[state.fit, state.epoch + 1] = replica.held_out(state.fit)
             record["held_out"] = _of_first(allreduce, partial(_losses, state, logits, dataset, network.heads))
@@ -251,16 +256,25 @@ class Replica:
         counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels)).astype(np.float64)
         even = len(self.rows) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
+        shares = self._class_weights * counts / max(len(self.rows), 1)
+        if dataset.weights is not None:
+            rows = self._class_weights[dataset.targets[self.rows]] * dataset.weights[self.rows]
+            shares = np.bincount(dataset.targets[self.rows], rows, len(counts)) / max(len(self.rows), 1)
+        known = shares[shares > 0]
+        self._watches = {head: LossWatch(float(-known @ np.log(known / known.sum()))) for head in self.network.heads}
         self._seconds: dict[str, float] = {}
         # Kept across epochs: one that is shorter than the pause is progress too.
         self._reported = time.perf_counter()
 
-    def epoch(self, number: int, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def epoch(
+        self, number: int, report: Callable[[dict[str, Any]], None], warn: Callable[[str], None] = lambda line: None
+    ) -> dict[str, Any]:
         """Train one epoch.
 
         Args:
             number: Of the epoch, from 0.
             report: Called now and then with what the progress line shows of this worker's rows so far.
+            warn: Called where this worker's rows say that a head does not learn, once a head.
 
         Returns:
             The epoch's record over all workers: `epoch` from 1, mean `loss` and `accuracy` of the heads, `rows_seen`,
@@ -280,6 +294,10 @@ class Replica:
             result, reacts = self._step(batch, mine)
             first_step = first_step or time.perf_counter() - started
             sums += (*np.mean([(part.loss, part.correct) for part in result], axis=0), len(mine))
+            for head, part in zip(self.network.learning, result, strict=True):
+                if head in self._watches and len(mine) and (line := self._watches[head].add(part.loss / len(mine))):
+                    warn(f"warning: {'the network' if len(self.network.heads) == 1 else head}: {line}")
+                    del self._watches[head]
             alive |= reacts and step >= len(steps) // 2
             if time.perf_counter() - self._reported < POLL_SECONDS:
                 continue

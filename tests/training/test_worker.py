@@ -163,7 +163,10 @@ def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: Trai
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_a_loss_that_is_no_number_is_a_dead_start(dataset: TrainingSet, tmp_path: Path) -> None:
     replica = Replica(settings(learning_rate=1e38), dataset, AllReduce(), seed=3)
-    records = [replica.epoch(number, unseen) for number in range(2)]
+    lines: list[str] = []
+    records = [replica.epoch(number, unseen, lines.append) for number in range(2)]
+    (line,) = lines
+    assert line.startswith("warning: the network: it diverges at step")
     assert not np.isfinite(records[-1]["loss"])
     assert records[-1]["dead"]
 
