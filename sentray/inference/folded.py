@@ -59,7 +59,7 @@ MAX_PARTS = 64
 """Branches, and dense layers."""
 MAX_WIDTH = 4096
 """Words of a window of `Sums`."""
-GROUP = 1024
+GROUP = 2048
 """Reviews whose features are computed one block of a table after the other: what they share stays in the cache."""
 STRETCH = 512
 """After so many moves of a window its sums are made anew, so that rounding errors do not add up."""
