@@ -247,6 +247,8 @@ class _Counter:
             self._starts, self._characters = np.append(0, np.cumsum(mine))[starts], keys[mine]
         # Two numbers a slot: the key, and the last review with it, from 1, and how many there were.
         self._table, self._taken = np.zeros(2 << 16, np.uint64), 0
+        # Keys and their reviews, and room for those that a word begins.
+        self._pending = np.empty(2 * _PENDING + 8, np.uint64)
 
     def add(self, ids: NDArray[np.int32], offsets: NDArray[np.int64], first: int, last: int) -> None:
         """Count the grams of some reviews, whose ids are given, by their numbers."""
@@ -266,6 +268,7 @@ class _Counter:
                 self._characters,
                 self._partition,
                 counting.partitions,
+                self._pending,
                 self._table,
                 self._taken,
             )
@@ -320,6 +323,7 @@ def _count(
     characters: Any,
     partition: int,
     partitions: int,
+    pending: Any,
     table: Any,
     taken: int,
 ) -> Any:
@@ -339,14 +343,13 @@ def _count(
         characters: These keys, as far as they are in the partition.
         partition: To count.
         partitions: How many there are.
+        pending: Memory for what waits for `_flush`, which the caller keeps, as only its address is used.
         table: Of `_Counter`.
         taken: Its slots that are taken.
 
     Returns:
         The first review that is not counted, and how many slots are taken.
     """
-    # What waits for `_flush`: keys and their reviews, and room for those that a word begins.
-    pending = np.empty(2 * _PENDING + 8, np.uint64)
     waiting = np.int64(pending.ctypes.data)
     at, full = waiting, waiting + 16 * _PENDING
     room, shift = int(0.6 * (len(table) // 2)), _shift(table)
