@@ -184,8 +184,14 @@ def _of_first(allreduce: AllReduce, work: Callable[[], Any]) -> Any:
 
 
 def _load(job: Job) -> TrainingSet:
-    models.prepare_tensorflow(max(int(job.settings.cpus_per_worker), 1))
-    return TrainingSet.load(job.dataset)
+    dataset = TrainingSet.load(job.dataset)
+    if not isinstance(models.architecture(dataset.facts.spec.architecture), models.Halves):
+        _prepare_tensorflow(job.settings)
+    return dataset
+
+
+def _prepare_tensorflow(settings: TrainSettings) -> None:
+    models.prepare_tensorflow(max(int(settings.cpus_per_worker), 1))
 
 
 def _start(
@@ -220,6 +226,7 @@ def _report(
         if rank == 0:
             checkpoint.write(Path(scratch), state, network, logits)
             if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
+                _prepare_tensorflow(settings)
                 checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
                 if logits:
                     HeldOut.of(logits, choice.epochs, dataset).write(Path(scratch))
