@@ -192,9 +192,9 @@ def new_network(
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
-        counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
-        gram_rows, fixed[models.WIDE] = grams.rows, wide.EPOCHS
-        heads[models.WIDE] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
+        counts = wide.presences(grams, dataset.reviews, rows, dataset.targets, classes, among)
+        gram_rows, fixed[models.WIDE] = grams.rows, min(wide.EPOCHS, settings.epochs)
+        heads[models.WIDE] = wide.Wide(grams, counts, fixed[models.WIDE] * -(-len(rows) // settings.batch_size))
     if spec.deep is not None:
         lengths = np.minimum(dataset.lengths, spec.max_length)
         # As the corpus asks for, whatever part of it a fit trains on.

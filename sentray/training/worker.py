@@ -184,8 +184,14 @@ def _of_first(allreduce: AllReduce, work: Callable[[], Any]) -> Any:
 
 
 def _load(job: Job) -> TrainingSet:
-    models.prepare_tensorflow(max(int(job.settings.cpus_per_worker), 1))
-    return TrainingSet.load(job.dataset)
+    dataset = TrainingSet.load(job.dataset)
+    if not isinstance(models.architecture(dataset.facts.spec.architecture), models.Halves):
+        _prepare_tensorflow(job.settings)
+    return dataset
+
+
+def _prepare_tensorflow(settings: TrainSettings) -> None:
+    models.prepare_tensorflow(max(int(settings.cpus_per_worker), 1))
 
 
 def _start(
@@ -220,6 +226,7 @@ def _report(
         if rank == 0:
             checkpoint.write(Path(scratch), state, network, logits)
             if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
+                _prepare_tensorflow(settings)
                 checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
                 if logits:
                     HeldOut.of(logits, choice.epochs, dataset).write(Path(scratch))
@@ -334,7 +341,7 @@ class Replica:
         rows, world = np.flatnonzero(self._dataset.held == fold), self._allreduce.world
         mine, found = rows[self._allreduce.rank :: world], list[Floats]()
         for start in range(0, max(len(mine), 1), _SCORED):
-            some = [self._dataset.review(row) for row in mine[start : start + _SCORED]]
+            some = self._dataset.reviews(mine[start : start + _SCORED])
             found.append(self.network.logits(self.network.pack(some)))
         parts = self._allreduce.gather(np.concatenate(found).astype(np.float32).tobytes())
         every = np.empty((len(rows), *found[0].shape[1:]), np.float32)
@@ -361,7 +368,7 @@ class Replica:
     def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple[list[Gradients], bool]:
         """Train on a batch; what it says of this worker's rows by head, and whether the network reacts."""
         with self._timed("data"):
-            packed = self.network.pack([self._dataset.review(row) for row in mine])
+            packed = self.network.pack(self._dataset.reviews(mine))
             labels = self._dataset.targets[mine]
             weights = self._class_weights[labels]
             if self._dataset.weights is not None:

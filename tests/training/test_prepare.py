@@ -47,7 +47,7 @@ def prepared(corpus: Path, folder: Path, console: Console | None = None, **value
 
 
 def ids(rows: TrainingSet) -> list[list[int]]:
-    return [rows.review(row).tolist() for row in range(len(rows))]
+    return [review.tolist() for review in rows.reviews(np.arange(len(rows)))]
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -109,6 +109,8 @@ def test_n_grams_are_counted(reviews: Path, tmp_path: Path, console: Any) -> Non
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"model": "wide", "dimensions": 9}, "are about word vectors, which --model wide does not have"),
+        ({"model": "wide-deep", "gpu": True}, "--model wide-deep is trained on CPUs"),
         ({"max_grams": 9}, "are about n-grams, at which --model tutorial-cnn does not look"),
         ({"model": "wide", "encoder": "hash", "characters": True}, "--characters needs --encoder vocabulary"),
         ({"model": "wide", "encoder": "hash", "buckets": 2**21}, "--buckets is at most 2,097,150"),
