@@ -176,7 +176,7 @@ def count_grams(counting: Counting, offsets: NDArray[np.int64], console: Console
     """
     import ray
 
-    task = ray.remote(num_cpus=1)(_count_partition)
+    task = ray.remote(num_cpus=1)(count_partition)
     shared = ray.put(counting), ray.put(offsets)
     left, running = iter(range(counting.partitions)), set[Any]()
     total, done = Counted(np.zeros(0, np.uint64), np.zeros(0, np.int64), 0, 0), 0
@@ -209,7 +209,7 @@ def most_frequent(keys: Keys, counts: Counts, most: int) -> tuple[Keys, Counts]:
     return keys[order], counts[order]
 
 
-def _count_partition(counting: Counting, offsets: NDArray[np.int64], partition: int) -> Counted:
+def count_partition(counting: Counting, offsets: NDArray[np.int64], partition: int) -> Counted:
     """A task: count the grams of one partition."""
     counter = _Counter(counting, partition)
     for ids, first, last in _pieces(counting.folder, offsets):
