@@ -108,9 +108,8 @@ def tutorial_script(folder: str, epochs: int, batch_size: int, seed: int) -> lis
     dataset = TrainingSet.load(folder)
     length, classes = dataset.facts.spec.max_length, len(dataset.facts.spec.labels)
     padded = np.zeros((len(dataset), length), np.int32)
-    for row in range(len(dataset)):
-        review = dataset.review(row)
-        padded[row, : len(review)] = review
+    for row, review in zip(padded, dataset.reviews(np.arange(len(dataset))), strict=True):
+        row[: len(review)] = review
     keras.utils.set_random_seed(seed)
     model = models.architecture(dataset.facts.spec.architecture).build(dataset.vocabulary.size, length, classes)
     loss = "binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy"

@@ -20,7 +20,7 @@ from sentray.training.batches import Reviews, laid_out
 from sentray.training.gradients import Floats, Gradients
 from sentray.training.losses import cross_entropy
 
-RATE, EPOCHS, C = 0.05, 10, 1.0
+RATE, EPOCHS, C = 0.1, 10, 1.0
 """Adagrad's first step size, the epochs in which it falls to 0, and how weakly weights are drawn to 0."""
 _COUNTED = 1000
 """Reviews whose grams are counted together."""
@@ -32,13 +32,18 @@ Ints = NDArray[np.int32]
 
 
 def presences(
-    grams: Grams, review: Callable[[int], Ints], rows: NDArray[np.int64], targets: Ints, classes: int, among: AllReduce
+    grams: Grams,
+    reviews: Callable[[NDArray[np.int64]], Reviews],
+    rows: NDArray[np.int64],
+    targets: Ints,
+    classes: int,
+    among: AllReduce,
 ) -> Ints:
     """In how many reviews of each class a gram occurs; int32 [gram rows, classes], the same on every worker.
 
     Args:
         grams: The table.
-        review: Gives a review's word ids, cut to the network's length.
+        reviews: Gives the word ids of some reviews, cut to the network's length.
         rows: The reviews to look at, of which every worker takes its share.
         targets: int32 [all reviews], positions of their classes.
         classes: How many there are.
@@ -47,7 +52,7 @@ def presences(
     counts = np.zeros((grams.rows, classes), np.int32)
     mine = rows[among.rank :: among.world]
     for chunk in np.split(mine, range(_COUNTED, len(mine), _COUNTED)):
-        found = grams.of(*laid_out([review(row) for row in chunk]))
+        found = grams.of(*laid_out(reviews(chunk)))
         _count(found.rows, found.offsets, targets[chunk], counts)
     return among.sum(counts.ravel()).reshape(counts.shape)
 

@@ -341,7 +341,7 @@ class Replica:
         rows, world = np.flatnonzero(self._dataset.held == fold), self._allreduce.world
         mine, found = rows[self._allreduce.rank :: world], list[Floats]()
         for start in range(0, max(len(mine), 1), _SCORED):
-            some = [self._dataset.review(row) for row in mine[start : start + _SCORED]]
+            some = self._dataset.reviews(mine[start : start + _SCORED])
             found.append(self.network.logits(self.network.pack(some)))
         parts = self._allreduce.gather(np.concatenate(found).astype(np.float32).tobytes())
         every = np.empty((len(rows), *found[0].shape[1:]), np.float32)
@@ -368,7 +368,7 @@ class Replica:
     def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple[list[Gradients], bool]:
         """Train on a batch; what it says of this worker's rows by head, and whether the network reacts."""
         with self._timed("data"):
-            packed = self.network.pack([self._dataset.review(row) for row in mine])
+            packed = self.network.pack(self._dataset.reviews(mine))
             labels = self._dataset.targets[mine]
             weights = self._class_weights[labels]
             if self._dataset.weights is not None:
