@@ -114,9 +114,7 @@ class Wide:
         """Take a step of Adagrad with the global batch's gradients; it can always learn."""
         rate = np.float32(RATE * max(1 - self._step / self._steps, 0))
         self._step += 1
-        _apply(gradients.rows, gradients.values, self._cells, rate)
-        self._bias[1] += np.square(gradients.dense)
-        self._bias[0] -= rate * gradients.dense / (np.sqrt(self._bias[1]) + _TINY)
+        _apply(gradients.rows, gradients.values, self._cells, gradients.dense, self._bias, rate)
         return True
 
     def logits(self, packed: GramRows) -> Floats:
@@ -211,7 +209,7 @@ def _gradients(
 
 
 @compiled
-def _apply(rows: Ints, gradients: Floats, cells: Floats, rate: np.float32) -> None:
+def _apply(rows: Ints, gradients: Floats, cells: Floats, of_bias: Floats, bias: Floats, rate: np.float32) -> None:
     for number in range(len(rows)):
         row = rows[number]
         for output in range(gradients.shape[1]):
@@ -219,3 +217,6 @@ def _apply(rows: Ints, gradients: Floats, cells: Floats, rate: np.float32) -> No
             gradient = gradients[number, output]
             cells[row, squares] += gradient * gradient
             cells[row, weight] -= rate * gradient / (np.sqrt(cells[row, squares]) + _TINY)
+    for output in range(len(of_bias)):
+        bias[1, output] += of_bias[output] * of_bias[output]
+        bias[0, output] -= rate * of_bias[output] / (np.sqrt(bias[1, output]) + _TINY)

@@ -300,7 +300,8 @@ class Replica:
             mine = batches.share(batch, self._lengths[batch], allreduce.rank, allreduce.world)
             result, reacts = self._step(batch, mine)
             first_step = first_step or time.perf_counter() - started
-            sums += (*np.mean([(part.loss, part.correct) for part in result], axis=0), len(mine))
+            heads = len(result)
+            sums += (sum(part.loss for part in result) / heads, sum(part.correct for part in result) / heads, len(mine))
             for head, part in zip(self.network.learning, result, strict=True):
                 if head in self._watches and len(mine) and (line := self._watches[head].add(part.loss / len(mine))):
                     warn(f"warning: {'the network' if len(self.network.heads) == 1 else head}: {line}")
