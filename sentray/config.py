@@ -162,11 +162,14 @@ class CorpusSettings(Settings):
         "what is hashed to keep rows for testing: the text, so that copies fall together, or the id", "text"
     )
     test_fold: str | None = setting(
-        "test rows are one fold of the training rows: K/N by a hash of the text, or of the group, or a value of "
-        "--fold-column; rows with another split are left out",
+        "one fold to test on, all others to train on: K/N, as in 3/10, of the training rows by a hash of the text or, "
+        "with a group, of that; or a value of --fold-column",
         None,
     )
-    fold_column: str | None = setting("column that says the fold of a row", None)
+    fold_column: str | None = setting(
+        "column that says the fold of a row, whatever its split; nltk:movie_reviews has its authors' as `fold`",
+        None,
+    )
     group_column: str | None = setting("column whose equal values are held out together, such as the product", None)
     group_by: Annotated[str, AfterValidator(_group_by)] | None = setting(
         "id-block:N: reviews are held out together, N neighbouring numbers at the end of ids that are alike before it",
@@ -212,7 +215,8 @@ class TextSettings(Settings):
     panel = "Text"
 
     cleaning: Literal["tutorial", "reviews", "unicode"] | None = setting(
-        "preset of cleaning rules; tutorial for nltk:movie_reviews and unicode for all else where not given", None
+        "preset of cleaning rules; where not given unicode, or tutorial for a tutorial's model of nltk:movie_reviews",
+        None,
     )
     segment: Literal["icu"] | None = setting(
         "what parts words of scripts without spaces (Han, kana, Thai, Lao, Khmer, Burmese); nothing where not given",
@@ -393,19 +397,24 @@ class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettin
 
 
 class CrossvalidateSettings(TrainSettings):
-    """Train and test on each of several folds of a corpus's training rows, and say how good training is on average.
+    """Train and test on each of several folds, so that each row is tested on once, by a model that did not see it.
 
-    Each fold is an ordinary `sentray train` on all other folds, in parallel on the cluster; those that are finished are
-    not made again.
+    Each fold is an ordinary `sentray train` with a bundle of its own, and those that are finished are not made again.
     """
 
     unused = frozenset({"test_fold", "test_fraction", "split_by"})
     panel = "Folds"
 
+    out: str = setting("folder or URL for the figures and each fold's bundle; what was stopped goes on there")
     folds: int = setting(
-        "how many, by a hash of the text or the group; with --fold-column there is one a value", 10, ge=2, le=1000
+        "how many, by a hash of the text or, with a group, of that; with --fold-column one for each of its values",
+        10,
+        ge=2,
+        le=1000,
     )
-    out: str = setting("folder or URL for the figures, and each fold's bundle")
+    at_once: int | None = setting(
+        "folds that are trained at the same time; as many as there are CPUs for where not given", None, ge=1
+    )
 
 
 class EvaluateSettings(CorpusSettings, PoolSettings):

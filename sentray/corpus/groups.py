@@ -1,4 +1,4 @@
-"""Which rows belong together, by `group_keys`, and `with_test_fold`, which makes one fold of them the test rows."""
+"""Which rows belong together (`group_keys`), their folds (`folds_of`), and one fold as test rows (`with_test_fold`)."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,11 +6,11 @@ import pyarrow.compute as pc
 
 from sentray.config import CorpusSettings
 from sentray.corpus.identity import hashes_of
-from sentray.corpus.rows import Hashes, as_mask, kept_name
+from sentray.corpus.rows import Hashes, kept_name
 from sentray.errors import SentrayError
 
 LEFT_OUT = "left out"
-"""The split of a row that is no training row where one fold of these is tested on."""
+"""The split of a given test row that has no fold, where one fold is tested on."""
 
 _TAIL = r"^(?s:(?P<prefix>.*?))(?P<number>[0-9]{1,18})$"
 
@@ -41,22 +41,57 @@ def group_keys(rows: pa.Table, settings: CorpusSettings) -> Hashes:
         return hash_texts(values.combine_chunks())
     if settings.group_by is None:
         return hashes_of(rows)
+    prefix, number = _blocks(rows, settings.group_by)
+    blocks = pc.binary_join_element_wise(prefix, number.cast(pa.large_string()), pa.scalar("\n", pa.large_string()))
+    return hash_texts(blocks.combine_chunks())
+
+
+def _blocks(rows: pa.Table, rule: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """What is before the number at the end of each row's id, as text, and of which block that number is."""
     parts = pc.extract_regex(rows["id"], _TAIL)
     if parts.null_count:
         odd = rows["id"].filter(pc.is_null(parts))[0].as_py()
         raise SentrayError(
-            f"--group-by {settings.group_by} needs ids that end in a number, and {odd[:100]!r} does not: name a column "
-            "with --group-column instead"
+            f"--group-by {rule} needs ids that end in a number, and {odd[:100]!r} does not: name a column with "
+            "--group-column instead"
         )
-    size = int(settings.group_by.partition(":")[2])
-    number = pc.divide(pc.struct_field(parts, "number").cast(pa.int64()), size).cast(pa.large_string())
-    prefix = pc.struct_field(parts, "prefix").cast(pa.large_string())
-    blocks = pc.binary_join_element_wise(prefix, number, pa.scalar("\n", pa.large_string()))
-    return hash_texts(blocks.combine_chunks())
+    number = pc.divide(pc.struct_field(parts, "number").cast(pa.int64()), int(rule.partition(":")[2]))
+    return pc.struct_field(parts, "prefix").cast(pa.large_string()), number
+
+
+def folds_of(rows: pa.Table, settings: CorpusSettings, folds: int) -> pa.ChunkedArray:
+    """The fold of each row: its value in `--fold-column`, or `K/N` by its group's key.
+
+    Blocks of ids that are alike before their number are dealt in turn, so that a few of them make folds of one size.
+
+    Args:
+        rows: Usable rows of `ROW_SCHEMA`, with the columns of `columns_of`.
+        settings: What a group is, or the column.
+        folds: How many, if no column says it.
+
+    Raises:
+        SentrayError: See `group_keys`.
+    """
+    from sentray.corpus.duplicates import hash_texts
+
+    if settings.fold_column is not None:
+        return rows[kept_name(settings.fold_column)]
+    count = np.uint64(folds)
+    if settings.group_by is not None:
+        prefix, block = _blocks(rows, settings.group_by)
+        numbers = (hash_texts(prefix.combine_chunks()) % count + block.to_numpy().astype(np.uint64)) % count
+    else:
+        # Evenly spread: the fold is in the upper half of the key.
+        numbers = (group_keys(rows, settings) >> np.uint64(32)) * count >> np.uint64(32)
+    names = pa.array([f"{number}/{folds}" for number in range(1, folds + 1)], pa.large_string())
+    return pa.chunked_array([names.take(pa.array(numbers.astype(np.int64)))])
 
 
 def with_test_fold(rows: pa.Table, settings: CorpusSettings) -> pa.Table:
-    """The rows with the training rows of one fold as test rows, and what was not for training left out.
+    """The rows with one fold as test rows and the others to train on.
+
+    Where no column says the fold, the training rows have one, and no others. A row that has none keeps its split, but
+    for given test rows, which are left out.
 
     Args:
         rows: Of `ROW_SCHEMA`, with the columns of `columns_of`.
@@ -67,16 +102,16 @@ def with_test_fold(rows: pa.Table, settings: CorpusSettings) -> pa.Table:
     """
     if settings.test_fold is None:
         return rows
-    good = as_mask(pc.is_null(rows["reason"]))
-    chosen = np.zeros(len(rows), bool)
-    if settings.fold_column is not None:
-        chosen = as_mask(pc.fill_null(pc.equal(rows[kept_name(settings.fold_column)], settings.test_fold), False))
-    else:
-        number, folds = map(int, settings.test_fold.split("/"))
-        keys = group_keys(rows.filter(pa.array(good)), settings)
-        # Evenly spread: the fold is in the upper half of the key.
-        chosen[good] = (keys >> np.uint64(32)) * np.uint64(folds) >> np.uint64(32) == number - 1
-    split = pc.if_else(pa.array(chosen), "test", rows["split"])
-    split = pc.if_else(pc.equal(rows["split"], "train"), split, LEFT_OUT)
+    dealt = dealt_rows(rows, settings)
+    folds = folds_of(rows.filter(dealt), settings, int(settings.test_fold.partition("/")[2] or 0))
+    mine = pc.if_else(pc.equal(folds, settings.test_fold), "test", "train").combine_chunks()
+    mine = pc.replace_with_mask(pa.nulls(len(rows), pa.string()), dealt.combine_chunks(), mine)
+    split = pc.coalesce(mine, pc.if_else(pc.equal(rows["split"], "test"), LEFT_OUT, rows["split"]))
     index = rows.schema.get_field_index("split")
     return rows.set_column(index, rows.schema.field(index), split)
+
+
+def dealt_rows(rows: pa.Table, settings: CorpusSettings) -> pa.ChunkedArray:
+    """Which rows may have a fold: usable ones and, where no column says the fold, training rows."""
+    usable = pc.is_null(rows["reason"])
+    return usable if settings.fold_column else pc.and_(usable, pc.equal(rows["split"], "train"))

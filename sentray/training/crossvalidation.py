@@ -1,163 +1,223 @@
-"""`sentray crossvalidate`: an ordinary training a fold, in parallel on the cluster, and what it gives on average."""
+"""`sentray crossvalidate`: an ordinary training a fold, some at the same time, and what they give on average."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sentray import cluster
-from sentray.config import SETTINGS_FILE, CrossvalidateSettings, TrainSettings, settings_text
-from sentray.console import Console, count
+from sentray.config import CrossvalidateSettings, TrainSettings
+from sentray.console import Console, count, printable
 from sentray.corpus.dataset import Corpus, Tables
-from sentray.corpus.rows import kept_name, label_order
+from sentray.corpus.groups import dealt_rows, folds_of
+from sentray.corpus.rows import label_order
 from sentray.corpus.source import require_apart
 from sentray.errors import SentrayError
 from sentray.metrics import LEVEL
 from sentray.storage import Folder, behind
 from sentray.tables import METRICS
-from sentray.training.run import RESUMABLE, train
+from sentray.training.progress import shown_on
+from sentray.training.run import train
 
-FIGURES_FILE, TABLE_FILE = "crossvalidation.json", "crossvalidation.md"
+FIGURES_FILE = "crossvalidation.json"
 MAX_FOLDS = 1000
 SHOWN = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "ece")
 """The metrics in the table; the file has all."""
+BY_T = (
+    "intervals: of the mean over the folds, 95 % by Student's t; the folds' training rows overlap, so that they are a "
+    "little too narrow (Bengio & Grandvalet 2004)"
+)
 
 
 def crossvalidate(settings: CrossvalidateSettings, console: Console) -> dict[str, Any]:
-    """Train and test on each fold, print the table, and write it into `settings.out`.
+    """Train and test on each fold, print the table, and write `crossvalidation.json` into `settings.out`.
 
     Returns:
-        `folds`, for each its `fold`, `rows`, seed and metrics of the rows that were tested on; `mean` and `intervals`
-        of each metric over the folds, 95 % by Student's t.
+        `folds`, for each its name as `fold`, and what `metrics.json` has of its test rows; `mean` and `intervals` of
+        each metric over the folds; `pooled`, the accuracy and the confusion matrix of all rows.
 
     Raises:
-        SentrayError: The corpus or a fold cannot be used, or `out` holds figures of other settings.
+        SentrayError: The corpus or a fold cannot be used.
     """
     require_apart(settings.corpus, settings.out)
-    folder = Folder(settings.out)
-    before = folder.read_json(SETTINGS_FILE, "remove the folder to start anew") or {}
-    for name, value in json.loads(settings_text(settings)).items():
-        if name not in RESUMABLE and before.get(name, value) != value:
-            raise SentrayError(
-                f"{settings.out} holds folds that were made with --{name.replace('_', '-')} {before[name]}, not {value}; "
-                "use that setting to go on, choose another --out, or remove it"
-            )
-    folder.write(SETTINGS_FILE, settings_text(settings).encode())
     with cluster.connect(settings.address, verbose=settings.verbose):
-        names = _folds(settings)
-        jobs = [_job(settings, number, name) for number, name in enumerate(names, 1)]
-        needed = settings.workers.min * settings.cpus_per_worker
-        at_once = max(1, int(cluster.resources().cpus // max(needed, 1)))
-        console.say(f"{count(len(jobs), 'fold')}, up to {at_once} at a time; each trains on all others")
-        found: dict[int, dict[str, Any]] = {}
-        for number, metrics in trained(jobs, at_once):
-            test = metrics.get("test")
-            if test is None:
-                raise SentrayError(
-                    f"fold {names[number]} of {settings.corpus} has no row to test on: take fewer --folds"
-                )
-            found[number] = {"fold": names[number], "rows": test["rows"], "seed": metrics["seed"], "metrics": test}
-            console.say(f"fold {names[number]}: accuracy {test['accuracy']:.4f} on {test['rows']:,} rows")
-            console.progress(f"{len(found)} of {count(len(jobs), 'fold')} done", len(found) / len(jobs))
-    figures = summary([found[number] for number in sorted(found)])
-    folder.write(FIGURES_FILE, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())
-    header, rows = table(figures)
-    folder.write(TABLE_FILE, _markdown(header, rows).encode())
+        names = list(folds_in(settings, console))
+        jobs = {f"fold {name}": _fold(settings, name, number) for number, name in enumerate(names, 1)}
+        found = train_each(jobs, settings.at_once, console)
+    tests = [{"fold": name, **metrics["test"]} for name, metrics in zip(names, found.values(), strict=True)]
+    figures = {**summary(tests), "pooled": pooled(tests), "folds": tests}
+    Folder(settings.out).write(FIGURES_FILE, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())
     console.say()
-    console.table(header, rows)
-    console.say(f"written to {settings.out}: {FIGURES_FILE}, {TABLE_FILE}, and each fold's bundle")
+    console.table(*table(figures))
+    console.say(BY_T)
+    console.say(f"written to {settings.out}: {FIGURES_FILE} and each fold's bundle")
     return figures
 
 
-def summary(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The folds with the mean of each metric over them and its interval, where it is defined in each."""
-    # SciPy takes its time to load.
-    from scipy.stats import t
+def folds_in(settings: CrossvalidateSettings, console: Console) -> dict[str, int]:
+    """Each fold's name and how many rows it has.
 
-    mean, intervals = {}, {}
-    for name in METRICS:
-        values = np.array([fold["metrics"][name] for fold in folds], float)
-        if np.isfinite(values).all():
-            mean[name] = float(values.mean())
-            half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-            intervals[name] = [mean[name] - float(half), mean[name] + float(half)]
-    return {"folds": list(folds), "rows": sum(fold["rows"] for fold in folds), "mean": mean, "intervals": intervals}
+    Raises:
+        SentrayError: There are fewer than two, too many, or one has no row.
+    """
+    corpus, column = Corpus.open(settings.corpus, settings), settings.fold_column
+    console.say(f"corpus: {corpus.describe()}")
+    rows = Counter[str]()
+    for found in corpus.map_blocks(count_folds, settings=settings):
+        rows.update(dict(zip(*(each.to_pylist() for each in found["folds"].columns), strict=True)))
+        if len(rows) > MAX_FOLDS:
+            raise SentrayError(
+                f"--fold-column {column} has more than {MAX_FOLDS:,} values: give it as --group-column, whose equal "
+                "values are in one fold together"
+            )
+    names = [f"{number}/{settings.folds}" for number in range(1, settings.folds + 1)]
+    if column is not None:
+        names = sorted(rows, key=label_order)
+        if len(names) < 2:
+            raise SentrayError(
+                f"--fold-column {column} has {count(len(names), 'value')} in {corpus.name}, and two folds are the "
+                "least: name another column"
+            )
+    if empty := [name for name in names if not rows[name]]:
+        raise SentrayError(
+            f"fold {empty[0]} of {corpus.name} has no row: take fewer --folds or smaller groups, or name a column that "
+            "says the fold with --fold-column"
+        )
+    sizes = [rows[name] for name in names]
+    groups = settings.group_by or (settings.group_column and f"whole {settings.group_column}")
+    by = (column and f"the column {column}") or groups or "a hash of the text"
+    console.say(f"folds: {len(names):,} of {min(sizes):,} to {max(sizes):,} rows, by {by}")
+    return {name: rows[name] for name in names}
 
 
-def table(figures: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows: a row a fold, their mean, and the two ends of its interval."""
-    shown = [name for name in SHOWN if name in figures["mean"]]
-    rows = [[fold["fold"], fold["rows"], *(fold["metrics"][name] for name in shown)] for fold in figures["folds"]]
-    rows.append(["mean", figures["rows"], *(figures["mean"][name] for name in shown)])
-    for end, about in enumerate(("95 % from", "to")):
-        rows.append([about, "", *(figures["intervals"][name][end] for name in shown)])
-    return ["fold", "rows", *(METRICS[name] for name in shown)], rows
+def count_folds(rows: pa.Table, settings: CrossvalidateSettings) -> Tables:
+    """A stage: how many rows each fold has."""
+    counts = folds_of(rows.filter(dealt_rows(rows, settings)), settings, settings.folds).drop_null().value_counts()
+    return {"folds": pa.table({"fold": counts.field(0).cast(pa.string()), "rows": counts.field(1)})}
 
 
-def trained(jobs: Sequence[TrainSettings], at_once: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Train the folds in tasks on the cluster, some at a time; gives each one's number and metrics as it ends.
+def _fold(settings: CrossvalidateSettings, name: str, number: int) -> TrainSettings:
+    """The training that tests on a fold."""
+    values = {field: getattr(settings, field) for field in TrainSettings.model_fields}
+    return TrainSettings(**values | {"out": behind(settings.out, f"/fold-{number}"), "test_fold": name})
+
+
+def train_each(jobs: Mapping[str, TrainSettings], at_once: int | None, console: Console) -> dict[str, dict[str, Any]]:
+    """Train in tasks on the cluster, which need no CPU themselves, as many at a time as there are CPUs for.
+
+    Args:
+        jobs: By their names for the user.
+        at_once: How many at the same time; None for as many as there is room for.
+        console: Where to say what happens.
+
+    Returns:
+        Each one's metrics, in the order of the jobs.
 
     Raises:
         SentrayError: What made one impossible.
     """
     import ray
 
-    # The training processes have CPUs of their own.
-    task = ray.remote(num_cpus=0, max_retries=0)(_train)
-    left, running = iter(enumerate(jobs)), dict[Any, int]()
-    while True:
-        while len(running) < at_once and (job := next(left, None)) is not None:
-            running[task.options(name=f"sentray fold {job[0] + 1}").remote(job[1])] = job[0]
-        if not running:
-            return
-        (ready,), _ = ray.wait(list(running))
-        number = running.pop(ready)
-        try:
-            yield number, ray.get(ready)
-        except ray.exceptions.RayError as error:
-            for other in running:
-                ray.cancel(other, recursive=True)
-            raise cluster.user_error(error) or error from None
+    most = max(job.workers.max * job.cpus_per_worker for job in jobs.values())
+    at_once = min(len(jobs), at_once or max(1, int(cluster.resources().cpus // most)))
+    console.say(f"{count(len(jobs), 'training')}, {at_once} at the same time")
+    found: dict[str, dict[str, Any]] = {}
+    left, running = iter(jobs.items()), dict[Any, str]()
+    with shown_on(console) as board:
+        while len(found) < len(jobs):
+            while len(running) < at_once and (job := next(left, None)) is not None:
+                task = ray.remote(num_cpus=0, max_retries=0)(_train).options(name=f"sentray {job[0]}")
+                running[task.remote(*job, board)] = job[0]
+            (ready,), _ = ray.wait(list(running))
+            name = running.pop(ready)
+            try:
+                found[name] = ray.get(ready)
+            except ray.exceptions.RayError as error:
+                for other in running:
+                    ray.cancel(other, recursive=True)
+                if (mistake := cluster.user_error(error)) is None:
+                    raise
+                raise SentrayError(f"{name}: {mistake}") from error
+            test = found[name]["test"]
+            console.say(
+                f"{name}: accuracy {test['accuracy']:.4f} on {test['rows']:,} rows; {len(found)} of {len(jobs)} done"
+            )
+    return {name: found[name] for name in jobs}
 
 
-def _train(settings: TrainSettings) -> dict[str, Any]:
-    return train(settings, Console(silent=True))
+def _train(name: str, settings: TrainSettings, board: Any = None) -> dict[str, Any]:
+    return train(settings, _Relay(name, settings.out, board))
 
 
-def _job(settings: CrossvalidateSettings, number: int, name: str) -> TrainSettings:
-    """The training that tests on a fold."""
-    values = {field: getattr(settings, field) for field in TrainSettings.model_fields}
-    return TrainSettings(**values | {"out": behind(settings.out, f"/fold-{number:03d}"), "test_fold": name})
+class _Relay(Console):
+    """Console of one training among others: its lines go to its log, beside a local bundle, and the last one is shown.
+
+    Args:
+        name: Of the training, for the user.
+        out: Its bundle.
+        board: Handle of the actor of `shown_on`, or None.
+    """
+
+    def __init__(self, name: str, out: str, board: Any) -> None:
+        super().__init__(silent=True)
+        self._name, self._board = name, board
+        self._log = None if "://" in out else Path(f"{out}.log")
+
+    def progress(self, line: str, share: float | None = None, *, moved: bool = True) -> None:
+        if moved:
+            self.moved_at = time.monotonic()
+            if line and self._board is not None:
+                self._board.put.remote("progress", f"{self._name}: {line}")
+
+    def _write(self, name: str, level: str, line: str, fields: Mapping[str, Any] = {}, moved: bool = True) -> None:
+        if self._log is not None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as stream:
+                stream.write(printable(line) + "\n")
+        self.progress(line, moved=moved)
 
 
-def _folds(settings: CrossvalidateSettings) -> list[str]:
-    """What each fold is called."""
-    column = settings.fold_column
-    if column is None:
-        return [f"{number}/{settings.folds}" for number in range(1, settings.folds + 1)]
-    corpus, values = Corpus.open(settings.corpus, settings), set[str]()
-    for found in corpus.map_blocks(_values, column=kept_name(column)):
-        values.update(found["folds"]["fold"].to_pylist())
-        if len(values) > MAX_FOLDS:
-            raise SentrayError(f"{column} has more than {MAX_FOLDS:,} values: is it the --fold-column?")
-    if len(values) < 2:
-        raise SentrayError(
-            f"{column} has {count(len(values), 'value')}, and two folds are the least: name another column"
-        )
-    return sorted(values, key=label_order)
+def summary(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean of each metric over the folds and its interval, where it is defined in each, and how many rows there are."""
+    mean, intervals = {}, {}
+    for name in METRICS:
+        values = np.array([test[name] for test in tests], float)
+        if np.isfinite(values).all():
+            mean[name], intervals[name] = float(values.mean()), list(interval(values))
+    return {"rows": sum(test["rows"] for test in tests), "mean": mean, "intervals": intervals}
 
 
-def _values(rows: pa.Table, column: str) -> Tables:
-    """A stage: the values that a column has in the usable training rows."""
-    chosen = rows.filter(pc.and_(pc.is_null(rows["reason"]), pc.equal(rows["split"], "train")))
-    return {"folds": pa.table({"fold": pc.unique(chosen[column]).drop_null()})}
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Limits of the interval of a mean, 95 % by Student's t."""
+    # SciPy takes its time to load.
+    from scipy.special import stdtrit
+
+    half = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells) + " |\n"
+def pooled(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy and confusion matrix of all rows, each by the model that did not see it."""
+    labels = sorted({label for test in tests for label in test["labels"]}, key=label_order)
+    matrix = np.zeros((len(labels), len(labels)), np.int64)
+    for test in tests:
+        at = [labels.index(label) for label in test["labels"]]
+        matrix[np.ix_(at, at)] += np.array(test["confusion_matrix"])
+    accuracy = float(np.trace(matrix) / max(matrix.sum(), 1))
+    return {"accuracy": accuracy, "labels": labels, "confusion_matrix": matrix.tolist()}
 
-    return line(header) + line(["---"] * len(header)) + "".join(map(line, rows))
+
+def table(figures: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows: a row a fold, their mean, and the two ends of its interval."""
+    shown = [name for name in SHOWN if name in figures["mean"]]
+    rows = [[test["fold"], test["rows"], *(test[name] for name in shown)] for test in figures["folds"]]
+    rows.append(["mean", figures["rows"], *(figures["mean"][name] for name in shown)])
+    for end, about in enumerate(("95 % from", "to")):
+        rows.append([about, "", *(figures["intervals"][name][end] for name in shown)])
+    return ["fold", "rows", *(METRICS[name] for name in shown)], rows

@@ -218,6 +218,9 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder, settings: T
         with folder.create(QUARANTINE_FILE) as stream:
             pq.write_table(set_aside(inspection.bad, corpus.settings.excerpts), stream)
     inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
+    if settings.test_fold is not None and not inspection.of_split("test"):
+        where = f"--fold-column {settings.fold_column}" if settings.fold_column else corpus.name
+        raise SentrayError(f"no row of {where} is in --test-fold {settings.test_fold}: name another fold")
     return inspection
 
 
