@@ -246,6 +246,7 @@ VERBS = {
     "bench score": Verb(bench.BenchScoreSettings, "sentray.bench.score:bench_score"),
     "bench driver": Verb(bench.BenchDriverSettings, "sentray.bench.driver:bench_driver"),
     "bench vectors": Verb(bench.BenchVectorsSettings, "sentray.bench.vectors:bench_vectors"),
+    "bench grams": Verb(bench.BenchGramsSettings, "sentray.bench.grams:bench_grams"),
 }
 """Every verb of the command line, in the order of its help."""
 JOBS = {name: verb.settings for name, verb in VERBS.items() if name != "submit" and " " not in name}

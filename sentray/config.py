@@ -265,7 +265,8 @@ class NetworkSettings(Settings):
     panel = "Network"
 
     model: str = setting(
-        "network to train: tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average", "tutorial-cnn"
+        "network to train: wide-deep, wide, deep, tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
+        "tutorial-cnn",
     )
     max_length: int | None = setting(
         "words of a review that are used; enough for 99.5 % of the training reviews where not given, with the cleaning "
@@ -284,7 +285,7 @@ class NetworkSettings(Settings):
         le=100_000_000,
     )
     min_gram_reviews: int | None = setting(
-        "least reviews that have an n-gram; from 1 to 5 by the size of the corpus where not given", None, ge=1
+        "least reviews that have an n-gram; from 2 to 5 by the size of the corpus where not given", None, ge=1
     )
     characters: bool | None = setting(
         "take n-grams of characters too; for reviews of at most 60 words on average where not given", None

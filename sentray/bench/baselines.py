@@ -1,11 +1,12 @@
-"""`BASELINES`: sentray and what else predicts sentiment; `measure` takes their time on the same texts."""
+"""`BASELINES`: what else predicts sentiment, beside `sentray`; `measure` takes their time on the same texts."""
 
 import operator
+import os
 import random
 import string
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sentray.errors import SentrayError
 from sentray.inference.networks import load_network
 from sentray.inference.scorer import Scorer
 from sentray.text.vocabulary import Vocabulary
+from sentray.words import bundle_vectors
 
 CHUNK_ROWS = 8_000
 SECONDS = 5.0
@@ -32,18 +34,18 @@ Train = Callable[[list[str], list[str], str], Predict]
 """Learns from texts and their labels, or takes the bundle in a folder."""
 
 
-def measure(train: Train, labelled: Path, sample: Path, source: str) -> dict[str, Any]:
+def measure(train: Train, labelled: Path, samples: Mapping[str, Path], source: str) -> dict[str, Any]:
     """Train a baseline in this process and time its predictions.
 
     Args:
         train: makes it.
         labelled: Parquet file with `text`, `label` and `split`.
-        sample: Parquet file whose `text` to predict.
+        samples: Parquet files whose `text` to predict, by names.
         source: folder of the bundle.
 
     Returns:
-        `rows_per_s` of the chunk that other processes disturbed least, and `accuracy` on the test rows; that is None
-        for a bundle that has other labels.
+        By each sample's name the rows a second of the chunk that other processes disturbed least, and `accuracy` on the
+        test rows; that is None for a bundle that has other labels.
     """
     rows = pq.read_table(labelled, columns=["text", "label", "split"])
     known, test = (rows.filter(pc.equal(rows["split"], split)) for split in ("train", "test"))
@@ -53,8 +55,9 @@ def measure(train: Train, labelled: Path, sample: Path, source: str) -> dict[str
     predict = train([text for text, _ in pairs], [label for _, label in pairs], source)
     found, wanted = predict(test["text"].to_pylist()), test["label"].to_pylist()
     right = sum(map(operator.eq, found, wanted)) / len(wanted)
-    speed = _speed(predict, pq.read_table(sample, columns=["text"])["text"].to_pylist())
-    return {"rows_per_s": speed, "accuracy": right if set(found) <= set(wanted) else None}
+    texts = {name: pq.read_table(file, columns=["text"])["text"].to_pylist() for name, file in samples.items()}
+    speeds = {name: _speed(predict, sample) for name, sample in texts.items()}
+    return {**speeds, "accuracy": right if set(found) <= set(wanted) else None}
 
 
 def _speed(predict: Predict, texts: list[str]) -> float:
@@ -71,7 +74,8 @@ def _speed(predict: Predict, texts: list[str]) -> float:
     return max(rates)
 
 
-def _sentray(_: list[str], __: list[str], source: str) -> Predict:
+def sentray(_: list[str], __: list[str], source: str) -> Predict:
+    """The bundle in this process."""
     scorer = Scorer(bundle.load(source), threads=1)
     labels = np.array(scorer.bundle.labels)
 
@@ -121,28 +125,70 @@ def _scikit_learn(texts: list[str], labels: list[str], _: str) -> Predict:
     return lambda texts: list(model.predict(texts))
 
 
-def _fasttext(texts: list[str], labels: list[str], _: str) -> Predict:
-    """FastText's classifier, which splits a line at white space."""
+def _lines(texts: list[str]) -> list[str]:
+    """Texts as fastText takes them, which splits a line at white space."""
+    return [text.replace("\n", " ") for text in texts]
+
+
+def _trained_fasttext(texts: list[str], labels: list[str]) -> Any:
     import fasttext
 
-    def line(text: str) -> str:
-        return text.replace("\n", " ")
-
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
-        file.writelines(f"__label__{label} {line(text)}\n" for text, label in zip(texts, labels, strict=True))
+        file.writelines(f"__label__{label} {text}\n" for text, label in zip(_lines(texts), labels, strict=True))
         file.flush()
-        model = fasttext.train_supervised(file.name, epoch=25, lr=0.5, thread=1, verbose=0)
+        return fasttext.train_supervised(file.name, epoch=25, lr=0.5, wordNgrams=2, thread=1, verbose=0)
 
-    def predict(texts: list[str]) -> list[str]:
-        return [labels[0].removeprefix("__label__") for labels in model.predict(list(map(line, texts)))[0]]
 
-    return predict
+def _fasttext(texts: list[str], labels: list[str], _: str) -> Predict:
+    """FastText's classifier with bigrams."""
+    model = _trained_fasttext(texts, labels)
+    return lambda texts: [found[0].removeprefix("__label__") for found in model.predict(_lines(texts))[0]]
+
+
+def _fastertext(texts: list[str], labels: list[str], _: str) -> Predict:
+    """The same model, predicted by a library in Rust."""
+    import fastertext
+
+    trained = _trained_fasttext(texts, labels)
+    with tempfile.TemporaryDirectory() as folder:
+        trained.save_model(f"{folder}/model.bin")
+        model = fastertext.load_model(f"{folder}/model.bin")
+    names = [name.removeprefix("__label__") for name in model.get_labels()]
+    return lambda texts: [names[found] for found in model.batch(_lines(texts), k=1)[0][:, 0].tolist()]
+
+
+def _model2vec(texts: list[str], labels: list[str], source: str) -> Predict:
+    """Model2vec's encoder before a logistic regression.
+
+    Its own vectors are of a model that was pretrained on other text; these are the bundle's, found by whole words.
+    """
+    from model2vec import StaticModel
+    from sklearn.linear_model import LogisticRegression
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.normalizers import Lowercase
+    from tokenizers.pre_tokenizers import Whitespace
+
+    # One core.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    vectors = bundle_vectors(bundle.load(source))
+    ids = {"[UNK]": 0} | {word: number for number, word in enumerate(vectors.words, 1)}
+    tokenizer = Tokenizer(WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
+    encoder = StaticModel(np.vstack([np.zeros_like(vectors.rows[:1]), vectors.rows]), tokenizer, normalize=True)
+
+    def encode(texts: list[str]) -> Any:
+        return encoder.encode(texts, max_length=None, use_multiprocessing=False)
+
+    model = LogisticRegression(C=10.0, max_iter=1000).fit(encode(texts), labels)
+    return lambda texts: list(model.predict(encode(texts)))
 
 
 BASELINES: dict[str, Train] = {
     "the tutorial's path: clean_doc, Keras padding, model.predict": _tutorial,
     "scikit-learn: TF-IDF, logistic regression": _scikit_learn,
-    "fastText: predict": _fasttext,
-    "sentray: predict": _sentray,
+    "fastText, bigrams: predict": _fasttext,
+    "fastertext, bigrams: batch": _fastertext,
+    "model2vec: encode, logistic regression": _model2vec,
 }
 """By their names for the user; the first is what the others are compared with."""

@@ -1,7 +1,7 @@
 """What `sentray bench score` reads: labelled reviews to learn from, and any number of reviews of the same length.
 
-A review to score has as many sentences as one of the labelled reviews, drawn from all of them: it has their words and
-lengths, no two are alike, and making a gigabyte takes seconds.
+A review to score has as many sentences as one of the labelled reviews, drawn from all of them, or a single one: it has
+their words and lengths, and making a gigabyte takes seconds.
 """
 
 import itertools
@@ -48,7 +48,7 @@ def good_rows(uri: str, max_rows: int | None = None) -> Iterator[pa.Table]:
             break
 
 
-def write_reviews(texts: pa.ChunkedArray, folder: Path, rows: int, seed: int = 0) -> None:
+def write_reviews(texts: pa.ChunkedArray, folder: Path, rows: int, seed: int = 0, single: bool = False) -> None:
     """Write reviews to score as Parquet files (`id`, `text`); the same arguments write the same files.
 
     Args:
@@ -56,6 +56,7 @@ def write_reviews(texts: pa.ChunkedArray, folder: Path, rows: int, seed: int = 0
         folder: where to write; made when absent.
         rows: how many reviews.
         seed: fixes which sentences are drawn.
+        single: whether each review is a single sentence.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = pc.split_pattern(pc.utf8_rtrim(texts, "\n"), "\n").combine_chunks()
@@ -63,7 +64,7 @@ def write_reviews(texts: pa.ChunkedArray, folder: Path, rows: int, seed: int = 0
 
     def write(start: int) -> None:
         random, count = np.random.default_rng((seed, start)), min(FILE_ROWS, rows - start)
-        ends = np.cumsum([0, *random.choice(lengths, count)], dtype=np.int32)
+        ends = np.cumsum([0, *([1] * count if single else random.choice(lengths, count))], dtype=np.int32)
         drawn = sentences.take(pa.array(random.integers(0, len(sentences), ends[-1])))
         reviews = {
             "id": [f"review-{number:09}" for number in range(start, start + count)],

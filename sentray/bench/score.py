@@ -1,4 +1,4 @@
-"""`sentray bench score`: the whole job and the baselines, on the same texts."""
+"""`sentray bench score`: the whole job and the baselines, on the same texts: long ones and single sentences."""
 
 import os
 import shutil
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sentray import cluster
 from sentray.bench import processes, reviews
-from sentray.bench.baselines import BASELINES, measure
+from sentray.bench.baselines import BASELINES, Train, measure, sentray
 from sentray.bench.settings import BenchScoreSettings
 from sentray.bench.tables import Rows, show, with_ratios
 from sentray.config import ScoreSettings, TrainSettings
@@ -22,9 +23,10 @@ from sentray.scoring.job import score
 from sentray.training.run import train
 
 WORKERS = (1, 2)
-SAMPLE_ROWS = 20_000
-"""Reviews that the baselines are measured with; they are the first of those of the whole job."""
-OURS = "sentray: whole job, Parquet to Parquet"
+SAMPLE_ROWS = {"reviews": 20_000, "sentences": 400_000}
+"""Texts that the baselines are measured with; they are the first of those of the whole job."""
+NETWORKS = ("tutorial-cnn", "wide-deep")
+GIVEN = "the bundle"
 
 
 def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any]:
@@ -39,57 +41,91 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
     processes.require_own_ray()
     with tempfile.TemporaryDirectory(prefix="sentray-bench-") as scratch:
         folder, corpus = Path(scratch), reviews.corpus()
-        labelled, sample, table = folder / "labelled.parquet", folder / "sample.parquet", reviews.labelled(corpus)
+        labelled, table = folder / "labelled.parquet", reviews.labelled(corpus)
         pq.write_table(table, labelled)
+        test_rows = pc.sum(pc.equal(table["split"], "test")).as_py()
 
-        def made(rows: int) -> str:
-            console.progress(f"making {rows:,} reviews")
-            reviews.write_reviews(table["text"], folder / f"reviews-{rows}", rows, settings.seed)
+        def made(kind: str, rows: int) -> str:
+            console.progress(f"making {rows:,} {kind}")
+            out = folder / f"{kind}-{rows}"
+            reviews.write_reviews(table["text"], out, rows, settings.seed, single=kind == "sentences")
             # Else the system would write them to the disk while they are scored.
             os.sync()
-            return str(folder / f"reviews-{rows}")
+            return str(out)
 
-        source = settings.reviews or made(settings.rows)
-        texts = pa.concat_tables(reviews.good_rows(source, SAMPLE_ROWS)).select(["text"])
-        pq.write_table(texts, sample)
-        mb_per_row = texts.nbytes / 1e6 / len(texts)
-        model = settings.bundle or str(folder / "model")
-        if settings.bundle is None:
-            console.progress(f"training a model on {corpus}")
+        def bundle_of(network: str) -> str:
+            console.progress(f"training {network} on {corpus}")
+            out = str(folder / network)
             common: dict[str, Any] = {"test_fraction": 0.1, "validation_fraction": 0}
-            train(TrainSettings(corpus=str(labelled), out=model, seed=settings.seed, **common), Console())
+            train(TrainSettings(corpus=str(labelled), out=out, model=network, seed=settings.seed, **common), Console())
+            return out
 
-        def job(source: str, workers: int) -> dict[str, Any]:
-            console.progress(f"the whole job, {count(workers, 'worker')}")
-            found = _job(model, source, folder / "scored", workers, settings.verbose)
-            return {**found, "mb_per_s": found["rows_per_s"] * mb_per_row}
-
-        found = _baselines(labelled, sample, model, console)
-        jobs = {f"{count(workers, 'worker')} on as many cores": job(source, workers) for workers in WORKERS}
+        sources = {"reviews": settings.reviews or made("reviews", settings.rows)}
+        if settings.reviews is None:
+            sources["sentences"] = made("sentences", settings.sentences)
+        samples = {kind: folder / f"sample-{kind}.parquet" for kind in sources}
+        kilobytes = {
+            kind: _write_sample(source, SAMPLE_ROWS[kind], samples[kind]) / 1000 for kind, source in sources.items()
+        }
+        models = {GIVEN: settings.bundle} if settings.bundle else {name: bundle_of(name) for name in NETWORKS}
+        alone = _alone(labelled, samples, models, console)
+        tables: dict[str, Rows] = {}
+        for kind, source in sources.items():
+            jobs: Rows = {}
+            for name, model in models.items():
+                for workers in WORKERS:
+                    title = f"{name}, {count(workers, 'worker')} on as many cores"
+                    console.progress(f"{kind}: {title}")
+                    found = _job(model, source, folder / "scored", workers, settings.verbose)
+                    jobs[title] = {**found, "mb_per_s": found["rows_per_s"] * kilobytes[kind] / 1000}
+                    if workers == 1:
+                        alone[f"sentray, {name}: whole job, Parquet to Parquet"] = {kind: found["rows_per_s"]}
+            tables[f"{kind}: whole job through Ray"] = with_ratios(jobs, "rows_per_s")
+            speeds = {
+                title: {"rows_per_s": row[kind], **{name: row[name] for name in ("accuracy",) if name in row}}
+                for title, row in alone.items()
+                if kind in row
+            }
+            tables[f"{kind} of {kilobytes[kind]:.2g} kB, one core"] = with_ratios(speeds, "rows_per_s")
+        memory: Rows = {}
         for part in (100, 10, 1) if settings.memory_rows else ():
             rows = max(settings.memory_rows // part, 1)
-            source = made(rows)
-            jobs[f"2 workers, {rows:,} reviews"] = job(source, WORKERS[-1])
+            source = made("reviews", rows)
+            name, model = list(models.items())[-1]
+            memory[f"{name}, {rows:,} reviews"] = _job(model, source, folder / "scored", 2, settings.verbose)
             shutil.rmtree(source)
-    found[OURS] = {"rows_per_s": next(iter(jobs.values()))["rows_per_s"]}
-    tables = {
-        "whole job, Parquet to Parquet through Ray": with_ratios(jobs, "rows_per_s"),
-        "the same texts, one core": with_ratios(found, "rows_per_s"),
-    }
+        if memory:
+            tables["memory of 2 workers"] = memory
     show(console, tables)
     console.say()
-    console.say(f"reviews of {1000 * mb_per_row:.1f} kB; accuracy on the test rows of {corpus}")
-    return {"corpus": corpus, "cores": len(os.sched_getaffinity(0)), "kb_per_row": 1000 * mb_per_row, **tables}
+    console.say(f"accuracy: on the {test_rows:,} test rows of {corpus}, of which nothing was trained on")
+    return {
+        "corpus": corpus,
+        "accuracy_rows": test_rows,
+        "cores": len(os.sched_getaffinity(0)),
+        "kb_per_row": kilobytes,
+        **tables,
+    }
 
 
-def _baselines(labelled: Path, sample: Path, model: str, console: Console) -> Rows:
-    """Each baseline in a process of its own, on one core; one that cannot be measured is named."""
+def _write_sample(source: str, rows: int, file: Path) -> float:
+    """Write the first texts to a file; the bytes of one on average."""
+    texts = pa.concat_tables(reviews.good_rows(source, rows)).select(["text"])
+    pq.write_table(texts, file)
+    return float(pc.mean(pc.binary_length(texts["text"])).as_py())
+
+
+def _alone(labelled: Path, samples: dict[str, Path], models: dict[str, str], console: Console) -> Rows:
+    """Each baseline and model in a process of its own, on one core; one that cannot be measured is named."""
+    first = next(iter(models.values()))
+    runs: list[tuple[str, Train, str]] = [(title, baseline, first) for title, baseline in BASELINES.items()]
+    runs += [(f"sentray, {name}: predict", sentray, model) for name, model in models.items()]
     found: Rows = {}
-    for title, baseline in BASELINES.items():
+    for title, baseline, model in runs:
         console.progress(f"{title}, one core")
         try:
             with processes.on_cores(1):
-                found[title] = processes.run(title, measure, baseline, labelled, sample, model)
+                found[title] = processes.run(title, measure, baseline, labelled, samples, model)
         except SentrayError as error:
             console.say(f"{error}; left out (the baselines come with pip install 'sentray[bench]')")
     return found

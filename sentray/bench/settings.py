@@ -18,12 +18,15 @@ class BenchTrainSettings(BenchSettings):
 
 
 class BenchScoreSettings(BenchSettings):
-    """Compare scoring with the tutorial's path, scikit-learn and fastText, and two workers with one."""
+    """Compare scoring with the tutorial's path, scikit-learn, fastText and others, and two workers with one."""
 
     rows: int = setting("reviews to score through Ray", 100_000, ge=1000)
-    bundle: str | None = setting("bundle to score with; a model trained for the occasion where not given", None)
+    sentences: int = setting("texts of one sentence to score through Ray", 1_000_000, ge=1000)
+    bundle: str | None = setting(
+        "bundle to score with; the tutorial's network and wide-deep, trained for the occasion, where not given", None
+    )
     reviews: str | None = setting(
-        "reviews to score, as for score; texts of the polarity corpus's length where not given", None
+        "reviews to score, as for score; texts of the polarity corpus's length, and sentences, where not given", None
     )
     memory_rows: int = setting(
         "largest number of reviews of a run of its own that shows the memory curve; 0: no such runs", 0, ge=0
@@ -46,6 +49,15 @@ class BenchDriverSettings(BenchSettings):
     shards: int = setting("shards to commit on a local disk", 5000, ge=100)
     remote_shards: int = setting("the same on a loopback S3 server (needs moto); 0 for none", 1000, ge=0)
     memory_shards: int = setting("shards of a plan whose memory is measured; 0 for none", 1_000_000, ge=0)
+
+
+class BenchGramsSettings(BenchSettings):
+    """Measure how n-grams of many reviews are counted and looked up: time and memory."""
+
+    reviews: int = setting("reviews to draw", 10_000_000, ge=1000)
+    words: int = setting("words of each", 20, ge=3)
+    max_grams: int = setting("most n-grams to keep", 2_000_000, ge=1)
+    seed: int = setting("fixes the reviews", 0, ge=0)
 
 
 class ReproduceSettings(ClusterSettings):

@@ -1,6 +1,7 @@
 """What computes scores from word ids: `KerasEngine`, and which `Engine` a bundle is scored with."""
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from sentray.bundle import Bundle
 from sentray.errors import SentrayError
 from sentray.inference.folded import FoldedEngine
 from sentray.inference.networks import load_network
-from sentray.text.encoding import Encoded, pad
+from sentray.text.encoding import Encoded, cut_all
 
 AUTO = "auto"
 BATCH, GPU_BATCH = 32, 256
@@ -21,10 +22,15 @@ it, and the last ones are nobody's: matrix products may sum the rest behind a mu
 order (seen on AVX2: the last two of 33 rows)."""
 
 
+_Ragged = tuple[NDArray[Any], NDArray[np.int64]]
+"""Values of reviews, one review's after the other's, and where each's begin and the last's end."""
+
+
 class KerasEngine:
     """The bundle's network as Keras runs it, on a GPU where Ray gave the process one.
 
-    Every review is padded to the bundle's length, because the network's output may depend on the padding.
+    Every review is padded to the bundle's length, because the network's output may depend on the padding, or, where
+    the network takes any length, to one of a few that its own size names: so rounding does not depend on other reviews.
 
     Args:
         bundle: Bundle whose network to load.
@@ -42,11 +48,13 @@ class KerasEngine:
         import tensorflow as tf
 
         model = load_network(bundle)
-        self._spec, self._process = bundle.spec, os.getpid()
+        self._spec, self._grams, self._process = bundle.spec, bundle.grams, os.getpid()
+        self._inputs = [each.name for each in model.inputs]
+        self._length: int | None = model.inputs[0].shape[1]
         self._batch = GPU_BATCH if tf.config.get_visible_devices("GPU") else BATCH
         self._network = tf.function(
-            lambda ids: model(ids, training=False),
-            input_signature=[tf.TensorSpec((self._batch + SPARE, bundle.spec.max_length), tf.int32)],
+            lambda *given: model(list(given) if len(given) > 1 else given[0], training=False),
+            input_signature=[tf.TensorSpec((self._batch + SPARE, self._length), each.dtype) for each in model.inputs],
         )
 
     def scores(self, encoded: Encoded) -> NDArray[np.float32]:
@@ -60,15 +68,47 @@ class KerasEngine:
                 "a network that Keras loaded cannot be used in a fork of its process; load the bundle in the process "
                 "that scores, or train it again with a network that the folded engine computes"
             )
-        spec = self._spec
-        scores = np.empty((len(encoded), len(spec.labels)), np.float32)
-        ids = np.zeros((self._batch + SPARE, spec.max_length), np.int32)
-        for start in range(0, len(encoded), self._batch):
-            rows = np.arange(start, min(start + self._batch, len(encoded)))
-            ids[: len(rows)] = pad(encoded, rows, spec.max_length, spec.truncating)
-            output: NDArray[np.float32] = self._network(ids).numpy()[: len(rows)]
-            scores[rows] = np.hstack([1 - output, output]) if output.shape[1] == 1 else output
+        scores = np.empty((len(encoded), len(self._spec.labels)), np.float32)
+        inputs = self._ragged(encoded)
+        lengths = np.array([np.diff(offsets) for _, offsets in inputs]).T
+        sizes = _padded(lengths) if self._length is None else np.full_like(lengths, self._length)
+        kinds, kind_of = np.unique(sizes, axis=0, return_inverse=True)
+        for kind, size in enumerate(kinds):
+            alike = np.flatnonzero(kind_of == kind)
+            for start in range(0, len(alike), self._batch):
+                rows = alike[start : start + self._batch]
+                given = [
+                    _matrix(*each, rows, self._batch + SPARE, columns)
+                    for each, columns in zip(inputs, size, strict=True)
+                ]
+                output: NDArray[np.float32] = self._network(*given).numpy()[: len(rows)]
+                scores[rows] = np.hstack([1 - output, output]) if output.shape[1] == 1 else output
         return scores
+
+    def _ragged(self, encoded: Encoded) -> list[_Ragged]:
+        """What the network's inputs take of the reviews."""
+        ids, offsets = cut_all(encoded, self._spec.max_length, self._spec.truncating)
+        found: dict[str, _Ragged] = {}
+        if self._grams is not None:
+            grams = self._grams.of(ids, offsets)
+            found = {"grams": (grams.rows, grams.offsets), "values": (grams.values, grams.offsets)}
+        return [found.get(name, (ids, offsets)) for name in self._inputs]
+
+
+def _padded(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """To how many values each number of them is padded: a power of two."""
+    return np.int64(1) << np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64)
+
+
+def _matrix(
+    values: NDArray[Any], offsets: NDArray[np.int64], rows: NDArray[np.int64], height: int, width: int
+) -> NDArray[Any]:
+    """Some reviews' values as a matrix [height, width], zeros behind them and in the rows that are left."""
+    matrix = np.zeros((height, width), values.dtype)
+    for line, row in zip(matrix, rows, strict=False):
+        own = values[offsets[row] : offsets[row + 1]]
+        line[: len(own)] = own
+    return matrix
 
 
 Engine = FoldedEngine | KerasEngine

@@ -30,17 +30,18 @@ import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from sentray.bundle import FOLDED, FOLDED_WEIGHTS, Bundle
+from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle
 from sentray.errors import SentrayError
-from sentray.inference.simd import LANES, dense, pool
+from sentray.inference.simd import AHEAD, BLOCK, LANES, add_rows, dense, pool, slide
 from sentray.text.encoding import Encoded
+from sentray.text.ngrams import Grams, walk
 from sentray.text.simd import compiled
 
 Floats = NDArray[np.float32]
@@ -56,6 +57,12 @@ MAX_UNITS = 1024
 """Units of the first dense layer, for the same reason."""
 MAX_PARTS = 64
 """Branches, and dense layers."""
+MAX_WIDTH = 4096
+"""Words of a window of `Sums`."""
+GROUP = 1024
+"""Reviews whose features are computed one block of a table after the other: what they share stays in the cache."""
+STRETCH = 512
+"""After so many moves of a window its sums are made anew, so that rounding errors do not add up."""
 _FOLD_ROWS = 4096
 
 
@@ -94,18 +101,58 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """Sums of the words of a window times one kernel, rectified, and the largest of all windows.
+
+    Windows reach over both ends of a text, where nothing is; those without any word count as 0.
+
+    Attributes:
+        width: words of a window.
+        filters: outputs of a window.
+    """
+
+    width: int
+    filters: int
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a review's word vectors, brought to mean 0 and variance 1 (Ba et al. 2016).
+
+    Attributes:
+        epsilon: what is added to the variance.
+    """
+
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Wide:
+    """The sum of the rows of a review's grams, each times the gram's value.
+
+    Attributes:
+        columns: numbers of a row.
+    """
+
+    columns: int
+
+
+Part = Sums | Mean | Wide
+
+
+@dataclass(frozen=True)
 class Network:
     """A network as this engine computes it: embedding, parallel branches laid side by side, dense layers.
 
     Attributes:
-        length: words a review is padded or cut to.
-        branches: in the order of their outputs.
+        length: words a review is padded or cut to; None where padding changes no score.
+        branches: in the order of their outputs; of a network with a length each is a `Branch`, else none is.
         activations: of the dense layers.
         epsilon: what `normalize` adds to the variance.
     """
 
-    length: int
-    branches: tuple[Branch, ...]
+    length: int | None
+    branches: tuple[Branch | Part, ...]
     activations: tuple[Activation, ...]
     epsilon: float = 0.0
 
@@ -120,17 +167,19 @@ def key(kernel: Floats) -> Key:
     return kernel.shape, kernel.tobytes()
 
 
-def require_tables(words: int, kernels: Iterable[Floats]) -> None:
+def require_tables(words: int, kernels: Iterable[Floats], blocks: int = 0) -> None:
     """Refuse what would take more memory than `MAX_BYTES`.
 
     Args:
         words: rows of the embedding.
-        kernels: of the branches.
+        kernels: of the branches that may share a table.
+        blocks: of a word in the tables of other branches; see `_in_blocks`.
 
     Raises:
         ValueError: saying how much.
     """
     size = sum(4 * words * width * filters for (width, _, filters), _ in {key(kernel) for kernel in kernels})
+    size += 4 * words * BLOCK * blocks
     if size > MAX_BYTES:
         raise ValueError(f"its tables would take {size / 2**30:.1f} GB of memory")
 
@@ -140,8 +189,9 @@ def pack(network: Network, weights: Mapping[str, Floats]) -> dict[str, bytes]:
 
     Args:
         network: the whole network.
-        weights: `embedding` [words, dimensions]; for each branch `kernel0` [width, dimensions, filters] and
-            `bias0` [filters], `kernel1`, …; for each dense layer `weights0` [inputs, units] and `units0` [units], ….
+        weights: `embedding` [words, dimensions], where a branch has words; of each `Branch` `kernel0`
+            [width, dimensions, filters] and `bias0` [filters], of `Sums` `kernel0` [dimensions, filters] and of `Wide`
+            [rows, columns], `kernel1`, …; for each dense layer `weights0` [inputs, units] and `units0` [units], ….
     """
     arrays = io.BytesIO()
     np.savez(arrays, **{name: np.asarray(value, np.float32, "C") for name, value in weights.items()})  # type: ignore[arg-type]
@@ -155,13 +205,18 @@ def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
         SentrayError: the bundle has no such files, they are damaged, or they do not fit it.
     """
     words, length, labels = bundle.vocabulary.size, bundle.spec.max_length, len(bundle.labels)
+    grams = 1 + len(bundle.files[GRAMS]) // 8 if GRAMS in bundle.files else 0
     try:
         network = _NETWORK.validate_json(bundle.files[FOLDED], strict=True)
-        _require(network.length == length, f"it takes {network.length:,} words, the bundle {length:,}")
+        _require(network.length in (None, length), f"it takes {network.length} words, the bundle {length}")
         with zipfile.ZipFile(io.BytesIO(bundle.files[FOLDED_WEIGHTS])) as archive:
             weights = checked(network, lambda name: _array(archive, name))
-        rows, scores = len(weights["embedding"]), len(weights[f"units{len(network.activations) - 1}"])
+        rows, scores = len(weights.get("embedding", range(words))), len(weights[f"units{len(network.activations) - 1}"])
         _require(rows == words, f"it knows {rows:,} words, the bundle {words:,}")
+        for number, branch in enumerate(network.branches):
+            if isinstance(branch, Wide):
+                rows = len(weights[f"kernel{number}"])
+                _require(rows == grams, f"it knows {rows:,} n-grams, the bundle {grams:,}")
         _require(scores == labels or (scores, labels) == (1, 2), f"it gives {scores:,} scores for {labels:,} labels")
     # zipfile and NumPy let through whatever a damaged file makes them raise.
     except Exception as error:
@@ -196,17 +251,37 @@ def checked(network: Network, read: Callable[[str], Floats]) -> dict[str, Floats
     for parts in (network.branches, network.activations):
         _require(0 < len(parts) <= MAX_PARTS, f"it has {len(parts)} branches or layers")
     _require(math.isfinite(network.epsilon) and network.epsilon >= 0, f"its epsilon is {network.epsilon}")
-    words, dimensions = take("embedding", None, None)
-    units = 0
+    free = network.length is None
+    _require(all(isinstance(b, Branch) != free for b in network.branches), "its branches do not go together")
+    words, dimensions = 0, 0
+    if not all(isinstance(branch, Wide) for branch in network.branches):
+        words, dimensions = take("embedding", None, None)
+        _require(not free or not weights["embedding"][0].any(), "its padding has a vector")
+    units, kernels, blocks = 0, [], 0
     for number, branch in enumerate(network.branches):
-        sizes = (branch.width, branch.filters, branch.stride, branch.window)
-        _require(all(size is None or size >= 1 for size in sizes), "a branch has a size of 0")
-        _require(branch.windows(network.length) >= (branch.window or 1), "a branch is wider than a review")
-        _require(branch.terms <= MAX_TERMS, f"a branch adds {branch.terms:,} vectors for an output")
-        take(f"kernel{number}", branch.width, dimensions, branch.filters)
-        take(f"bias{number}", branch.filters)
-        units += branch.filters * branch.pools(network.length)
-    require_tables(words, (weights[f"kernel{number}"] for number in range(len(network.branches))))
+        kernel = f"kernel{number}"
+        if isinstance(branch, Branch):
+            length = network.length or 0
+            sizes = (branch.width, branch.filters, branch.stride, branch.window)
+            _require(all(size is None or size >= 1 for size in sizes), "a branch has a size of 0")
+            _require(branch.windows(length) >= (branch.window or 1), "a branch is wider than a review")
+            _require(branch.terms <= MAX_TERMS, f"a branch adds {branch.terms:,} vectors for an output")
+            take(kernel, branch.width, dimensions, branch.filters)
+            take(f"bias{number}", branch.filters)
+            kernels.append(weights[kernel])
+            outputs = branch.filters * branch.pools(length)
+        elif isinstance(branch, Sums):
+            _require(1 <= branch.width <= MAX_WIDTH, f"a window has {branch.width:,} words")
+            _, outputs = take(kernel, dimensions, branch.filters)
+            blocks += -(-outputs // BLOCK)
+        elif isinstance(branch, Mean):
+            _require(math.isfinite(branch.epsilon) and branch.epsilon >= 0, f"its epsilon is {branch.epsilon}")
+            outputs = dimensions
+            blocks += -(-outputs // BLOCK)
+        else:
+            _, outputs = take(kernel, None, branch.columns)
+        units += outputs
+    require_tables(words, kernels, blocks)
     for number in range(len(network.activations)):
         _, units = take(f"weights{number}", units, None)
         take(f"units{number}", units)
@@ -252,27 +327,210 @@ class FoldedEngine:
     name = "folded"
 
     def __init__(self, bundle: Bundle) -> None:
-        network, weights = load(bundle)
-        tables: dict[Key, Floats] = {}
-        self._network = network
-        self._branches = [_Folded(network, number, weights, tables) for number in range(len(network.branches))]
-        layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(network.activations))]
+        self._network, weights = load(bundle)
+        layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._network.activations))]
         self._bias, self._layers = layers[0][1], layers[1:]
-        self._truncating = bundle.spec.truncating
+        self._branches: list[_Folded] = []
+        self._free: _Free | None = None
+        if self._network.length is None:
+            self._free = _Free(self._network, weights, bundle.grams)
+        else:
+            tables: dict[Key, Floats] = {}
+            count = len(self._network.branches)
+            self._branches = [_Folded(self._network, number, weights, tables) for number in range(count)]
+        self._length, self._truncating = bundle.spec.max_length, bundle.spec.truncating
 
     def scores(self, encoded: Encoded) -> Floats:
         """Probability of each label for each review, float32 [reviews, labels]; each review on its own."""
-        length = np.minimum(encoded.lengths, self._network.length)
+        length = np.minimum(encoded.lengths, self._length)
         begins = encoded.offsets[:-1]
         if self._truncating == "pre":
             begins = encoded.offsets[1:] - length
         sums = np.tile(self._bias, (len(encoded), 1))
+        if self._free:
+            self._free.add(encoded.ids, begins, length, sums)
         for branch in self._branches:
             branch.add(encoded.ids, begins, length, sums)
         values = _activate(sums, self._network.activations[0], self._network.epsilon)
         for (weights, units), activation in zip(self._layers, self._network.activations[1:], strict=True):
             values = _activate(_layer(values, weights, units), activation, self._network.epsilon)
         return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
+
+
+class _Free:
+    """The branches of a network without a length, and the rows of the first dense layer that their outputs meet.
+
+    Args:
+        network: the whole network.
+        weights: as in `pack`.
+        grams: the n-grams that the bundle knows.
+    """
+
+    def __init__(self, network: Network, weights: Mapping[str, Floats], grams: Grams | None) -> None:
+        units = weights["weights0"].shape[1]
+        self._fills: list[tuple[int, Callable[..., None]]] = []
+        inputs: list[Floats] = []
+        first = 0
+        for number, branch in enumerate(network.branches):
+            if isinstance(branch, Wide):
+                assert grams is not None
+                fill, outputs = _wide(weights[f"kernel{number}"], grams), branch.columns
+            elif isinstance(branch, Sums):
+                kernel = weights[f"kernel{number}"][None] / np.float32(branch.width)
+                table = _in_blocks(_fold(weights["embedding"], kernel))
+                fill, outputs = partial(_fill_sums, branch.width, table), branch.filters
+            elif isinstance(branch, Mean):
+                table, outputs = _in_blocks(weights["embedding"]), weights["embedding"].shape[1]
+                fill = partial(_fill_mean, outputs, branch.epsilon, table)
+            self._fills.append((sum(map(len, inputs)), fill))
+            padded = np.zeros((-(-outputs // BLOCK) * BLOCK, units), np.float32)
+            padded[:outputs] = weights["weights0"][first : first + outputs]
+            inputs.append(padded)
+            first += outputs
+        self._weights = np.ascontiguousarray(np.concatenate(inputs).T)
+        self._gap = max(branch.width if isinstance(branch, Sums) else 1 for branch in network.branches)
+
+    def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:
+        """Add the first dense layer's products to `sums`, float32 [reviews, units]."""
+        features = np.zeros((min(GROUP, len(sums)), self._weights.shape[1]), np.float32)
+        for start in range(0, len(sums), GROUP):
+            group = slice(start, start + GROUP)
+            found = features[: len(sums[group])]
+            laid_out, firsts = _laid_out(ids, begins[group], lengths[group], self._gap)
+            for column, fill in self._fills:
+                fill(laid_out, firsts, lengths[group], found, column)
+            _add_products(found, self._weights, sums[group])
+
+
+@compiled
+def _laid_out(ids: Any, begins: Any, lengths: Any, gap: int) -> Any:
+    """Reviews one after the other with padding before, between and behind them, and where each begins."""
+    firsts = np.empty(len(lengths), np.int64)
+    end = gap
+    for review in range(len(lengths)):
+        firsts[review] = end
+        end += lengths[review] + gap
+    result = np.zeros(end + AHEAD, np.int32)
+    for review in range(len(lengths)):
+        for word in range(lengths[review]):
+            result[firsts[review] + word] = ids[begins[review] + word]
+    return result, firsts
+
+
+def _in_blocks(rows: Floats) -> Floats:
+    """Rows [words, numbers] as `slide` and `add_rows` take them: float32 [blocks, words, BLOCK], zeros at the end."""
+    words, numbers = rows.shape
+    blocks = np.zeros((-(-numbers // BLOCK), words, BLOCK), np.float32)
+    for number, block in enumerate(blocks):
+        part = rows[:, number * BLOCK : (number + 1) * BLOCK]
+        block[:, : part.shape[1]] = part
+    return blocks
+
+
+@compiled
+def _fill_sums(width: int, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int) -> None:
+    """The largest of the sums of windows of `width` words for each review, into its features from a column on."""
+    blocks, words, size = table.shape
+    sums = np.empty(size, np.float32)
+    ids_at, sums_at, features_at = ids.ctypes.data, sums.ctypes.data, features.ctypes.data
+    for block in range(blocks):
+        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
+        for review in range(len(lengths)):
+            for number in range(size):
+                sums[number] = features[review, first + number] = 0
+            best_at = features_at + 4 * (review * features.shape[1] + first)
+            steps = lengths[review] + width - 1 if lengths[review] else 0
+            for start in range(0, steps, STRETCH):
+                word_at = ids_at + 4 * (firsts[review] + start)
+                if start:
+                    sums[:] = 0
+                    add_rows(word_at - 4 * width, width, table_at, sums_at)
+                slide(word_at, width, min(steps - start, STRETCH), table_at, sums_at, best_at)
+
+
+@compiled
+def _fill_mean(
+    dimensions: int, epsilon: float, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int
+) -> None:
+    """The mean of each review's rows, brought to mean 0 and variance 1, into its features from a column on."""
+    blocks, words, size = table.shape
+    ids_at, features_at = ids.ctypes.data, features.ctypes.data
+    for block in range(blocks):
+        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
+        for review in range(len(lengths)):
+            features[review, first : first + size] = 0
+            sums_at = features_at + 4 * (review * features.shape[1] + first)
+            add_rows(ids_at + 4 * firsts[review], lengths[review], table_at, sums_at)
+    for review in range(len(lengths)):
+        if lengths[review]:
+            mean = variance = 0.0
+            for number in range(column, column + dimensions):
+                features[review, number] /= lengths[review]
+                mean += features[review, number]
+            mean /= dimensions
+            for number in range(column, column + dimensions):
+                variance += (features[review, number] - mean) ** 2
+            scale = 1 / np.sqrt(variance / dimensions + epsilon) if variance + epsilon else 0.0
+            for number in range(column, column + dimensions):
+                features[review, number] = (features[review, number] - mean) * scale
+
+
+def _wide(weights: Floats, grams: Grams) -> Callable[..., None]:
+    """Fills in the sums of the rows of each review's grams."""
+    scales = grams.spec.scale, grams.spec.character_scale
+
+    def fill(ids: Any, begins: Any, lengths: Any, features: Floats, column: int) -> None:
+        longest = int(lengths.max())
+        found = np.empty(grams.most(longest), np.int32)
+        _fill_wide(
+            ids, begins, lengths, grams.lookup, grams.scratch(longest), found, weights, *scales, features, column
+        )
+
+    return fill
+
+
+@compiled
+def _fill_wide(
+    ids: Any,
+    begins: Any,
+    lengths: Any,
+    lookup: Any,
+    scratch: Any,
+    found: Any,
+    weights: Any,
+    scale: float,
+    character_scale: float,
+    features: Any,
+    column: int,
+) -> None:
+    columns = weights.shape[1]
+    ids_at, lookup_at = ids.ctypes.data, lookup.ctypes.data
+    scratch_at, found_at = scratch.ctypes.data, found.ctypes.data
+    for review in range(len(lengths)):
+        words, characters = walk(ids_at + 4 * begins[review], lengths[review], lookup_at, scratch_at, found_at)
+        for unit in range(columns):
+            value = 0.0
+            for number in range(words):
+                value += weights[found[number], unit]
+            value *= scale / np.sqrt(max(words, 1))
+            other = 0.0
+            for number in range(words, words + characters):
+                other += weights[found[number], unit]
+            features[review, column + unit] = value + other * character_scale / np.sqrt(max(characters, 1))
+
+
+@compiled
+def _add_products(features: Any, weights: Any, sums: Any) -> None:
+    """Add the products of features [reviews, inputs] and weights [units, inputs] to sums [reviews, units]."""
+    inputs = features.shape[1]
+    lanes = np.empty(LANES, np.float32)
+    features_at, weights_at, lanes_at = features.ctypes.data, weights.ctypes.data, lanes.ctypes.data
+    for review in range(len(features)):
+        for unit in range(len(weights)):
+            lanes[:] = 0
+            dense(features_at + 4 * inputs * review, inputs // LANES, weights_at + 4 * inputs * unit, lanes_at, 1)
+            for lane in range(LANES):
+                sums[review, unit] += lanes[lane]
 
 
 class _Folded:
@@ -287,7 +545,9 @@ class _Folded:
     """
 
     def __init__(self, network: Network, number: int, weights: Mapping[str, Floats], tables: dict[Key, Floats]) -> None:
-        branch = network.branches[number]
+        branch, length = network.branches[number], network.length
+        assert isinstance(branch, Branch)
+        assert length is not None
         kernel, embedding = weights[f"kernel{number}"], weights["embedding"]
         width, _, filters = kernel.shape
         shared = key(kernel)
@@ -295,8 +555,9 @@ class _Folded:
             tables[shared] = _fold(embedding, kernel)
         self.table = tables[shared]
         bias = np.ascontiguousarray(weights[f"bias{number}"])
-        pools = branch.pools(network.length)
-        before = sum(other.filters * other.pools(network.length) for other in network.branches[:number])
+        pools = branch.pools(length)
+        others = [other for other in network.branches[:number] if isinstance(other, Branch)]
+        before = sum(other.filters * other.pools(length) for other in others)
         rows = weights["weights0"][before : before + pools * filters]
         units = rows.shape[1]
         # A window of padding gives the same whatever stands before it.
@@ -307,7 +568,7 @@ class _Folded:
             each = rows.reshape(pools, filters, units).astype(np.float64)
             tail[:pools] = np.cumsum(np.tensordot(padding, each, (0, 1))[::-1], axis=0)[::-1]
         self._arrays = (self.table, bias, padding, _in_lanes(rows), tail.astype(np.float32))
-        self._sizes = (branch.windows(network.length), pools)
+        self._sizes = (branch.windows(length), pools)
         self._run = _runner(branch, units)
 
     def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:

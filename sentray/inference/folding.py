@@ -4,7 +4,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sentray.inference.folded import Activation, Branch, Floats, Network, Pooling, checked, pack
+from sentray.inference.folded import (
+    Activation,
+    Branch,
+    Floats,
+    Mean,
+    Network,
+    Part,
+    Pooling,
+    Sums,
+    Wide,
+    checked,
+    pack,
+)
 
 _IGNORED = ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "Identity")
 """Layers that do nothing once training is over."""
@@ -24,6 +36,8 @@ _COMPUTED: dict[str, dict[str, tuple[Any, ...]]] = {
     "GlobalMaxPooling1D": _CHANNELS,
     "GlobalAveragePooling1D": _CHANNELS,
     "Flatten": _CHANNELS,
+    "ZeroPadding1D": _CHANNELS,
+    "Dot": {"axes": (1, [1, 1]), "normalize": (False,)},
     "Concatenate": {"axis": (-1, 1)},
     "LayerNormalization": {
         "center": (False,),
@@ -58,7 +72,8 @@ def fold(model: Any) -> dict[str, bytes]:
 
     Args:
         model: embedding → one or more parallel branches, each of Conv1D and pooling, either of which may be missing →
-            perhaps a layer normalization → dense layers, with dropout anywhere.
+            perhaps a layer normalization → dense layers, with dropout anywhere. Where a review may have any length, the
+            branches are other ones: see `_Graph.part`.
 
     Raises:
         Unfoldable: it is another network, or too large a one.
@@ -72,8 +87,8 @@ def fold(model: Any) -> dict[str, bytes]:
         kind, layer = graph.maker(tensor)
     if not stack:
         raise Unfoldable(f"it ends with {layer.name}, which is not dense")
-    epsilon = 0.0
-    if kind == "LayerNormalization":
+    epsilon, length = 0.0, graph.length
+    if kind == "LayerNormalization" and length:
         # A dense layer that leaves its values as they are, and normalizes them.
         size = len(stack[0][0])
         if size > MAX_NORMALIZED:
@@ -81,17 +96,21 @@ def fold(model: Any) -> dict[str, bytes]:
         stack.insert(0, (np.eye(size, dtype=np.float32), np.zeros(size, np.float32), "normalize"))
         epsilon, tensor = float(layer.epsilon), layer.input
         kind, layer = graph.maker(tensor)
-    folds = [graph.branch(part) for part in (layer.input if kind == "Concatenate" else [tensor])]
-    embedding = folds[0].embedding
-    if any(each.embedding is not embedding for each in folds):
+    tensors = layer.input if kind == "Concatenate" else [tensor]
+    folds = [graph.branch(each) if length else graph.part(each) for each in tensors]
+    embeddings = {id(each.embedding): each.embedding for each in folds if each.embedding is not None}
+    if len(embeddings) > 1:
         raise Unfoldable("its branches have different embeddings")
-    weights: dict[str, Floats] = {"embedding": embedding.get_weights()[0]}
+    weights: dict[str, Floats] = {}
+    for embedding in embeddings.values():
+        weights["embedding"] = embedding.get_weights()[0]
     for number, each in enumerate(folds):
-        weights |= {f"kernel{number}": each.kernel, f"bias{number}": each.bias}
+        found = {f"kernel{number}": each.kernel, f"bias{number}": each.bias}
+        weights |= {name: values for name, values in found.items() if values is not None}
     for number, (inputs, units, _) in enumerate(stack):
         weights |= {f"weights{number}": inputs, f"units{number}": units}
     branches, activations = tuple(each.branch for each in folds), tuple(activation for _, _, activation in stack)
-    network = Network(model.input_shape[1], branches, activations, epsilon)
+    network = Network(length, branches, activations, epsilon)
     try:
         return pack(network, checked(network, weights.__getitem__))
     except ValueError as error:
@@ -101,9 +120,9 @@ def fold(model: Any) -> dict[str, bytes]:
 class _Fold(NamedTuple):
     """A branch with its convolution's weights and the embedding layer below."""
 
-    branch: Branch
-    kernel: Floats
-    bias: Floats
+    branch: Branch | Part
+    kernel: Floats | None
+    bias: Floats | None
     embedding: Any
 
 
@@ -111,9 +130,13 @@ class _Graph:
     """A network's layers, found from the tensors that they make."""
 
     def __init__(self, model: Any) -> None:
-        if len(model.inputs) != 1 or len(model.outputs) != 1 or model.input_shape[1] is None:
-            raise Unfoldable("it has several inputs or outputs, or no fixed length")
-        self._input = model.inputs[0]
+        lengths = {each.shape[1] for each in model.inputs}
+        if len(model.outputs) != 1 or not (len(model.inputs) == 1 or lengths == {None}):
+            raise Unfoldable("it has several inputs of a length, or several outputs")
+        self.length: int | None = lengths.pop()
+        inputs = {each.name: each for each in model.inputs}
+        self._ids = model.inputs[0] if len(inputs) == 1 else inputs.get("ids")
+        self._grams, self._values = inputs.get("grams"), inputs.get("values")
         try:
             self._makers = {id(layer.output): layer for layer in model.layers}
         except AttributeError as error:
@@ -155,12 +178,56 @@ class _Graph:
             kernel, bias = layer.get_weights()[0], _bias(layer, layer.filters)
             relu = layer.activation.__name__ == "relu"
             kind, layer = self.maker(layer.input)
-        if kind != "Embedding" or layer.input is not self._input:
-            raise Unfoldable(f"{layer.name} is no embedding of the network's input")
+        self._require_words(kind, layer)
         if kernel is None or bias is None:
             kernel, bias = np.eye(layer.output_dim, dtype=np.float32)[None], np.zeros(layer.output_dim, np.float32)
         width, _, filters = kernel.shape
         return _Fold(Branch(width, filters, relu, pooling, *sizes), kernel, bias, layer)
+
+    def part(self, tensor: Any) -> _Fold:
+        """The branch that ends in a tensor, of a network whose reviews may have any length.
+
+        It is the largest of windows' means times a kernel, where windows reach over both ends of a text; the normalized
+        mean of the words; or the sum of the rows of n-grams times their values.
+        """
+        kind, layer = self.maker(tensor)
+        if kind == "Dot":
+            return self._wide(layer)
+        if kind == "LayerNormalization":
+            normalized = layer
+            kind, layer = self.maker(layer.input)
+            if kind != "GlobalAveragePooling1D":
+                raise Unfoldable(f"{normalized.name} does not normalize a mean of words")
+            self._require_words(*self.maker(layer.input))
+            return _Fold(Mean(float(normalized.epsilon)), None, None, self.maker(layer.input)[1])
+        largest = layer
+        kind, layer = self.maker(layer.input) if kind == "GlobalMaxPooling1D" else ("", layer)
+        rectified = kind == "Conv1D" and layer.kernel_size == (1,) and layer.activation.__name__ == "relu"
+        if not rectified or layer.use_bias:
+            raise Unfoldable(f"{largest.name} is not the largest of rectified windows without bias")
+        kernel, width = layer.get_weights()[0][0], 1
+        kind, layer = self.maker(layer.input)
+        if kind == "AveragePooling1D":
+            pooled, width = layer, layer.pool_size[0]
+            kind, layer = self.maker(layer.input)
+            if pooled.strides[0] != 1 or kind != "ZeroPadding1D" or tuple(layer.padding) != (width - 1, width - 1):
+                raise Unfoldable(f"{pooled.name} does not pool all windows that hold a word")
+            kind, layer = self.maker(layer.input)
+        self._require_words(kind, layer)
+        return _Fold(Sums(width, kernel.shape[1]), kernel, None, layer)
+
+    def _wide(self, dot: Any) -> _Fold:
+        makers: list[Any] = [self._makers.get(id(tensor)) for tensor in dot.input]
+        tables = [each for each in makers if type(each).__name__ == "Embedding" and each.input is self._grams]
+        if len(tables) != 1 or not any(tensor is self._values for tensor in dot.input):
+            raise Unfoldable(f"{dot.name} is not the product of n-grams' rows and values")
+        self.maker(tables[0].output)
+        rows = tables[0].get_weights()[0]
+        return _Fold(Wide(rows.shape[1]), rows, None, None)
+
+    def _require_words(self, kind: str, layer: Any) -> None:
+        if kind != "Embedding" or layer.input is not self._ids:
+            raise Unfoldable(f"{layer.name} is no embedding of the network's input")
 
 
 def _bias(layer: Any, units: int) -> Floats:

@@ -13,6 +13,8 @@ from sentray.decision import MOST_PROBABLE, UNSURE, Decision
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, load_engine
 from sentray.text.encoding import Encoder
+from sentray.text.ngrams import CHARACTERS, MAX_WORD_ID, WORD_BITS, Grams
+from sentray.text.vocabulary import Vocabulary
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference of a probability from the golden texts', for the arithmetic of another processor."""
@@ -103,11 +105,21 @@ def unpacked_scorer(files: Mapping[str, bytes], engine: str = "auto", threads: i
     return Scorer(bundle.unpack(files), engine, threads)
 
 
+def _of_neighbours(grams: Grams) -> str:
+    """A text that has some of the known grams of neighbouring words."""
+    word = np.uint64(MAX_WORD_ID)
+    second = (grams.table >> np.uint64(WORD_BITS)) & word
+    known = np.flatnonzero((grams.table < CHARACTERS) & (second > 0)) + 1
+    return " ".join(grams.gram_texts(known[:: max(len(known) // 30, 1)].tolist()))
+
+
 def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:
     """Texts with the scores that Keras gives them, to be kept in a new bundle by `sentray.bundle.update`.
 
-    Whatever engine loads the bundle is held to them.
+    Whatever engine loads the bundle is held to them. Where it knows n-grams, a text made of some of these is added.
     """
+    if model.grams and isinstance(model.vocabulary, Vocabulary):
+        texts = [*texts, _of_neighbours(model.grams)]
     scores = Scorer(model, KerasEngine.name).score(pa.array(texts, pa.large_string())).probabilities
     return [
         GoldenText(text=text, scores=dict(zip(model.labels, row, strict=True)))

@@ -3,16 +3,23 @@
 Everything goes by addresses, since Numba counts an array's references at every call.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sentray.text.simd import pointer
+from sentray.text.simd import ask_for, pointer
 
 LANES = 16
 """Floats of a vector; LLVM makes of it what the processor has."""
+
+BLOCK = 32
+"""Floats of a row that are added at once: their sums and the largest of them stay in the registers of AVX2, too."""
+
+AHEAD = 24
+"""So many rows before it is added a row is asked for, since the next ones are all over the table."""
 
 _FLOAT = ir.FloatType()
 
@@ -91,6 +98,24 @@ def pool(
     return types.void(types.int64, types.int64, types.int64, *constants), generate
 
 
+def _repeat(builder: Any, count: Any, first: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """A loop of `count` steps; `body` gets a step's number and what the step before made, at first `first`."""
+    index, before = ir.IntType(64), builder.block
+    head, loop, done = (builder.append_basic_block(name) for name in ("head", "loop", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    step, values = builder.phi(index), [builder.phi(value.type) for value in first]
+    builder.cbranch(builder.icmp_signed("<", step, count), loop, done)
+    builder.position_at_end(loop)
+    made = [builder.add(step, ir.Constant(index, 1)), *body(step, values)]
+    for phi, start, value in zip([step, *values], [ir.Constant(index, 0), *first], made, strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(done)
+    return values
+
+
 @intrinsic(prefer_literal=True)
 def dense(_: Any, features: Any, count: Any, weights: Any, sums: Any, units: Any) -> Any:
     """Add products of features and weights to sums.
@@ -106,30 +131,105 @@ def dense(_: Any, features: Any, count: Any, weights: Any, sums: Any, units: Any
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         features_at, number, weights_at, sums_at = arguments[:4]
-        vector, index = ir.VectorType(_FLOAT, LANES), ir.IntType(64)
-        before, zero = builder.block, ir.Constant(index, 0)
+        vector = ir.VectorType(_FLOAT, LANES)
+
+        def add(step: Any, totals: list[Any]) -> list[Any]:
+            feature = _load(builder, _behind(builder, features_at, step, 4 * LANES), 0, vector)
+            row = _behind(builder, weights_at, step, 4 * LANES * sums_count)
+            products = [
+                builder.fmul(feature, _load(builder, row, 4 * LANES * unit, vector), flags=("contract",))
+                for unit in range(sums_count)
+            ]
+            return [builder.fadd(*pair, flags=("contract",)) for pair in zip(products, totals, strict=True)]
+
         first = [_load(builder, sums_at, 4 * LANES * unit, vector) for unit in range(sums_count)]
-        head, loop, done = (builder.append_basic_block(f"dense.{name}") for name in ("head", "loop", "done"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        step, totals = builder.phi(index), [builder.phi(vector) for _ in first]
-        builder.cbranch(builder.icmp_signed("<", step, number), loop, done)
-        builder.position_at_end(loop)
-        feature = _load(builder, builder.add(features_at, builder.mul(step, ir.Constant(index, 4 * LANES))), 0, vector)
-        row = builder.add(weights_at, builder.mul(step, ir.Constant(index, 4 * LANES * sums_count)))
-        products = [
-            builder.fmul(feature, _load(builder, row, 4 * LANES * unit, vector), flags=("contract",))
-            for unit in range(sums_count)
-        ]
-        sums = [builder.fadd(*pair, flags=("contract",)) for pair in zip(products, totals, strict=True)]
-        following = builder.add(step, ir.Constant(index, 1))
-        for phi, start, value in zip((step, *totals), (zero, *first), (following, *sums), strict=True):
-            phi.add_incoming(start, before)
-            phi.add_incoming(value, loop)
-        builder.branch(head)
-        builder.position_at_end(done)
-        for unit, total in enumerate(totals):
+        for unit, total in enumerate(_repeat(builder, number, first, add)):
             builder.store(total, pointer(builder, sums_at, vector, 4 * LANES * unit), align=4)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, units), generate
+
+
+def _behind(builder: Any, address: Any, number: Any, size: int) -> Any:
+    """The address of one of many values of a size."""
+    return builder.add(address, builder.mul(number, ir.Constant(ir.IntType(64), size)))
+
+
+@intrinsic
+def add_rows(_: Any, ids: Any, count: Any, table: Any, sums: Any) -> Any:
+    """Add rows of a table to sums.
+
+    Args:
+        ids: address of int32[count + AHEAD], the numbers of the rows; those behind `count` are only asked for.
+        count: rows to add.
+        table: address of float32[rows, BLOCK].
+        sums: address of float32[BLOCK].
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ids_at, number, table_at, sums_at = arguments
+        pieces = _pieces(BLOCK)
+
+        def add(step: Any, totals: list[Any]) -> list[Any]:
+            _ask_for_row(builder, table_at, ids_at, step)
+            row = _row(builder, table_at, ids_at, step)
+            terms = [_load(builder, row, 4 * start, kind) for start, kind in pieces]
+            return [builder.fadd(*pair) for pair in zip(totals, terms, strict=True)]
+
+        first = [_load(builder, sums_at, 4 * start, kind) for start, kind in pieces]
+        for (start, kind), total in zip(pieces, _repeat(builder, number, first, add), strict=True):
+            builder.store(total, pointer(builder, sums_at, kind, 4 * start), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
+@intrinsic
+def slide(_: Any, ids: Any, width: Any, steps: Any, table: Any, sums: Any, best: Any) -> Any:
+    """Move a window over rows of a table and keep the largest of its sums.
+
+    Args:
+        ids: address of int32[steps + AHEAD], the numbers of the rows that come into the window; those behind `steps`
+            are only asked for, and before them are those of the rows that leave it.
+        width: rows of the window.
+        steps: how far it moves, a row at a time.
+        table: address of float32[rows, BLOCK].
+        sums: address of float32[BLOCK], of the window before and after.
+        best: address of float32[BLOCK], of the windows so far.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ids_at, wide, number, table_at, sums_at, best_at = arguments
+        pieces = _pieces(BLOCK)
+
+        def move(step: Any, values: list[Any]) -> list[Any]:
+            _ask_for_row(builder, table_at, ids_at, step)
+            new, old = (_row(builder, table_at, ids_at, each) for each in (step, builder.sub(step, wide)))
+            sums, best = [], []
+            for (start, kind), total, most in zip(pieces, values[: len(pieces)], values[len(pieces) :], strict=True):
+                change = builder.fsub(_load(builder, new, 4 * start, kind), _load(builder, old, 4 * start, kind))
+                sums.append(builder.fadd(total, change))
+                best.append(_larger(builder, sums[-1], most))
+            return sums + best
+
+        places = [(at, 4 * start, kind) for at in (sums_at, best_at) for start, kind in pieces]
+        values = _repeat(builder, number, [_load(builder, *each) for each in places], move)
+        for (at, start, kind), value in zip(places, values, strict=True):
+            builder.store(value, pointer(builder, at, kind, start), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+def _row(builder: Any, table: Any, ids: Any, number: Any) -> Any:
+    """The address of the row that an id names."""
+    row = builder.load(pointer(builder, _behind(builder, ids, number, 4), ir.IntType(32)), align=4)
+    return _behind(builder, table, builder.zext(row, ir.IntType(64)), 4 * BLOCK)
+
+
+def _ask_for_row(builder: Any, table: Any, ids: Any, number: Any) -> None:
+    """Ask for the row that comes `AHEAD` steps later."""
+    index = ir.IntType(64)
+    row = _row(builder, table, ids, builder.add(number, ir.Constant(index, AHEAD)))
+    for start in range(0, 4 * BLOCK, 64):
+        ask_for(builder, builder.add(row, ir.Constant(index, start)))

@@ -137,6 +137,18 @@ def cut(offsets: npt.NDArray[np.int64], row: int, length: int, truncating: Trunc
     return slice(max(start, end - length), end) if truncating == "pre" else slice(start, min(end, start + length))
 
 
+def cut_all(
+    encoded: Encoded, length: int, truncating: Truncating
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Ids of reviews, int32[total], and where each begins and the last ends, int64[n + 1]; longer reviews are `cut`."""
+    lengths = np.minimum(encoded.lengths, length)
+    offsets = _offsets(lengths)
+    if offsets[-1] == len(encoded.ids):
+        return encoded.ids, encoded.offsets
+    begins = encoded.offsets[1:] - lengths if truncating == "pre" else encoded.offsets[:-1]
+    return encoded.ids[np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)], offsets
+
+
 def pad(encoded: Encoded, rows: Iterable[int], length: int, truncating: Truncating = "pre") -> npt.NDArray[np.int32]:
     """Reviews as a matrix: shorter ones are filled with 0 at the end, longer ones `cut`.
 

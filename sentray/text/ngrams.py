@@ -363,7 +363,7 @@ def _find(gram: np.uint64, home: np.int64, table: np.int64, lines: np.uint64) ->
     """The row of a key by its line, 0 where the table does not have it."""
     same, free = which_equal(table + 8 * home, gram)
     while not same | free:
-        home = home + 8 if home + 8 < 8 * np.int64(lines) else 0
+        home = home + 8 if home + 8 < 8 * np.int64(lines) else np.int64(0)
         same, free = which_equal(table + 8 * home, gram)
     return home + lowest(same) + 1 if same else np.int64(0)
 

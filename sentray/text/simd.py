@@ -103,16 +103,21 @@ set_int32 = _storer(32)
 set_int64 = _storer(64)
 
 
+def ask_for(builder: Any, address: Any) -> None:
+    """Ask for the cache line of an address, which is read soon; any address will do."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    read, near, data = (ir.Constant(number, value) for value in (0, 3, 1))
+    builder.call(fetch, [builder.inttoptr(address, byte), read, near, data])
+
+
 @intrinsic
 def prefetch(_: Any, address: Any) -> Any:
     """Ask for the cache line of an address, which is read soon; any address will do."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        read, near, data = (ir.Constant(number, value) for value in (0, 3, 1))
-        builder.call(fetch, [builder.inttoptr(arguments[0], byte), read, near, data])
+        ask_for(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

@@ -41,3 +41,10 @@ def distinct_words(reviews: Reviews, vocabulary_rows: int) -> NDArray[np.int32]:
     seen[0] = True
     seen[np.concatenate([np.empty(0, np.int32), *reviews])] = True
     return np.flatnonzero(seen).astype(np.int32)
+
+
+def laid_out(reviews: Reviews) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The reviews' ids one after the other, and where each review starts, int64 [reviews + 1]."""
+    offsets = np.zeros(len(reviews) + 1, np.int64)
+    np.cumsum([len(review) for review in reviews], out=offsets[1:])
+    return np.concatenate([np.empty(0, np.int32), *reviews]), offsets

@@ -5,6 +5,7 @@ model that comes out of them is one: its last layer mixes their logits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sentray import models
 from sentray.config import TrainSettings
 from sentray.models import OUTPUT
-from sentray.training import wide
+from sentray.training import wide, window_sums
 from sentray.training.allreduce import AllReduce
 from sentray.training.batches import Reviews
 from sentray.training.calibration import Mix
@@ -166,21 +167,28 @@ def new_network(
         seed: Fixes the first weights.
         among: The connection to the other workers, who must call it too.
     """
-    facts = dataset.facts
-    spec, classes = facts.spec, len(facts.spec.labels)
-    architecture = models.architecture(spec.architecture)
-    vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
-    build = partial(architecture.build, dataset.vocabulary.size, spec.max_length, classes, vectors, settings.freeze)
+    facts, words = dataset.facts, dataset.vocabulary.size
+    spec, classes, architecture = facts.spec, len(facts.spec.labels), models.architecture(facts.spec.architecture)
+    rates = settings.learning_rate, settings.embedding_learning_rate
     if not isinstance(architecture, models.Halves):
+        vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
+        build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze)
         network = _keras_network(settings, spec.architecture, build, seed)
         return Heads({architecture.heads[0]: network}, network.keras_model)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
         counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
-        gram_rows, fixed["wide"] = grams.rows, wide.EPOCHS
-        heads["wide"] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
-    return Heads(heads, partial(build, gram_rows=gram_rows, deep=spec.deep), fixed)
+        gram_rows, fixed[models.WIDE] = grams.rows, wide.EPOCHS
+        heads[models.WIDE] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
+    if spec.deep is not None:
+        lengths = np.minimum(dataset.lengths, spec.max_length)
+        # As the corpus asks for, whatever part of it a fit trains on.
+        sizes = replace(window_sums.sizes(len(lengths), float(lengths.mean())), spec=spec.deep)
+        vectors = np.array(dataset.vectors)
+        heads[models.DEEP] = window_sums.WindowSums(vectors, sizes, classes, seed, *rates, settings.freeze)
+    build = partial(architecture.build, words, spec.max_length, classes, gram_rows=gram_rows, deep=spec.deep)
+    return Heads(heads, build, fixed)
 
 
 def _keras_network(settings: TrainSettings, name: str, build: Callable[[], Any], seed: int) -> Any:

@@ -16,7 +16,7 @@ from sentray.models import OUTPUT, WIDE, outputs
 from sentray.text.ngrams import GramRows, Grams
 from sentray.text.simd import compiled
 from sentray.training.allreduce import AllReduce
-from sentray.training.batches import Reviews
+from sentray.training.batches import Reviews, laid_out
 from sentray.training.gradients import Floats, Gradients
 from sentray.training.losses import cross_entropy
 
@@ -69,13 +69,6 @@ def ratios(counts: Ints) -> Floats:
         outside = total[occurs] + 2.0 - inside
         found[occurs, output] = np.log(inside / inside.sum()) - np.log(outside / outside.sum())
     return found
-
-
-def laid_out(reviews: Reviews) -> tuple[Ints, NDArray[np.int64]]:
-    """The reviews' ids one after the other, and where each review starts, int64 [reviews + 1]."""
-    offsets = np.zeros(len(reviews) + 1, np.int64)
-    np.cumsum([len(review) for review in reviews], out=offsets[1:])
-    return np.concatenate([np.empty(0, np.int32), *reviews]), offsets
 
 
 class Wide:
@@ -191,10 +184,10 @@ def _gradients(
     cells: Floats,
     rows: Ints,
     gradients: Floats,
-) -> int:
+) -> np.int64:
     """Add up what each of a batch's grams gets from its reviews, the penalty's share among it; how many grams."""
     reviews = np.zeros(len(keys), np.int32)
-    count, last = -1, np.int64(-1)
+    count, last = np.int64(-1), np.int64(-1)
     for number in range(len(keys)):
         row, position = keys[number] >> 32, keys[number] & 0xFFFFFFFF
         # Without a jump, since nothing foretells where the next row begins.

@@ -4,7 +4,7 @@ A window's value in a unit is the sum of its words' vectors times one kernel, wh
 convolution whose kernel is the same at each offset; Johnson and Zhang 2015 call such windows bags of words), rectified;
 the largest of a review's windows counts. So a batch's distinct words are multiplied with the kernels once, and the
 windows are sums of these products. Beside it stands the review's mean vector, brought to one scale. The numbers are
-those of `deep.v1` in `sentray.models`, which a test holds it to; TensorFlow is not needed.
+those of `deep.v1` in `sentray.models`, as a test shows; TensorFlow is not needed.
 """
 
 import math
@@ -16,12 +16,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from sentray.models import EMBEDDING, OUTPUT, DeepSpec, outputs
 from sentray.text.simd import CACHED
 from sentray.training.adam import Adam, Floats
-from sentray.training.batches import Reviews, distinct_words
+from sentray.training.batches import Reviews, distinct_words, laid_out
+from sentray.training.gradients import Gradients
+from sentray.training.losses import cross_entropy
 
 EPSILON = 1e-12
 """Added to the variance of a mean vector's numbers, far below that of one word's share."""
+
+LONG, MANY = 60, 5000
+"""Words from which a review is long; reviews from which they are many."""
 
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -32,32 +38,36 @@ class DeepSizes:
     """Sizes of the deep half, and how it is trained.
 
     Attributes:
-        dimensions: Numbers of a word's vector.
-        filters: Units of each width.
-        widths: Words of a window; none for the mean vector alone.
+        spec: Widths, units and dimensions.
         drop_dimensions: Share of the vectors' dimensions that a step leaves out.
         drop_features: Share of a review's features that a step leaves out.
         epochs: Most epochs.
         reason: Why, for the user.
     """
 
-    dimensions: int
-    filters: int
-    widths: tuple[int, ...]
+    spec: DeepSpec
     drop_dimensions: float
     drop_features: float
     epochs: int
     reason: str
 
-    @property
-    def pooled(self) -> int:
-        """Features that are a unit's largest window."""
-        return self.filters * len(self.widths)
 
-    @property
-    def features(self) -> int:
-        """Numbers that the last layer takes."""
-        return self.pooled + self.dimensions
+def sizes(reviews: int, average_length: float, dimensions: int | None = None) -> DeepSizes:
+    """The sizes that did best on held-out rows of corpora of about this size.
+
+    Args:
+        reviews: How many are trained on.
+        average_length: Words of a review.
+        dimensions: Numbers of a word's vector, where that is settled.
+    """
+    long = average_length > LONG
+    widths = (3, 7, 20) if long else (3, 5)
+    about = f"{reviews:,} {'long' if long else 'short'} reviews (of {average_length:,.0f} words)"
+    if reviews >= MANY:
+        spec = DeepSpec(widths=widths, filters=128, dimensions=dimensions or 100)
+        return DeepSizes(spec, 0.3, 0.5, 6, f"{about} fill large windows")
+    spec = DeepSpec(widths=widths, filters=32, dimensions=dimensions or 100)
+    return DeepSizes(spec, 0.3, 0.5, 12, f"{about} are few: few units, more epochs")
 
 
 @dataclass(frozen=True)
@@ -75,27 +85,8 @@ class PackedWords:
     offsets: Offsets
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a step says of a batch, or of one worker's part of it.
-
-    Attributes:
-        loss: Sum of the rows' weighted cross-entropies.
-        correct: Rows whose most probable class is their own.
-        words: int32, ascending vocabulary ids.
-        rows: float32 [words, dimensions], gradients of the words' vectors; those of all other words are 0.
-        dense: float32 [n], of all other weights, one after the other.
-    """
-
-    loss: float
-    correct: int
-    words: Ids
-    rows: Floats
-    dense: Floats
-
-
 class WindowSums:
-    """Trains the deep half.
+    """Trains the deep half; a `Head`.
 
     What dropout leaves out follows from the seed, the step and a review's words, so that it does not depend on which
     worker has the review. The dimensions that are left out are those of the whole step: the products get cheaper.
@@ -105,8 +96,8 @@ class WindowSums:
             is 0 and stays so.
         sizes: Of the network.
         classes: How many labels.
-        learning_rate: Adam's step size.
         seed: Fixes the first kernels and the dropout.
+        learning_rate: Adam's step size.
         embedding_learning_rate: That of the word vectors; the same where not given.
         freeze: Whether the vectors stay as they are.
     """
@@ -116,42 +107,36 @@ class WindowSums:
         vectors: Floats,
         sizes: DeepSizes,
         classes: int,
-        learning_rate: float,
         seed: int,
-        *,
+        learning_rate: float,
         embedding_learning_rate: float | None = None,
         freeze: bool = False,
     ) -> None:
-        self.sizes, self._seed = sizes, seed
-        outputs = 1 if classes == 2 else classes
+        self._sizes, self._spec, self._seed = sizes, sizes.spec, seed
+        self._pooled = sizes.spec.filters * len(sizes.spec.widths)
+        dimensions, ends = sizes.spec.dimensions, outputs(classes)
         generator = np.random.default_rng(seed)
-        shapes = [(sizes.dimensions, sizes.pooled), (sizes.features, outputs), (outputs,)]
-        limits = [math.sqrt(6 / (sizes.dimensions + max(sizes.filters, 1))), math.sqrt(6 / sum(shapes[1])), 0.0]
+        shapes = [(dimensions, self._pooled), (self._pooled + dimensions, ends), (ends,)]
+        # Glorot and Bengio 2010, as in Keras.
+        limits = [math.sqrt(6 / (dimensions + sizes.spec.filters)), math.sqrt(6 / sum(shapes[1])), 0.0]
         weights = [generator.uniform(-limit, limit, shape) for limit, shape in zip(limits, shapes, strict=True)]
         self.embedding = Adam(vectors, None if freeze else embedding_learning_rate or learning_rate)
         self.dense = Adam(np.concatenate([part.ravel() for part in weights]).astype(np.float32)[None], learning_rate)
         self._shapes, self._ends = shapes, np.cumsum([math.prod(shape) for shape in shapes])
-        self._widths = np.array(sizes.widths, np.int64)
+        self._widths = np.array(sizes.spec.widths, np.int64)
 
     def pack(self, reviews: Reviews) -> PackedWords:
-        """Lay reviews, int32 [words] each, out for `gradients` and `logits`."""
+        """See `Head`."""
         rows = len(self.embedding.weights)
         words = distinct_words(reviews, rows)
         index = np.empty(rows, np.int32)
         index[words] = np.arange(len(words), dtype=np.int32)
-        offsets = np.concatenate([[0], np.cumsum([len(review) for review in reviews], dtype=np.int64)])
-        return PackedWords(words, index[np.concatenate([np.empty(0, np.int32), *reviews])], offsets)
+        ids, offsets = laid_out(reviews)
+        return PackedWords(words, index[ids], offsets)
 
-    def gradients(self, packed: PackedWords, labels: Ids, weights: Floats, batch_rows: int) -> Step:
-        """Loss of this worker's rows and what they add to the global batch's gradients.
-
-        Args:
-            packed: This worker's reviews.
-            labels: int32 [reviews], positions of their classes.
-            weights: float32 [reviews], weights of their losses.
-            batch_rows: Rows of the global batch, over which the loss is averaged.
-        """
-        sizes, pooled = self.sizes, self.sizes.pooled
+    def gradients(self, packed: PackedWords, labels: Ids, weights: Floats, batch_rows: int) -> Gradients:
+        """See `Head`."""
+        pooled = self._pooled
         kernels, output, bias = self._parts(self.dense.weights[0])
         dense = np.zeros_like(self.dense.weights[0])
         of_kernels, of_output, of_bias = self._parts(dense)
@@ -159,7 +144,7 @@ class WindowSums:
         vectors = self.embedding.rows(packed.words)
         used, used_kernels = vectors[:, kept] * factor, kernels[kept]
         pools, winners, means, norms = self._features(packed, used, used_kernels)
-        features = np.zeros((len(labels), sizes.features), np.float32)
+        features = np.zeros((len(labels), len(output)), np.float32)
         features[:, :pooled] = pools
         features[:, pooled + kept] = means
         mask = self._mask(packed, features.shape)
@@ -175,55 +160,50 @@ class WindowSums:
         )
         of_kernels[kept] = used.T @ of_products
         if self.embedding.frozen:
-            return Step(loss, correct, packed.words[:0], vectors[:0], dense)
+            return Gradients(loss, correct, packed.words[:0], vectors[:0], dense)
         of_used = of_products @ used_kernels.T
         _to_words(packed.ids, packed.offsets, _of_sums(of_features[:, pooled + kept], means, norms), of_used)
         of_vectors = np.zeros_like(vectors)
         of_vectors[:, kept] = of_used * factor
-        return Step(loss, correct, packed.words, of_vectors, dense)
+        return Gradients(loss, correct, packed.words, of_vectors, dense)
 
-    def apply(self, step: Step) -> bool:
-        """Take one step of Adam with the global batch's gradients.
-
-        Returns:
-            Whether the kernels got a gradient at all.
-        """
-        self.embedding.apply(step.rows, step.words)
-        self.dense.apply(step.dense[None], np.zeros(1, np.int32))
-        return not self.sizes.pooled or bool(step.dense[: self._ends[0]].any())
+    def apply(self, gradients: Gradients) -> bool:
+        """Take a step of Adam with the global batch's gradients; whether the kernels got one at all."""
+        self.embedding.apply(gradients.values, gradients.rows)
+        self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
+        return bool(gradients.dense[: self._ends[0]].any())
 
     def logits(self, packed: PackedWords) -> Floats:
-        """The outputs before the last activation, without dropout; float32 [reviews, 1 or classes]."""
+        """See `Head`."""
         kernels, output, bias = self._parts(self.dense.weights[0])
         pools, _, means, _ = self._features(packed, self.embedding.rows(packed.words), kernels)
-        logits: Floats = pools @ output[: self.sizes.pooled] + means @ output[self.sizes.pooled :] + bias
+        logits: Floats = pools @ output[: self._pooled] + means @ output[self._pooled :] + bias
         return logits
 
-    def weights(self) -> dict[str, Floats]:
-        """The weights as the Keras model has them, by layer and number.
-
-        Returns:
-            `embedding` [words, dimensions]; `kernel0` [1, dimensions, filters] of the first width's convolution of
-            averages, `kernel1`, …; `output` [features, outputs] and `bias` [outputs] of the last layer.
-        """
+    def layers(self) -> dict[str, list[Floats]]:
+        """See `Head`. A window's sum is divided by the root of its width here, and by its width in the Keras model."""
         self.embedding.settle()
         kernels, output, bias = self._parts(self.dense.weights[0])
-        each = {
-            f"kernel{number}": kernels[None, :, number * self.sizes.filters :][:, :, : self.sizes.filters]
-            * np.float32(math.sqrt(width))
-            for number, width in enumerate(self.sizes.widths)
+        parts = np.split(kernels[None], len(self._widths), axis=2)
+        units = {
+            f"units{width}": [part * np.float32(math.sqrt(width))]
+            for width, part in zip(self._spec.widths, parts, strict=True)
         }
-        return {"embedding": self.embedding.weights, **each, "output": output, "bias": bias}
+        return {EMBEDDING: [self.embedding.weights], **units, OUTPUT: [output, bias]}
+
+    def constants(self) -> list[NDArray[Any]]:
+        """See `Head`: the vectors, where they are frozen."""
+        return [self.embedding.weights] if self.embedding.frozen else []
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that training changes, by name: weights and Adam's two moments, and the number of steps."""
+        """See `Head`: weights and Adam's two moments, and the number of steps."""
         state: dict[str, NDArray[Any]] = {"step": np.array(self.dense.step)}
         for name, part in self._adams.items():
             state |= {f"{name}_{kind}": values for kind, values in part.state().items()}
         return state
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go back to a state that `state` gave."""
+        """See `Head`."""
         for name, part in self._adams.items():
             part.restore(int(state["step"]), *(state[f"{name}_{kind}"] for kind in part.state()))
 
@@ -237,14 +217,14 @@ class WindowSums:
 
     def _kept_dimensions(self) -> tuple[NDArray[np.int64], np.float32]:
         """The dimensions that this step keeps, and what makes up for the others."""
-        count, share = self.sizes.dimensions, self.sizes.drop_dimensions
+        count, share = self._spec.dimensions, self._sizes.drop_dimensions
         kept = max(round(count * (1 - share)), 1)
         order = np.random.default_rng((self._seed, self.dense.step)).permutation(count) if share else np.arange(count)
         return np.sort(order[:kept]), np.float32(count / kept)
 
     def _mask(self, packed: PackedWords, shape: tuple[int, int]) -> Floats:
         """What each feature of each review is multiplied with."""
-        share = self.sizes.drop_features
+        share = self._sizes.drop_features
         mask = np.ones(shape, np.float32)
         if share:
             seed = np.random.SeedSequence((self._seed, self.dense.step)).generate_state(1, np.uint64)[0]
@@ -253,7 +233,7 @@ class WindowSums:
 
     def _features(self, packed: PackedWords, vectors: Floats, kernels: Floats) -> tuple[Floats, Ids, Floats, Floats]:
         """Largest windows [reviews, pooled], where they begin; normalized means [reviews, dimensions], their norms."""
-        reviews, pooled = len(packed.offsets) - 1, self.sizes.pooled
+        reviews, pooled = len(packed.offsets) - 1, self._pooled
         pools, winners = np.zeros((reviews, pooled), np.float32), np.zeros((reviews, pooled), np.int32)
         sums = np.zeros((reviews, vectors.shape[1]), np.float32)
         _largest_windows(packed.ids, packed.offsets, vectors @ kernels, self._widths, pools, winners)
@@ -261,30 +241,6 @@ class WindowSums:
         centred = sums - sums.mean(axis=1, keepdims=True)
         norms = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + np.float32(EPSILON))
         return pools, winners, centred / norms, norms
-
-
-def cross_entropy(logits: Floats, labels: Ids, weights: Floats) -> tuple[float, int, Floats]:
-    """Loss of a batch: the rows' weighted sum, the rows whose class it finds, the gradient [rows, 1 or classes]."""
-    if logits.shape[1] == 1:
-        scores, wanted = logits[:, 0], labels.astype(np.float32)
-        losses = np.logaddexp(np.float32(0), scores) - wanted * scores
-        gradient = (0.5 * (1 + np.tanh(0.5 * scores)) - wanted)[:, None]
-        found = scores > 0
-    else:
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        raised = np.exp(shifted)
-        totals = raised.sum(axis=1, keepdims=True)
-        rows = np.arange(len(labels))
-        losses = np.log(totals[:, 0]) - shifted[rows, labels]
-        gradient = raised / totals
-        gradient[rows, labels] -= 1
-        found = logits.argmax(axis=1)
-    correct = np.count_nonzero((found == labels) & (weights > 0))
-    return (
-        float((losses * weights).sum(dtype=np.float64)),
-        int(correct),
-        (gradient * weights[:, None]).astype(np.float32),
-    )
 
 
 def _of_sums(gradients: Floats, normalized: Floats, norms: Floats) -> Floats:
@@ -306,8 +262,6 @@ def _largest_windows(
     A window holds a word of the review or more. It spans two blocks of `width` words: its value is the sum of the first
     block's end and the second's beginning, so that nothing is ever subtracted again and no rounding error builds up.
     """
-    if not len(widths):
-        return
     filters = pools.shape[1] // len(widths)
     ends = np.zeros((widths.max(), filters), np.float32)
     beginning = np.zeros(filters, np.float32)
@@ -347,8 +301,6 @@ def _to_winners(
     ids: Ids, offsets: Offsets, winners: Ids, gradients: Floats, widths: NDArray[np.int64], of_products: Floats
 ) -> None:
     """Add the gradients of the largest windows to those of their words' products."""
-    if not len(widths):
-        return
     filters = winners.shape[1] // len(widths)
     for review in range(len(offsets) - 1):
         begin, length = offsets[review], offsets[review + 1] - offsets[review]

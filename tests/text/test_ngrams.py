@@ -63,7 +63,8 @@ def test_grams_equal_the_reference(
             [gram for gram in of_kind if gram in set(keys)] for of_kind in reference(review, spec)
         )
         assert grams.table[np.array(of_review, np.int64) - 1].tolist() == of_words + of_characters
-        values = [10 / len(of_words) ** 0.5] * len(of_words) + [5 / len(of_characters) ** 0.5] * len(of_characters)
+        scales = (10, of_words), (5, of_characters)
+        values = [scale / len(kind) ** 0.5 for scale, kind in scales for _ in kind]
         np.testing.assert_allclose(found.values[end - len(of_review) : end], values, rtol=1e-6)
 
 

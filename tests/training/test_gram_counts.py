@@ -64,7 +64,7 @@ def test_a_table_grows_and_reviews_lie_in_many_pieces(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("words", "least"), [(0, 1), (50_000, 1), (213_000, 1), (1_400_000, 2), (6_000_000, 5), (10**9, 5)]
+    ("words", "least"), [(0, 2), (213_000, 2), (1_400_000, 2), (3_000_000, 3), (6_000_000, 5), (10**9, 5)]
 )
 def test_the_least_reviews_of_a_gram(words: int, least: int) -> None:
     assert least_reviews(words) == least

@@ -86,7 +86,7 @@ def test_n_grams_are_counted(reviews: Path, tmp_path: Path, console: Any) -> Non
         assert found.grams is not None
         return set(found.grams.gram_texts((np.flatnonzero(found.grams.table) + 1).tolist()))
 
-    whole = prepared(reviews, tmp_path / "whole", console, model="wide", characters=False)
+    whole = prepared(reviews, tmp_path / "whole", model="wide", characters=False, min_gram_reviews=1)
     words = [clean(text, RULES) for text in TEXTS[:4]]
     grams = {
         " ".join(part) for row in words for n in (1, 2, 3) for part in zip(*(row[i:] for i in range(n)), strict=False)
@@ -95,13 +95,13 @@ def test_n_grams_are_counted(reviews: Path, tmp_path: Path, console: Any) -> Non
     assert texts(whole) == grams | skips
     assert whole.facts.spec.grams == GramSpec(scale=5.0)
     assert whole.facts.metrics["grams"] == {"known": 26, "distinct": 26, "frequent": 26, "min_reviews": 1}
-    twice = prepared(reviews, tmp_path / "twice", model="wide", characters=False, min_gram_reviews=2)
+    twice = prepared(reviews, tmp_path / "twice", model="wide", characters=False)
     assert texts(twice) == {"good", "bad", "words", "film", "a"}
-    most = prepared(reviews, tmp_path / "most", console, model="wide", max_grams=2, min_gram_reviews=2)
+    most = prepared(reviews, tmp_path / "most", console, model="wide", max_grams=2)
     assert most.grams is not None
     assert (most.grams.known, most.facts.spec.grams) == (2, GramSpec(characters=True, scale=5.0))
     assert console.lines[-3].startswith("n-grams: 2 of ")
-    hashed = prepared(reviews, tmp_path / "hashed", model="wide", encoder="hash", buckets=1000)
+    hashed = prepared(reviews, tmp_path / "hashed", model="wide", encoder="hash", buckets=1000, min_gram_reviews=1)
     assert hashed.grams is not None
     assert (hashed.grams.known, hashed.grams.spec.characters) == (26, False)
 

@@ -9,7 +9,8 @@ from sentray.models import OUTPUT, WIDE
 from sentray.text.ngrams import Grams, GramSpec, make_table, word_grams
 from sentray.training import wide
 from sentray.training.allreduce import AllReduce
-from sentray.training.wide import Wide, laid_out, presences, ratios
+from sentray.training.batches import laid_out
+from sentray.training.wide import Wide, presences, ratios
 from tests.training.test_allreduce import on_all
 
 WORDS, CLASSES = 12, 3

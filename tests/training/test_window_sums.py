@@ -7,46 +7,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.training.window_sums import DeepSizes, WindowSums
+from sentray import models
+from sentray.models import DeepSpec
+from sentray.training.window_sums import DeepSizes, WindowSums, sizes
 
 ROWS = 40
-SIZES = DeepSizes(dimensions=6, filters=4, widths=(1, 3, 7), drop_dimensions=0, drop_features=0, epochs=1, reason="")
-DROPPING = DeepSizes(
-    dimensions=6, filters=4, widths=(3, 7), drop_dimensions=0.3, drop_features=0.5, epochs=1, reason=""
-)
+SPEC = DeepSpec(widths=(1, 3, 7), filters=4, dimensions=6)
+SIZES = DeepSizes(SPEC, drop_dimensions=0, drop_features=0, epochs=1, reason="")
+DROPPING = DeepSizes(SPEC, drop_dimensions=0.3, drop_features=0.5, epochs=1, reason="")
 
 
-def network(sizes: DeepSizes = SIZES, classes: int = 3, rows: int = ROWS) -> WindowSums:
-    vectors = np.random.default_rng(2).normal(0, 0.3, (rows, sizes.dimensions)).astype(np.float32)
+def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False) -> WindowSums:
+    vectors = np.random.default_rng(2).normal(0, 0.3, (ROWS, sizes.spec.dimensions)).astype(np.float32)
     vectors[0] = 0
-    found = WindowSums(vectors, sizes, classes, 0.01, seed=5)
+    found = WindowSums(vectors, sizes, classes, 5, 0.01, freeze=freeze)
     # A bias that is not 0, as after training.
     found.dense.weights[0, -1] = 0.25
     return found
 
 
-def reviews(lengths: list[int], rows: int = ROWS) -> list[np.ndarray]:
+def reviews(lengths: list[int]) -> list[np.ndarray]:
     generator = np.random.default_rng(len(lengths))
-    return [generator.integers(1, rows, length).astype(np.int32) for length in lengths]
+    return [generator.integers(1, ROWS, length).astype(np.int32) for length in lengths]
 
 
-def keras_model(trained: WindowSums) -> Any:
-    from keras import Input, Model, layers
+def keras_model(trained: WindowSums, classes: int) -> Any:
+    """The Keras model with these weights, but for its last activation."""
+    import keras
 
-    ids, weights, sizes = Input((None,), dtype="int32"), trained.weights(), trained.sizes
-    vectors = layers.Embedding(*weights["embedding"].shape, name="embedding")(ids)
-    features = []
-    for number, width in enumerate(sizes.widths):
-        windows = layers.AveragePooling1D(width, strides=1)(layers.ZeroPadding1D(width - 1)(vectors))
-        units = layers.Conv1D(sizes.filters, 1, activation="relu", use_bias=False, name=f"kernel{number}")(windows)
-        features.append(layers.GlobalMaxPooling1D()(units))
-    mean = layers.GlobalAveragePooling1D()(vectors)
-    features.append(layers.LayerNormalization(center=False, scale=False, epsilon=1e-12)(mean))
-    model = Model(ids, layers.Dense(weights["output"].shape[1], name="output")(layers.Concatenate()(features)))
-    model.get_layer("embedding").set_weights([weights["embedding"]])
-    model.get_layer("output").set_weights([weights["output"], weights["bias"]])
-    for number in range(len(sizes.widths)):
-        model.get_layer(f"kernel{number}").set_weights([weights[f"kernel{number}"]])
+    model = models.architecture("deep.v1").build(ROWS, 0, classes, deep=SPEC)
+    for name, weights in trained.layers().items():
+        model.get_layer(name).set_weights(weights)
+    model.get_layer(models.OUTPUT).activation = keras.activations.linear
     return model
 
 
@@ -64,7 +56,7 @@ def test_a_step_is_that_of_keras(classes: int) -> None:
 
     trained, parts = network(classes=classes), reviews([1, 2, 3, 8, 31, 60])
     labels, weights = np.arange(6, dtype=np.int32) % classes, np.linspace(0.5, 2, 6).astype(np.float32)
-    model = keras_model(trained)
+    model = keras_model(trained, classes)
     with tf.GradientTape() as tape:
         logits = model(padded(parts, 66))
         if classes == 2:
@@ -79,19 +71,19 @@ def test_a_step_is_that_of_keras(classes: int) -> None:
     np.testing.assert_allclose(trained.logits(packed), logits, atol=1e-5)
     assert step.loss == pytest.approx(float(loss), rel=1e-5)
     # A window's sum is divided by the root of its width here, by its width there.
-    scaled = [kernel[0] * np.sqrt(width) for kernel, width in zip(kernels, SIZES.widths, strict=True)]
+    scaled = [kernel[0] * np.sqrt(width) for kernel, width in zip(kernels, SPEC.widths, strict=True)]
     wanted = np.concatenate([np.concatenate(scaled, 1).ravel(), np.ravel(output), np.ravel(bias)])
     np.testing.assert_allclose(step.dense, wanted, atol=1e-5)
-    np.testing.assert_allclose(step.rows[1:], tf.convert_to_tensor(embedding).numpy()[step.words[1:]], atol=1e-5)
-    assert not step.rows[0].any()
+    np.testing.assert_allclose(step.values[1:], tf.convert_to_tensor(embedding).numpy()[step.rows[1:]], atol=1e-5)
+    assert not step.values[0].any()
 
 
 def test_rounding_errors_do_not_build_up_over_a_long_review() -> None:
     trained, parts = network(), reviews([20_000])
-    weights, packed = trained.weights(), trained.pack(parts)
-    vectors = weights["embedding"].astype(np.float64)[parts[0]]
+    layers, packed = trained.layers(), trained.pack(parts)
+    vectors = layers["embedding"][0].astype(np.float64)[parts[0]]
     sums = np.cumsum(np.vstack([np.zeros((7, 6)), vectors, np.zeros((6, 6))]), axis=0)
-    windows = (sums[7:] - sums[:-7]) / 7 @ weights["kernel2"][0]
+    windows = (sums[7:] - sums[:-7]) / 7 @ layers["units7"][0][0]
     found = trained._features(packed, trained.embedding.rows(packed.words), trained._parts(trained.dense.weights[0])[0])
     np.testing.assert_allclose(found[0][0, 8:], np.maximum(windows.max(axis=0), 0), rtol=2e-6)
 
@@ -114,9 +106,9 @@ def test_the_workers_shares_add_up_to_the_whole_step(sizes: DeepSizes) -> None:
     for mine in ([0, 3], [1, 2, 4], []):
         share = trained.gradients(trained.pack([parts[row] for row in mine]), labels[mine], weights[mine], 5)
         dense += share.dense
-        rows[share.words] += share.rows
+        rows[share.rows] += share.values
     np.testing.assert_allclose(dense, whole.dense, atol=1e-6)
-    np.testing.assert_allclose(rows[whole.words], whole.rows, atol=1e-6)
+    np.testing.assert_allclose(rows[whole.rows], whole.values, atol=1e-6)
 
 
 def test_dropout_leaves_out_other_features_at_each_step() -> None:
@@ -124,7 +116,7 @@ def test_dropout_leaves_out_other_features_at_each_step() -> None:
     packed, masks = trained.pack(parts), []
     for step in range(200):
         trained.dense.step = step
-        masks.append(trained._mask(packed, (4, DROPPING.features)))
+        masks.append(trained._mask(packed, (4, 18)))
     mask = np.array(masks)
     assert set(np.unique(mask)) == {0, 2}
     np.testing.assert_allclose(mask.mean(axis=0), 1, atol=0.35)
@@ -156,15 +148,21 @@ def test_it_learns_and_goes_on_from_a_state_to_the_same_bits() -> None:
     assert below < 0 < above
 
 
-def test_frozen_vectors_stay_and_the_mean_alone_learns() -> None:
-    sizes = DeepSizes(dimensions=6, filters=0, widths=(), drop_dimensions=0, drop_features=0, epochs=1, reason="")
-    vectors = np.random.default_rng(2).normal(0, 0.3, (ROWS, 6)).astype(np.float32)
-    trained = WindowSums(vectors.copy(), sizes, 2, 0.01, seed=1, freeze=True)
-    parts, labels = reviews([4, 9]), np.array([0, 1], np.int32)
-    losses = []
+def test_frozen_vectors_stay() -> None:
+    trained, parts, losses = network(classes=2, freeze=True), reviews([4, 9]), []
+    before = trained.embedding.weights.copy()
     for _ in range(30):
-        step = trained.gradients(trained.pack(parts), labels, np.ones(2, np.float32), 2)
+        step = trained.gradients(trained.pack(parts), np.array([0, 1], np.int32), np.ones(2, np.float32), 2)
         losses.append(step.loss)
         assert trained.apply(step)
     assert losses[-1] < 0.8 * losses[0]
-    np.testing.assert_array_equal(trained.embedding.weights, vectors)
+    np.testing.assert_array_equal(trained.embedding.weights, before)
+    np.testing.assert_array_equal(trained.constants()[0], before)
+
+
+def test_sizes_follow_number_and_length_of_reviews() -> None:
+    few, many = sizes(500, 20), sizes(25_000, 230)
+    assert few.spec.filters < many.spec.filters
+    assert max(few.spec.widths) < max(many.spec.widths)
+    assert "25,000 long reviews" in many.reason
+    assert sizes(500, 20, 50).spec.dimensions == 50
