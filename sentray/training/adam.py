@@ -6,6 +6,8 @@ waited for each other's memory traffic. Here a row's missed steps are made up fo
 row is in the cache: the same operations on the same numbers in the same order, so the result is the same, at 3 to 5 ms.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -23,8 +25,32 @@ _MIN_FIRST, _MIN_SECOND = np.float32(1e-30), np.float32(1e-36)
 Floats = NDArray[np.float32]
 
 
-def rate(learning_rate: float, step: int) -> np.float32:
+Rate = float | Callable[[int], float]
+"""A step size, or a function that gives that of each step, from 1."""
+
+
+def schedule(size: float, steps: int, warmup: int, decay: bool) -> Rate:
+    """A step size that grows over the first steps and, after them, falls to 0.
+
+    Args:
+        size: The largest.
+        steps: Of the whole training.
+        warmup: Steps over which it grows to the largest; 0 for none.
+        decay: Whether it falls then, linearly.
+    """
+    if not warmup and not decay:
+        return size
+
+    def at(step: int) -> float:
+        left = 1 - (step - 1 - warmup) / max(steps - warmup, 1) if decay else 1.0
+        return size * max(min(step / max(warmup, 1), left, 1), 0)
+
+    return at
+
+
+def rate(learning_rate: Rate, step: int) -> np.float32:
     """Adam's step size at a step (from 1), the correction of both moments' bias included."""
+    learning_rate = learning_rate(step) if callable(learning_rate) else learning_rate
     return np.float32(learning_rate * np.sqrt(1 - BETA_2**step) / (1 - BETA_1**step))
 
 
@@ -33,14 +59,14 @@ class Adam:
 
     Args:
         weights: First values; taken over, not copied.
-        learning_rate: Adam's step size; None leaves the weights as they are.
+        learning_rate: Adam's step size, or its schedule; None leaves the weights as they are.
 
     Attributes:
         step: Steps done.
         frozen: Whether the weights stay as they are.
     """
 
-    def __init__(self, weights: Floats, learning_rate: float | None) -> None:
+    def __init__(self, weights: Floats, learning_rate: Rate | None) -> None:
         self.weights, self.step, self.frozen = weights, 0, learning_rate is None
         self._learning_rate = learning_rate or 0.0
         if not self.frozen:

@@ -92,8 +92,11 @@ class State:
             return has_ended(self.epoch, self.choice.epochs[head])
         if head in fixed:
             return has_ended(self.epoch, fixed[head])
-        losses = [record["held_out"][head] for record in self.records_of(self.fit)]
-        return has_ended(self.epoch, settings.epochs, losses, settings.patience)
+        return has_ended(self.epoch, settings.epochs, self.losses(self.fit, head), settings.patience)
+
+    def losses(self, fit: int, head: str) -> list[float]:
+        """The losses of a head on the rows that a fit holds out, by epoch, as long as it was trained."""
+        return [record["held_out"][head] for record in self.records_of(fit) if "held_out" in record]
 
 
 def choose(
@@ -117,11 +120,10 @@ def choose(
     rows = dataset.facts.held_out
     if not rows:
         return Choice({head: fixed.get(head, settings.epochs) for head in heads})
-    losses = {
-        head: [[record["held_out"][head] for record in state.records_of(fold)] for fold in range(len(rows))]
+    epochs = {
+        head: best_epoch([state.losses(fold, head) for fold in range(len(rows))], rows, fixed.get(head))
         for head in heads
     }
-    epochs = {head: best_epoch(losses[head], rows, fixed.get(head)) for head in heads}
     if settings.calibrate == "none":
         return Choice(epochs, Mix.mean(len(heads)))
     found = HeldOut.of(logits, epochs, dataset)

@@ -33,6 +33,17 @@ class Gradients:
     dense: Floats
 
 
+def clipped(gradients: Gradients, most: float | None) -> Gradients:
+    """The gradients, made smaller where their norm is more than the most (Pascanu et al. 2013); None is no limit."""
+    if most is None:
+        return gradients
+    norm = float(np.sqrt(np.vdot(gradients.values, gradients.values) + np.vdot(gradients.dense, gradients.dense)))
+    if not norm > most:
+        return gradients
+    factor = np.float32(most / norm)
+    return replace(gradients, values=factor * gradients.values, dense=factor * gradients.dense)
+
+
 def summed(parts: Sequence[Gradients], allreduce: AllReduce) -> list[Gradients]:
     """The gradients of the global batch, with the same bits on every worker.
 

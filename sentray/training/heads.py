@@ -16,10 +16,11 @@ from sentray import models
 from sentray.config import TrainSettings
 from sentray.models import OUTPUT
 from sentray.training import wide, window_sums
+from sentray.training.adam import Rate, schedule
 from sentray.training.allreduce import AllReduce
 from sentray.training.batches import Reviews
 from sentray.training.calibration import Mix
-from sentray.training.gradients import Floats, Gradients
+from sentray.training.gradients import Floats, Gradients, clipped
 from sentray.training.training_set import TrainingSet
 
 State = dict[str, NDArray[Any]]
@@ -82,6 +83,7 @@ class Heads:
         heads: The heads by their names.
         model: Makes the Keras model that their weights go into.
         fixed: The epochs of those heads whose schedule is fixed.
+        max_norm: The largest norm of a head's gradients; larger ones are made so small.
 
     Attributes:
         heads: The heads' names, in the order of `logits`.
@@ -90,9 +92,13 @@ class Heads:
     """
 
     def __init__(
-        self, heads: Mapping[str, Head], model: Callable[[], Any], fixed: Mapping[str, int] | None = None
+        self,
+        heads: Mapping[str, Head],
+        model: Callable[[], Any],
+        fixed: Mapping[str, int] | None = None,
+        max_norm: float | None = None,
     ) -> None:
-        self._all, self._learning, self._model = dict(heads), dict(heads), model
+        self._all, self._learning, self._model, self._max_norm = dict(heads), dict(heads), model, max_norm
         self.heads, self.fixed = tuple(heads), dict(fixed or {})
 
     def pack(self, reviews: Reviews) -> "Packs":
@@ -110,7 +116,8 @@ class Heads:
 
     def apply(self, gradients: Sequence[Gradients]) -> bool:
         """Take a step with the global batch's gradients; whether every head can still learn."""
-        can_learn = [head.apply(part) for head, part in zip(self._learning.values(), gradients, strict=True)]
+        both = zip(self._learning.values(), gradients, strict=True)
+        can_learn = [head.apply(clipped(part, self._max_norm)) for head, part in both]
         return all(can_learn)
 
     def logits(self, packed: "Packs") -> Floats:
@@ -169,12 +176,14 @@ def new_network(
     """
     facts, words = dataset.facts, dataset.vocabulary.size
     spec, classes, architecture = facts.spec, len(facts.spec.labels), models.architecture(facts.spec.architecture)
-    rates = settings.learning_rate, settings.embedding_learning_rate
+    steps = settings.epochs * -(-len(rows) // settings.batch_size)
+    scheduled = partial(schedule, steps=steps, warmup=settings.warmup, decay=settings.decay == "linear")
+    rates = scheduled(settings.learning_rate), scheduled(settings.embedding_learning_rate or settings.learning_rate)
     if not isinstance(architecture, models.Halves):
         vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
         build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze)
-        network = _keras_network(settings, spec.architecture, build, seed)
-        return Heads({architecture.heads[0]: network}, network.keras_model)
+        network = _keras_network(settings, spec.architecture, build, seed, rates)
+        return Heads({architecture.heads[0]: network}, network.keras_model, max_norm=settings.max_norm)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
@@ -188,10 +197,12 @@ def new_network(
         vectors = np.array(dataset.vectors)
         heads[models.DEEP] = window_sums.WindowSums(vectors, sizes, classes, seed, *rates, settings.freeze)
     build = partial(architecture.build, words, spec.max_length, classes, gram_rows=gram_rows, deep=spec.deep)
-    return Heads(heads, build, fixed)
+    return Heads(heads, build, fixed, settings.max_norm)
 
 
-def _keras_network(settings: TrainSettings, name: str, build: Callable[[], Any], seed: int) -> Any:
+def _keras_network(
+    settings: TrainSettings, name: str, build: Callable[[], Any], seed: int, rates: tuple[Rate, Rate]
+) -> Any:
     """The `Network` of an architecture that TensorFlow trains."""
     import keras
 
@@ -199,5 +210,4 @@ def _keras_network(settings: TrainSettings, name: str, build: Callable[[], Any],
     from sentray.training.network import Network
 
     keras.utils.set_random_seed(seed)
-    rates = settings.learning_rate, settings.embedding_learning_rate
     return FAST.get(name, Network)(build(), *rates, device="/GPU:0" if settings.gpu else None)

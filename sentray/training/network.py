@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from sentray.training.adam import Adam, Floats
+from sentray.training.adam import Adam, Floats, Rate
 from sentray.training.batches import Reviews, distinct_words
 from sentray.training.gradients import Gradients
 
@@ -66,7 +66,7 @@ class Network:
         model: Keras model from word ids, int32 [reviews, length], to the probability of the second class or of each.
             Its embedding is trained where the layer says so. Where a mean over the padding is taken
             (GlobalAveragePooling1D without a mask), the padding's vector becomes 0 and stays so.
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size, or its schedule.
         embedding_learning_rate: That of the word vectors; the same where not given.
         device: Where the step runs, such as `/GPU:0`; where TensorFlow likes if None.
 
@@ -80,8 +80,8 @@ class Network:
     def __init__(
         self,
         model: Any,
-        learning_rate: float,
-        embedding_learning_rate: float | None = None,
+        learning_rate: Rate,
+        embedding_learning_rate: Rate | None = None,
         *,
         device: str | None = None,
     ) -> None:

@@ -37,19 +37,22 @@ def best_epoch(losses: Sequence[Sequence[float]], rows: Sequence[int], fixed: in
     return int(np.argmin(np.where(np.isnan(total), np.inf, total))) + 1
 
 
-def parted(records: Sequence[Mapping[str, Any]]) -> str | None:
+def parted(records: Sequence[Mapping[str, Any]], patience: int) -> str | None:
     """A warning where training and held-out rows part in a fit: the loss falls of those and rises of these.
 
     Args:
         records: Of the fit's epochs.
+        patience: Epochs that a head trains after its best one.
     """
-    for head in records[-1].get("held_out", {}):
-        losses = [record["held_out"][head] for record in records]
-        best = best_epoch([losses], [1])
-        if losses[-1] > WORSE * losses[best - 1] and records[-1]["loss"] < records[best - 1]["loss"]:
+    scored = [record for record in records if "held_out" in record]
+    for head in scored[0]["held_out"] if scored else ():
+        best = best_epoch([[record["held_out"][head] for record in scored]], [1])
+        then, now = scored[best - 1], scored[min(best + patience, len(scored)) - 1]
+        if now["held_out"][head] > WORSE * then["held_out"][head] and now["loss"] < then["loss"]:
             return (
                 f"warning: training and held-out rows part after epoch {best}: the loss of training rows falls from "
-                f"{records[best - 1]['loss']:.4f} to {records[-1]['loss']:.4f}, that of held-out rows rises from "
-                f"{losses[best - 1]:.4f} to {losses[-1]:.4f}; more epochs would learn the training rows by heart"
+                f"{then['loss']:.4f} to {now['loss']:.4f}, that of held-out rows rises from "
+                f"{then['held_out'][head]:.4f} to {now['held_out'][head]:.4f}; more epochs would learn the training "
+                "rows by heart"
             )
     return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sentray.models import EMBEDDING, OUTPUT, DeepSpec, outputs
 from sentray.text.simd import CACHED
-from sentray.training.adam import Adam, Floats
+from sentray.training.adam import Adam, Floats, Rate
 from sentray.training.batches import Reviews, distinct_words, laid_out
 from sentray.training.gradients import Gradients
 from sentray.training.losses import cross_entropy
@@ -97,7 +97,7 @@ class WindowSums:
         sizes: Of the network.
         classes: How many labels.
         seed: Fixes the first kernels and the dropout.
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size, or its schedule.
         embedding_learning_rate: That of the word vectors; the same where not given.
         freeze: Whether the vectors stay as they are.
     """
@@ -108,8 +108,8 @@ class WindowSums:
         sizes: DeepSizes,
         classes: int,
         seed: int,
-        learning_rate: float,
-        embedding_learning_rate: float | None = None,
+        learning_rate: Rate,
+        embedding_learning_rate: Rate | None = None,
         freeze: bool = False,
     ) -> None:
         self._sizes, self._spec, self._seed = sizes, sizes.spec, seed

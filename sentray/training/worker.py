@@ -82,7 +82,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         if len(ended) == len(network.heads):
             if state.fit == folds:
                 return None
-            said = [parted(state.records_of(fit)) for fit in range(state.fit + 1)]
+            said = [parted(state.records_of(fit), settings.patience) for fit in range(state.fit + 1)]
             if said[-1] and not any(said[:-1]):
                 tell("line", said[-1])
             state, replica = _begin(replace(state, fit=state.fit + 1), logits, settings, dataset, allreduce, tell)
@@ -97,7 +97,9 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         about = {"fit": state.fit, "fits": folds + 1, "epochs": max(epochs.values())}
         record = replica.epoch(state.epoch, partial(_tell_step, tell, about)) | {"fit": state.fit}
         dead = record.pop("dead")
-        if state.fit < folds and not dead:
+        # What held-out rows say of a head whose schedule is fixed matters at its end alone.
+        judged = {*network.heads} - {*ended, *network.fixed} or state.epoch + 1 in network.fixed.values()
+        if state.fit < folds and judged and not dead:
             tell("expected", "the held-out rows to be scored")
             logits[state.fit, state.epoch + 1] = replica.held_out(state.fit)
             record["held_out"] = _of_first(allreduce, partial(_losses, state, logits, dataset, network.heads))

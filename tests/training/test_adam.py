@@ -1,6 +1,6 @@
 import numpy as np
 
-from sentray.training.adam import BETA_1, BETA_2, EPSILON, Adam, rate
+from sentray.training.adam import BETA_1, BETA_2, EPSILON, Adam, rate, schedule
 
 WORDS, DIMENSIONS, STEPS = 30, 7, 60
 
@@ -70,3 +70,18 @@ def test_long_forgotten_momentum_becomes_nothing() -> None:
         table.apply(np.ones((1, DIMENSIONS), np.float32), np.array([6], np.int32))
     table.rows(word)
     assert not table.first[5].any()
+
+
+def test_a_step_size_grows_and_falls() -> None:
+    assert schedule(0.5, 100, 0, decay=False) == 0.5
+    both = schedule(0.5, 10, 4, decay=True)
+    assert callable(both)
+    sizes = [both(step) for step in range(1, 11)]
+    np.testing.assert_allclose(sizes[:5], [0.125, 0.25, 0.375, 0.5, 0.5])
+    np.testing.assert_allclose(np.diff(sizes[4:]), -0.5 / 6)
+    table = Adam(start(), both)
+    for words, gradients in steps(0)[:1]:
+        before = table.rows(words)
+        table.apply(gradients, words)
+        # Adam's first step is the step size, whatever the gradient.
+        np.testing.assert_allclose(np.abs(table.rows(words) - before), 0.125, rtol=1e-3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sentray.training.gradients import Gradients, summed
+from sentray.training.gradients import Gradients, clipped, summed
 from tests.training.test_allreduce import on_all
 
 
@@ -40,3 +40,11 @@ def test_one_workers_part_is_the_whole(workers: int) -> None:
     parts = [PARTS[0]] + [[part_of(0, [], 2), part_of(0, [], 1)]] * (workers - 1)
     first, _ = on_all(workers, lambda allreduce: summed(parts[allreduce.rank], allreduce))[-1]
     np.testing.assert_array_equal(first.values, PARTS[0][0].values)
+
+
+def test_large_gradients_are_made_as_small_as_allowed() -> None:
+    given = Gradients(1.0, 1, np.array([2], np.int32), np.array([[3.0]], np.float32), np.array([4.0], np.float32))
+    assert clipped(given, None) is given
+    assert clipped(given, 5) is given
+    found = clipped(given, 1)
+    assert (found.values.tolist(), found.dense.tolist()) == ([[pytest.approx(0.6)]], [pytest.approx(0.8)])

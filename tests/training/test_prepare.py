@@ -224,3 +224,34 @@ def test_wrong_vectors_are_refused_before_the_corpus_is_read(
             dimensions=dimensions,
         )
     assert not (tmp_path / "set" / IDS_FILE).exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_rows_are_held_out_by_their_split_or_group_and_count_as_their_weight_says(tmp_path: Path, console: Any) -> None:
+    films = [f"film {row // 4}" for row in range(40)]
+    columns = {"text": [f"good {row}" for row in range(40)], "label": ["neg", "pos"] * 20, "film": films}
+    file = tmp_path / "reviews.parquet"
+    pq.write_table(pa.table(columns | {"stars": [str(row % 5) for row in range(40)]}), file)
+    grouped = prepared(file, tmp_path / "grouped", console, group_column="film", weight_column="stars")
+    folds = grouped.held.reshape(-1, 4)
+    assert (folds == folds[:, :1]).all()
+    assert grouped.facts.held_out == tuple(np.bincount(grouped.held).tolist())
+    assert sum(grouped.facts.held_out) == 40
+    assert grouped.weights is not None
+    assert grouped.weights.tolist() == [float(row % 5) for row in range(40)]
+    assert any(line.startswith("held out: each training row once, by one of 5 fits") for line in console.lines)
+    assert any(line.endswith("by whole film") for line in console.lines)
+    with pytest.raises(SentrayError, match="--weight-column film holds no numbers"):
+        prepared(file, tmp_path / "refused", weight_column="film")
+
+    splits = [("train", "validation", "test", "dev")[row % 4] for row in range(40)]
+    pq.write_table(pa.table(columns | {"split": splits}), file)
+    given = prepared(file, tmp_path / "given", console)
+    assert (len(given), given.facts.held_out) == (30, (20,))
+    assert (given.held == 255).sum() == 10
+    assert given.facts.metrics["test_rows"] == 10
+    assert "held out: the 20 rows whose split is validation" in console.lines
+    assert len(given.texts.values) == 30
+    # Without a refit they are not trained on, and without held-out rows not even read.
+    assert len(prepared(file, tmp_path / "once", refit=False).texts.values) == 10
+    assert len(prepared(file, tmp_path / "none", validation_fraction=0)) == 10

@@ -24,9 +24,9 @@ def test_it_is_said_where_training_and_held_out_rows_part() -> None:
     def records(held_out: list[float]) -> list[dict]:
         return [{"loss": 1 / (at + 1), "held_out": {"network": loss}} for at, loss in enumerate(held_out)]
 
-    assert parted(records([0.6, 0.5, 0.52])) is None
-    assert parted([{"loss": 0.5}]) is None
-    line = parted(records([0.6, 0.4, 0.7]))
+    assert parted(records([0.6, 0.5, 0.52]), 2) is None
+    assert parted([{"loss": 0.5}], 2) is None
+    line = parted([*records([0.6, 0.4, 0.7]), {"loss": 0.1}], 1)
     assert line is not None
     assert line.startswith("warning: training and held-out rows part after epoch 2: the loss of training rows falls")
     assert "from 0.5000 to 0.3333, that of held-out rows rises from 0.4000 to 0.7000" in line
