@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,20 @@ def _fold(settings: CrossvalidateSettings, name: str, number: int) -> TrainSetti
     return TrainSettings(**values | {"out": behind(settings.out, f"/fold-{number}"), "test_fold": name})
 
 
-def train_each(jobs: Mapping[str, TrainSettings], at_once: int | None, console: Console) -> dict[str, dict[str, Any]]:
+Work = Callable[[str, TrainSettings, Any], dict[str, Any]]
+"""Trains, given its name, the settings and the handle of `shown_on`'s actor; gives metrics with `test`."""
+
+
+def train_each(
+    jobs: Mapping[str, TrainSettings], at_once: int | None, console: Console, work: Work | None = None
+) -> dict[str, dict[str, Any]]:
     """Train in tasks on the cluster, which need no CPU themselves, as many at a time as there are CPUs for.
 
     Args:
         jobs: By their names for the user.
         at_once: How many at the same time; None for as many as there is room for.
         console: Where to say what happens.
+        work: What trains; `sentray train` where not given.
 
     Returns:
         Each one's metrics, in the order of the jobs.
@@ -132,7 +139,7 @@ def train_each(jobs: Mapping[str, TrainSettings], at_once: int | None, console: 
     with shown_on(console) as board:
         while len(found) < len(jobs):
             while len(running) < at_once and (job := next(left, None)) is not None:
-                task = ray.remote(num_cpus=0, max_retries=0)(_train).options(name=f"sentray {job[0]}")
+                task = ray.remote(num_cpus=0, max_retries=0)(work or _train).options(name=f"sentray {job[0]}")
                 running[task.remote(*job, board)] = job[0]
             (ready,), _ = ray.wait(list(running))
             name = running.pop(ready)
