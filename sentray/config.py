@@ -546,11 +546,11 @@ class ReadSettings(CorpusSettings):
 
 
 class QuickstartSettings(PoolSettings):
-    """Train, evaluate and score on a small corpus, and show the result."""
+    """Train sentray's network and a tutorial's on a small corpus, test both, score, and show the result."""
 
-    out: str = setting("folder for the bundle and the scores", "runs/quickstart")
+    out: str = setting("folder for the bundles and the scores", "runs/quickstart")
     corpus: str | None = setting("corpus to use; nltk:movie_reviews, or synthetic:4000 where it cannot be had", None)
-    epochs: int = setting("passes over the training reviews", 10, ge=1)
+    epochs: int = setting("most passes over the training reviews", 10, ge=1)
     seed: int = setting("fixes first weights and order of reviews", 0, ge=0)
 
 
