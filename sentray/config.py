@@ -514,23 +514,27 @@ class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
 
 
 class WordsSettings(LogSettings):
-    """Take a bundle's word vectors elsewhere, or print the words that are most like a word.
+    """Take a bundle's word vectors elsewhere, or print the words that are most like a word, or the heaviest n-grams.
 
     `export` writes them in word2vec's text format, which gensim loads; `projector` as vectors.tsv and metadata.tsv,
-    which TensorBoard's projector shows; `neighbours` prints the words whose vectors have the least angle to a word's.
+    which TensorBoard's projector shows; `neighbours` prints the words whose vectors have the least angle to a word's;
+    `grams` prints the n-grams that speak most for each label.
     """
 
     bundle: str = argument("folder or URL of the bundle")
-    action: Literal["export", "neighbours", "projector"] = argument("export, neighbours or projector")
+    action: Literal["export", "neighbours", "projector", "grams"] = argument("export, neighbours, projector or grams")
     word: str | None = setting("for neighbours: a word of the vocabulary", None, argument=True)
     out: str | None = setting("file for export, folder for projector", None)
-    count: int = setting("words to print as neighbours", 10, ge=1)
+    count: int = setting("words to print as neighbours, or n-grams of each label", 10, ge=1)
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
         if self.action == "neighbours" and self.word is None:
             raise ValueError("neighbours needs a WORD, as in `sentray words BUNDLE neighbours terrific`")
-        if self.action != "neighbours" and (self.out is None or self.word is not None):
+        if self.action == "grams":
+            if self.out is not None or self.word is not None:
+                raise ValueError("grams needs neither --out nor a WORD, as in `sentray words BUNDLE grams`")
+        elif self.action != "neighbours" and (self.out is None or self.word is not None):
             raise ValueError(
                 f"{self.action} needs --out and no WORD, as in `sentray words BUNDLE {self.action} --out words`"
             )

@@ -156,10 +156,12 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     why = _why(split, bool(settings.split), found, model)
     if not rows:
         if found.seen and settings.split is None:
+            held_out = (
+                " look in its metrics.json for the figures of held-out rows," if "validation" in model.metrics else ""
+            )
             raise SentrayError(
-                f"all {found.seen.total():,} labelled reviews of {settings.corpus} were trained on: the bundle's "
-                "metrics.json says how it did on those of them that a fit did not see; give others, train with "
-                "--test-fraction, or take --split all to see how well these were learnt"
+                f"all {found.seen.total():,} labelled reviews of {settings.corpus} were trained on: give others,"
+                f"{held_out} or take --split all to see how well these were learnt"
             )
         which = f" of --split {split}" if settings.split else ""
         raise SentrayError(

@@ -19,6 +19,8 @@ _WORK, _AT_ONCE = 60_000_000, 1 << 17
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
+Metric = tuple[str, int | None]
+"""Name of a metric, and the position of the label that it is of; None where it is of all together."""
 
 
 def metrics(
@@ -48,27 +50,25 @@ def metrics(
     decided = predicted >= 0
     cells = truth[decided] * count + predicted[decided]
     confusion = np.bincount(cells, minlength=count * count).reshape(count, count)
-    right, of_label, as_label = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall, f1 = _ratio(right, as_label), _ratio(right, of_label), _ratio(2 * right, as_label + of_label)
     found = _measured(truth, probabilities, predicted, np.ones((1, rows)))
     resampled = min(rows, MAX_RESAMPLED, max(1000, 3 * MAX_RESAMPLED // count))
     resamples = max(MIN_RESAMPLES, min(RESAMPLES, _WORK // (count * max(resampled, 1))))
+    ends = _intervals(truth, probabilities, predicted, found, resampled, resamples)
+
+    def those_of(label: int | None) -> dict[str, Any]:
+        """The metrics of a label, or of all together, and their intervals."""
+        return {
+            **{name: _json(values[0]) for (name, at), values in found.items() if at == label},
+            "intervals": {name: values for (name, at), values in ends.items() if at == label},
+        }
+
     return {
         "rows": rows,
         **({"unsure_rows": int(rows - decided.sum())} if not decided.all() else {}),
-        **{name: _json(values[0]) for name, values in found.items()},
-        "intervals": _intervals(truth, probabilities, predicted, found, resampled, resamples),
+        **those_of(None),
         "bootstrap": {"level": LEVEL, "resamples": resamples, "rows": resampled},
         "labels": list(labels),
-        "classes": {
-            label: {
-                "precision": float(precision[at]),
-                "recall": float(recall[at]),
-                "f1": float(f1[at]),
-                "rows": int(of_label[at]),
-            }
-            for at, label in enumerate(labels)
-        },
+        "classes": {label: {**those_of(at), "rows": int(confusion[at].sum())} for at, label in enumerate(labels)},
         "confusion_matrix": confusion.tolist(),
     }
 
@@ -86,7 +86,7 @@ def calibration_curve(truth: Integers, probabilities: NDArray[np.floating[Any]])
 
 def _measured(
     truth: Integers, probabilities: NDArray[np.floating[Any]], predicted: Integers, weights: Floats
-) -> dict[str, Floats]:
+) -> dict[Metric, Floats]:
     """The metrics where each row counts as often as its weight says, for several weights of the rows at once.
 
     Args:
@@ -102,11 +102,15 @@ def _measured(
     decided = weights * (predicted >= 0)
     # [times, labels] each.
     of_label, as_label, right = (
-        np.stack([decided @ (values == label).astype(kind) for label in range(count)], axis=1)
+        np.stack([decided @ (values == label).astype(kind) for label in range(count)], axis=1).astype(np.float64)
         for values in (truth, predicted, np.where(truth == predicted, truth, -1))
     )
     total, hits = of_label.sum(1), right.sum(1)
-    recall = _ratio(right, of_label)
+    of_each = {
+        "precision": _ratio(right, as_label),
+        "recall": _ratio(right, of_label),
+        "f1": _ratio(2 * right, as_label + of_label),
+    }
     by_chance = (of_label * as_label).sum(1)
     spread = (total**2 - (of_label**2).sum(1)) * (total**2 - (as_label**2).sum(1))
     ranked = range(1, 2) if count == 2 else range(count)
@@ -117,12 +121,10 @@ def _measured(
     wrong[np.arange(rows), truth] -= 1
     squares = wrong[:, 1] ** 2 if count == 2 else (wrong**2).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {
+        of_all = {
             "accuracy": hits / total,
-            "balanced_accuracy": recall.sum(1) / (of_label > 0).sum(1),
-            "precision": _ratio(right, as_label).mean(1),
-            "recall": recall.mean(1),
-            "f1": _ratio(2 * right, as_label + of_label).mean(1),
+            "balanced_accuracy": of_each["recall"].sum(1) / (of_label > 0).sum(1),
+            **{name: values.mean(1) for name, values in of_each.items()},
             "matthews": _ratio(hits * total - by_chance, np.sqrt(spread)),
             "kappa": (hits * total - by_chance) / (total**2 - by_chance),
             "roc_auc": np.mean([area for area, _ in areas], axis=0),
@@ -131,6 +133,8 @@ def _measured(
             "brier": weights @ squares.astype(kind) / weights.sum(1),
             "ece": _calibration_error(truth, probabilities, weights),
         }
+    found: dict[Metric, Floats] = {(name, None): values for name, values in of_all.items()}
+    return found | {(name, label): values[:, label] for name, values in of_each.items() for label in range(count)}
 
 
 def _areas(positive: NDArray[np.bool_], scores: NDArray[np.floating[Any]], weights: Floats) -> tuple[Floats, Floats]:
@@ -167,10 +171,10 @@ def _intervals(
     truth: Integers,
     probabilities: NDArray[np.floating[Any]],
     predicted: Integers,
-    found: dict[str, Floats],
+    found: dict[Metric, Floats],
     resampled: int,
     resamples: int,
-) -> dict[str, list[float]]:
+) -> dict[Metric, list[float]]:
     """By metric the limits of its interval, where it is defined.
 
     Args:
@@ -187,7 +191,7 @@ def _intervals(
     some = generator.choice(rows, resampled, replace=False) if resampled < rows else np.arange(rows)
     part = truth[some], probabilities[some], predicted[some]
     middle = found if resampled == rows else _measured(*part, np.ones((1, resampled)))
-    drawn: dict[str, list[Floats]] = {name: [] for name in found}
+    drawn: dict[Metric, list[Floats]] = {name: [] for name in found}
     at_once = max(1, _AT_ONCE // resampled)
     for start in range(0, resamples, at_once):
         times = min(at_once, resamples - start)

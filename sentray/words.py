@@ -1,4 +1,4 @@
-"""`sentray words`: a bundle's word vectors, written for other tools, and the words whose vectors are near a word's."""
+"""`sentray words`: a bundle's word vectors, for other tools or as neighbours of a word; the n-grams that weigh most."""
 
 import difflib
 
@@ -14,7 +14,9 @@ from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
 from sentray.inference import folded
 from sentray.inference.networks import load_network
+from sentray.models import ARCHITECTURES, EMBEDDING, WIDE
 from sentray.storage import behind, create, write_text
+from sentray.text.ngrams import CHARACTERS
 from sentray.text.vocabulary import Vocabulary
 
 VECTORS_TABLE, METADATA = "vectors.tsv", "metadata.tsv"
@@ -22,17 +24,25 @@ VECTORS_TABLE, METADATA = "vectors.tsv", "metadata.tsv"
 _SPELLINGS_AMONG = 100_000
 
 
-def words(settings: WordsSettings, console: Console) -> Vectors | list[tuple[str, float]]:
-    """Do with a bundle's vectors what the settings say.
+def words(
+    settings: WordsSettings, console: Console
+) -> Vectors | list[tuple[str, float]] | list[tuple[str, str, float]]:
+    """Do with a bundle's vectors or n-grams what the settings say.
 
     Returns:
-        All of the bundle's vectors; for `neighbours` the words nearest to the word, with their cosines.
+        All of the bundle's vectors; for `neighbours` the words nearest to the word, with their cosines; for `grams`
+        what `heaviest_grams` gives.
 
     Raises:
         SentrayError: the bundle cannot be read or has no words, it does not know the word or its vector is zero, or the
             output cannot be written.
     """
-    vectors = bundle_vectors(bundles.load(settings.bundle))
+    bundle = bundles.load(settings.bundle)
+    if settings.action == "grams":
+        heaviest = heaviest_grams(bundle, settings.count)
+        console.table(("label", "n-gram", "weight"), heaviest)
+        return heaviest
+    vectors = bundle_vectors(bundle)
     if settings.action == "neighbours":
         found = nearest(vectors, str(settings.word), settings.count)
         console.table(("word", "cosine"), found)
@@ -78,14 +88,48 @@ def bundle_vectors(bundle: Bundle) -> Vectors:
             f"{bundle} has no list of words, since it was trained with --encoder hash: train with "
             "--encoder vocabulary to look at words"
         )
-    # Every architecture begins with its embedding.
+    if bundle.spec.architecture in ARCHITECTURES and ARCHITECTURES[bundle.spec.architecture].heads == (WIDE,):
+        raise SentrayError(f"{bundle} has no word vectors but n-grams: `sentray words {bundle.path} grams` shows them")
     network = None if bundle.folded else load_network(bundle)
-    rows = network.layers[0].get_weights()[0] if network else folded.load(bundle)[1]["embedding"]
+    rows = network.get_layer(EMBEDDING).get_weights()[0] if network else folded.load(bundle)[1]["embedding"]
     if rows.ndim != 2 or len(rows) != vocabulary.size:
         raise SentrayError(
             f"{bundle} has an embedding of shape {rows.shape} for {len(vocabulary):,} words: train it again"
         )
     return Vectors(vocabulary.words, np.ascontiguousarray(rows[1 : len(vocabulary) + 1], np.float32))
+
+
+def heaviest_grams(bundle: Bundle, max_grams: int) -> list[tuple[str, str, float]]:
+    """The n-grams that speak most for each label: the label, the n-gram, and its weight times the scale of its kind.
+
+    A word between two that may be any is `_`; three to five characters between `<` and `>` are of words that have them.
+
+    Args:
+        bundle: with a network that looks at n-grams.
+        max_grams: how many to return for each label.
+
+    Raises:
+        SentrayError: the bundle's network does not, or cannot be loaded.
+    """
+    grams, spec = bundle.grams, bundle.spec.grams
+    if grams is None or spec is None:
+        raise SentrayError(f"{bundle} has no n-grams, since its model looks at none: train with --model wide")
+    if bundle.folded:
+        network, weights = folded.load(bundle)
+        part = next(n for n, branch in enumerate(network.branches) if isinstance(branch, folded.Wide))
+        table = weights[f"kernel{part}"]
+    else:
+        table = load_network(bundle).get_layer(WIDE).get_weights()[0]
+    scales = np.where(grams.table & np.uint64(CHARACTERS), spec.character_scale, spec.scale)
+    scaled = np.where(grams.table > 0, scales, 0)[:, None] * table[1:]
+    # Of two labels there is one weight, which speaks for the second.
+    of_labels = (-scaled[:, 0], scaled[:, 0]) if len(bundle.labels) == 2 else scaled.T
+    found: list[tuple[str, str, float]] = []
+    for label, column in zip(bundle.labels, of_labels, strict=True):
+        first = np.argsort(-column, kind="stable")[: min(max_grams, grams.known)]
+        texts = grams.gram_texts((first + 1).tolist())
+        found += [(label, text, float(column[row])) for text, row in zip(texts, first, strict=True)]
+    return found
 
 
 def nearest(vectors: Vectors, word: str, max_words: int) -> list[tuple[str, float]]:

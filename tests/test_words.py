@@ -16,10 +16,11 @@ from sentray.config import SETTINGS_FILE, WordsSettings
 from sentray.console import Console
 from sentray.embeddings.vectors import Vectors
 from sentray.errors import SentrayError
-from sentray.inference.folded import Branch, Network, pack
+from sentray.inference.folded import Branch, Network, Wide, pack
 from sentray.options import UsageError, resolve
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords
+from sentray.text.ngrams import Grams, GramSpec, character_key, key, make_table
 from sentray.text.vocabulary import Unknown, Vocabulary
 from sentray.words import bundle_vectors, nearest, words
 
@@ -107,6 +108,7 @@ def test_neighbours_by_cosine_without_the_word_and_zeros(written: Bundle, capsys
     ("given", "message"),
     [
         ({"action": "neighbours"}, "neighbours needs a WORD"),
+        ({"action": "grams", "word": "good"}, "grams needs neither"),
         ({"action": "export"}, "export needs --out"),
         ({"action": "projector", "out": "x", "word": "good"}, "projector needs --out and no WORD"),
         ({"action": "sing"}, "ACTION is 'sing'"),
@@ -167,6 +169,42 @@ def test_a_place_that_cannot_be_written_is_one_sentence(written: Bundle, tmp_pat
     for out in ("file", "taken"):
         with pytest.raises(SentrayError, match=r"cannot be written \(.*\); choose another"):
             words(WordsSettings(bundle=str(written.path), action="projector", out=str(tmp_path / out)), Console())
+
+
+@pytest.mark.parametrize("labels", [("neg", "pos"), ("bad", "fair", "good")])
+def test_the_heaviest_n_grams_of_each_label(
+    tmp_path: Path, labels: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    vocabulary, spec = Vocabulary(WORDS), GramSpec(characters=True, scale=10, character_scale=5)
+    keys = [key(1), key(2), key(1, 2), key(1, 0, 3), character_key("<go")]
+    grams = Grams(spec, make_table(np.array(keys, np.uint64)), vocabulary)
+    columns = 1 if len(labels) == 2 else len(labels)
+    kernel = np.full((grams.rows, columns), 9, np.float32)
+    kernel[grams.find(np.array(keys, np.uint64))] = (
+        np.array([1, -2, -3, 4, 7])[:, None] * np.array([-1, 0.5, 1])[-columns:]
+    )
+    kernel[0] = 0
+    weights = {"kernel0": kernel, "weights0": np.eye(columns), "units0": np.zeros(columns)}
+    made = ModelSpec.of(
+        vocabulary, architecture="wide.v1", cleaning=preset("reviews")[0], labels=labels, max_length=5, grams=spec
+    )
+    shape = Network(None, (Wide(columns),), ("sigmoid" if columns == 1 else "softmax",))
+    files = {bundles.MODEL: b"", bundles.GRAMS: grams.table.tobytes(), **pack(shape, weights)}
+    bundle = bundles.publish(bundles.make(made, vocabulary, files), str(tmp_path / "bundle"))
+    found = words(WordsSettings(bundle=bundle.path, action="grams", count=2), Console())
+    against, good = [("bad", 20), ("good bad", 30)], [("good _ great", 40), ("<go", 35)]
+    wanted = {labels[0]: against[::-1], labels[-1]: good}
+    if columns == 3:
+        wanted["fair"] = [(text, weight / 2) for text, weight in good]
+    assert found == [(label, text, weight) for label in labels for text, weight in wanted[label]]
+    assert "good _ great" in capsys.readouterr().out
+    with pytest.raises(SentrayError, match="has no word vectors but n-grams"):
+        bundle_vectors(bundle)
+
+
+def test_a_bundle_without_n_grams_says_so(written: Bundle) -> None:
+    with pytest.raises(SentrayError, match="has no n-grams, since its model looks at none"):
+        words(WordsSettings(bundle=str(written.path), action="grams"), Console())
 
 
 def _hashed(made: Bundle) -> Bundle:

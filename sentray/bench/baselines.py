@@ -7,6 +7,7 @@ import string
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def _fastertext(texts: list[str], labels: list[str], _: str) -> Predict:
     with tempfile.TemporaryDirectory() as folder:
         trained.save_model(f"{folder}/model.bin")
         model = fastertext.load_model(f"{folder}/model.bin")
-    names = [name.removeprefix("__label__") for name in model.get_labels()]
+    names = {number: name.removeprefix("__label__") for number, name in model.get_labels().items()}
     return lambda texts: [names[found] for found in model.batch(_lines(texts), k=1)[0][:, 0].tolist()]
 
 
@@ -175,10 +176,8 @@ def _model2vec(texts: list[str], labels: list[str], source: str) -> Predict:
     ids = {"[UNK]": 0} | {word: number for number, word in enumerate(vectors.words, 1)}
     tokenizer = Tokenizer(WordLevel(ids, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
-    encoder = StaticModel(np.vstack([np.zeros_like(vectors.rows[:1]), vectors.rows]), tokenizer, normalize=True)
-
-    def encode(texts: list[str]) -> Any:
-        return encoder.encode(texts, max_length=None, use_multiprocessing=False)
+    rows = np.vstack([np.zeros_like(vectors.rows[:1]), vectors.rows])
+    encode = partial(StaticModel(rows, tokenizer, normalize=True, max_length=None).encode, use_multiprocessing=False)
 
     model = LogisticRegression(C=10.0, max_iter=1000).fit(encode(texts), labels)
     return lambda texts: list(model.predict(encode(texts)))

@@ -38,7 +38,7 @@ def labelled(uri: str) -> pa.Table:
 
 def good_rows(uri: str, max_rows: int | None = None) -> Iterator[pa.Table]:
     """The first good rows of a corpus (`id`, `text`, `label`, `split`) in tables, read by this process."""
-    corpus = Corpus.plan(uri, CheckSettings(corpus=uri), need_label=False)
+    corpus = Corpus.plan(uri, CheckSettings(corpus=uri, test_fraction=0.1), need_label=False)
     left = sys.maxsize if max_rows is None else max_rows
     for table in itertools.chain.from_iterable(map(corpus.read, corpus.shards)):
         good = table.filter(table["reason"].is_null()).slice(0, left)

@@ -109,13 +109,12 @@ def information(words: Ids, offsets: Offsets, count: int) -> Any:
     text = (words, offsets, review_of, positions, starts)
     near = _near(*text)
     contexts = near.astype(np.float64) ** SMOOTHING
-    expected = near, (contexts / max(contexts.sum(), 1)).astype(np.float64)
-    sizes = np.zeros(count, np.int64)
-    _rows(*text, *expected, sizes, np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
-    rows = np.concatenate([[0], np.cumsum(sizes)])
-    columns, values = np.empty(rows[-1], np.int32), np.empty(rows[-1], np.float32)
-    _rows(*text, *expected, sizes, rows, columns, values)
-    return sparse.csr_matrix((values, columns, rows), shape=(count, count))
+    contexts /= max(contexts.sum(), 1)
+    # Room for what there can be at most; the system gives memory only for what is written.
+    room = int(np.minimum(near, count).sum())
+    rows, columns, values = np.zeros(count + 1, np.int64), np.empty(room, np.int32), np.empty(room, np.float32)
+    _rows(*text, near, contexts, rows, columns, values)
+    return sparse.csr_matrix((values[: rows[-1]], columns[: rows[-1]], rows), shape=(count, count))
 
 
 def _factors(matrix: Any, dimensions: int, generator: np.random.Generator) -> Floats:
@@ -123,11 +122,26 @@ def _factors(matrix: Any, dimensions: int, generator: np.random.Generator) -> Fl
     size = min(dimensions + _OVERSAMPLES, matrix.shape[0])
     basis = matrix @ generator.normal(size=(matrix.shape[1], size)).astype(np.float32)
     for _ in range(_ITERATIONS):
-        basis = matrix @ np.linalg.qr(matrix.T @ np.linalg.qr(basis)[0])[0]
-    basis = np.linalg.qr(basis)[0]
-    left, singular, _ = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
-    factors: Floats = (basis @ left * singular**POWER)[:, :dimensions]
+        basis = matrix @ (matrix.T @ _orthonormal(basis))
+    basis = _orthonormal(basis)
+    squares, turned = _squares(matrix.T @ basis)
+    kept = slice(None, -dimensions - 1, -1)
+    factors: Floats = (basis @ turned.astype(np.float32))[:, kept] * (squares[kept] ** (POWER / 2)).astype(np.float32)
     return factors
+
+
+def _squares(columns: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The squares of a matrix's singular values, ascending, and its right singular vectors."""
+    exact = columns.astype(np.float64)
+    squares, turned = np.linalg.eigh(exact.T @ exact)
+    return np.maximum(squares, 0), turned
+
+
+def _orthonormal(columns: Floats) -> Floats:
+    """Orthonormal columns that span the same space; close to 0 where it has fewer dimensions."""
+    squares, turned = _squares(columns)
+    result: Floats = columns @ (turned / np.sqrt(np.maximum(squares, 1e-10 * squares[-1] + 1e-30))).astype(np.float32)
+    return result
 
 
 @compiled
@@ -152,15 +166,15 @@ def _rows(
     starts: Offsets,
     near: Offsets,
     contexts: npt.NDArray[np.float64],
-    sizes: Offsets,
     rows: Offsets,
     columns: Ids,
     values: Floats,
 ) -> None:
-    """Count the positive values of each row into `sizes`; where `rows` says where each begins, write them instead."""
-    counts = np.zeros(len(sizes), np.int32)
-    touched = np.empty(len(sizes), np.int32)
-    for word in range(len(sizes)):
+    """Write the positive values of each row, and into `rows` where the next one begins."""
+    counts = np.zeros(len(near), np.int32)
+    touched = np.empty(len(near), np.int32)
+    kept = 0
+    for word in range(len(near)):
         found = 0
         for occurrence in range(starts[word], starts[word + 1]):
             at = positions[occurrence]
@@ -173,14 +187,11 @@ def _rows(
                     touched[found] = context
                     found += 1
                 counts[context] += 1
-        kept = 0
         for number in range(found):
             context = touched[number]
             ratio = counts[context] / (near[word] * contexts[context])
             counts[context] = 0
             if ratio > 1:
-                if len(rows):
-                    columns[rows[word] + kept] = context
-                    values[rows[word] + kept] = np.log(ratio)
+                columns[kept], values[kept] = context, np.log(ratio)
                 kept += 1
-        sizes[word] = kept
+        rows[word + 1] = kept

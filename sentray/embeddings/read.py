@@ -271,7 +271,8 @@ class _TextRows:
         try:
             # Arrow's own allocator would keep several times the memory of these rows.
             table = csv.read_csv(column, _READ, _PARSE, _CONVERT, pa.system_memory_pool())
-            numbers = table["number"].to_numpy()
+            # Not to_numpy, which loads pandas: 37 MB.
+            numbers = np.from_dlpack(table["number"].combine_chunks())
         except pa.ArrowInvalid:
             # Some decimals Arrow does not know, such as +1.
             numbers = np.array([list(map(float, row)) for row in rows])

@@ -39,9 +39,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle
 from sentray.errors import SentrayError
-from sentray.inference.simd import AHEAD, BLOCK, LANES, add_rows, dense, pool, slide
+from sentray.inference.halves import add_products, fill_mean, fill_sums, fill_wide, in_blocks, laid_out
+from sentray.inference.simd import BLOCK, LANES, dense, pool
 from sentray.text.encoding import Encoded
-from sentray.text.ngrams import Grams, walk
+from sentray.text.ngrams import Grams
 from sentray.text.simd import compiled
 
 Floats = NDArray[np.float32]
@@ -59,10 +60,8 @@ MAX_PARTS = 64
 """Branches, and dense layers."""
 MAX_WIDTH = 4096
 """Words of a window of `Sums`."""
-GROUP = 1024
+GROUP = 2048
 """Reviews whose features are computed one block of a table after the other: what they share stays in the cache."""
-STRETCH = 512
-"""After so many moves of a window its sums are made anew, so that rounding errors do not add up."""
 _FOLD_ROWS = 4096
 
 
@@ -173,7 +172,7 @@ def require_tables(words: int, kernels: Iterable[Floats], blocks: int = 0) -> No
     Args:
         words: rows of the embedding.
         kernels: of the branches that may share a table.
-        blocks: of a word in the tables of other branches; see `_in_blocks`.
+        blocks: of a word in the tables of other branches; see `in_blocks`.
 
     Raises:
         ValueError: saying how much.
@@ -374,14 +373,14 @@ class _Free:
         for number, branch in enumerate(network.branches):
             if isinstance(branch, Wide):
                 assert grams is not None
-                fill, outputs = _wide(weights[f"kernel{number}"], grams), branch.columns
+                fill, outputs = partial(fill_wide, grams, weights[f"kernel{number}"]), branch.columns
             elif isinstance(branch, Sums):
                 kernel = weights[f"kernel{number}"][None] / np.float32(branch.width)
-                table = _in_blocks(_fold(weights["embedding"], kernel))
-                fill, outputs = partial(_fill_sums, branch.width, table), branch.filters
+                table = in_blocks(_fold(weights["embedding"], kernel))
+                fill, outputs = partial(fill_sums, branch.width, table), branch.filters
             elif isinstance(branch, Mean):
-                table, outputs = _in_blocks(weights["embedding"]), weights["embedding"].shape[1]
-                fill = partial(_fill_mean, outputs, branch.epsilon, table)
+                table, outputs = in_blocks(weights["embedding"]), weights["embedding"].shape[1]
+                fill = partial(fill_mean, outputs, branch.epsilon, table)
             self._fills.append((sum(map(len, inputs)), fill))
             padded = np.zeros((-(-outputs // BLOCK) * BLOCK, units), np.float32)
             padded[:outputs] = weights["weights0"][first : first + outputs]
@@ -396,141 +395,10 @@ class _Free:
         for start in range(0, len(sums), GROUP):
             group = slice(start, start + GROUP)
             found = features[: len(sums[group])]
-            laid_out, firsts = _laid_out(ids, begins[group], lengths[group], self._gap)
+            padded, firsts = laid_out(ids, begins[group], lengths[group], self._gap)
             for column, fill in self._fills:
-                fill(laid_out, firsts, lengths[group], found, column)
-            _add_products(found, self._weights, sums[group])
-
-
-@compiled
-def _laid_out(ids: Any, begins: Any, lengths: Any, gap: int) -> Any:
-    """Reviews one after the other with padding before, between and behind them, and where each begins."""
-    firsts = np.empty(len(lengths), np.int64)
-    end = gap
-    for review in range(len(lengths)):
-        firsts[review] = end
-        end += lengths[review] + gap
-    result = np.zeros(end + AHEAD, np.int32)
-    for review in range(len(lengths)):
-        for word in range(lengths[review]):
-            result[firsts[review] + word] = ids[begins[review] + word]
-    return result, firsts
-
-
-def _in_blocks(rows: Floats) -> Floats:
-    """Rows [words, numbers] as `slide` and `add_rows` take them: float32 [blocks, words, BLOCK], zeros at the end."""
-    words, numbers = rows.shape
-    blocks = np.zeros((-(-numbers // BLOCK), words, BLOCK), np.float32)
-    for number, block in enumerate(blocks):
-        part = rows[:, number * BLOCK : (number + 1) * BLOCK]
-        block[:, : part.shape[1]] = part
-    return blocks
-
-
-@compiled
-def _fill_sums(width: int, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int) -> None:
-    """The largest of the sums of windows of `width` words for each review, into its features from a column on."""
-    blocks, words, size = table.shape
-    sums = np.empty(size, np.float32)
-    ids_at, sums_at, features_at = ids.ctypes.data, sums.ctypes.data, features.ctypes.data
-    for block in range(blocks):
-        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
-        for review in range(len(lengths)):
-            for number in range(size):
-                sums[number] = features[review, first + number] = 0
-            best_at = features_at + 4 * (review * features.shape[1] + first)
-            steps = lengths[review] + width - 1 if lengths[review] else 0
-            for start in range(0, steps, STRETCH):
-                word_at = ids_at + 4 * (firsts[review] + start)
-                if start:
-                    sums[:] = 0
-                    add_rows(word_at - 4 * width, width, table_at, sums_at)
-                slide(word_at, width, min(steps - start, STRETCH), table_at, sums_at, best_at)
-
-
-@compiled
-def _fill_mean(
-    dimensions: int, epsilon: float, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int
-) -> None:
-    """The mean of each review's rows, brought to mean 0 and variance 1, into its features from a column on."""
-    blocks, words, size = table.shape
-    ids_at, features_at = ids.ctypes.data, features.ctypes.data
-    for block in range(blocks):
-        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
-        for review in range(len(lengths)):
-            features[review, first : first + size] = 0
-            sums_at = features_at + 4 * (review * features.shape[1] + first)
-            add_rows(ids_at + 4 * firsts[review], lengths[review], table_at, sums_at)
-    for review in range(len(lengths)):
-        if lengths[review]:
-            mean = variance = 0.0
-            for number in range(column, column + dimensions):
-                features[review, number] /= lengths[review]
-                mean += features[review, number]
-            mean /= dimensions
-            for number in range(column, column + dimensions):
-                variance += (features[review, number] - mean) ** 2
-            scale = 1 / np.sqrt(variance / dimensions + epsilon) if variance + epsilon else 0.0
-            for number in range(column, column + dimensions):
-                features[review, number] = (features[review, number] - mean) * scale
-
-
-def _wide(weights: Floats, grams: Grams) -> Callable[..., None]:
-    """Fills in the sums of the rows of each review's grams."""
-    scales = grams.spec.scale, grams.spec.character_scale
-
-    def fill(ids: Any, begins: Any, lengths: Any, features: Floats, column: int) -> None:
-        longest = int(lengths.max())
-        found = np.empty(grams.most(longest), np.int32)
-        _fill_wide(
-            ids, begins, lengths, grams.lookup, grams.scratch(longest), found, weights, *scales, features, column
-        )
-
-    return fill
-
-
-@compiled
-def _fill_wide(
-    ids: Any,
-    begins: Any,
-    lengths: Any,
-    lookup: Any,
-    scratch: Any,
-    found: Any,
-    weights: Any,
-    scale: float,
-    character_scale: float,
-    features: Any,
-    column: int,
-) -> None:
-    columns = weights.shape[1]
-    ids_at, lookup_at = ids.ctypes.data, lookup.ctypes.data
-    scratch_at, found_at = scratch.ctypes.data, found.ctypes.data
-    for review in range(len(lengths)):
-        words, characters = walk(ids_at + 4 * begins[review], lengths[review], lookup_at, scratch_at, found_at)
-        for unit in range(columns):
-            value = 0.0
-            for number in range(words):
-                value += weights[found[number], unit]
-            value *= scale / np.sqrt(max(words, 1))
-            other = 0.0
-            for number in range(words, words + characters):
-                other += weights[found[number], unit]
-            features[review, column + unit] = value + other * character_scale / np.sqrt(max(characters, 1))
-
-
-@compiled
-def _add_products(features: Any, weights: Any, sums: Any) -> None:
-    """Add the products of features [reviews, inputs] and weights [units, inputs] to sums [reviews, units]."""
-    inputs = features.shape[1]
-    lanes = np.empty(LANES, np.float32)
-    features_at, weights_at, lanes_at = features.ctypes.data, weights.ctypes.data, lanes.ctypes.data
-    for review in range(len(features)):
-        for unit in range(len(weights)):
-            lanes[:] = 0
-            dense(features_at + 4 * inputs * review, inputs // LANES, weights_at + 4 * inputs * unit, lanes_at, 1)
-            for lane in range(LANES):
-                sums[review, unit] += lanes[lane]
+                fill(padded, firsts, lengths[group], found, column)
+            add_products(found, self._weights, sums[group])
 
 
 class _Folded:

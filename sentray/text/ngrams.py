@@ -327,6 +327,13 @@ class Grams:
         spelt = self._spelt({each for each in keys if each & CHARACTERS})
         return [spelt.get(each) or self._word_text(each) for each in keys]
 
+    def samples(self) -> list[str]:
+        """A text of grams of the most words, for golden scores; none where words are hashed."""
+        second = (self.table >> _SECOND) & np.uint64(MAX_WORD_ID + 1)
+        longest = np.flatnonzero((self.table < CHARACTERS) & (self.table >> _THIRD > 0) & (second > 0))
+        chosen = longest[:: max(len(longest) // 20, 1)][:20] + 1
+        return [" ".join(self.gram_texts(chosen.tolist()))] if self._words is not None and len(chosen) else []
+
     def _word_text(self, gram: int) -> str:
         ids = [gram >> WORD_BITS * position & _NO_GRAM >> 2 * WORD_BITS for position in range(3)]
         while ids and not ids[-1]:

@@ -209,5 +209,6 @@ def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: Tra
         files[bundle.GRAMS] = dataset.grams.table.tobytes()
     configured = settings.model_dump(mode="json")
     made = bundle.make(facts.spec, dataset.vocabulary, files, settings=configured, trained_on=facts.trained_on)
-    golden = golden_texts(made, dataset.vocabulary.samples())
+    samples = dataset.vocabulary.samples() + (dataset.grams.samples() if dataset.grams is not None else [])
+    golden = golden_texts(made, samples)
     bundle.publish(bundle.update(made, golden=golden), str(folder / BUNDLE_FOLDER))

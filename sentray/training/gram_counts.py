@@ -19,7 +19,7 @@ from sentray.storage import Folder
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import Words
 from sentray.text.ngrams import MAX_CHARACTERS, MIN_CHARACTERS, WORD_BITS, GramSpec, Keys, character_keys, mixed
-from sentray.text.simd import compiled, inlined, prefetch
+from sentray.text.simd import compiled, inlined, number_at, prefetch, set_int64
 from sentray.text.vocabulary import Vocabulary
 from sentray.training.training_set import IDS_FILE, unseen
 
@@ -35,7 +35,7 @@ _PIECE = 1 << 22
 """Word ids that are read at a time."""
 _PENDING = 64
 """Grams that are looked for together, so that their slots are fetched at the same time."""
-_U0, _U1, _U32, _LOW = (np.uint64(number) for number in (0, 1, 32, 0xFFFFFFFF))
+_U0, _U1, _U2, _U32, _LOW = (np.uint64(number) for number in (0, 1, 2, 32, 0xFFFFFFFF))
 _SECOND, _THIRD = np.uint64(WORD_BITS), np.uint64(2 * WORD_BITS)
 
 SHORT = 60
@@ -149,9 +149,10 @@ def choose_grams(
 def least_reviews(words: int) -> int:
     """How many reviews must have a gram for it to be kept, by the words of all training reviews.
 
-    The square root of the words, from 2 to 5: 2 up to 1.5 million words, 5 from 5 million on. Beyond, `--max-grams` is
-    the bound. On held-out reviews 5 did best at 25,000 reviews of 240 words and 2 at 2,000 of 700. For sentences 1 is no
-    better than 2 and makes a table three times as large (MR 79.1 and 79.1, CR 81.4 and 81.9, TREC 86.2 and 86.8 %).
+    The square root of the words, from 2 to 5: 2 up to 1.5 million words, 5 from 5 million on. Beyond, `--max-grams`
+    is the bound. On held-out reviews 5 did best at 25,000 reviews of 240 words, and 2 or 3 at 4,000 (89.4 and 89.5 %; 5
+    89.1); at 1,000 reviews and for sentences 1 is hardly better than 2 and makes a table three times as large or more
+    (1,000 reviews 86.5 and 86.3 %, MR 79.1 and 79.1, CR 81.4 and 81.9, TREC 86.2 and 86.8).
     """
     return min(max(round(math.sqrt(words / WORDS_OF_LEAST)), MIN_LEAST), MAX_LEAST)
 
@@ -175,7 +176,7 @@ def count_grams(counting: Counting, offsets: NDArray[np.int64], console: Console
     """
     import ray
 
-    task = ray.remote(num_cpus=1)(_count_partition)
+    task = ray.remote(num_cpus=1)(count_partition)
     shared = ray.put(counting), ray.put(offsets)
     left, running = iter(range(counting.partitions)), set[Any]()
     total, done = Counted(np.zeros(0, np.uint64), np.zeros(0, np.int64), 0, 0), 0
@@ -208,7 +209,7 @@ def most_frequent(keys: Keys, counts: Counts, most: int) -> tuple[Keys, Counts]:
     return keys[order], counts[order]
 
 
-def _count_partition(counting: Counting, offsets: NDArray[np.int64], partition: int) -> Counted:
+def count_partition(counting: Counting, offsets: NDArray[np.int64], partition: int) -> Counted:
     """A task: count the grams of one partition."""
     counter = _Counter(counting, partition)
     for ids, first, last in _pieces(counting.folder, offsets):
@@ -246,6 +247,8 @@ class _Counter:
             self._starts, self._characters = np.append(0, np.cumsum(mine))[starts], keys[mine]
         # Two numbers a slot: the key, and the last review with it, from 1, and how many there were.
         self._table, self._taken = np.zeros(2 << 16, np.uint64), 0
+        # Keys and their reviews, and room for those that a word begins.
+        self._pending = np.empty(2 * _PENDING + 8, np.uint64)
 
     def add(self, ids: NDArray[np.int32], offsets: NDArray[np.int64], first: int, last: int) -> None:
         """Count the grams of some reviews, whose ids are given, by their numbers."""
@@ -265,6 +268,7 @@ class _Counter:
                 self._characters,
                 self._partition,
                 counting.partitions,
+                self._pending,
                 self._table,
                 self._taken,
             )
@@ -319,6 +323,7 @@ def _count(
     characters: Any,
     partition: int,
     partitions: int,
+    pending: Any,
     table: Any,
     taken: int,
 ) -> Any:
@@ -338,69 +343,73 @@ def _count(
         characters: These keys, as far as they are in the partition.
         partition: To count.
         partitions: How many there are.
+        pending: Memory for what waits for `_flush`, which the caller keeps, as only its address is used.
         table: Of `_Counter`.
         taken: Its slots that are taken.
 
     Returns:
         The first review that is not counted, and how many slots are taken.
     """
-    # What waits for `_flush`: keys and their reviews. Of what is written there stays what belongs to the partition.
-    pending, owners, many = np.empty(_PENDING + 1, np.uint64), np.empty(_PENDING + 1, np.uint64), 0
+    waiting = np.int64(pending.ctypes.data)
+    at, full = waiting, waiting + 16 * _PENDING
     room, shift = int(0.6 * (len(table) // 2)), _shift(table)
+    pairs, triples = max_n >= 2, max_n >= 3
     while review < stop:
         first, last = offsets[review] - base, offsets[review + 1] - base
         if keeps_end:
             first = max(first, last - max_length)
         else:
             last = min(last, first + max_length)
-        if taken + many + 4 * (last - first) + len(characters) > room:
+        if taken + _PENDING + 4 * (last - first) + len(characters) > room:
             break
-        owner = np.uint64(review + 1)
+        owner = review + 1
         for position in range(first, last):
             word = np.uint64(ids[position])
-            second = np.uint64(ids[position + 1]) << _SECOND if position + 1 < last else _U0
-            third = np.uint64(ids[position + 2]) << _THIRD if position + 2 < last else _U0
-            for kind in range(4):
-                if kind == 0:
-                    gram = word
-                elif kind == 1 and second and max_n >= 2:
-                    gram = word | second
-                elif kind == 2 and third and skip:
-                    gram = word | third
-                elif kind == 3 and third and max_n >= 3:
-                    gram = word | second | third
-                else:
-                    continue
-                pending[many], owners[many] = gram, owner
-                many += _partition(mixed(gram), partitions) == partition
-            if many > _PENDING - 4:
-                taken, many = _flush(pending, owners, many, table, shift, taken), 0
+            at = _pend(at, word, owner, partition, partitions)
+            if position + 1 < last and pairs:
+                pair = word | (np.uint64(ids[position + 1]) << _SECOND)
+                at = _pend(at, pair, owner, partition, partitions)
+                if position + 2 < last and triples:
+                    third = np.uint64(ids[position + 2]) << _THIRD
+                    at = _pend(at, pair | third, owner, partition, partitions)
+            if position + 2 < last and skip:
+                third = np.uint64(ids[position + 2]) << _THIRD
+                at = _pend(at, word | third, owner, partition, partitions)
+            if at >= full:
+                taken, at = _flush(waiting, at, table, shift, taken), waiting
             if word + _U1 < np.uint64(len(starts)):
                 for number in range(starts[word], starts[word + _U1]):
-                    pending[many], owners[many] = characters[number], owner
-                    many += 1
-                    if many > _PENDING - 4:
-                        taken, many = _flush(pending, owners, many, table, shift, taken), 0
+                    at = _pend(at, characters[number], owner, partition, partitions)
+                    if at >= full:
+                        taken, at = _flush(waiting, at, table, shift, taken), waiting
         review += 1
-    return review, _flush(pending, owners, many, table, shift, taken)
+    return review, _flush(waiting, at, table, shift, taken)
+
+
+@inlined
+def _pend(at: np.int64, gram: np.uint64, owner: int, partition: int, partitions: int) -> np.int64:
+    """Write a gram and its review; the address behind it, or the same one where it is not of the partition."""
+    set_int64(at, np.int64(gram))
+    set_int64(at + 8, owner)
+    return at + 16 * np.int64(_partition(mixed(gram), partitions) == partition)
 
 
 @compiled
-def _flush(pending: Any, owners: Any, many: int, table: Any, shift: np.uint64, taken: int) -> int:
+def _flush(start: int, stop: int, table: Any, shift: np.uint64, taken: int) -> int:
     """Count grams of reviews, by their numbers from 1, in which they are new; how many slots are taken then."""
     last = np.uint64(len(table) // 2 - 1)
-    for number in range(many):
-        prefetch(table.ctypes.data + 16 * np.int64(mixed(pending[number]) >> shift))
-    for number in range(many):
-        gram, owner = pending[number], owners[number]
+    for at in range(start, stop, 16):
+        prefetch(table.ctypes.data + 16 * np.int64(mixed(number_at(at)) >> shift))
+    for at in range(start, stop, 16):
+        gram, owner = number_at(at), number_at(at + 8)
         slot = mixed(gram) >> shift
-        while table[2 * np.int64(slot)] != _U0 and table[2 * np.int64(slot)] != gram:
+        while table[_U2 * slot] != _U0 and table[_U2 * slot] != gram:
             slot = (slot + _U1) & last
-        entry = 2 * np.int64(slot)
+        entry = _U2 * slot
         taken += table[entry] == _U0
         table[entry] = gram
-        if table[entry + 1] >> _U32 != owner:
-            table[entry + 1] = (owner << _U32) | ((table[entry + 1] & _LOW) + _U1)
+        if table[entry + _U1] >> _U32 != owner:
+            table[entry + _U1] = (owner << _U32) | ((table[entry + _U1] & _LOW) + _U1)
     return taken
 
 

@@ -101,6 +101,11 @@ class Heads:
         self._all, self._learning, self._model, self._max_norm = dict(heads), dict(heads), model, max_norm
         self.heads, self.fixed = tuple(heads), dict(fixed or {})
 
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """The heads that are trained on, in the order of `gradients`."""
+        return tuple(self._learning)
+
     def pack(self, reviews: Reviews) -> "Packs":
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
         packs = Packs(self._all, reviews)
@@ -188,8 +193,8 @@ def new_network(
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
         counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
-        gram_rows, fixed[models.WIDE] = grams.rows, wide.EPOCHS
-        heads[models.WIDE] = wide.Wide(grams, counts, wide.EPOCHS * -(-len(rows) // settings.batch_size))
+        gram_rows, fixed[models.WIDE] = grams.rows, min(wide.EPOCHS, settings.epochs)
+        heads[models.WIDE] = wide.Wide(grams, counts, fixed[models.WIDE] * -(-len(rows) // settings.batch_size))
     if spec.deep is not None:
         lengths = np.minimum(dataset.lengths, spec.max_length)
         # As the corpus asks for, whatever part of it a fit trains on.

@@ -148,7 +148,15 @@ def require_files(settings: TrainSettings) -> None:
     Raises:
         SentrayError: One is not there, cannot be read, or does not fit.
     """
-    uses_grams = WIDE in models.architecture(settings.model).heads
+    architecture = models.architecture(settings.model)
+    uses_grams = WIDE in architecture.heads
+    if not architecture.dimensions and (settings.embedding or settings.dimensions or settings.embedding_learning_rate):
+        raise SentrayError(
+            "--embedding, --dimensions and --embedding-learning-rate are about word vectors, which --model "
+            f"{settings.model} does not have; leave them out, or take --model wide-deep"
+        )
+    if settings.gpu and isinstance(architecture, models.Halves):
+        raise SentrayError(f"--model {settings.model} is trained on CPUs, and no GPU makes it faster: leave out --gpu")
     if not uses_grams and (settings.max_grams or settings.min_gram_reviews or settings.characters is not None):
         raise SentrayError(
             "--max-grams, --min-gram-reviews and --characters are about n-grams, at which --model "

@@ -40,6 +40,7 @@ class DeepSizes:
     Attributes:
         spec: Widths, units and dimensions.
         drop_dimensions: Share of the vectors' dimensions that a step leaves out.
+        drop_words: Share of a review's words that a step leaves out.
         drop_features: Share of a review's features that a step leaves out.
         epochs: Most epochs.
         reason: Why, for the user.
@@ -47,6 +48,7 @@ class DeepSizes:
 
     spec: DeepSpec
     drop_dimensions: float
+    drop_words: float
     drop_features: float
     epochs: int
     reason: str
@@ -65,9 +67,9 @@ def sizes(reviews: int, average_length: float, dimensions: int | None = None) ->
     about = f"{reviews:,} {'long' if long else 'short'} reviews (of {average_length:,.0f} words)"
     if reviews >= MANY:
         spec = DeepSpec(widths=widths, filters=128, dimensions=dimensions or 100)
-        return DeepSizes(spec, 0.3, 0.5, 6, f"{about} fill large windows")
+        return DeepSizes(spec, 0.3, 0.0, 0.5, 6, f"{about} fill large windows")
     spec = DeepSpec(widths=widths, filters=32, dimensions=dimensions or 100)
-    return DeepSizes(spec, 0.3, 0.5, 12, f"{about} are few: few units, more epochs")
+    return DeepSizes(spec, 0.3, 0.0, 0.5, 12, f"{about} are few: few units, more epochs")
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,10 @@ class WindowSums:
         dimensions, ends = sizes.spec.dimensions, outputs(classes)
         generator = np.random.default_rng(seed)
         shapes = [(dimensions, self._pooled), (self._pooled + dimensions, ends), (ends,)]
-        # Glorot and Bengio 2010, as in Keras.
+        # Glorot and Bengio 2010, as in Keras; but for the mean vector, whose many large numbers would drown the units.
         limits = [math.sqrt(6 / (dimensions + sizes.spec.filters)), math.sqrt(6 / sum(shapes[1])), 0.0]
         weights = [generator.uniform(-limit, limit, shape) for limit, shape in zip(limits, shapes, strict=True)]
+        weights[1][self._pooled :] = 0
         self.embedding = Adam(vectors, None if freeze else embedding_learning_rate or learning_rate)
         self.dense = Adam(np.concatenate([part.ravel() for part in weights]).astype(np.float32)[None], learning_rate)
         self._shapes, self._ends = shapes, np.cumsum([math.prod(shape) for shape in shapes])
@@ -143,11 +146,12 @@ class WindowSums:
         kept, factor = self._kept_dimensions()
         vectors = self.embedding.rows(packed.words)
         used, used_kernels = vectors[:, kept] * factor, kernels[kept]
-        pools, winners, means, norms = self._features(packed, used, used_kernels)
+        ids, mask = self._dropout(packed, len(output))
+        kept_words = PackedWords(packed.words, ids, packed.offsets)
+        pools, winners, means, norms = self._features(kept_words, used, used_kernels)
         features = np.zeros((len(labels), len(output)), np.float32)
         features[:, :pooled] = pools
         features[:, pooled + kept] = means
-        mask = self._mask(packed, features.shape)
         features *= mask
         logits = features @ output + bias
         loss, correct, of_logits = cross_entropy(logits, labels, weights)
@@ -162,9 +166,9 @@ class WindowSums:
         if self.embedding.frozen:
             return Gradients(loss, correct, packed.words[:0], vectors[:0], dense)
         of_used = of_products @ used_kernels.T
-        _to_words(packed.ids, packed.offsets, _of_sums(of_features[:, pooled + kept], means, norms), of_used)
+        _to_words(ids, packed.offsets, _of_sums(of_features[:, pooled + kept], means, norms), of_used)
         of_vectors = np.zeros_like(vectors)
-        of_vectors[:, kept] = of_used * factor
+        of_vectors[1:, kept] = of_used[1:] * factor
         return Gradients(loss, correct, packed.words, of_vectors, dense)
 
     def apply(self, gradients: Gradients) -> bool:
@@ -222,14 +226,14 @@ class WindowSums:
         order = np.random.default_rng((self._seed, self.dense.step)).permutation(count) if share else np.arange(count)
         return np.sort(order[:kept]), np.float32(count / kept)
 
-    def _mask(self, packed: PackedWords, shape: tuple[int, int]) -> Floats:
-        """What each feature of each review is multiplied with."""
-        share = self._sizes.drop_features
-        mask = np.ones(shape, np.float32)
-        if share:
+    def _dropout(self, packed: PackedWords, features: int) -> tuple[Ids, Floats]:
+        """The ids with 0 for words that are left out, and what each feature of each review is multiplied with."""
+        ids, mask = packed.ids.copy(), np.ones((len(packed.offsets) - 1, features), np.float32)
+        shares = self._sizes.drop_words, self._sizes.drop_features
+        if any(shares):
             seed = np.random.SeedSequence((self._seed, self.dense.step)).generate_state(1, np.uint64)[0]
-            _drop(packed.words, packed.ids, packed.offsets, seed, share, mask)
-        return mask
+            _drop(packed.words, packed.offsets, seed, *shares, ids, mask)
+        return ids, mask
 
     def _features(self, packed: PackedWords, vectors: Floats, kernels: Floats) -> tuple[Floats, Ids, Floats, Floats]:
         """Largest windows [reviews, pooled], where they begin; normalized means [reviews, dimensions], their norms."""
@@ -249,6 +253,8 @@ def _of_sums(gradients: Floats, normalized: Floats, norms: Floats) -> Floats:
     result: Floats = (gradients - gradients.mean(axis=1, keepdims=True) - normalized * along) / norms
     return result
 
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 _compile = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")
 
@@ -332,18 +338,30 @@ def _to_words(ids: Ids, offsets: Offsets, of_sums: Floats, of_vectors: Floats) -
 
 
 @_compile
-def _drop(words: Ids, ids: Ids, offsets: Offsets, seed: np.uint64, share: float, mask: Floats) -> None:
-    """Set a share of each row's numbers to 0 and the others to what makes up for it; by seed and the review's words."""
-    kept = np.float32(1 / (1 - share))
-    limit = np.uint64(share * 2.0**32)
+def _drop(
+    words: Ids, offsets: Offsets, seed: np.uint64, of_words: float, of_features: float, ids: Ids, mask: Floats
+) -> None:
+    """Set shares of the ids and of the mask to 0, and the rest of the mask to what makes up for it.
+
+    What a review loses follows from the seed and its words.
+    """
+    kept = np.float32(1 / (1 - of_features))
     for review in range(len(offsets) - 1):
         state = seed
         for position in range(offsets[review], offsets[review + 1]):
-            state = (state ^ np.uint64(words[ids[position]])) * np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ np.uint64(words[ids[position]])) * _ODD
             state ^= state >> np.uint64(29)
+        for position in range(offsets[review], offsets[review + 1]):
+            state += _ODD
+            ids[position] = 0 if _share(state) < of_words else ids[position]
         for column in range(mask.shape[1]):
-            # SplitMix64 (Steele, Lea and Flood 2014).
-            state += np.uint64(0x9E3779B97F4A7C15)
-            mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            mask[review, column] = 0 if (mixed >> np.uint64(32)) < limit else kept
+            state += _ODD
+            mask[review, column] = 0 if _share(state) < of_features else kept
+
+
+@_compile
+def _share(state: np.uint64) -> np.float32:
+    """A random number from 0 to 1: SplitMix64 (Steele, Lea and Flood 2014), whose states are `_ODD` apart."""
+    mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.float32(mixed >> np.uint64(40)) * np.float32(2.0**-24)

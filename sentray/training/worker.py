@@ -29,6 +29,7 @@ from sentray.training.calibration import Floats, log_loss
 from sentray.training.checkpoint import Choice, HeldOut, Logits, NothingToKeepError, State, choose
 from sentray.training.gradients import Gradients, summed
 from sentray.training.heads import new_network
+from sentray.training.loss_watch import LossWatch
 from sentray.training.progress import POLL_SECONDS, Kind
 from sentray.training.stopping import parted
 from sentray.training.training_set import TrainingSet
@@ -95,7 +96,9 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
             state.choice.epochs if state.choice else {**dict.fromkeys(network.heads, settings.epochs), **network.fixed}
         )
         about = {"fit": state.fit, "fits": folds + 1, "epochs": max(epochs.values())}
-        record = replica.epoch(state.epoch, partial(_tell_step, tell, about)) | {"fit": state.fit}
+        record = replica.epoch(state.epoch, partial(_tell_step, tell, about), partial(tell, "line")) | {
+            "fit": state.fit
+        }
         dead = record.pop("dead")
         # What held-out rows say of a head whose schedule is fixed matters at its end alone.
         judged = {*network.heads} - {*ended, *network.fixed} or state.epoch + 1 in network.fixed.values()
@@ -181,8 +184,14 @@ def _of_first(allreduce: AllReduce, work: Callable[[], Any]) -> Any:
 
 
 def _load(job: Job) -> TrainingSet:
-    models.prepare_tensorflow(max(int(job.settings.cpus_per_worker), 1))
-    return TrainingSet.load(job.dataset)
+    dataset = TrainingSet.load(job.dataset)
+    if not isinstance(models.architecture(dataset.facts.spec.architecture), models.Halves):
+        _prepare_tensorflow(job.settings)
+    return dataset
+
+
+def _prepare_tensorflow(settings: TrainSettings) -> None:
+    models.prepare_tensorflow(max(int(settings.cpus_per_worker), 1))
 
 
 def _start(
@@ -217,6 +226,7 @@ def _report(
         if rank == 0:
             checkpoint.write(Path(scratch), state, network, logits)
             if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
+                _prepare_tensorflow(settings)
                 checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
                 if logits:
                     HeldOut.of(logits, choice.epochs, dataset).write(Path(scratch))
@@ -253,16 +263,25 @@ class Replica:
         counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels)).astype(np.float64)
         even = len(self.rows) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
+        shares = self._class_weights * counts / max(len(self.rows), 1)
+        if dataset.weights is not None:
+            rows = self._class_weights[dataset.targets[self.rows]] * dataset.weights[self.rows]
+            shares = np.bincount(dataset.targets[self.rows], rows, len(counts)) / max(len(self.rows), 1)
+        known = shares[shares > 0]
+        self._watches = {head: LossWatch(float(-known @ np.log(known / known.sum()))) for head in self.network.heads}
         self._seconds: dict[str, float] = {}
         # Kept across epochs: one that is shorter than the pause is progress too.
         self._reported = time.perf_counter()
 
-    def epoch(self, number: int, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def epoch(
+        self, number: int, report: Callable[[dict[str, Any]], None], warn: Callable[[str], None] = lambda line: None
+    ) -> dict[str, Any]:
         """Train one epoch.
 
         Args:
             number: Of the epoch, from 0.
             report: Called now and then with what the progress line shows of this worker's rows so far.
+            warn: Called where this worker's rows say that a head does not learn, once a head.
 
         Returns:
             The epoch's record over all workers: `epoch` from 1, mean `loss` and `accuracy` of the heads, `rows_seen`,
@@ -282,6 +301,10 @@ class Replica:
             result, reacts = self._step(batch, mine)
             first_step = first_step or time.perf_counter() - started
             sums += (*np.mean([(part.loss, part.correct) for part in result], axis=0), len(mine))
+            for head, part in zip(self.network.learning, result, strict=True):
+                if head in self._watches and len(mine) and (line := self._watches[head].add(part.loss / len(mine))):
+                    warn(f"warning: {'the network' if len(self.network.heads) == 1 else head}: {line}")
+                    del self._watches[head]
             alive |= reacts and step >= len(steps) // 2
             if time.perf_counter() - self._reported < POLL_SECONDS:
                 continue

@@ -5,19 +5,76 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from sentray import bundle
+from sentray import bundle, models
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
+from sentray.inference import folding
 from sentray.inference.engines import BATCH, KerasEngine, choose, load_engine
-from sentray.inference.scorer import Scorer
+from sentray.inference.scorer import Scorer, golden_texts
 from sentray.text.encoding import Encoder, pad
+from sentray.text.ngrams import GramSpec, make_table, word_grams
+from tests.conftest import LENGTH
 
 keras = pytest.importorskip("keras")
+
+
+@pytest.fixture(scope="module")
+def halves(make_bundle: Any, make_reviews: Any) -> Bundle:
+    """A bundle of a wide and a deep half with random weights, which knows half of the n-grams of some reviews."""
+    plain, chance = make_bundle(), np.random.default_rng(0)
+    encoded = Encoder(plain.spec.cleaning, plain.vocabulary).encode(pa.array(make_reviews(50, seed=9)))
+    reviews = np.split(encoded.ids, encoded.offsets[1:-1])
+    keys = np.array(sorted({key for ids in reviews for key in word_grams(ids.tolist(), GramSpec())}), np.uint64)
+    table = make_table(keys[chance.random(len(keys)) < 0.5])
+    deep = models.DeepSpec(widths=(2, 3), filters=5, dimensions=6)
+    model = models.architecture("wide-deep").build(
+        plain.vocabulary.size, LENGTH, 2, gram_rows=len(table) + 1, deep=deep
+    )
+    for layer in model.layers:
+        weights = [chance.normal(size=each.shape) for each in layer.get_weights()]
+        if layer.name in (models.EMBEDDING, models.WIDE):
+            weights[0][0] = 0
+        layer.set_weights(weights)
+    changes = {"architecture": "wide-deep.v1", "grams": GramSpec(), "deep": deep}
+    files = {bundle.MODEL: models.keras_file(model), bundle.GRAMS: table.tobytes(), **folding.fold(model)}
+    made = bundle.make(plain.spec.model_copy(update=changes), plain.vocabulary, files)
+    return bundle.update(made, golden=golden_texts(made, ["good film"]))
+
+
+@pytest.fixture(params=["small_bundle", "halves"])
+def either(request: pytest.FixtureRequest) -> Bundle:
+    """A bundle of a network with a fixed length, and one of a network with any."""
+    made: Bundle = request.getfixturevalue(request.param)
+    return made
+
+
+def test_golden_texts_reach_n_grams(halves: Bundle) -> None:
+    last = halves.golden[-1].text
+    encoded = Encoder(halves.spec.cleaning, halves.vocabulary).encode(pa.array([last]))
+    assert halves.grams is not None
+    known = halves.grams.gram_texts(halves.grams.of(encoded.ids, encoded.offsets).rows.tolist())
+    assert {len(gram.split()) for gram in known} == {1, 2, 3}
+    spoilt = bundle.make(
+        halves.spec,
+        halves.vocabulary,
+        halves.files | {bundle.GRAMS: np.roll(halves.grams.table, 8).tobytes()},
+        golden=halves.golden,
+    )
+    with pytest.raises(SentrayError, match="differ from its golden texts"):
+        Scorer(spoilt)
+
+
+def test_engines_agree_on_halves(halves: Bundle, make_reviews: Any) -> None:
+    texts = pa.array(["", *make_reviews(100, seed=4)])
+    found = [Scorer(halves, name).score(texts).probabilities for name in ("folded", "keras")]
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-5)
+    assert np.ptp(found[0]) > 0.1
 
 
 @pytest.mark.parametrize("labels", [("neg", "pos"), ("bad", "fine", "good")])
@@ -37,8 +94,8 @@ def test_gives_what_plain_keras_gives(make_bundle, make_reviews, labels: tuple[s
 
 
 @pytest.mark.parametrize("engine", ["folded", "keras"])
-def test_a_score_has_the_same_bits_alone_and_in_company(small_bundle: Bundle, make_reviews, engine: str) -> None:
-    scorer = Scorer(small_bundle, engine)
+def test_a_score_has_the_same_bits_alone_and_in_company(either: Bundle, make_reviews, engine: str) -> None:
+    scorer = Scorer(either, engine)
     texts = pa.array(make_reviews(2 * BATCH + 5, seed=3))
     together = scorer.score(texts).probabilities
     backwards = scorer.score(texts.take(pa.array(range(len(texts) - 1, -1, -1)))).probabilities[::-1]
@@ -49,8 +106,8 @@ def test_a_score_has_the_same_bits_alone_and_in_company(small_bundle: Bundle, ma
 
 
 @pytest.mark.parametrize("engine", ["folded", "keras"])
-def test_no_reviews_and_reviews_without_words(small_bundle: Bundle, engine: str) -> None:
-    scorer = Scorer(small_bundle, engine)
+def test_no_reviews_and_reviews_without_words(either: Bundle, engine: str) -> None:
+    scorer = Scorer(either, engine)
     assert scorer.score(pa.array([], pa.string())).probabilities.shape == (0, 2)
     scores = scorer.score(pa.array(["", None, "zebra", "zebra good"], pa.large_string()))
     assert scores.words.tolist() == [0, 0, 1, 2]

@@ -16,8 +16,10 @@ from sentray import bundle, models
 from sentray.bundle import Bundle, ModelSpec
 from sentray.errors import SentrayError
 from sentray.inference.networks import load_network
+from sentray.models import DeepSpec
 from sentray.text.cleaning import preset
 from sentray.text.hashing import HashedWords
+from sentray.text.ngrams import GramSpec
 
 Change = Callable[[Any], object]
 
@@ -63,13 +65,34 @@ def weights_of(network: Any) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 def test_every_architecture_comes_back_with_its_weights(name: str) -> None:
-    words = HashedWords(30)
-    network = models.architecture(name).build(words.size, 12, 3, 5)
-    spec = ModelSpec.of(words, architecture=name, cleaning=preset("reviews")[0], labels=("a", "b", "c"), max_length=12)
-    found = load_network(bundle.make(spec, words, {bundle.MODEL: models.keras_file(network)}))
+    words, architecture = HashedWords(30), models.architecture(name)
+    deep = DeepSpec(widths=(2, 3), filters=4, dimensions=5) if models.DEEP in architecture.heads else None
+    network = architecture.build(words.size, 12, 3, None if deep else 5, gram_rows=9, deep=deep)
+    uses_grams = models.WIDE in architecture.heads
+    spec = ModelSpec.of(
+        words,
+        architecture=name,
+        cleaning=preset("reviews")[0],
+        labels=("a", "b", "c"),
+        max_length=12,
+        grams=GramSpec() if uses_grams else None,
+        deep=deep,
+    )
+    files = {bundle.MODEL: models.keras_file(network)} | ({bundle.GRAMS: bytes(64)} if uses_grams else {})
+    found = load_network(bundle.make(spec, words, files))
     assert [type(each) for each in found.layers] == [type(each) for each in network.layers]
     for mine, theirs in zip(weights_of(found), weights_of(network), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_half_that_the_bundle_does_not_tell_of_is_refused(small_bundle: Bundle) -> None:
+    deep = DeepSpec(widths=(2,), filters=4, dimensions=5)
+    forged = forge(small_bundle, spec={"deep": deep})
+    with pytest.raises(SentrayError, match="differ in whether there is a deep half"):
+        load_network(forged)
+    forged = forge(small_bundle, spec={"architecture": "deep.v1"})
+    with pytest.raises(SentrayError, match="differ in whether there is a deep half"):
+        load_network(forged)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_texts_of_grams() -> None:
     assert texts == ["good", "not so", "not _ good", "not so good", "[9]", "<goo", "\u00efve>"]
     assert (grams.known, grams.rows) == (7, len(grams.table) + 1)
     assert all(gram & CHARACTERS for gram in keys[-2:])
+    assert grams.samples() == ["not so good"]
 
 
 def test_threads_share_grams() -> None:

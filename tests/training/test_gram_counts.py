@@ -22,7 +22,7 @@ SPECS = st.builds(GramSpec, max_n=st.integers(1, 3), skip=st.booleans(), charact
 def counted(reviews: list[list[int]], folder: Path, counting: Counting) -> gram_counts.Counted:
     offsets = np.cumsum([0, *map(len, reviews)]).astype(np.int64)
     np.array([word for review in reviews for word in review], np.int32).tofile(folder / IDS_FILE)
-    parts = [gram_counts._count_partition(counting, offsets, part) for part in range(counting.partitions)]
+    parts = [gram_counts.count_partition(counting, offsets, part) for part in range(counting.partitions)]
     keys, counts = (np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "counts"))
     distinct, frequent = sum(part.distinct for part in parts), sum(part.frequent for part in parts)
     return gram_counts.Counted(*most_frequent(keys, counts, counting.max_grams), distinct, frequent)

@@ -13,8 +13,8 @@ from sentray.training.window_sums import DeepSizes, WindowSums, sizes
 
 ROWS = 40
 SPEC = DeepSpec(widths=(1, 3, 7), filters=4, dimensions=6)
-SIZES = DeepSizes(SPEC, drop_dimensions=0, drop_features=0, epochs=1, reason="")
-DROPPING = DeepSizes(SPEC, drop_dimensions=0.3, drop_features=0.5, epochs=1, reason="")
+SIZES = DeepSizes(SPEC, drop_dimensions=0, drop_words=0, drop_features=0, epochs=1, reason="")
+DROPPING = DeepSizes(SPEC, drop_dimensions=0.3, drop_words=0.2, drop_features=0.5, epochs=1, reason="")
 
 
 def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False) -> WindowSums:
@@ -111,18 +111,19 @@ def test_the_workers_shares_add_up_to_the_whole_step(sizes: DeepSizes) -> None:
     np.testing.assert_allclose(rows[whole.rows], whole.values, atol=1e-6)
 
 
-def test_dropout_leaves_out_other_features_at_each_step() -> None:
+def test_dropout_leaves_out_other_words_and_features_at_each_step() -> None:
     trained, parts = network(DROPPING), reviews([20, 20, 20, 20])
-    packed, masks = trained.pack(parts), []
+    packed, masks, kept = trained.pack(parts), [], []
     for step in range(200):
         trained.dense.step = step
-        masks.append(trained._mask(packed, (4, 18)))
-    mask = np.array(masks)
-    assert set(np.unique(mask)) == {0, 2}
-    np.testing.assert_allclose(mask.mean(axis=0), 1, atol=0.35)
-    np.testing.assert_allclose(
-        [np.corrcoef(mask[:, 0].ravel(), mask[:, row].ravel())[0, 1] for row in (1, 2)], 0, atol=0.1
-    )
+        ids, mask = trained._dropout(packed, 18)
+        masks.append(mask)
+        kept.append((ids == packed.ids).reshape(4, 20))
+        assert set(ids[ids != packed.ids]) <= {0}
+    for drawn, share in ((np.array(masks) > 0, 0.5), (np.array(kept), 0.8)):
+        np.testing.assert_allclose(drawn.mean(axis=0), share, atol=0.15)
+        assert abs(np.corrcoef(drawn[:, 0].ravel(), drawn[:, 1].ravel())[0, 1]) < 0.1
+    assert set(np.unique(masks)) == {0, 2}
     assert len(trained._kept_dimensions()[0]) == 4
 
 

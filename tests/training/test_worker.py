@@ -23,11 +23,15 @@ from sentray.corpus.identity import TextHashes
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
 from sentray.inference.networks import load_network
+from sentray.models import DeepSpec
 from sentray.storage import Folder
 from sentray.text.cleaning import preset
+from sentray.text.ngrams import Grams, GramSpec, make_table, word_grams
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import checkpoint, worker
 from sentray.training.allreduce import TOKEN_BYTES, AllReduce, listen
+from sentray.training.batches import laid_out
+from sentray.training.calibration import Mix
 from sentray.training.checkpoint import NothingToKeepError
 from sentray.training.folds import NEVER
 from sentray.training.stopping import best_epoch
@@ -59,6 +63,18 @@ def dataset(tmp_path: Path) -> TrainingSet:
         resolve("synthetic:50"),
     )
     return TrainingSet.load(str(tmp_path))
+
+
+@pytest.fixture
+def halves(dataset: TrainingSet) -> TrainingSet:
+    """The same reviews for a network of a wide and a deep half."""
+    deep = DeepSpec(widths=(2, 3), filters=4, dimensions=6)
+    spec = dataset.facts.spec.model_copy(update={"architecture": "wide-deep.v1", "grams": GramSpec(), "deep": deep})
+    keys = dict.fromkeys(gram for row in range(50) for gram in word_grams(dataset.review(row).tolist(), GramSpec()))
+    grams = Grams(GramSpec(), make_table(np.array(list(keys), np.uint64)), None)
+    vectors = np.random.default_rng(1).normal(0, 0.3, (21, 6)).astype(np.float32)
+    vectors[0] = 0
+    return replace(dataset, facts=replace(dataset.facts, spec=spec), grams=grams, vectors=vectors)
 
 
 def unseen(report: dict[str, Any]) -> None:
@@ -163,7 +179,10 @@ def test_a_worker_that_does_not_see_the_training_set_ends_them_all(dataset: Trai
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_a_loss_that_is_no_number_is_a_dead_start(dataset: TrainingSet, tmp_path: Path) -> None:
     replica = Replica(settings(learning_rate=1e38), dataset, AllReduce(), seed=3)
-    records = [replica.epoch(number, unseen) for number in range(2)]
+    lines: list[str] = []
+    records = [replica.epoch(number, unseen, lines.append) for number in range(2)]
+    (line,) = lines
+    assert line.startswith("warning: the network: it diverges at step")
     assert not np.isfinite(records[-1]["loss"])
     assert records[-1]["dead"]
 
@@ -276,6 +295,52 @@ def test_replicas_are_compared_to_the_last_bit(dataset: TrainingSet, tmp_path: P
             assert len(set(pool.map(Replica.check_replicas, replicas))) == 1
         else:
             assert_unlike(pool, replicas)
+
+
+def test_replicas_of_halves_are_equal_and_follow_one(halves: TrainingSet) -> None:
+    with pair() as (pool, workers):
+        replicas = list(pool.map(lambda among: Replica(settings(), halves, among, 3), workers))
+        records = [list(pool.map(lambda replica, of=of: replica.epoch(of, unseen), replicas)) for of in range(2)]
+        assert len(set(pool.map(Replica.check_replicas, replicas))) == 1
+    one = Replica(settings(), halves, AllReduce(), 3)
+    for number in range(2):
+        assert one.epoch(number, unseen)["loss"] == pytest.approx(records[number][0]["loss"], abs=1e-4)
+
+
+def test_halves_go_on_from_a_state_to_the_same_bits_and_rest(halves: TrainingSet) -> None:
+    whole, begun = (Replica(settings(), halves, AllReduce(), 3) for _ in range(2))
+    for number in range(2):
+        whole.epoch(number, unseen)
+    begun.epoch(0, unseen)
+    resumed = Replica(settings(), halves, AllReduce(), 3)
+    resumed.network.restore({name: values.copy() for name, values in begun.network.state().items()})
+    resumed.epoch(1, unseen)
+    assert resumed.check_replicas() == whole.check_replicas()
+    resumed.network.rest("deep")
+    record = resumed.epoch(2, unseen)
+    assert not record["dead"]
+    for name, values in resumed.network.state().items():
+        assert np.array_equal(values, whole.network.state()[name]) == name.startswith("deep."), name
+
+
+@pytest.mark.parametrize("mix", [None, Mix((0.7, 0.4), -0.3)])
+def test_the_keras_model_of_halves_mixes_their_logits(halves: TrainingSet, mix: Mix | None) -> None:
+    replica = Replica(settings(), halves, AllReduce(), 3)
+    replica.epoch(0, unseen)
+    reviews = [halves.review(row) for row in range(4)]
+    logits = replica.network.logits(replica.network.pack(reviews))
+    assert replica.network.heads == ("wide", "deep")
+    assert logits.shape == (4, 2, 1)
+    found = halves.grams.of(*laid_out(reviews))
+    sizes = np.diff(found.offsets)
+    ids, grams, values = (
+        np.zeros((4, size), kind) for size, kind in ((12, "i4"), (sizes.max(), "i4"), (sizes.max(), "f4"))
+    )
+    for row, review in enumerate(reviews):
+        ids[row], mine = review, slice(*found.offsets[row : row + 2])
+        grams[row, : sizes[row]], values[row, : sizes[row]] = found.rows[mine], found.values[mine]
+    scores = np.asarray(replica.network.keras_model(mix)([grams, values, ids]))
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-(mix or Mix.mean(2)).of(logits))), atol=1e-5)
 
 
 def test_replicas_with_other_frozen_vectors_are_noticed(dataset: TrainingSet, tmp_path: Path) -> None:
