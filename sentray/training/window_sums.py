@@ -26,8 +26,8 @@ from sentray.training.losses import cross_entropy
 EPSILON = 1e-12
 """Added to the variance of a mean vector's numbers, far below that of one word's share."""
 
-LONG, MANY = 60, 5000
-"""Words from which a review is long; reviews from which they are many."""
+LONG = 60
+"""Words of a review above which it is long."""
 
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -39,18 +39,14 @@ class DeepSizes:
 
     Attributes:
         spec: Widths, units and dimensions.
-        drop_dimensions: Share of the vectors' dimensions that a step leaves out.
         drop_words: Share of a review's words that a step leaves out.
         drop_features: Share of a review's features that a step leaves out.
-        epochs: Most epochs.
         reason: Why, for the user.
     """
 
     spec: DeepSpec
-    drop_dimensions: float
     drop_words: float
     drop_features: float
-    epochs: int
     reason: str
 
 
@@ -62,14 +58,11 @@ def sizes(reviews: int, average_length: float, dimensions: int | None = None) ->
         average_length: Words of a review.
         dimensions: Numbers of a word's vector, where that is settled.
     """
-    long = average_length > LONG
-    widths = (3, 7, 20) if long else (3, 5)
-    about = f"{reviews:,} {'long' if long else 'short'} reviews (of {average_length:,.0f} words)"
-    if reviews >= MANY:
-        spec = DeepSpec(widths=widths, filters=128, dimensions=dimensions or 100)
-        return DeepSizes(spec, 0.3, 0.0, 0.5, 6, f"{about} fill large windows")
-    spec = DeepSpec(widths=widths, filters=32, dimensions=dimensions or 100)
-    return DeepSizes(spec, 0.3, 0.0, 0.5, 12, f"{about} are few: few units, more epochs")
+    is_long = average_length > LONG
+    spec = DeepSpec(widths=(3, 7, 20) if is_long else (3, 5), filters=128, dimensions=dimensions or 100)
+    about = f"{reviews:,} {'long' if is_long else 'short'} reviews (of {average_length:,.0f} words)"
+    windows = " and ".join(map(str, spec.widths))
+    return DeepSizes(spec, 0.2, 0.5, f"windows of {windows} words, {spec.filters} units each, for {about}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class WindowSums:
     """Trains the deep half; a `Head`.
 
     What dropout leaves out follows from the seed, the step and a review's words, so that it does not depend on which
-    worker has the review. The dimensions that are left out are those of the whole step: the products get cheaper.
+    worker has the review.
 
     Args:
         vectors: First vectors of the words, float32 [words, dimensions]; taken over, not copied. Row 0, the padding's,
@@ -143,32 +136,25 @@ class WindowSums:
         kernels, output, bias = self._parts(self.dense.weights[0])
         dense = np.zeros_like(self.dense.weights[0])
         of_kernels, of_output, of_bias = self._parts(dense)
-        kept, factor = self._kept_dimensions()
         vectors = self.embedding.rows(packed.words)
-        used, used_kernels = vectors[:, kept] * factor, kernels[kept]
         ids, mask = self._dropout(packed, len(output))
-        kept_words = PackedWords(packed.words, ids, packed.offsets)
-        pools, winners, means, norms = self._features(kept_words, used, used_kernels)
-        features = np.zeros((len(labels), len(output)), np.float32)
-        features[:, :pooled] = pools
-        features[:, pooled + kept] = means
-        features *= mask
-        logits = features @ output + bias
-        loss, correct, of_logits = cross_entropy(logits, labels, weights)
+        kept = PackedWords(packed.words, ids, packed.offsets)
+        pools, winners, means, norms = self._features(kept, vectors, kernels)
+        features = np.hstack([pools, means]) * mask
+        loss, correct, of_logits = cross_entropy(features @ output + bias, labels, weights)
         of_logits /= np.float32(batch_rows)
         of_output[:], of_bias[:] = features.T @ of_logits, of_logits.sum(axis=0)
         of_features = (of_logits @ output.T) * mask
+        of_pools = np.where(pools > 0, of_features[:, :pooled], np.float32(0))
         of_products = np.zeros((len(packed.words), pooled), np.float32)
-        _to_winners(
-            packed.ids, packed.offsets, winners, of_features[:, :pooled] * (pools > 0), self._widths, of_products
-        )
-        of_kernels[kept] = used.T @ of_products
+        _to_winners(ids, packed.offsets, winners, of_pools, self._widths, of_products)
+        of_kernels[:] = vectors.T @ of_products
         if self.embedding.frozen:
             return Gradients(loss, correct, packed.words[:0], vectors[:0], dense)
-        of_used = of_products @ used_kernels.T
-        _to_words(ids, packed.offsets, _of_sums(of_features[:, pooled + kept], means, norms), of_used)
-        of_vectors = np.zeros_like(vectors)
-        of_vectors[1:, kept] = of_used[1:] * factor
+        of_vectors = of_products @ kernels.T
+        _to_words(ids, packed.offsets, _of_sums(of_features[:, pooled:], means, norms), of_vectors)
+        # Where the words that are left out have their gradients too.
+        of_vectors[0] = 0
         return Gradients(loss, correct, packed.words, of_vectors, dense)
 
     def apply(self, gradients: Gradients) -> bool:
@@ -218,13 +204,6 @@ class WindowSums:
     def _parts(self, flat: Floats) -> list[Floats]:
         """Kernels, last layer and its bias as views of the flat weights."""
         return [part.reshape(shape) for part, shape in zip(np.split(flat, self._ends[:-1]), self._shapes, strict=True)]
-
-    def _kept_dimensions(self) -> tuple[NDArray[np.int64], np.float32]:
-        """The dimensions that this step keeps, and what makes up for the others."""
-        count, share = self._spec.dimensions, self._sizes.drop_dimensions
-        kept = max(round(count * (1 - share)), 1)
-        order = np.random.default_rng((self._seed, self.dense.step)).permutation(count) if share else np.arange(count)
-        return np.sort(order[:kept]), np.float32(count / kept)
 
     def _dropout(self, packed: PackedWords, features: int) -> tuple[Ids, Floats]:
         """The ids with 0 for words that are left out, and what each feature of each review is multiplied with."""

@@ -13,8 +13,8 @@ from sentray.training.window_sums import DeepSizes, WindowSums, sizes
 
 ROWS = 40
 SPEC = DeepSpec(widths=(1, 3, 7), filters=4, dimensions=6)
-SIZES = DeepSizes(SPEC, drop_dimensions=0, drop_words=0, drop_features=0, epochs=1, reason="")
-DROPPING = DeepSizes(SPEC, drop_dimensions=0.3, drop_words=0.2, drop_features=0.5, epochs=1, reason="")
+SIZES = DeepSizes(SPEC, drop_words=0, drop_features=0, reason="")
+DROPPING = DeepSizes(SPEC, drop_words=0.2, drop_features=0.5, reason="")
 
 
 def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False) -> WindowSums:
@@ -124,7 +124,28 @@ def test_dropout_leaves_out_other_words_and_features_at_each_step() -> None:
         np.testing.assert_allclose(drawn.mean(axis=0), share, atol=0.15)
         assert abs(np.corrcoef(drawn[:, 0].ravel(), drawn[:, 1].ravel())[0, 1]) < 0.1
     assert set(np.unique(masks)) == {0, 2}
-    assert len(trained._kept_dimensions()[0]) == 4
+
+
+def test_gradients_under_dropout_are_the_slopes_of_the_loss() -> None:
+    trained, parts = network(DROPPING), reviews([9, 14, 3])
+    # The mean's weights start at 0, which hides its gradients.
+    trained.dense.weights[0, -60:] += np.random.default_rng(1).normal(0, 0.3, 60).astype(np.float32)
+    arguments = trained.pack(parts), np.array([0, 1, 2], np.int32), np.ones(3, np.float32), 3
+    found = trained.gradients(*arguments)
+
+    def slope(array: np.ndarray, at: tuple[int, int]) -> float:
+        value, losses = array[at], []
+        for moved in (value + 0.001, value - 0.001):
+            array[at] = moved
+            losses.append(trained.gradients(*arguments).loss / 3)
+        array[at] = value
+        return (losses[0] - losses[1]) / 0.002
+
+    size = trained.dense.weights.shape[1]
+    slopes = [slope(trained.dense.weights, (0, number)) for number in range(0, size, 5)]
+    np.testing.assert_allclose(found.dense[::5], slopes, atol=2e-3)
+    slopes = [slope(trained.embedding.weights, (row, 2)) for row in found.rows[1:]]
+    np.testing.assert_allclose(found.values[1:, 2], slopes, atol=2e-3)
 
 
 def trained_on_topics(steps: int, start: dict[str, Any] | None = None) -> WindowSums:
@@ -161,9 +182,8 @@ def test_frozen_vectors_stay() -> None:
     np.testing.assert_array_equal(trained.constants()[0], before)
 
 
-def test_sizes_follow_number_and_length_of_reviews() -> None:
-    few, many = sizes(500, 20), sizes(25_000, 230)
-    assert few.spec.filters < many.spec.filters
-    assert max(few.spec.widths) < max(many.spec.widths)
-    assert "25,000 long reviews" in many.reason
+def test_sizes_follow_the_reviews() -> None:
+    short, long = sizes(500, 20), sizes(25_000, 230)
+    assert max(short.spec.widths) < max(long.spec.widths)
+    assert "25,000 long reviews" in long.reason
     assert sizes(500, 20, 50).spec.dimensions == 50
