@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sentray import cluster
-from sentray.config import CrossvalidateSettings, TrainSettings
+from sentray.config import SETTINGS_FILE, CrossvalidateSettings, TrainSettings, settings_text
 from sentray.console import Console, count, printable
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.groups import dealt_rows, folds_of
@@ -23,7 +23,7 @@ from sentray.metrics import LEVEL
 from sentray.storage import Folder, behind
 from sentray.tables import METRICS
 from sentray.training.progress import shown_on
-from sentray.training.run import train
+from sentray.training.run import train, work_folder
 
 FIGURES_FILE = "crossvalidation.json"
 MAX_FOLDS = 1000
@@ -52,7 +52,11 @@ def crossvalidate(settings: CrossvalidateSettings, console: Console) -> dict[str
         found = train_each(jobs, settings.at_once, console)
     tests = [{"fold": name, **metrics["test"]} for name, metrics in zip(names, found.values(), strict=True)]
     figures = {**summary(tests), "pooled": pooled(tests), "folds": tests}
-    Folder(settings.out).write(FIGURES_FILE, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())
+    folder = Folder(settings.out)
+    folder.write(SETTINGS_FILE, settings_text(settings).encode())
+    folder.write(FIGURES_FILE, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())
+    # There lies a table that was given in memory.
+    Folder(work_folder(settings.out)).delete("")
     console.say()
     console.table(*table(figures))
     console.say(BY_T)
@@ -131,31 +135,37 @@ def train_each(
     """
     import ray
 
-    most = max(job.workers.max * job.cpus_per_worker for job in jobs.values())
-    at_once = min(len(jobs), at_once or max(1, int(cluster.resources().cpus // most)))
+    task = ray.remote(num_cpus=0, max_retries=0)(work or _train)
+    at_once = min(len(jobs), at_once or min(map(_room, jobs.values())))
     console.say(f"{count(len(jobs), 'training')}, {at_once} at the same time")
     found: dict[str, dict[str, Any]] = {}
     left, running = iter(jobs.items()), dict[Any, str]()
-    with shown_on(console) as board:
-        while len(found) < len(jobs):
-            while len(running) < at_once and (job := next(left, None)) is not None:
-                task = ray.remote(num_cpus=0, max_retries=0)(work or _train).options(name=f"sentray {job[0]}")
-                running[task.remote(*job, board)] = job[0]
-            (ready,), _ = ray.wait(list(running))
-            name = running.pop(ready)
-            try:
+    try:
+        with shown_on(console) as board:
+            while len(found) < len(jobs):
+                while len(running) < at_once and (job := next(left, None)) is not None:
+                    running[task.options(name=f"sentray {job[0]}").remote(*job, board)] = job[0]
+                (ready,), _ = ray.wait(list(running))
+                name = running.pop(ready)
                 found[name] = ray.get(ready)
-            except ray.exceptions.RayError as error:
-                for other in running:
-                    ray.cancel(other, recursive=True)
-                if (mistake := cluster.user_error(error)) is None:
-                    raise
-                raise SentrayError(f"{name}: {mistake}") from error
-            test = found[name]["test"]
-            console.say(
-                f"{name}: accuracy {test['accuracy']:.4f} on {test['rows']:,} rows; {len(found)} of {len(jobs)} done"
-            )
+                test = found[name]["test"]
+                done = f"{len(found)} of {len(jobs)} done"
+                console.say(f"{name}: accuracy {test['accuracy']:.4f} on {test['rows']:,} rows; {done}")
+    except ray.exceptions.RayError as error:
+        if (mistake := cluster.user_error(error)) is None:
+            raise
+        raise SentrayError(f"{name}: {mistake}") from error
+    finally:
+        for other in running:
+            ray.cancel(other, recursive=True)
     return {name: found[name] for name in jobs}
+
+
+def _room(settings: TrainSettings) -> int:
+    """How many such trainings the cluster has processors and GPUs for; 1 where it has not even these."""
+    have, workers = cluster.resources(), settings.workers.max
+    free = [have.cpus / (workers * settings.cpus_per_worker), *([have.gpus / workers] if settings.gpu else [])]
+    return max(1, int(min(free)))
 
 
 def _train(name: str, settings: TrainSettings, board: Any = None) -> dict[str, Any]:
