@@ -200,6 +200,10 @@ class CorpusSettings(Settings):
             raise ValueError("--group-column and --group-by both say what a group is: leave one out")
         if self.fold_column is None and self.test_fold is not None and not _is_fold(self.test_fold):
             raise ValueError("--test-fold must be K/N, as in 3/10, or a value of --fold-column")
+        if self.fold_column is not None and self.test_fold is None and "test_fold" not in self.unused:
+            raise ValueError("--fold-column needs --test-fold, which of its values to test on; crossvalidate takes all")
+        if self.test_fold is not None and self.test_fraction:
+            raise ValueError("--test-fold and --test-fraction both say which rows to test on: leave one out")
         return self
 
     @property
