@@ -1,4 +1,4 @@
-"""`sentray bench train`: sentray's training against the tutorial's Keras script, and two workers against one."""
+"""`sentray bench train`: sentray against the tutorial's Keras script and fastText, and two workers against one."""
 
 import os
 import tempfile
@@ -7,17 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sentray import cluster, models
 from sentray.bench import processes, reviews
-from sentray.bench.settings import BenchTrainSettings
+from sentray.bench.grams import write_ids
+from sentray.bench.settings import BenchGramsSettings, BenchTrainSettings
 from sentray.bench.tables import Rows, show, with_ratios
 from sentray.config import TrainSettings
 from sentray.console import Console, count
+from sentray.errors import SentrayError
 from sentray.training.prepare import prepare
 from sentray.training.training_set import TrainingSet
 
 BATCHES = (32, 256)
+WORDS = 20
+"""Of a sentence to train on beside fastText."""
+_FEW, _MORE = 1, 3
+"""Epochs of fastText, whose difference in time is that of two epochs without the reading of the file."""
 
 
 def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any]:
@@ -39,7 +47,7 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
     ):
         common: dict[str, Any] = {
             **{"corpus": corpus, "out": folder, "epochs": settings.epochs, "seed": settings.seed},
-            **{"test_fraction": 0.1, "validation_fraction": 0},
+            **{"model": "tutorial-cnn", "test_fraction": 0.1, "validation_fraction": 0},
         }
         prepared = Path(folder, "prepared")
         defaults = TrainSettings(**common)
@@ -58,8 +66,55 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
         for batch in BATCHES:
             runs = {count(workers, "worker"): sentray(workers, 1, batch) for workers in (1, 2)}
             tables[f"1 CPU a worker, batches of {batch}"] = compared(runs, rows)
+        if settings.sentences:
+            tables[f"{settings.sentences:,} sentences of {WORDS} words, 1 CPU"] = _sentences(settings, folder, console)
     show(console, tables)
     return {"corpus": corpus, "cores": cores, **tables}
+
+
+def _sentences(settings: BenchTrainSettings, folder: str, console: Console) -> Rows:
+    """Rows a second of an epoch of fastText with bigrams and of `--model wide`, on the same sentences and one core."""
+    from sentray.training.trainer import fit
+
+    rows, made = settings.sentences, f"{folder}/sentences.parquet"
+    write_ids(Path(folder, "ids.bin"), BenchGramsSettings(reviews=rows, words=WORDS, seed=settings.seed))
+    ids = np.fromfile(f"{folder}/ids.bin", np.int32).reshape(rows, WORDS)
+    texts = [" ".join(f"w{word}" for word in sentence) for sentence in ids.tolist()]
+    labels = ["pos" if word % 2 else "neg" for word in ids.min(axis=1).tolist()]
+    pq.write_table(pa.table({"text": texts, "label": labels}), made)
+    common: dict[str, Any] = {"corpus": made, "id_column": "none", "out": folder, "seed": settings.seed}
+    run = TrainSettings(**common, model="wide", epochs=_MORE, batch_size=BATCHES[-1], validation_fraction=0)
+    began = time.perf_counter()
+    prepare(run, models.architecture(run.model), f"{folder}/sentences", console)
+    counting = time.perf_counter() - began
+    console.progress("sentray --model wide, 1 worker")
+    epochs = fit(run, f"{folder}/sentences", f"{folder}/wide", console)[0].history
+    found: Rows = {}
+    console.progress("fastText with bigrams, 1 thread")
+    try:
+        seconds = processes.run("fastText", fasttext_seconds, made)
+        found["fastText, bigrams"] = {"rows_per_s": (_MORE - _FEW) * rows / (seconds[_MORE] - seconds[_FEW])}
+    except SentrayError as error:
+        console.say(f"{error}; left out (the baselines come with pip install 'sentray[bench]')")
+    speed = rows / min(epoch["seconds"] for epoch in epochs)
+    found["sentray --model wide"] = {"rows_per_s": speed, "prepare_s": counting}
+    return with_ratios(found, "rows_per_s")
+
+
+def fasttext_seconds(file: str) -> dict[int, float]:
+    """How long fastText with bigrams trains on the texts of a Parquet file, one thread, by its epochs."""
+    import fasttext
+
+    table, seconds = pq.read_table(file), {}
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as lines:
+        pairs = zip(table["label"].to_pylist(), table["text"].to_pylist(), strict=True)
+        lines.writelines(f"__label__{label} {text}\n" for label, text in pairs)
+        lines.flush()
+        for epochs in (_FEW, _MORE):
+            began = time.perf_counter()
+            fasttext.train_supervised(lines.name, epoch=epochs, lr=0.5, wordNgrams=2, thread=1, verbose=0)
+            seconds[epochs] = time.perf_counter() - began
+    return seconds
 
 
 def compared(runs: dict[str, list[dict[str, Any]]], rows: int) -> Rows:
@@ -108,9 +163,8 @@ def tutorial_script(folder: str, epochs: int, batch_size: int, seed: int) -> lis
     dataset = TrainingSet.load(folder)
     length, classes = dataset.facts.spec.max_length, len(dataset.facts.spec.labels)
     padded = np.zeros((len(dataset), length), np.int32)
-    for row in range(len(dataset)):
-        review = dataset.review(row)
-        padded[row, : len(review)] = review
+    for row, review in zip(padded, dataset.reviews(np.arange(len(dataset))), strict=True):
+        row[: len(review)] = review
     keras.utils.set_random_seed(seed)
     model = models.architecture(dataset.facts.spec.architecture).build(dataset.vocabulary.size, length, classes)
     loss = "binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy"

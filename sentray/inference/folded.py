@@ -39,7 +39,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle
 from sentray.errors import SentrayError
-from sentray.inference.halves import add_products, fill_mean, fill_sums, fill_wide, in_blocks, laid_out
+from sentray.inference.halves import add_lanes, add_mean, add_sums, add_wide, in_blocks, laid_out
 from sentray.inference.simd import BLOCK, LANES, dense, pool
 from sentray.text.encoding import Encoded
 from sentray.text.ngrams import Grams
@@ -60,8 +60,8 @@ MAX_PARTS = 64
 """Branches, and dense layers."""
 MAX_WIDTH = 4096
 """Words of a window of `Sums`."""
-GROUP = 2048
-"""Reviews whose features are computed one block of a table after the other: what they share stays in the cache."""
+GROUP = 8192
+"""Reviews that are gone through with one block of a table after the other: what they share stays in the cache."""
 _FOLD_ROWS = 4096
 
 
@@ -366,39 +366,37 @@ class _Free:
     """
 
     def __init__(self, network: Network, weights: Mapping[str, Floats], grams: Grams | None) -> None:
-        units = weights["weights0"].shape[1]
-        self._fills: list[tuple[int, Callable[..., None]]] = []
-        inputs: list[Floats] = []
+        self._adders: list[Callable[..., None]] = []
         first = 0
         for number, branch in enumerate(network.branches):
+            add: Callable[..., None]
             if isinstance(branch, Wide):
                 assert grams is not None
-                fill, outputs = partial(fill_wide, grams, weights[f"kernel{number}"]), branch.columns
+                add, outputs = partial(add_wide, grams, weights[f"kernel{number}"]), branch.columns
             elif isinstance(branch, Sums):
                 kernel = weights[f"kernel{number}"][None] / np.float32(branch.width)
                 table = in_blocks(_fold(weights["embedding"], kernel))
-                fill, outputs = partial(fill_sums, branch.width, table), branch.filters
-            elif isinstance(branch, Mean):
+                add, outputs = partial(add_sums, branch.width, table), branch.filters
+            else:
+                assert isinstance(branch, Mean)
                 table, outputs = in_blocks(weights["embedding"]), weights["embedding"].shape[1]
-                fill = partial(fill_mean, outputs, branch.epsilon, table)
-            self._fills.append((sum(map(len, inputs)), fill))
-            padded = np.zeros((-(-outputs // BLOCK) * BLOCK, units), np.float32)
-            padded[:outputs] = weights["weights0"][first : first + outputs]
-            inputs.append(padded)
+                add = partial(add_mean, outputs, branch.epsilon, table)
+            inputs = weights["weights0"][first : first + outputs].T
             first += outputs
-        self._weights = np.ascontiguousarray(np.concatenate(inputs).T)
+            padded = np.zeros((len(inputs), -(-outputs // BLOCK) * BLOCK), np.float32)
+            padded[:, :outputs] = inputs
+            self._adders.append(partial(add, padded))
         self._gap = max(branch.width if isinstance(branch, Sums) else 1 for branch in network.branches)
 
     def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:
         """Add the first dense layer's products to `sums`, float32 [reviews, units]."""
-        features = np.zeros((min(GROUP, len(sums)), self._weights.shape[1]), np.float32)
         for start in range(0, len(sums), GROUP):
             group = slice(start, start + GROUP)
-            found = features[: len(sums[group])]
+            lanes = np.zeros((*sums[group].shape, LANES), np.float32)
             padded, firsts = laid_out(ids, begins[group], lengths[group], self._gap)
-            for column, fill in self._fills:
-                fill(padded, firsts, lengths[group], found, column)
-            add_products(found, self._weights, sums[group])
+            for add in self._adders:
+                add(padded, firsts, lengths[group], lanes)
+            add_lanes(lanes, sums[group])
 
 
 class _Folded:

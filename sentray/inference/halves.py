@@ -13,7 +13,7 @@ and what else was tried:
 - 12 for a width, 9 for the mean, 45 for the n-grams.
 - 30 for a width in groups of 256 reviews without asking for a word's row before its turn, for one word in five is in no
   near cache; 23 when rows are asked for 4 words ahead, 16 with 24, no less with 48.
-- 12 in groups of 2048: a group of 256 brings the rare words of a block from memory anew.
+- 12 in groups of 2048 or more: a group of 256 brings the rare words of a block from memory anew.
 """
 
 from typing import Any
@@ -57,17 +57,17 @@ def in_blocks(rows: Floats) -> Floats:
 
 
 @compiled
-def fill_sums(width: int, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int) -> None:
-    """The largest of the sums of windows of `width` words for each review, into its features from a column on."""
+def add_sums(width: int, table: Any, weights: Any, ids: Any, firsts: Any, lengths: Any, lanes: Any) -> None:
+    """Add the products of the largest sums of windows of `width` words of each review and the weights."""
     blocks, words, size = table.shape
-    sums = np.empty(size, np.float32)
-    ids_at, sums_at, features_at = ids.ctypes.data, sums.ctypes.data, features.ctypes.data
+    units, inputs = weights.shape
+    sums, best = np.empty(size, np.float32), np.empty(size, np.float32)
+    ids_at, sums_at, best_at = ids.ctypes.data, sums.ctypes.data, best.ctypes.data
     for block in range(blocks):
-        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
+        table_at, weights_at = table.ctypes.data + 4 * block * words * size, weights.ctypes.data + 4 * block * size
         for review in range(len(lengths)):
             for number in range(size):
-                sums[number] = features[review, first + number] = 0
-            best_at = features_at + 4 * (review * features.shape[1] + first)
+                sums[number] = best[number] = 0
             steps = lengths[review] + width - 1 if lengths[review] else 0
             for start in range(0, steps, STRETCH):
                 word_at = ids_at + 4 * (firsts[review] + start)
@@ -75,84 +75,86 @@ def fill_sums(width: int, table: Any, ids: Any, firsts: Any, lengths: Any, featu
                     sums[:] = 0
                     add_rows(word_at - 4 * width, width, table_at, sums_at)
                 slide(word_at, width, min(steps - start, STRETCH), table_at, sums_at, best_at)
+            for unit in range(units):
+                lanes_at = lanes.ctypes.data + 4 * LANES * (review * units + unit)
+                dense(best_at, size // LANES, weights_at + 4 * unit * inputs, lanes_at, 1)
 
 
 @compiled
-def fill_mean(
-    dimensions: int, epsilon: float, table: Any, ids: Any, firsts: Any, lengths: Any, features: Any, column: int
+def add_mean(
+    dimensions: int, epsilon: float, table: Any, weights: Any, ids: Any, firsts: Any, lengths: Any, lanes: Any
 ) -> None:
-    """The mean of each review's rows, brought to mean 0 and variance 1, into its features from a column on."""
+    """Add the products of the mean of each review's rows, brought to mean 0 and variance 1, and the weights."""
     blocks, words, size = table.shape
-    ids_at, features_at = ids.ctypes.data, features.ctypes.data
+    units, inputs = weights.shape
+    means = np.zeros((len(lengths), inputs), np.float32)
+    ids_at, means_at, weights_at = ids.ctypes.data, means.ctypes.data, weights.ctypes.data
     for block in range(blocks):
-        table_at, first = table.ctypes.data + 4 * block * words * size, column + block * size
+        table_at = table.ctypes.data + 4 * block * words * size
         for review in range(len(lengths)):
-            features[review, first : first + size] = 0
-            sums_at = features_at + 4 * (review * features.shape[1] + first)
+            sums_at = means_at + 4 * (review * inputs + block * size)
             add_rows(ids_at + 4 * firsts[review], lengths[review], table_at, sums_at)
     for review in range(len(lengths)):
         if lengths[review]:
+            values = means[review, :dimensions]
             mean = variance = 0.0
-            for number in range(column, column + dimensions):
-                features[review, number] /= lengths[review]
-                mean += features[review, number]
+            for number in range(dimensions):
+                values[number] /= lengths[review]
+                mean += values[number]
             mean /= dimensions
-            for number in range(column, column + dimensions):
-                variance += (features[review, number] - mean) ** 2
+            for number in range(dimensions):
+                variance += (values[number] - mean) ** 2
             scale = 1 / np.sqrt(variance / dimensions + epsilon) if variance + epsilon else 0.0
-            for number in range(column, column + dimensions):
-                features[review, number] = (features[review, number] - mean) * scale
+            for number in range(dimensions):
+                values[number] = (values[number] - mean) * scale
+            for unit in range(units):
+                lanes_at = lanes.ctypes.data + 4 * LANES * (review * units + unit)
+                dense(means_at + 4 * review * inputs, inputs // LANES, weights_at + 4 * unit * inputs, lanes_at, 1)
 
 
-def fill_wide(
-    grams: Grams, weights: Floats, ids: Any, firsts: Any, lengths: Any, features: Floats, column: int
-) -> None:
-    """The sum of the weights [rows, outputs] of each review's n-grams times their values, into its features."""
+def add_wide(grams: Grams, rows: Floats, weights: Floats, ids: Any, firsts: Any, lengths: Any, lanes: Floats) -> None:
+    """Add the products of the sum of the rows of each review's n-grams, times their values, and the weights."""
     longest = int(lengths.max())
     found, scales = np.empty(grams.most(longest), np.int32), (grams.spec.scale, grams.spec.character_scale)
     scratch = grams.scratch(longest)
-    _fill_wide(ids, firsts, lengths, grams.lookup, scratch, found, weights, *scales, features, column)
+    _add_wide(ids, firsts, lengths, grams.lookup, scratch, found, rows, *scales, weights, lanes)
 
 
 @compiled
-def _fill_wide(
+def _add_wide(
     ids: Any,
     firsts: Any,
     lengths: Any,
     lookup: Any,
     scratch: Any,
     found: Any,
-    weights: Any,
+    rows: Any,
     scale: float,
     character_scale: float,
-    features: Any,
-    column: int,
+    weights: Any,
+    lanes: Any,
 ) -> None:
-    columns = weights.shape[1]
     ids_at, lookup_at = ids.ctypes.data, lookup.ctypes.data
     scratch_at, found_at = scratch.ctypes.data, found.ctypes.data
     for review in range(len(lengths)):
         words, characters = walk(ids_at + 4 * firsts[review], lengths[review], lookup_at, scratch_at, found_at)
-        for unit in range(columns):
+        for column in range(rows.shape[1]):
             value = 0.0
             for number in range(words):
-                value += weights[found[number], unit]
+                value += rows[found[number], column]
             value *= scale / np.sqrt(max(words, 1))
             other = 0.0
             for number in range(words, words + characters):
-                other += weights[found[number], unit]
-            features[review, column + unit] = value + other * character_scale / np.sqrt(max(characters, 1))
+                other += rows[found[number], column]
+            value += other * character_scale / np.sqrt(max(characters, 1))
+            for unit in range(len(weights)):
+                lanes[review, unit, 0] += value * weights[unit, column]
 
 
 @compiled
-def add_products(features: Any, weights: Any, sums: Any) -> None:
-    """Add the products of features [reviews, inputs] and weights [units, inputs] to sums [reviews, units]."""
-    inputs = features.shape[1]
-    lanes = np.empty(LANES, np.float32)
-    features_at, weights_at, lanes_at = features.ctypes.data, weights.ctypes.data, lanes.ctypes.data
-    for review in range(len(features)):
-        for unit in range(len(weights)):
-            lanes[:] = 0
-            dense(features_at + 4 * inputs * review, inputs // LANES, weights_at + 4 * inputs * unit, lanes_at, 1)
+def add_lanes(lanes: Any, sums: Any) -> None:
+    """Add up the lanes [reviews, units, LANES] of each unit into sums [reviews, units]."""
+    for review in range(len(lanes)):
+        for unit in range(lanes.shape[1]):
             for lane in range(LANES):
-                sums[review, unit] += lanes[lane]
+                sums[review, unit] += lanes[review, unit, lane]

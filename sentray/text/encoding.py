@@ -1,6 +1,6 @@
 """`Encoder`: from texts to ids; `pad`: from ids to the padded matrix that a network takes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -128,13 +128,19 @@ class Encoder:
         return Encoded(np.concatenate(ids), _offsets(lengths), words, known, spaced)
 
 
-def cut(offsets: npt.NDArray[np.int64], row: int, length: int, truncating: Truncating) -> slice:
-    """Where the ids of a review lie, and of a longer one `length` of them.
+def cut(
+    offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], length: int, truncating: Truncating
+) -> Iterator[slice]:
+    """Where the ids of some reviews lie, and of a longer one `length` of them.
 
     `pre` keeps the end of a long review (as Keras does unless told), `post` its beginning.
     """
-    start, end = offsets[row : row + 2].tolist()
-    return slice(max(start, end - length), end) if truncating == "pre" else slice(start, min(end, start + length))
+    starts, stops = offsets[rows], offsets[rows + 1]
+    if truncating == "pre":
+        starts = np.maximum(starts, stops - length)
+    else:
+        stops = np.minimum(stops, starts + length)
+    return map(slice, starts.tolist(), stops.tolist())
 
 
 def cut_all(
@@ -161,7 +167,8 @@ def pad(encoded: Encoded, rows: Iterable[int], length: int, truncating: Truncati
     Returns:
         int32[m, length].
     """
-    reviews = [encoded.ids[cut(encoded.offsets, row, length, truncating)] for row in rows]
+    where = cut(encoded.offsets, np.fromiter(rows, np.int64), length, truncating)
+    reviews = [encoded.ids[each] for each in where]
     matrix = np.zeros((len(reviews), length), np.int32)
     for row, review in zip(matrix, reviews, strict=True):
         row[: len(review)] = review

@@ -192,7 +192,7 @@ def new_network(
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
-        counts = wide.presences(grams, dataset.review, rows, dataset.targets, classes, among)
+        counts = wide.presences(grams, dataset.reviews, rows, dataset.targets, classes, among)
         gram_rows, fixed[models.WIDE] = grams.rows, min(wide.EPOCHS, settings.epochs)
         heads[models.WIDE] = wide.Wide(grams, counts, fixed[models.WIDE] * -(-len(rows) // settings.batch_size))
     if spec.deep is not None:

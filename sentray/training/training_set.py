@@ -25,6 +25,7 @@ from sentray.text.encoding import cut
 from sentray.text.hashing import Words
 from sentray.text.ngrams import Grams, Keys
 from sentray.text.vocabulary import Vocabulary
+from sentray.training.batches import Reviews
 from sentray.training.folds import Folds
 
 IDS_FILE = "ids.bin"
@@ -119,10 +120,10 @@ class TrainingSet:
         """int64 [rows]: word ids of each review, before it is cut."""
         return np.diff(self.offsets)
 
-    def review(self, row: int) -> NDArray[np.int32]:
-        """Word ids of a review, cut to the network's length; int32 [words]."""
+    def reviews(self, rows: NDArray[np.int64]) -> Reviews:
+        """Word ids of some reviews, cut to the network's length; int32 [words] each."""
         spec = self.facts.spec
-        return self.ids[cut(self.offsets, row, spec.max_length, spec.truncating)]
+        return [self.ids[where] for where in cut(self.offsets, rows, spec.max_length, spec.truncating)]
 
     @classmethod
     def load(cls, folder: str) -> Self:
@@ -190,7 +191,8 @@ def ids_in(folder: str) -> Iterator[NDArray[np.int32]]:
 
 def _mapped(file: Path, kind: Any) -> NDArray[Any]:
     # A file without bytes cannot be mapped.
-    return np.memmap(file, kind, "r") if file.stat().st_size else np.empty(0, kind)
+    # And a plain array is cut into reviews in a tenth of the time.
+    return np.asarray(np.memmap(file, kind, "r")) if file.stat().st_size else np.empty(0, kind)
 
 
 def unseen(folder: str, error: OSError) -> SentrayError:

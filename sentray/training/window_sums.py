@@ -141,7 +141,8 @@ class WindowSums:
         kept = PackedWords(packed.words, ids, packed.offsets)
         pools, winners, means, norms = self._features(kept, vectors, kernels)
         features = np.hstack([pools, means]) * mask
-        loss, correct, of_logits = cross_entropy(features @ output + bias, labels, weights)
+        logits: Floats = features @ output + bias
+        loss, correct, of_logits = cross_entropy(logits, labels, weights)
         of_logits /= np.float32(batch_rows)
         of_output[:], of_bias[:] = features.T @ of_logits, of_logits.sum(axis=0)
         of_features = (of_logits @ output.T) * mask

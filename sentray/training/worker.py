@@ -300,7 +300,8 @@ class Replica:
             mine = batches.share(batch, self._lengths[batch], allreduce.rank, allreduce.world)
             result, reacts = self._step(batch, mine)
             first_step = first_step or time.perf_counter() - started
-            sums += (*np.mean([(part.loss, part.correct) for part in result], axis=0), len(mine))
+            heads = len(result)
+            sums += (sum(part.loss for part in result) / heads, sum(part.correct for part in result) / heads, len(mine))
             for head, part in zip(self.network.learning, result, strict=True):
                 if head in self._watches and len(mine) and (line := self._watches[head].add(part.loss / len(mine))):
                     warn(f"warning: {'the network' if len(self.network.heads) == 1 else head}: {line}")
@@ -341,7 +342,7 @@ class Replica:
         rows, world = np.flatnonzero(self._dataset.held == fold), self._allreduce.world
         mine, found = rows[self._allreduce.rank :: world], list[Floats]()
         for start in range(0, max(len(mine), 1), _SCORED):
-            some = [self._dataset.review(row) for row in mine[start : start + _SCORED]]
+            some = self._dataset.reviews(mine[start : start + _SCORED])
             found.append(self.network.logits(self.network.pack(some)))
         parts = self._allreduce.gather(np.concatenate(found).astype(np.float32).tobytes())
         every = np.empty((len(rows), *found[0].shape[1:]), np.float32)
@@ -368,7 +369,7 @@ class Replica:
     def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple[list[Gradients], bool]:
         """Train on a batch; what it says of this worker's rows by head, and whether the network reacts."""
         with self._timed("data"):
-            packed = self.network.pack([self._dataset.review(row) for row in mine])
+            packed = self.network.pack(self._dataset.reviews(mine))
             labels = self._dataset.targets[mine]
             weights = self._class_weights[labels]
             if self._dataset.weights is not None:

@@ -1,8 +1,12 @@
 """Training runs are compared by rows a second, and by the time to the least loss that all reach."""
 
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from sentray.bench.train import compared
+from sentray.bench.train import compared, fasttext_seconds
 
 
 def test_runs_are_compared_at_a_loss_that_all_reach() -> None:
@@ -18,3 +22,10 @@ def test_runs_are_compared_at_a_loss_that_all_reach() -> None:
     assert (script["rows_per_s"], script["s_to_loss_0.2000"], script["ratio"]) == (100, 18, 1)
     assert (sentray["rows_per_s"], sentray["s_to_loss_0.2000"], sentray["ratio"]) == (200, 9, 2)
     assert (sentray["network_ms"], sentray["peak_mb"], sentray["loss"]) == (pytest.approx(20), 500, 0.1)
+
+
+def test_fasttext_trains_on_the_same_sentences(tmp_path: Path) -> None:
+    pytest.importorskip("fasttext", reason="fastText is the baseline")
+    table = pa.table({"text": ["good film", "bad film"] * 20, "label": ["pos", "neg"] * 20})
+    pq.write_table(table, tmp_path / "sentences.parquet")
+    assert all(seconds > 0 for seconds in fasttext_seconds(str(tmp_path / "sentences.parquet")).values())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sentray import nltk_data
 from sentray.text.cleaning import clean, preset
-from sentray.text.encoding import Encoded, Encoder, pad
+from sentray.text.encoding import Encoded, Encoder, cut_all, pad
 from sentray.text.vocabulary import Vocabulary, count_words
 
 RULES, _ = preset("reviews", stop_words="sentray:english")
@@ -78,6 +78,10 @@ def test_pad_equals_the_reference(lengths: list[int], length: int, truncating: s
     got = pad(whole, np.array(chosen, dtype=np.int64), length, truncating)
     assert got.dtype == np.int32
     np.testing.assert_array_equal(got, wanted)
+    ids, offsets = cut_all(whole, length, truncating)
+    pieces = np.split(ids, offsets[1:-1])
+    everything = pad(whole, range(len(lengths)), length, truncating)
+    assert [piece.tolist() for piece in pieces] == [row[row > 0].tolist() for row in everything]
 
 
 @pytest.mark.usefixtures("nltk_polarity")

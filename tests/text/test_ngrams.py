@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentray.text import ngrams
 from sentray.text.ngrams import (
     CHARACTERS,
     GramRows,
@@ -49,7 +50,7 @@ def rows(found: GramRows) -> list[list[int]]:
     return [part.tolist() for part in np.split(found.rows, found.offsets[1:-1])] if len(found.offsets) > 1 else []
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(REVIEWS, REVIEWS, SPECS, st.integers(1, 3), st.integers(0, 60))
 def test_grams_equal_the_reference(
     learnt: list[list[int]], reviews: list[list[int]], spec: GramSpec, least: int, most: int
@@ -84,8 +85,6 @@ def test_a_full_line_goes_on_in_the_next_and_behind_the_last_in_the_first() -> N
     table = make_table(keys)
     table[-8:] = 2**63 + np.arange(8, dtype=np.uint64)
     rest = np.setdiff1d(keys, table)
-    from sentray.text import ngrams
-
     ngrams._insert(keys, table)
     assert len(rest)
     assert Grams(GramSpec(), table, None).find(keys).all()
@@ -99,7 +98,7 @@ def test_a_review_that_has_a_gram_has_its_parts(ids: list[int], data: st.DataObj
         assert all(part < gram for part in parts(gram))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(REVIEWS, REVIEWS, st.integers(1, 3))
 def test_grams_of_some_of_the_reviews(some: list[list[int]], others: list[list[int]], least: int) -> None:
     spec, learnt = GramSpec(characters=True), [*some, *others]

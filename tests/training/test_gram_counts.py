@@ -28,7 +28,7 @@ def counted(reviews: list[list[int]], folder: Path, counting: Counting) -> gram_
     return gram_counts.Counted(*most_frequent(keys, counts, counting.max_grams), distinct, frequent)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(REVIEWS, SPECS, st.integers(1, 3), st.integers(1, 40), st.integers(1, 3), st.integers(1, 30), st.booleans())
 def test_counts_equal_the_reference(
     tmp_path_factory: pytest.TempPathFactory,

@@ -47,7 +47,7 @@ def prepared(corpus: Path, folder: Path, console: Console | None = None, **value
 
 
 def ids(rows: TrainingSet) -> list[list[int]]:
-    return [rows.review(row).tolist() for row in range(len(rows))]
+    return [review.tolist() for review in rows.reviews(np.arange(len(rows)))]
 
 
 @pytest.mark.usefixtures("ray_session")

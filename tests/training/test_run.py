@@ -55,10 +55,11 @@ def train_workers() -> list[int]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_two_workers_follow_one(tmp_path: Path, in_process: Any) -> None:
-    two = train(settings(tmp_path / "two", workers=2), Console())
+@pytest.mark.parametrize("model", ["tutorial-cnn", "wide-deep"])
+def test_two_workers_follow_one(tmp_path: Path, in_process: Any, model: str) -> None:
+    two = train(settings(tmp_path / "two", workers=2, model=model), Console())
     in_process()
-    one = train(settings(tmp_path / "one"), Console())
+    one = train(settings(tmp_path / "one", model=model), Console())
     assert one["rows_seen_per_epoch"] == two["rows_seen_per_epoch"] == one["train_rows"]
     losses = [[epoch["loss"] for epoch in history(tmp_path / name)] for name in ("one", "two")]
     assert abs(losses[0][0] - losses[1][0]) < 1e-4
@@ -69,10 +70,10 @@ def test_two_workers_follow_one(tmp_path: Path, in_process: Any) -> None:
     assert not Path(work_folder(str(tmp_path / "two"))).exists()
     # The same command again has nothing to do, also where its end was missed before the work folder was removed.
     (Path(work_folder(str(tmp_path / "two"))) / "dataset").mkdir(parents=True)
-    assert train(settings(tmp_path / "two", workers=1), Console()) == two
+    assert train(settings(tmp_path / "two", workers=1, model=model), Console()) == two
     assert not Path(work_folder(str(tmp_path / "two"))).exists()
     with pytest.raises(SentrayError, match="two holds another bundle; choose another --out"):
-        train(settings(tmp_path / "two", seed=5), Console())
+        train(settings(tmp_path / "two", seed=5, model=model), Console())
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -138,15 +138,15 @@ def test_a_range_of_workers_survives_a_lost_machine(raylets, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_run_survives_full_object_stores_and_a_killed_driver(raylets, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    filler = [sys.executable, "-c", FILLER, raylets.address]
+    filler, both = [sys.executable, "-c", FILLER, raylets.address], ("--model", "wide-deep")
     with running(filler, raylets.client, stdin=subprocess.PIPE) as hoard:
         hoard.until("full")
-        with train(raylets, out, "--workers", "1:3") as run:
+        with train(raylets, out, "--workers", "1:3", *both) as run:
             run.until("training with 3 workers of 1:3")
             wait_for_a_checkpoint(run, out)
             os.kill(run.process.pid, signal.SIGKILL)
     # What the killed run had reserved would be free after three minutes.
-    with train(raylets, out, "--workers", "1:3", "--stall-timeout", 150) as run:
+    with train(raylets, out, "--workers", "1:3", "--stall-timeout", 150, *both) as run:
         run.until("training with 3 workers of 1:3")
         run.until("going on after epoch")
         assert run.end() == 0, "\n".join(run.lines)

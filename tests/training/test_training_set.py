@@ -61,7 +61,7 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def check(found: TrainingSet) -> None:
-    assert [found.review(row).tolist() for row in range(2)] == [[3, 1], [2]]
+    assert [review.tolist() for review in found.reviews(np.arange(2))] == [[3, 1], [2]]
     assert (found.targets.tolist(), found.held.tolist()) == ([1, 0], [255, 0])
     assert found.texts.values.tolist() == [3, 7]
     assert found.facts.spec.labels == ("neg", "pos")

@@ -1,15 +1,21 @@
 """The wide half: its gradients, and what it learns beside liblinear's coordinate descent."""
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sentray.models import OUTPUT, WIDE
+from sentray.text.cleaning import preset
+from sentray.text.encoding import Encoder
 from sentray.text.ngrams import Grams, GramSpec, make_table, word_grams
+from sentray.text.vocabulary import Vocabulary, count_words
 from sentray.training import wide
 from sentray.training.allreduce import AllReduce
-from sentray.training.batches import laid_out
+from sentray.training.batches import epoch_batches, laid_out
 from sentray.training.wide import Wide, presences, ratios
 from tests.training.test_allreduce import on_all
 
@@ -38,7 +44,9 @@ GRAMS, ALL = grams_of(REVIEWS), np.arange(60)
 
 
 def counts_of(classes: int, rows: np.ndarray = ALL, among: AllReduce | None = None) -> np.ndarray:
-    return presences(GRAMS, REVIEWS.__getitem__, rows, TARGETS % classes, classes, among or AllReduce())
+    return presences(
+        GRAMS, lambda chosen: [REVIEWS[row] for row in chosen], rows, TARGETS % classes, classes, among or AllReduce()
+    )
 
 
 def matrix(reviews: list[np.ndarray]) -> np.ndarray:
@@ -135,3 +143,39 @@ def test_a_batch_without_reviews_gives_no_gradient() -> None:
     head = Wide(GRAMS, counts_of(2), 10)
     found = head.gradients(head.pack([]), np.empty(0, np.int32), np.empty(0, np.float32), 8)
     assert (found.loss, found.correct, found.values.shape, found.dense.tolist()) == (0.0, 0, (0, 1), [0.0])
+
+
+def test_held_out_reviews_are_told_as_well_as_by_liblinear(shared: Path) -> None:
+    """Coordinate descent over the same values (Hsieh et al. 2008) is the reference; MR, folds 0 and 5 held out."""
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the reference")
+    sparse = pytest.importorskip("scipy.sparse")
+    rows = pq.read_table(shared / "data/sentences/mr.parquet")
+    rules, labels = preset("unicode")[0], np.array(rows["label"].to_pylist()) == "pos"
+    words = Vocabulary.from_counts(count_words(rows["text"], rules))
+    encoded = Encoder(rules, words).encode(rows["text"])
+    reviews = np.split(encoded.ids, encoded.offsets[1:-1])
+    spec = GramSpec(scale=5.0)
+    seen = Counter(gram for review in reviews for gram in word_grams(review.tolist(), spec))
+    grams = Grams(spec, make_table(np.array([gram for gram in seen if seen[gram] > 1], np.uint64)), words)
+    held = np.isin(rows["fold"].to_numpy(), (0, 5))
+    training, told = np.flatnonzero(~held), np.flatnonzero(held)
+    targets = labels.astype(np.int32)
+    counts = presences(grams, lambda chosen: [reviews[row] for row in chosen], training, targets, 2, AllReduce())
+    head = Wide(grams, counts, wide.EPOCHS * -(-len(training) // 32))
+    for epoch in range(wide.EPOCHS):
+        for batch in epoch_batches(len(training), 32, 0, epoch):
+            of = training[batch]
+            packed = head.pack([reviews[row] for row in of])
+            head.apply(head.gradients(packed, targets[of], np.ones(len(of), np.float32), len(of)))
+
+    def weighted(which: np.ndarray) -> Any:
+        found = grams.of(*laid_out([reviews[row] for row in which]))
+        values = found.values * head.constants()[0][found.rows, 0]
+        return sparse.csr_matrix((values, found.rows, found.offsets), (len(which), grams.rows))
+
+    reference = linear_model.LogisticRegression(C=wide.C, solver="liblinear", dual=True, max_iter=1000, tol=0.01)
+    reference.fit(weighted(training), labels[training])
+    theirs = reference.decision_function(weighted(told))
+    mine = head.logits(head.pack([reviews[row] for row in told]))[:, 0]
+    assert ((mine > 0) == labels[told]).mean() > ((theirs > 0) == labels[told]).mean() - 0.002
+    assert np.corrcoef(mine, theirs)[0, 1] > 0.98

@@ -70,7 +70,9 @@ def halves(dataset: TrainingSet) -> TrainingSet:
     """The same reviews for a network of a wide and a deep half."""
     deep = DeepSpec(widths=(2, 3), filters=4, dimensions=6)
     spec = dataset.facts.spec.model_copy(update={"architecture": "wide-deep.v1", "grams": GramSpec(), "deep": deep})
-    keys = dict.fromkeys(gram for row in range(50) for gram in word_grams(dataset.review(row).tolist(), GramSpec()))
+    keys = dict.fromkeys(
+        gram for review in dataset.reviews(np.arange(50)) for gram in word_grams(review.tolist(), GramSpec())
+    )
     grams = Grams(GramSpec(), make_table(np.array(list(keys), np.uint64)), None)
     vectors = np.random.default_rng(1).normal(0, 0.3, (21, 6)).astype(np.float32)
     vectors[0] = 0
@@ -274,7 +276,7 @@ def test_rows_count_as_their_weights_say(dataset: TrainingSet) -> None:
     replica = Replica(settings(), replace(dataset, weights=ignored), AllReduce(), 3)
     for number in range(8):
         replica.epoch(number, unseen)
-    chances = 1 / (1 + np.exp(-replica.network.logits(replica.network.pack([dataset.review(0), dataset.review(1)]))))
+    chances = 1 / (1 + np.exp(-replica.network.logits(replica.network.pack(dataset.reviews(np.arange(2))))))
     assert chances.max() < 0.1
 
 
@@ -327,7 +329,7 @@ def test_halves_go_on_from_a_state_to_the_same_bits_and_rest(halves: TrainingSet
 def test_the_keras_model_of_halves_mixes_their_logits(halves: TrainingSet, mix: Mix | None) -> None:
     replica = Replica(settings(), halves, AllReduce(), 3)
     replica.epoch(0, unseen)
-    reviews = [halves.review(row) for row in range(4)]
+    reviews = halves.reviews(np.arange(4))
     logits = replica.network.logits(replica.network.pack(reviews))
     assert replica.network.heads == ("wide", "deep")
     assert logits.shape == (4, 2, 1)
