@@ -183,11 +183,16 @@ def new_network(
     spec, classes, architecture = facts.spec, len(facts.spec.labels), models.architecture(facts.spec.architecture)
     steps = settings.epochs * -(-len(rows) // settings.batch_size)
     scheduled = partial(schedule, steps=steps, warmup=settings.warmup, decay=settings.decay == "linear")
-    rates = scheduled(settings.learning_rate), scheduled(settings.embedding_learning_rate or settings.learning_rate)
+
+    def rates(pace: float) -> tuple[Rate, Rate]:
+        """Of the network and of the word vectors."""
+        own, of_vectors = settings.learning_rate, settings.embedding_learning_rate or settings.learning_rate
+        return scheduled(pace * own), scheduled(pace * of_vectors)
+
     if not isinstance(architecture, models.Halves):
         vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
         build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze)
-        network = _keras_network(settings, spec.architecture, build, seed, rates)
+        network = _keras_network(settings, spec.architecture, build, seed, rates(1))
         return Heads({architecture.heads[0]: network}, network.keras_model, max_norm=settings.max_norm)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
@@ -200,7 +205,7 @@ def new_network(
         # As the corpus asks for, whatever part of it a fit trains on.
         sizes = replace(window_sums.sizes(len(lengths), float(lengths.mean())), spec=spec.deep)
         vectors = np.array(dataset.vectors)
-        heads[models.DEEP] = window_sums.WindowSums(vectors, sizes, classes, seed, *rates, settings.freeze)
+        heads[models.DEEP] = window_sums.WindowSums(vectors, sizes, classes, seed, *rates(sizes.pace), settings.freeze)
     build = partial(architecture.build, words, spec.max_length, classes, gram_rows=gram_rows, deep=spec.deep)
     return Heads(heads, build, fixed, settings.max_norm)
 

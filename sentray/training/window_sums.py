@@ -26,8 +26,8 @@ from sentray.training.losses import cross_entropy
 EPSILON = 1e-12
 """Added to the variance of a mean vector's numbers, far below that of one word's share."""
 
-LONG = 60
-"""Words of a review above which it is long."""
+LONG, FEW, MANY = 60, 5000, 20_000
+"""Words of a review above which it is long; reviews below which there are few, and from which there are many."""
 
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -41,12 +41,14 @@ class DeepSizes:
         spec: Widths, units and dimensions.
         drop_words: Share of a review's words that a step leaves out.
         drop_features: Share of a review's features that a step leaves out.
+        pace: What the learning rate is multiplied with.
         reason: Why, for the user.
     """
 
     spec: DeepSpec
     drop_words: float
     drop_features: float
+    pace: float
     reason: str
 
 
@@ -60,9 +62,14 @@ def sizes(reviews: int, average_length: float, dimensions: int | None = None) ->
     """
     is_long = average_length > LONG
     spec = DeepSpec(widths=(3, 7, 20) if is_long else (3, 5), filters=128, dimensions=dimensions or 100)
-    about = f"{reviews:,} {'long' if is_long else 'short'} reviews (of {average_length:,.0f} words)"
-    windows = " and ".join(map(str, spec.widths))
-    return DeepSizes(spec, 0.2, 0.5, f"windows of {windows} words, {spec.filters} units each, for {about}")
+    # Few reviews make few steps an epoch.
+    pace = 1 if reviews >= MANY else 2 if reviews >= FEW else 3
+    reason = (
+        f"{spec.filters} units for windows of each of {', '.join(map(str, spec.widths))} words, vectors of "
+        f"{spec.dimensions} numbers{f', the learning rate times {pace}' if pace > 1 else ''}, for {reviews:,} "
+        f"{'long' if is_long else 'short'} reviews (of {average_length:,.0f} words)"
+    )
+    return DeepSizes(spec, 0.2, 0.5, pace, reason)
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,8 @@ class WindowSums:
         ids, mask = self._dropout(packed, len(output))
         kept = PackedWords(packed.words, ids, packed.offsets)
         pools, winners, means, norms = self._features(kept, vectors, kernels)
-        features = np.hstack([pools, means]) * mask
-        logits: Floats = features @ output + bias
-        loss, correct, of_logits = cross_entropy(logits, labels, weights)
+        features: Floats = np.concatenate([pools, means], axis=1) * mask
+        loss, correct, of_logits = cross_entropy(features @ output + bias, labels, weights)
         of_logits /= np.float32(batch_rows)
         of_output[:], of_bias[:] = features.T @ of_logits, of_logits.sum(axis=0)
         of_features = (of_logits @ output.T) * mask

@@ -13,8 +13,8 @@ from sentray.training.window_sums import DeepSizes, WindowSums, sizes
 
 ROWS = 40
 SPEC = DeepSpec(widths=(1, 3, 7), filters=4, dimensions=6)
-SIZES = DeepSizes(SPEC, drop_words=0, drop_features=0, reason="")
-DROPPING = DeepSizes(SPEC, drop_words=0.2, drop_features=0.5, reason="")
+SIZES = DeepSizes(SPEC, drop_words=0, drop_features=0, pace=1, reason="")
+DROPPING = DeepSizes(SPEC, drop_words=0.2, drop_features=0.5, pace=1, reason="")
 
 
 def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False) -> WindowSums:
@@ -185,5 +185,7 @@ def test_frozen_vectors_stay() -> None:
 def test_sizes_follow_the_reviews() -> None:
     short, long = sizes(500, 20), sizes(25_000, 230)
     assert max(short.spec.widths) < max(long.spec.widths)
-    assert "25,000 long reviews" in long.reason
+    assert short.pace > long.pace
+    assert "learning rate times 3, for 500 short reviews (of 20 words)" in short.reason
+    assert long.reason.endswith("vectors of 100 numbers, for 25,000 long reviews (of 230 words)")
     assert sizes(500, 20, 50).spec.dimensions == 50
