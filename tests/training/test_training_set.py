@@ -1,8 +1,10 @@
 """A training set is read from where it lies, by its path or from another file system, and is whole or not there."""
 
+import mmap
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,15 +62,22 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "temporary"
 
 
+def is_mapped(array: Any) -> bool:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
+
+
 def check(found: TrainingSet) -> None:
     assert [review.tolist() for review in found.reviews(np.arange(2))] == [[3, 1], [2]]
     assert (found.targets.tolist(), found.held.tolist()) == ([1, 0], [255, 0])
     assert found.texts.values.tolist() == [3, 7]
     assert found.facts.spec.labels == ("neg", "pos")
-    assert isinstance(found.ids, np.memmap)
+    assert is_mapped(found.ids)
     if found.facts.spec.buckets is None:
         assert found.vocabulary == Vocabulary(["good", "naïve", "bad"])
-        assert isinstance(found.vectors, np.memmap)
+        assert found.vectors is not None
+        assert is_mapped(found.vectors)
         assert np.array_equal(found.vectors, VECTORS)
         assert found.weights is not None
         assert found.weights.tolist() == [0.5, 2]
