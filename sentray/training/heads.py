@@ -198,6 +198,10 @@ def new_network(
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
         counts = wide.presences(grams, dataset.reviews, rows, dataset.targets, classes, among)
+        if len(rows) < len(dataset):
+            # A held-out review shall know no n-gram that it has alone, as a new one knows none.
+            known = counts.sum(axis=1) >= facts.metrics["grams"]["min_reviews"]
+            grams, counts = grams.only(known), counts * known[:, None]
         gram_rows, fixed[models.WIDE] = grams.rows, min(wide.EPOCHS, settings.epochs)
         heads[models.WIDE] = wide.Wide(grams, counts, fixed[models.WIDE] * -(-len(rows) // settings.batch_size))
     if spec.deep is not None:

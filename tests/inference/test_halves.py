@@ -13,7 +13,8 @@ from sentray.inference.folded import FoldedEngine, Mean, Network, Sums, Wide, pa
 from sentray.inference.folding import Unfoldable, fold
 from sentray.models import DeepSpec
 from sentray.text.encoding import Encoded, pad
-from sentray.text.ngrams import Grams, GramSpec, make_table, word_grams
+from sentray.text.ngrams import Grams, GramSpec, character_grams, character_key, make_table, word_grams
+from sentray.text.vocabulary import Vocabulary
 
 keras = pytest.importorskip("keras")
 layers = keras.layers
@@ -30,14 +31,14 @@ def encoded(lengths: list[int], seed: int = 0) -> Encoded:
     return Encoded(ids.astype(np.int32), offsets, size, size, size)
 
 
-def some_grams(given: Encoded, seed: int = 0, **spec: Any) -> Grams:
-    """Half of the n-grams of words that reviews have."""
-    known: set[int] = set()
-    made = GramSpec(**spec)
+def some_grams(given: Encoded, seed: int = 0, characters: bool = False) -> Grams:
+    """Half of the n-grams that reviews have."""
+    made, words = GramSpec(characters=characters), Vocabulary([f"word{number}" for number in range(1, WORDS)])
+    known = {character_key(gram) for word in words.words * characters for gram in character_grams(word)}
     for start, stop in zip(given.offsets, given.offsets[1:], strict=False):
         known.update(word_grams(given.ids[start:stop].tolist(), made))
     keys = np.array(sorted(known), np.uint64)
-    return Grams(made, make_table(keys[np.random.default_rng(seed).random(len(keys)) < 0.5]), None)
+    return Grams(made, make_table(keys[np.random.default_rng(seed).random(len(keys)) < 0.5]), words)
 
 
 def network(name: str, grams: Grams | None, classes: int, widths: tuple[int, ...], filters: int, seed: int) -> Any:
@@ -102,7 +103,8 @@ def keras_scores(model: Any, given: Encoded, grams: Grams | None, length: int, m
 def test_equals_keras(name: str, widths: tuple[int, ...], filters: int, classes: int, truncating: str) -> None:
     given = encoded(LENGTHS, seed=filters)
     for length, more in ((2000, 0), (37, 30)):
-        grams = some_grams(given) if "wide" in name else None
+        # With three labels or more also n-grams of characters.
+        grams = some_grams(given, characters=classes > 2) if "wide" in name else None
         model = network(name, grams, classes, widths, filters, seed=classes + length)
         wanted = keras_scores(model, given, grams, length, more, truncating)
         found = FoldedEngine(bundle(fold(model), grams, classes, length, truncating)).scores(given)
@@ -113,7 +115,7 @@ def test_equals_keras(name: str, widths: tuple[int, ...], filters: int, classes:
 
 def test_many_reviews_have_the_same_bits_as_each_alone() -> None:
     given = encoded([7, 0, 60, 33, 50, 8] * 100)
-    grams = some_grams(given, characters=False)
+    grams = some_grams(given)
     engine = FoldedEngine(bundle(fold(network("wide-deep", grams, 2, (3, 7), 40, seed=1)), grams, 2))
     together = engine.scores(given)
     for row in (0, 1, 255, 256, 599):

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from sentray.training.batches import laid_out
 from sentray.training.calibration import Mix
 from sentray.training.checkpoint import NothingToKeepError
 from sentray.training.folds import NEVER
+from sentray.training.heads import new_network
 from sentray.training.stopping import best_epoch
 from sentray.training.training_set import IDS_FILE, Facts, TrainingSet, write
 from sentray.training.worker import Job, Replica
@@ -50,7 +52,7 @@ def dataset(tmp_path: Path) -> TrainingSet:
     counts = tuple(np.bincount(targets, minlength=2).tolist())
     spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
     trained_on = TrainedOn(split_by="text", test_fraction=0.1, sampled=1, bytes=0, digest="")
-    facts = Facts(spec, counts, (), None, {"embedding": None}, trained_on)
+    facts = Facts(spec, counts, (), None, {"embedding": None, "grams": {"min_reviews": 2}}, trained_on)
     vocabulary = Vocabulary([chr(ord("a") + index) for index in range(20)])
     write(
         Folder(str(tmp_path)),
@@ -77,6 +79,15 @@ def halves(dataset: TrainingSet) -> TrainingSet:
     vectors = np.random.default_rng(1).normal(0, 0.3, (21, 6)).astype(np.float32)
     vectors[0] = 0
     return replace(dataset, facts=replace(dataset.facts, spec=spec), grams=grams, vectors=vectors)
+
+
+def test_a_fit_knows_the_n_grams_of_its_rows_alone(halves: TrainingSet) -> None:
+    rows, held = np.arange(25), halves.reviews(np.arange(25, 50))
+    network = new_network(settings(), halves, rows, 0, AllReduce())
+    counts = Counter(gram for review in halves.reviews(rows) for gram in word_grams(review.tolist(), GramSpec()))
+    wanted = [gram for review in held for gram in word_grams(review.tolist(), GramSpec()) if counts[gram] >= 2]
+    assert halves.grams is not None
+    assert halves.grams.table[network.pack(held)["wide"].rows - 1].tolist() == wanted
 
 
 def unseen(report: dict[str, Any]) -> None:
