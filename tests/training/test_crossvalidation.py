@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
-from sentray.config import CrossvalidateSettings
+from sentray.config import CrossvalidateSettings, TrainSettings
 from sentray.errors import SentrayError
 from sentray.tables import METRICS
 from sentray.training import crossvalidation
-from sentray.training.crossvalidation import crossvalidate, pooled, summary, table
+from sentray.training.crossvalidation import crossvalidate, pooled, summary, table, train_each
 
 
 def test_a_mean_has_the_interval_of_students_t() -> None:
@@ -86,3 +87,26 @@ def test_folds_of_a_column_are_trained_and_tested_and_go_on(
         with pytest.raises(SentrayError, match=message):
             crossvalidate(CrossvalidateSettings(**values | wrong), console)
     assert len(made) == 3
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any) -> None:
+    def work(name: str, settings: TrainSettings, board: Any) -> dict[str, Any]:
+        if settings.seed == 9:
+            raise SentrayError("no words; give some")
+        ray.get(board.put.remote("progress", f"{name} trains"))
+        return {"test": {"accuracy": settings.seed / 10, "rows": 10}}
+
+    def jobs(*seeds: int) -> dict[str, TrainSettings]:
+        return {f"fold {seed}": TrainSettings(corpus="c", out=f"o{seed}", seed=seed) for seed in seeds}
+
+    found = train_each(jobs(3, 1, 2), 2, console, work)
+    assert [(name, metrics["test"]["accuracy"]) for name, metrics in found.items()] == [
+        ("fold 3", 0.3),
+        ("fold 1", 0.1),
+        ("fold 2", 0.2),
+    ]
+    assert console.lines[0] == "3 trainings, 2 at the same time"
+    assert {line for line, _ in console.shown} == {f"fold {seed} trains" for seed in (1, 2, 3)}
+    with pytest.raises(SentrayError, match="^fold 9: no words; give some$"):
+        train_each(jobs(1, 9), 1, console, work)
