@@ -108,5 +108,5 @@ def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any) -
     ]
     assert console.lines[0] == "3 trainings, 2 at the same time"
     assert {line for line, _ in console.shown} == {f"fold {seed} trains" for seed in (1, 2, 3)}
-    with pytest.raises(SentrayError, match="^fold 9: no words; give some$"):
+    with pytest.raises(SentrayError, match=r"^fold 9: no words; give some$"):
         train_each(jobs(1, 9), 1, console, work)
