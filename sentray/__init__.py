@@ -22,6 +22,7 @@ __all__ = [  # noqa: F405
     "Predictor",
     "SentrayError",
     "check",
+    "crossvalidate",
     "embed",
     "evaluate",
     "load",

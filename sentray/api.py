@@ -220,6 +220,11 @@ class Verb:
 
 VERBS = {
     "train": Verb(config.TrainSettings, "sentray.training.run:train", "The trained `Model`."),
+    "crossvalidate": Verb(
+        config.CrossvalidateSettings,
+        "sentray.training.crossvalidation:crossvalidate",
+        "The figures of each fold, their means and intervals, as in `crossvalidation.json`.",
+    ),
     "evaluate": Verb(
         config.EvaluateSettings, "sentray.evaluation:evaluate", "The metrics by name, as in `metrics.json`."
     ),
@@ -322,7 +327,7 @@ def _function(verb: Verb, name: str) -> Callable[..., Any]:
             # No output is redirected into a log, as the command line does: it belongs to the process that calls.
             stack.callback(cluster.show_workers.reset, cluster.show_workers.set(False))
             result = run(verb, settings, Console(as_json=as_json, verb=name, silent=not progress))
-        return load(settings.out) if isinstance(settings, config.TrainSettings) else result
+        return load(settings.out) if type(settings) is config.TrainSettings else result
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = (
@@ -436,6 +441,7 @@ def _blank(texts: "pa.ChunkedArray") -> "pa.ChunkedArray":
 
 
 train: Callable[..., Model] = _function(VERBS["train"], "train")
+crossvalidate: Callable[..., dict[str, Any]] = _function(VERBS["crossvalidate"], "crossvalidate")
 evaluate: Callable[..., dict[str, Any]] = _function(VERBS["evaluate"], "evaluate")
 score: Callable[..., dict[str, Any]] = _function(VERBS["score"], "score")
 verify: Callable[..., None] = _function(VERBS["verify"], "verify")

@@ -23,7 +23,7 @@ from sentray.errors import SentrayError, first_line
 
 USER_ERROR, UNEXPECTED_ERROR, INTERRUPTED, STOPPED = SentrayError.status, 3, 130, 143
 
-RESUMABLE = ("train", "score", "reproduce")
+RESUMABLE = ("train", "crossvalidate", "score", "reproduce")
 """Verbs that go on where they were when the same command is given again."""
 
 

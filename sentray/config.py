@@ -88,6 +88,11 @@ def _is_share(value: str) -> bool:
         return False
 
 
+def _is_fold(value: str) -> bool:
+    number, _, folds = value.partition("/")
+    return number.isdecimal() and folds.isdecimal() and 1 <= int(number) <= int(folds) and 2 <= int(folds) <= 1000
+
+
 def _threshold(value: str) -> str:
     name, _, share = value.partition("=")
     if value not in ("f1", "balanced") and not _is_share(share if name == "precision" else value):
@@ -121,6 +126,10 @@ Names = Annotated[
 """Type of an option that lists names, with commas between them or repeated."""
 
 
+FOLDS = frozenset({"test_fold", "fold_column", "group_column", "group_by"})
+"""Settings of a corpus that only training offers."""
+
+
 class LogSettings(Settings):
     """Whether to hear from the libraries."""
 
@@ -152,6 +161,20 @@ class CorpusSettings(Settings):
     split_by: Literal["text", "id"] = setting(
         "what is hashed to keep rows for testing: the text, so that copies fall together, or the id", "text"
     )
+    test_fold: str | None = setting(
+        "one fold to test on, all others to train on: K/N, as in 3/10, of the training rows by a hash of the text or, "
+        "with a group, of that; or a value of --fold-column",
+        None,
+    )
+    fold_column: str | None = setting(
+        "column that says the fold of a row, whatever its split; nltk:movie_reviews has its authors' as `fold`",
+        None,
+    )
+    group_column: str | None = setting("column whose equal values are held out together, such as the product", None)
+    group_by: Annotated[str, AfterValidator(_group_by)] | None = setting(
+        "id-block:N: reviews are held out together, N neighbouring numbers at the end of ids that are alike before it",
+        None,
+    )
     max_bad_rows: float = setting("share of rows that may be quarantined before the run stops", 0.01, ge=0, le=1)
     excerpts: bool = setting("keep the first 200 characters of a quarantined row's text", True)
     shard_size: int = setting("size of a shard of input, in MB", 64, ge=1)
@@ -173,6 +196,14 @@ class CorpusSettings(Settings):
         signs = [sign for sign in (self.delimiter or ",", self.quote, self.escape) if sign != "none"]
         if self.delimiter == "none" or len(signs) > len(set(signs)):
             raise ValueError("--delimiter must be given, and --quote and --escape be none or other characters")
+        if self.group_column is not None and self.group_by is not None:
+            raise ValueError("--group-column and --group-by both say what a group is: leave one out")
+        if self.fold_column is None and self.test_fold is not None and not _is_fold(self.test_fold):
+            raise ValueError("--test-fold must be K/N, as in 3/10, or a value of --fold-column")
+        if self.fold_column is not None and self.test_fold is None and "test_fold" not in self.unused:
+            raise ValueError("--fold-column needs --test-fold, which of its values to test on; crossvalidate takes all")
+        if self.test_fold is not None and self.test_fraction:
+            raise ValueError("--test-fold and --test-fraction both say which rows to test on: leave one out")
         return self
 
     @property
@@ -188,7 +219,8 @@ class TextSettings(Settings):
     panel = "Text"
 
     cleaning: Literal["tutorial", "reviews", "unicode"] | None = setting(
-        "preset of cleaning rules; tutorial for nltk:movie_reviews and unicode for all else where not given", None
+        "preset of cleaning rules; where not given unicode, or tutorial for a tutorial's model of nltk:movie_reviews",
+        None,
     )
     segment: Literal["icu"] | None = setting(
         "what parts words of scripts without spaces (Han, kana, Thai, Lao, Khmer, Burmese); nothing where not given",
@@ -297,11 +329,6 @@ class HeldOutSettings(Settings):
         ge=0,
         lt=1,
     )
-    group_column: str | None = setting("column whose equal values are held out together, such as the product", None)
-    group_by: Annotated[str, AfterValidator(_group_by)] | None = setting(
-        "id-block:N: reviews are held out together, N neighbouring numbers at the end of ids that are alike before it",
-        None,
-    )
     weight_column: str | None = setting(
         "column of numbers that say how much each training review counts; all alike where not given", None
     )
@@ -321,8 +348,6 @@ class HeldOutSettings(Settings):
 
     @model_validator(mode="after")
     def _held_out(self) -> Self:
-        if self.group_column is not None and self.group_by is not None:
-            raise ValueError("--group-column and --group-by both say what a group is: leave one out")
         rule = self.threshold
         if rule is not None and not _is_share(rule) and not self.validation_fraction:
             raise ValueError(
@@ -379,10 +404,31 @@ class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettin
                 raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
+class CrossvalidateSettings(TrainSettings):
+    """Train and test on each of several folds, so that each row is tested on once, by a model that did not see it.
+
+    Each fold is an ordinary `sentray train` with a bundle of its own, and those that are finished are not made again.
+    """
+
+    unused = frozenset({"test_fold", "test_fraction", "split_by"})
+    panel = "Folds"
+
+    out: str = setting("folder or URL for the figures and each fold's bundle; what was stopped goes on there")
+    folds: int = setting(
+        "how many, by a hash of the text or, with a group, of that; with --fold-column one for each of its values",
+        10,
+        ge=2,
+        le=1000,
+    )
+    at_once: int | None = setting(
+        "folds that are trained at the same time; as many as there are CPUs for where not given", None, ge=1
+    )
+
+
 class EvaluateSettings(CorpusSettings, PoolSettings):
     """Measure a bundle on labelled reviews."""
 
-    unused = frozenset({"test_fraction", "split_by"})
+    unused = FOLDS | {"test_fraction", "split_by"}
 
     bundle: str = argument("folder or URL of the bundle")
     corpus: str = argument("labelled reviews, as for train")
@@ -396,7 +442,7 @@ class EvaluateSettings(CorpusSettings, PoolSettings):
 class ScoreSettings(CorpusSettings, PoolSettings):
     """Score reviews and write Parquet."""
 
-    unused = frozenset({"label_column", "label_from", "split_column", "test_fraction", "split_by"})
+    unused = FOLDS | {"label_column", "label_from", "split_column", "test_fraction", "split_by"}
 
     bundle: str = argument("folder or URL of the bundle")
     input: str = argument(
@@ -437,7 +483,7 @@ class PredictSettings(LogSettings):
 class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
     """Look at a corpus before training: rows, labels, lengths, words that cleaning leaves, duplicates, overlap."""
 
-    unused = frozenset({"min_count", "max_words", "unknown"})
+    unused = FOLDS | {"min_count", "max_words", "unknown"}
 
     corpus: str = argument("reviews, as for train")
     json_file: str | None = setting("file to write the report to", None, alias="json")
@@ -447,7 +493,7 @@ class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
 class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
     """Count the words of a corpus's training reviews and write the vocabulary, a word a line."""
 
-    unused = frozenset({"label_column"})
+    unused = FOLDS | {"label_column"}
 
     corpus: str = argument("reviews, as for train")
     out: str = setting("file for the vocabulary")
@@ -456,7 +502,7 @@ class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
 class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
     """Learn word vectors (word2vec) from a corpus's reviews and write them, one word a line."""
 
-    unused = frozenset({"label_column", "label_from", "max_words", "unknown"})
+    unused = FOLDS | {"label_column", "label_from", "max_words", "unknown"}
 
     corpus: str = argument("reviews, as for train; those held out for testing are left out, labels are not needed")
     out: str = setting("file for the vectors, in word2vec's text format")
@@ -502,17 +548,17 @@ class WordsSettings(LogSettings):
 class ReadSettings(CorpusSettings):
     """Read reviews as a Ray Dataset of id, text, label and split, for pipelines of your own."""
 
-    unused = frozenset({"max_bad_rows", "excerpts"})
+    unused = FOLDS | {"max_bad_rows", "excerpts"}
 
     uri: str = argument("reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
 
 
 class QuickstartSettings(PoolSettings):
-    """Train, evaluate and score on a small corpus, and show the result."""
+    """Train sentray's network and a tutorial's on a small corpus, test both, score, and show the result."""
 
-    out: str = setting("folder for the bundle and the scores", "runs/quickstart")
+    out: str = setting("folder for the bundles and the scores", "runs/quickstart")
     corpus: str | None = setting("corpus to use; nltk:movie_reviews, or synthetic:4000 where it cannot be had", None)
-    epochs: int = setting("passes over the training reviews", 10, ge=1)
+    epochs: int = setting("most passes over the training reviews", 10, ge=1)
     seed: int = setting("fixes first weights and order of reviews", 0, ge=0)
 
 

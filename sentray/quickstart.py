@@ -17,6 +17,7 @@ from sentray.errors import SentrayError
 from sentray.scoring.job import score
 from sentray.training.run import train
 
+OURS, TUTORIALS = "wide-deep", "tutorial-cnn"
 REAL, EMBEDDED = "nltk:movie_reviews", "synthetic:4000"
 TEST_FRACTION = 0.1
 """Share of the reviews to test on, where the corpus has no split of its own."""
@@ -34,46 +35,48 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
     out = Path(settings.out)
     corpus = settings.corpus or _choose(console)
     workers = settings.workers or 1
-    train_settings = TrainSettings(
-        corpus=corpus,
-        out=f"{out}/bundle",
-        test_fraction=TEST_FRACTION,
-        validation_fraction=0,
-        epochs=settings.epochs,
-        seed=settings.seed,
-        workers=WorkerRange(min=workers, max=workers),
-        verbose=settings.verbose,
-    )
+    common: dict[str, Any] = {
+        **{"corpus": corpus, "test_fraction": TEST_FRACTION, "epochs": settings.epochs, "seed": settings.seed},
+        **{"workers": WorkerRange(min=workers, max=workers), "verbose": settings.verbose},
+    }
+    ours = TrainSettings(out=f"{out}/bundle", model=OURS, **common)
+    tutorials = TrainSettings(out=f"{out}/{TUTORIALS}", model=TUTORIALS, validation_fraction=0, **common)
     score_settings = ScoreSettings(
-        bundle=f"{out}/bundle",
-        input=corpus,
-        out=f"{out}/scored",
-        workers=settings.workers,
-        verbose=settings.verbose,
+        bundle=ours.out, input=corpus, out=f"{out}/scored", workers=settings.workers, verbose=settings.verbose
     )
     with cluster.connect(settings.address, verbose=settings.verbose):
-        console.say("1. Train and evaluate")
-        metrics = train(train_settings, console)
+        console.say(f"1. Train and test sentray's own network, {OURS}")
+        metrics = train(ours, console)
         console.say()
-        console.say("2. Score")
+        console.say(f"2. Train and test the tutorial's, {TUTORIALS}, on the same reviews")
+        beside = train(tutorials, console)
+        console.say()
+        console.say("3. Score with the first")
         summary = score(score_settings, console)
     console.say()
-    console.say("3. Result")
+    console.say("4. Result")
     console.say(f"bundle          {out}/bundle")
     console.say(f"scores          {out}/scored/scores (Parquet)")
     console.say(
         f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {count(summary['workers'], 'worker')}, "
         f"after {summary['start_seconds']:.0f} s to start"
     )
+    console.say()
     if metrics["test_accuracy"] is not None:
-        console.say(f"test accuracy   {metrics['test_accuracy']:.4f} on {metrics['test_rows']:,} reviews")
+        header = [f"{metrics['test_rows']:,} test reviews", "accuracy", "95 %", "calibration error"]
+        console.table(header, [_row(OURS, metrics), _row(TUTORIALS, beside)])
         console.say()
         tables.confusion_matrix(console, metrics["test"]["labels"], metrics["test"]["confusion_matrix"])
-    console.say()
+        console.say()
     _show_reviews(score_settings, console)
     console.say()
     console.say(f"all in {duration(time.perf_counter() - started)}; for reviews of your own, one a line:")
     console.say(f"  sentray predict {out}/bundle - < reviews.txt")
+
+
+def _row(model: str, metrics: dict[str, Any]) -> list[Any]:
+    test = metrics["test"]
+    return [model, test["accuracy"], "{:.4f} to {:.4f}".format(*test["intervals"]["accuracy"]), test["ece"]]
 
 
 def _choose(console: Console) -> str:

@@ -115,7 +115,8 @@ def test_the_snippet_runs_as_it_stands(tmp_path: Path, lake: dict[str, str]) -> 
     assert found["mapped"] == 40
 
 
-DOCUMENTS = ("README.md", "jobs/README.md", "sentray/embeddings/README.md", ".github/CONTRIBUTING.md")
+ROOMS = [f"sentray/{room}/README.md" for room in ("embeddings", "reproduce", "training")]
+DOCUMENTS = ["README.md", "jobs/README.md", *ROOMS, ".github/CONTRIBUTING.md"]
 
 
 def commands() -> list[str]:

@@ -62,11 +62,21 @@ class BenchGramsSettings(BenchSettings):
 
 
 class ReproduceSettings(ClusterSettings):
-    """Train every system of the two tutorials and put the tutorials' figures beside ours."""
+    """Train every system of the two tutorials and put the tutorials' figures beside ours.
+
+    With --benchmarks compare sentray's default with the tutorial's network, NB-SVM and fastText on public test sets.
+    """
 
     out: str = setting("folder for the table, the picture and every run", "runs/reproduce")
     seeds: int = setting("seeds to train each system with, from 0", 1, ge=1)
-    only: Several = setting("name of a system; may be repeated; all where not given", ())
+    only: Several = setting("name of a system or of a benchmark; may be repeated; all where not given", ())
     glove: str | None = setting(
         "file of GloVe vectors of 100 dimensions; its systems are left out where not given", None
+    )
+    benchmarks: str | None = setting(
+        "folder with imdb_train.parquet and sentences/*.parquet, for the comparison instead of the tutorials", None
+    )
+    max_folds: int | None = setting("folds of each benchmark, the first ones; all where not given", None, ge=2)
+    at_once: int | None = setting(
+        "trainings of the comparison at the same time; as many as there are CPUs for where not given", None, ge=1
     )

@@ -15,6 +15,7 @@ from sentray import cluster
 from sentray.config import CorpusSettings
 from sentray.console import count
 from sentray.corpus.duplicates import IdBlock, Rows, find_duplicates, mark_duplicates
+from sentray.corpus.groups import columns_of, with_test_fold
 from sentray.corpus.readers import may_have_ids, read_ids, read_shard
 from sentray.corpus.rows import ROLES, ROW_SCHEMA, TABLE_BYTES, decode, kept_name
 from sentray.corpus.source import Source, resolve
@@ -83,7 +84,6 @@ class Corpus:
         need_label: whether a row without a label is bad.
         duplicates: rows whose id an earlier row has, by the shard's index.
         workers: tasks at a time; as many as the cluster has CPUs where not given.
-        keep: further columns to read, as strings; null where a file lacks one.
     """
 
     source: Source
@@ -92,7 +92,6 @@ class Corpus:
     need_label: bool
     duplicates: dict[int, Rows] = field(default_factory=dict)
     workers: int | None = None
-    keep: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, uri: str, settings: CorpusSettings, need_label: bool = True, workers: int | None = None) -> "Corpus":
@@ -145,7 +144,7 @@ class Corpus:
         Args:
             options: for `ray.data.read_datasource`.
         """
-        kept = [pa.field(kept_name(column), pa.large_string()) for column in self.keep]
+        kept = [pa.field(kept_name(column), pa.large_string()) for column in columns_of(self.settings)]
         return self._read("Reviews", self._read_rows, pa.schema([*ROW_SCHEMA, *kept]), **options)
 
     def map_blocks(
@@ -179,7 +178,7 @@ class Corpus:
 
     @property
     def _read_rows(self) -> "Read":
-        return functools.partial(_read_rows, self.source.lean(), self.settings, self.need_label, self.keep)
+        return functools.partial(_read_rows, self.source.lean(), self.settings, self.need_label)
 
     def _read(
         self, name: str, read: "Read", schema: pa.Schema, shards: Iterable[Shard] | None = None, **options: Any
@@ -212,18 +211,14 @@ def _no_deprecations() -> Iterator[None]:
 
 
 def _read_rows(
-    source: Source,
-    settings: CorpusSettings,
-    need_label: bool,
-    keep: tuple[str, ...],
-    shard: Shard,
-    duplicates: Rows,
+    source: Source, settings: CorpusSettings, need_label: bool, shard: Shard, duplicates: Rows
 ) -> Iterator[pa.Table]:
+    keep = columns_of(settings)
     for table in read_shard(source, shard, settings, keep, need_label=need_label):
         for index, column in enumerate(keep, len(ROW_SCHEMA)):
             texts = decode(table.column(index).combine_chunks(), column, shard.pieces[0].name)[0]
             table = table.set_column(index, kept_name(column), texts)
-        yield mark_duplicates(table, duplicates)
+        yield with_test_fold(mark_duplicates(table, duplicates), settings)
 
 
 def _read_ids(source: Source, settings: CorpusSettings, shard: Shard, _: Rows) -> Iterator[pa.Table]:

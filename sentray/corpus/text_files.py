@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import posixpath
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,13 @@ def read_reviews(source: Source, shard: Shard, columns: Columns, quarantine: boo
             texts.append(text and _utf8(text, columns.settings.encoding))
             size += len(text or b"")
             if len(texts) == TABLE_ROWS or size >= TABLE_BYTES or end == len(shard.pieces):
-                yield _block(shard.pieces[end - len(texts) : end], texts, broken, columns)
+                pieces = shard.pieces[end - len(texts) : end]
+                block = _block(pieces, texts, broken, columns)
+                if source.format == "nltk":
+                    # Pang and Lee's: the first has the files whose number begins with 0.
+                    folds = [posixpath.basename(piece.name)[2:3] for piece in pieces]
+                    block.columns["fold"] = pa.array(folds, pa.string())
+                yield block
                 texts, broken, size = [], {}, 0
 
 

@@ -18,6 +18,7 @@ from sentray.embeddings.learn import embed
 from sentray.embeddings.read import dimensions_of
 from sentray.errors import SentrayError
 from sentray.reproduce import picture, systems, table
+from sentray.reproduce.comparison import Results, compare
 from sentray.reproduce.systems import GLOVE, System, write_phrases
 from sentray.reproduce.table import Row, Run
 from sentray.storage import write_text
@@ -27,8 +28,10 @@ TABLE_FILE, FIGURES_FILE, PICTURE_FILE = "reproduce.md", "reproduce.json", "repr
 _PHRASES_FILE = "phrases.jsonl"
 
 
-def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
+def reproduce(settings: ReproduceSettings, console: Console) -> list[Row] | Results:
     """Train the systems, print the table, and write it with the picture into `settings.out`.
+
+    With `settings.benchmarks` it is the comparison, by benchmark and system.
 
     Raises:
         SentrayError: a name or the GloVe file cannot be used, which is said at once; or a system failed, which is said
@@ -36,6 +39,8 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row]:
     """
     if "://" in settings.out:
         raise SentrayError(f"--out {settings.out} is no folder; name a folder, which may be copied afterwards")
+    if settings.benchmarks is not None:
+        return compare(settings, console)
     chosen, left_out = systems.choose(settings.only, settings.glove)
     if settings.glove and any(system.vectors == GLOVE for system in chosen):
         _check_glove(settings.glove)

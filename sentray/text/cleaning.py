@@ -123,8 +123,10 @@ def preset(
 
 
 def preset_of(settings: "TextSettings") -> Preset:
-    """The preset that settings ask for; where they name none, the tutorial's for its own corpus."""
-    return settings.cleaning or ("tutorial" if getattr(settings, "corpus", None) == POLARITY else "unicode")
+    """The preset that settings ask for; where they name none, the tutorial's for its own corpus and its networks."""
+    ours = getattr(settings, "model", "").startswith(("wide", "deep"))
+    own = getattr(settings, "corpus", None) == POLARITY and not ours
+    return settings.cleaning or ("tutorial" if own else "unicode")
 
 
 def rules_from(settings: "TextSettings") -> tuple[CleaningRules, list[str]]:

@@ -4,7 +4,7 @@ Where words are hashed there is nothing to count, and one pass does.
 """
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from sentray.bundle import ModelSpec, TrainedOn
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
+from sentray.corpus.groups import group_keys
 from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, Hashes, kept_name, label_order, set_aside
+from sentray.corpus.rows import QUARANTINE_FILE, kept_name, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings import ppmi
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
@@ -35,7 +36,7 @@ from sentray.text.hashing import HashedWords, Words
 from sentray.text.ngrams import MAX_WORD_ID, make_table
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
-from sentray.training.folds import NEVER, Folds, group_keys, hold_out
+from sentray.training.folds import NEVER, Folds, hold_out
 from sentray.training.gram_counts import choose_grams
 from sentray.training.window_sums import sizes
 
@@ -67,8 +68,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     for line in about:
         console.say(line)
     dimensions = _dimensions(settings)
-    kept = tuple(dict.fromkeys(filter(None, (settings.group_column, settings.weight_column))))
-    corpus = replace(Corpus.open(settings.corpus, settings), keep=kept)
+    corpus = Corpus.open(settings.corpus, settings)
     console.say(f"corpus: {corpus.describe()}")
     folder = Folder(out)
     folder.delete("")
@@ -226,6 +226,9 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder, settings: T
         with folder.create(QUARANTINE_FILE) as stream:
             pq.write_table(set_aside(inspection.bad, corpus.settings.excerpts), stream)
     inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
+    if settings.test_fold is not None and not inspection.of_split("test"):
+        where = f"--fold-column {settings.fold_column}" if settings.fold_column else corpus.name
+        raise SentrayError(f"no row of {where} is in --test-fold {settings.test_fold}: name another fold")
     return inspection
 
 
@@ -235,17 +238,10 @@ def clean_and_encode(rows: pa.Table, encoder: Encoder, settings: TrainSettings) 
     encoded = encoder.encode(chosen["text"])
     lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), encoded.ids)
     hashes, given = hashes_of(chosen), pc.equal(chosen["split"], "validation")
-    columns = [lists, chosen["label"], hashes, _groups(chosen, hashes, settings), given, _weights(chosen, settings)]
+    columns = [lists, chosen["label"], hashes, group_keys(chosen, settings), given, _weights(chosen, settings)]
     reviews = pa.table(columns, REVIEWS_SCHEMA)
     left = Left.of(encoded, chosen["text"]).table()
     return {**inspect_rows(rows), "reviews": reviews, "left": left, **content_of(rows)}
-
-
-def _groups(rows: pa.Table, hashes: Hashes, settings: TrainSettings) -> Hashes:
-    """What is equal for rows that are held out together: a hash of their group or, where there is none, their text."""
-    if settings.group_column is not None:
-        return group_keys(rows[kept_name(settings.group_column)], None, settings.group_column)
-    return hashes if settings.group_by is None else group_keys(rows["id"], settings.group_by, "id")
 
 
 def _weights(rows: pa.Table, settings: TrainSettings) -> pa.Array:

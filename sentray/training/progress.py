@@ -9,8 +9,9 @@ from sentray.console import Console, duration
 from sentray.telemetry import Telemetry
 
 POLL_SECONDS = 0.5
-Kind = Literal["line", "expected", "step", "epoch"]
-"""Of a message: a line to print, what the run waits for (`Console.expect`), a step's report or an epoch's record."""
+Kind = Literal["line", "expected", "step", "epoch", "progress"]
+"""Of a message: a line to print, what the run waits for (`Console.expect`), a step's report, an epoch's record, or the
+progress line itself."""
 
 
 class _Board:
@@ -69,6 +70,8 @@ def _show(kind: Kind, content: Any, console: Console, telemetry: Telemetry) -> N
         console.say(content)
     elif kind == "expected":
         console.expect(content)
+    elif kind == "progress":
+        console.progress(content)
     elif kind == "step":
         telemetry.step(content)
         console.progress(progress_line(content))

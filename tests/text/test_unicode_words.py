@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.config import CheckSettings, TextSettings, TrainSettings
+from sentray.config import CheckSettings, TextSettings, TrainSettings, VocabSettings
 from sentray.text.cleaning import clean, preset, preset_of
 
 RULES, _ = preset("unicode")
@@ -59,7 +59,9 @@ def test_plain_letters_are_words_as_ever(text: str) -> None:
 
 
 def test_the_default_is_the_tutorials_for_its_own_corpus_alone() -> None:
-    assert preset_of(TrainSettings(corpus="nltk:movie_reviews", out="x")) == "tutorial"
+    own = {"corpus": "nltk:movie_reviews", "out": "x"}
+    assert preset_of(TrainSettings(model="tutorial-cnn", **own)) == preset_of(VocabSettings(**own)) == "tutorial"
+    assert preset_of(TrainSettings(model="wide-deep", **own)) == "unicode"
     assert preset_of(CheckSettings(corpus="synthetic:9")) == "unicode"
-    assert preset_of(TrainSettings(corpus="nltk:movie_reviews", out="x", cleaning="unicode")) == "unicode"
+    assert preset_of(VocabSettings(cleaning="unicode", **own)) == "unicode"
     assert preset_of(TextSettings()) == "unicode"

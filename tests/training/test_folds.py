@@ -1,13 +1,10 @@
 """Held-out rows: groups never straddle folds, and about as many rows are held out as asked for."""
 
 import numpy as np
-import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray.errors import SentrayError
-from sentray.training.folds import FOLDS, NEVER, SMALL, group_keys, hold_out
+from sentray.training.folds import FOLDS, NEVER, SMALL, hold_out
 
 
 def keys(rows: int) -> np.ndarray:
@@ -41,19 +38,3 @@ def test_given_rows_are_the_fold_and_nothing_is_held_out_unless_asked() -> None:
     given = np.arange(100) % 7 == 0
     assert np.array_equal(hold_out(keys(100), given, 0.1) == 0, given)
     assert set(hold_out(keys(100), given, 0).tolist()) == {NEVER}
-
-
-def test_groups_by_a_column_and_by_blocks_of_ids() -> None:
-    def same(values: list[str | None], rule: str | None = None) -> list[int]:
-        found = group_keys(pa.chunked_array([values], pa.string()), rule, "film").tolist()
-        return [found.index(each) for each in found]
-
-    assert same(["a", "b", "a"]) == [0, 1, 0]
-    ids = ["train/pos/0", "train/pos/99", "train/pos/100", "train/neg/99", "train/pos/0100", "7", "12"]
-    assert same(ids, "id-block:100") == [0, 0, 2, 3, 2, 5, 5]
-    # A number in the prefix stays what it is.
-    assert same(["a1/5", "a15"], "id-block:10") == [0, 1]
-    with pytest.raises(SentrayError, match="a row has no film, which says its group"):
-        same(["a", None])
-    with pytest.raises(SentrayError, match=r"'x\.txt' does not: name a column with --group-column"):
-        same(["a1", "x.txt"], "id-block:10")
