@@ -270,7 +270,7 @@ class NetworkSettings(Settings):
 
     model: str = setting(
         "network to train: wide-deep, wide, deep, tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
-        "tutorial-cnn",
+        "wide-deep",
     )
     max_length: int | None = setting(
         "words of a review that are used; enough for 99.5 % of the training reviews where not given, with the cleaning "

@@ -41,7 +41,7 @@ RESUMABLE = {
     *("stall_timeout", "log_format", "verbose", "shard_size", "out"),
 }
 """Settings that a resumed run may change: they do not change what is learnt, and a folder may have several names."""
-_DEFAULTS = TrainSettings(corpus="", out="", validation_fraction=0).model_dump(mode="json")
+_DEFAULTS = TrainSettings(corpus="", out="", model="tutorial-cnn", validation_fraction=0).model_dump(mode="json")
 """What a run of an earlier version did, which does not name a setting."""
 
 
