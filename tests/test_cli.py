@@ -73,7 +73,8 @@ def test_help_has_a_panel_for_each_class_of_settings(capsys: pytest.CaptureFixtu
     assert _status("train", "--help") == 0
     lines = capsys.readouterr().out.splitlines()
     panels = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert panels == ["Arguments:", "Training:", "Network:", "Corpus:", "Text:", "Cluster and log:", "Options:"]
+    assert panels[:4] == ["Arguments:", "Training:", "Held-out rows:", "Network:"]
+    assert panels[4:] == ["Corpus:", "Text:", "Cluster and log:", "Options:"]
 
     def panel(option: str) -> str:
         at = next(number for number, line in enumerate(lines) if line.startswith(f"  {option} "))

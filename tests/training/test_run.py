@@ -80,6 +80,8 @@ def test_two_workers_follow_one(tmp_path: Path, in_process: Any, model: str) -> 
 def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path, in_process: Any) -> None:
     in_process()
     texts = ["awful dreadful mess"] * 60 + ["plain average film"] * 30 + ["great lovely joy"] * 10
+    # Copies of one text would be held out together, and with them all that is to be learnt of a label.
+    texts = [f"{text} {number}" for number, text in enumerate(texts)]
     labels = ["bad"] * 60 + ["fair"] * 30 + ["good"] * 10
     # A missing text, and a label that occurs in the test rows only.
     splits = ["test" if row % 5 == 0 else "train" for row in range(100)]
@@ -105,7 +107,7 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path, in_process: Any)
     )
     metrics = train(asked, Console())
     assert (metrics["fits"], metrics["train_rows"], metrics["validation"]["rows"]) == (6, 80, 80)
-    assert metrics["validation_accuracy"] == 1.0
+    assert metrics["validation_accuracy"] > 0.9
     made = bundle.load(tmp_path / "model")
     assert made.calibration is not None
     assert (made.calibration.temperature, made.calibration.rows) == (metrics["validation"]["temperature"], 80)
