@@ -83,13 +83,17 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
                     jobs[title] = {**found, "mb_per_s": found["rows_per_s"] * kilobytes[kind] / 1000}
                     if workers == 1:
                         alone[f"sentray, {name}: whole job, Parquet to Parquet"] = {kind: found["rows_per_s"]}
-            tables[f"{kind}: whole job through Ray"] = with_ratios(jobs, "rows_per_s")
             speeds = {
                 title: {"rows_per_s": row[kind], **{name: row[name] for name in ("accuracy",) if name in row}}
                 for title, row in alone.items()
                 if kind in row
             }
-            tables[f"{kind} of {kilobytes[kind]:.2g} kB, one core"] = with_ratios(speeds, "rows_per_s")
+            found_of_kind = {
+                f"{kind}: whole job through Ray": with_ratios(jobs, "rows_per_s"),
+                f"{kind} of {kilobytes[kind]:.2g} kB, one core": with_ratios(speeds, "rows_per_s"),
+            }
+            show(console, found_of_kind)
+            tables |= found_of_kind
         memory: Rows = {}
         for part in (100, 10, 1) if settings.memory_rows else ():
             rows = max(settings.memory_rows // part, 1)
@@ -99,7 +103,7 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
             shutil.rmtree(source)
         if memory:
             tables["memory of 2 workers"] = memory
-    show(console, tables)
+            show(console, {"memory of 2 workers": memory})
     console.say()
     console.say(f"accuracy: on the {test_rows:,} test rows of {corpus}, of which nothing was trained on")
     return {

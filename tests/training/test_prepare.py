@@ -231,7 +231,7 @@ def test_wrong_vectors_are_refused_before_the_corpus_is_read(
 @pytest.mark.usefixtures("ray_session")
 def test_rows_are_held_out_by_their_split_or_group_and_count_as_their_weight_says(tmp_path: Path, console: Any) -> None:
     films = [f"film {row // 4}" for row in range(40)]
-    columns = {"text": [f"good {row}" for row in range(40)], "label": ["neg", "pos"] * 20, "film": films}
+    columns = {"text": [f"good {row}" for row in range(40)], "label": (["neg"] * 4 + ["pos"] * 4) * 5, "film": films}
     file = tmp_path / "reviews.parquet"
     pq.write_table(pa.table(columns | {"stars": [str(row % 5) for row in range(40)]}), file)
     grouped = prepared(file, tmp_path / "grouped", console, group_column="film", weight_column="stars")
