@@ -135,7 +135,7 @@ def train_each(
     """
     import ray
 
-    task = ray.remote(num_cpus=0, max_retries=0)(work or _train)
+    task = ray.remote(num_cpus=0, max_retries=0)(_at_work)
     at_once = min(len(jobs), at_once or min(map(_room, jobs.values())))
     console.say(f"{count(len(jobs), 'training')}, {at_once} at the same time")
     found: dict[str, dict[str, Any]] = {}
@@ -144,7 +144,7 @@ def train_each(
         with shown_on(console) as board:
             while len(found) < len(jobs):
                 while len(running) < at_once and (job := next(left, None)) is not None:
-                    running[task.options(name=f"sentray {job[0]}").remote(*job, board)] = job[0]
+                    running[task.options(name=f"sentray {job[0]}").remote(work or _train, *job, board)] = job[0]
                 (ready,), _ = ray.wait(list(running))
                 name = running.pop(ready)
                 found[name] = ray.get(ready)
@@ -166,6 +166,11 @@ def _room(settings: TrainSettings) -> int:
     have, workers = cluster.resources(), settings.workers.max
     free = [have.cpus / (workers * settings.cpus_per_worker), *([have.gpus / workers] if settings.gpu else [])]
     return max(1, int(min(free)))
+
+
+def _at_work(work: Work, name: str, settings: TrainSettings, board: Any) -> dict[str, Any]:
+    # Ray takes functions alone, and no `partial` of one.
+    return work(name, settings, board)
 
 
 def _train(name: str, settings: TrainSettings, board: Any = None) -> dict[str, Any]:

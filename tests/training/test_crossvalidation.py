@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,8 @@ def test_folds_of_a_column_are_trained_and_tested_and_go_on(
 
 @pytest.mark.usefixtures("ray_session")
 def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any) -> None:
-    def work(name: str, settings: TrainSettings, board: Any) -> dict[str, Any]:
-        if settings.seed == 9:
+    def work(wrong: int, name: str, settings: TrainSettings, board: Any) -> dict[str, Any]:
+        if settings.seed == wrong:
             raise SentrayError("no words; give some")
         ray.get(board.put.remote("progress", f"{name} trains"))
         return {"test": {"accuracy": settings.seed / 10, "rows": 10}}
@@ -100,7 +101,7 @@ def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any) -
     def jobs(*seeds: int) -> dict[str, TrainSettings]:
         return {f"fold {seed}": TrainSettings(corpus="c", out=f"o{seed}", seed=seed) for seed in seeds}
 
-    found = train_each(jobs(3, 1, 2), 2, console, work)
+    found = train_each(jobs(3, 1, 2), 2, console, partial(work, 9))
     assert [(name, metrics["test"]["accuracy"]) for name, metrics in found.items()] == [
         ("fold 3", 0.3),
         ("fold 1", 0.1),
@@ -109,4 +110,4 @@ def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any) -
     assert console.lines[0] == "3 trainings, 2 at the same time"
     assert {line for line, _ in console.shown} == {f"fold {seed} trains" for seed in (1, 2, 3)}
     with pytest.raises(SentrayError, match=r"^fold 9: no words; give some$"):
-        train_each(jobs(1, 9), 1, console, work)
+        train_each(jobs(1, 9), 1, console, partial(work, 9))
