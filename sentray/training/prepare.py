@@ -43,6 +43,9 @@ from sentray.training.window_sums import sizes
 USUAL_LENGTH = 0.995
 """Share of the training reviews that the network takes whole, where nothing else is asked for."""
 
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Where nothing but the numbers decides in what order a matrix product sums: one corpus has the same vectors always."""
+
 REVIEWS_SCHEMA = pa.schema(
     [
         pa.field("ids", pa.list_(pa.int32())),
@@ -368,9 +371,10 @@ def _learnt(
     import ray
 
     console.expect("word vectors to be learnt from the training reviews")
-    task = ray.remote(num_cpus=1)(_learn).options(name="sentray learn word vectors")
+    task = ray.remote(num_cpus=1, runtime_env={"env_vars": _ONE_THREAD})(_learn)
     try:
-        learnt = ray.get(task.remote(folder, offsets, words.size, dimensions, seed))
+        named = task.options(name="sentray learn word vectors")
+        learnt = ray.get(named.remote(folder, offsets, words.size, dimensions, seed))
     except ray.exceptions.RayError as error:
         raise cluster.user_error(error) or error from None
     of = f"a sample of {learnt.reviews:,}" if learnt.sampled else f"{learnt.reviews:,}"

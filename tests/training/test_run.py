@@ -55,15 +55,14 @@ def train_workers() -> list[int]:
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(("model", "apart"), [("tutorial-cnn", 1e-4), ("wide-deep", 0.01)])
-def test_two_workers_follow_one(tmp_path: Path, in_process: Any, model: str, apart: float) -> None:
+@pytest.mark.parametrize("model", ["tutorial-cnn", "wide-deep"])
+def test_two_workers_follow_one(tmp_path: Path, in_process: Any, model: str) -> None:
     two = train(settings(tmp_path / "two", workers=2, model=model), Console())
     in_process()
     one = train(settings(tmp_path / "one", model=model), Console())
     assert one["rows_seen_per_epoch"] == two["rows_seen_per_epoch"] == one["train_rows"]
     losses = [[epoch["loss"] for epoch in history(tmp_path / name)] for name in ("one", "two")]
-    # On one training set both halves follow to 1e-4, see `test_worker`; here each run learns its own vectors.
-    assert abs(losses[0][0] - losses[1][0]) < apart
+    assert abs(losses[0][0] - losses[1][0]) < 1e-4
     trained = bundle.load(tmp_path / "two")
     assert trained.labels == ("neg", "pos")
     assert trained.metrics["test_accuracy"] == two["test_accuracy"]
