@@ -70,16 +70,17 @@ def choose_threshold(rule: str, truth: NDArray[np.integer[Any]], second: Floats)
         return float(rule)
     order = np.argsort(-second, kind="stable")
     scores, positive = second[order].astype(np.float64), truth[order] == 1
-    # Behind each distinct probability: how many reviews are above a threshold there, and how many of them rightly.
-    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    # Before the first and behind each distinct probability: how many reviews are above a threshold there.
+    above = np.concatenate([[0], np.flatnonzero(np.diff(scores)) + 1, [len(scores)]])
     # No threshold is below 0.
-    ends = ends[scores[ends] > 0]
-    if not len(ends) or positive.all() or not positive.any():
+    above = above[(above == 0) | (scores[above - 1] > 0)]
+    if len(above) == 1 or positive.all() or not positive.any():
         return None
-    above, right = ends + 1.0, np.cumsum(positive)[ends].astype(np.float64)
+    # How many of them rightly.
+    right = np.concatenate([[0.0], np.cumsum(positive)])[above]
     positives, negatives = float(positive.sum()), float((~positive).sum())
     if name == "precision":
-        fits = np.flatnonzero(right / above >= float(value))
+        fits = np.flatnonzero(right >= float(value) * np.maximum(above, 1))
         if not len(fits):
             return None
         best = int(fits[-1])
@@ -87,5 +88,5 @@ def choose_threshold(rule: str, truth: NDArray[np.integer[Any]], second: Floats)
         best = int(np.argmax(2 * right / (above + positives)))
     else:
         best = int(np.argmax(right / max(positives, 1) + (negatives - (above - right)) / max(negatives, 1)))
-    below = scores[ends[best] + 1] if ends[best] + 1 < len(scores) else 0.0
-    return float((scores[ends[best]] + below) / 2)
+    between = [scores[max(above[best] - 1, 0)], scores[above[best]] if above[best] < len(scores) else 0.0]
+    return float(np.mean(between))

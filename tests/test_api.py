@@ -248,7 +248,7 @@ def test_what_a_model_says_of_itself(stars: Path) -> None:
     assert model.labels == ["neg", "pos"]
     assert (os.fspath(model), model.path) == (str(stars), str(stars))
     assert re.fullmatch("[0-9a-f]{64}", model.digest)
-    assert (model.spec.architecture, model.spec.labels) == ("tutorial-cnn.v1", ("neg", "pos"))
+    assert (model.spec.architecture, model.spec.labels) == ("wide-deep.v1", ("neg", "pos"))
     assert model.metrics["train_rows"] > 300
     assert repr(model) == f"sentray.load({str(stars)!r})  # neg, pos"
     copied = pickle.loads(pickle.dumps(model))

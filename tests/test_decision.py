@@ -43,7 +43,7 @@ def test_no_other_threshold_is_better(rows: list[tuple[bool, float]], rule: str)
         assert not probabilities[:, 1].any() or len(set(truth.tolist())) == 1
         return
     found = quality(rule, truth, Decision(threshold=threshold).classes(probabilities))
-    others = [Decision(threshold=each).classes(probabilities) for each in np.linspace(0, 0.99, 100)]
+    others = [Decision(threshold=each).classes(probabilities) for each in np.linspace(0, 1, 101)]
     assert found == pytest.approx(max(quality(rule, truth, each) for each in others))
 
 
@@ -51,7 +51,7 @@ def test_no_other_threshold_is_better(rows: list[tuple[bool, float]], rule: str)
 @given(ROWS, st.sampled_from([0.5, 0.8, 1.0]))
 def test_a_precision_is_reached_with_as_many_rows_as_can_be(rows: list[tuple[bool, float]], wanted: float) -> None:
     truth, probabilities = np.array([positive for positive, _ in rows]), both([score for _, score in rows])
-    cuts = [probabilities[:, 1] > each for each in np.linspace(0, 0.99, 100)]
+    cuts = [probabilities[:, 1] > each for each in np.linspace(0, 1, 101)]
     fitting = [cut.sum() for cut in cuts if cut.any() and truth[cut].mean() >= wanted]
     threshold = choose_threshold(f"precision={wanted}", truth.astype(np.int32), probabilities[:, 1])
     if threshold is None:
