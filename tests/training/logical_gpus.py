@@ -73,7 +73,7 @@ def main(folder: Path) -> None:
 
     ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     train = ("train", "synthetic:200", "--epochs", "1", "--cpus-per-worker", "0.5", "--gpu")
-    train = (*train, "--validation-fraction", "0", "--out")
+    train = (*train, "--model", "tutorial-cnn", "--validation-fraction", "0", "--out")
     small_bundle(folder / "bundle")
     found = {
         "three": command(*train, str(folder / "three"), "--workers", "3"),
