@@ -1,4 +1,4 @@
-"""`Adam` over arrays in memory, whose rows are brought up to date as they are needed.
+"""`Adam` over arrays in memory, whose rows are brought up to date as they are needed; `TableAndDense` has two of them.
 
 Adam moves every row at every step, by its momentum, whether the batch holds the word or not. Done at once for
 25,767 words by TensorFlow's fused operation that took 8 to 14 ms a step, most of it waiting for memory, and two workers
@@ -6,13 +6,15 @@ waited for each other's memory traffic. Here a row's missed steps are made up fo
 row is in the cache: the same operations on the same numbers in the same order, so the result is the same, at 3 to 5 ms.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from sentray.text.simd import CACHED
+from sentray.training.gradients import Gradients
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 """Adam as Keras sets it (Kingma and Ba 2015, section 2)."""
@@ -118,6 +120,54 @@ class Adam:
     def _catch_up(self, which: NDArray[np.int32]) -> None:
         if not self.frozen:
             _catch_up(self.weights, self.first, self.second, which, self._updated, self._rates, self.step)
+
+
+class TableAndDense:
+    """Weights in training: a table, of which a step moves some rows, and all others laid side by side.
+
+    Args:
+        embedding: The table.
+        dense: The others, as one row, which gets a gradient at every step.
+        first: How many of them are the first layer's.
+
+    Attributes:
+        embedding: The table.
+        dense: The others.
+    """
+
+    def __init__(self, embedding: Adam, dense: Adam, first: int) -> None:
+        self.embedding, self.dense, self._first = embedding, dense, first
+
+    def apply(self, gradients: Gradients) -> bool:
+        """Take one step of Adam with the global batch's gradients.
+
+        Returns:
+            Whether the first layer behind the words' vectors got a gradient at all. It gets none once all units of a
+            layer are dead.
+        """
+        self.embedding.apply(gradients.values, gradients.rows)
+        self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
+        return bool(gradients.dense[: self._first].any())
+
+    def constants(self) -> list[NDArray[Any]]:
+        """What training does not change: the vectors where they are frozen."""
+        return [self.embedding.weights] if self.embedding.frozen else []
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that training changes, by name: weights and Adam's two moments, and the number of steps."""
+        state: dict[str, NDArray[Any]] = {"step": np.array(self.embedding.step)}
+        for name, part in self._adams.items():
+            state |= {f"{name}_{kind}": values for kind, values in part.state().items()}
+        return state
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a state that `state` gave."""
+        for name, part in self._adams.items():
+            part.restore(int(state["step"]), *(state[f"{name}_{kind}"] for kind in part.state()))
+
+    @property
+    def _adams(self) -> dict[str, Adam]:
+        return {"embedding": self.embedding, "dense": self.dense}
 
 
 _compile = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")

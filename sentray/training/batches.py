@@ -43,6 +43,14 @@ def distinct_words(reviews: Reviews, vocabulary_rows: int) -> NDArray[np.int32]:
     return np.flatnonzero(seen).astype(np.int32)
 
 
+def numbered(ids: NDArray[np.int32], vocabulary_rows: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The `distinct_words` among ids, and in the place of each id its word's position among them; int32."""
+    words = distinct_words([ids], vocabulary_rows)
+    index = np.empty(vocabulary_rows, np.int32)
+    index[words] = np.arange(len(words), dtype=np.int32)
+    return words, index[ids]
+
+
 def laid_out(reviews: Reviews) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The reviews' ids one after the other, and where each review starts, int64 [reviews + 1]."""
     offsets = np.zeros(len(reviews) + 1, np.int64)

@@ -88,11 +88,13 @@ class State:
             settings: Of the run.
             fixed: Epochs of the heads whose schedule is fixed.
         """
-        if self.choice is not None:
-            return has_ended(self.epoch, self.choice.epochs[head])
-        if head in fixed:
-            return has_ended(self.epoch, fixed[head])
-        return has_ended(self.epoch, settings.epochs, self.losses(self.fit, head), settings.patience)
+        judged = self.choice is None and head not in fixed
+        losses = self.losses(self.fit, head) if judged else ()
+        return has_ended(self.epoch, self.most_epochs(head, settings, fixed), losses, settings.patience)
+
+    def most_epochs(self, head: str, settings: TrainSettings, fixed: Mapping[str, int]) -> int:
+        """Epochs that a head may train in the present fit; the arguments are those of `ended`."""
+        return self.choice.epochs[head] if self.choice is not None else fixed.get(head, settings.epochs)
 
     def losses(self, fit: int, head: str) -> list[float]:
         """The losses of a head on the rows that a fit holds out, by epoch, as long as it was trained."""
@@ -119,7 +121,7 @@ def choose(
     """
     rows = dataset.facts.held_out
     if not rows:
-        return Choice({head: fixed.get(head, settings.epochs) for head in heads})
+        return Choice({head: state.most_epochs(head, settings, fixed) for head in heads})
     epochs = {
         head: best_epoch([state.losses(fold, head) for fold in range(len(rows))], rows, fixed.get(head))
         for head in heads

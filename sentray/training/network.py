@@ -6,7 +6,6 @@ as published: Keras's own differs for embeddings, where it squares each of a wor
 their sum.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from sentray.training.adam import Adam, Floats, Rate
-from sentray.training.batches import Reviews, distinct_words
+from sentray.training.adam import Adam, Floats, Rate, TableAndDense
+from sentray.training.batches import Reviews, numbered
 from sentray.training.gradients import Gradients
 
 _MAX_LOGIT = 30.0
@@ -39,10 +38,8 @@ class Packed:
     @classmethod
     def of(cls, positions: NDArray[np.int32], cells: NDArray[np.int32], vocabulary_rows: int) -> "Packed":
         """Packed reviews from the vocabulary ids at all positions, for an embedding of so many rows."""
-        words = distinct_words([positions], vocabulary_rows)
-        index = np.empty(vocabulary_rows, np.int32)
-        index[words] = np.arange(len(words), dtype=np.int32)
-        return cls(index[positions], words, cells)
+        words, ids = numbered(positions, vocabulary_rows)
+        return cls(ids, words, cells)
 
 
 def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
@@ -57,7 +54,7 @@ def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
     return Packed.of(padded.ravel(), np.empty((len(reviews), 0), np.int32), vocabulary_rows)
 
 
-class Network:
+class Network(TableAndDense):
     """Trains a Keras model with one embedding, by the model's own layers.
 
     The weights are kept here while they are trained, in float32; `keras_model` puts them back into the model.
@@ -97,9 +94,9 @@ class Network:
         if self._zero_padding:
             table[0] = 0
         rate = embedding_learning_rate or learning_rate
-        self.embedding = Adam(table, rate if embedding.trainable else None)
-        # One row, which gets a gradient at every step.
-        self.dense = Adam(np.concatenate([weights.ravel() for weights in others])[None], learning_rate)
+        dense = np.concatenate([weights.ravel() for weights in others])[None]
+        vectors_adam = Adam(table, rate if embedding.trainable else None)
+        super().__init__(vectors_adam, Adam(dense, learning_rate), others[0].size)
         self._shapes = [weights.shape for weights in others]
         self._sizes = [weights.size for weights in others]
         ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
@@ -133,17 +130,6 @@ class Network:
             )
         return Gradients(float(loss), int(correct), packed.words[: len(rows)], np.asarray(rows), np.asarray(dense))
 
-    def apply(self, gradients: Gradients) -> bool:
-        """Take one step of Adam with the global batch's gradients.
-
-        Returns:
-            Whether the first layer behind the words' vectors got a gradient at all. It gets none once all units of a
-            layer are dead.
-        """
-        self.embedding.apply(gradients.values, gradients.rows)
-        self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
-        return bool(gradients.dense[: self._sizes[0]].any())
-
     def logits(self, packed: Packed) -> Floats:
         """Logits of reviews that are not trained on, float32 [reviews, 1 or classes]."""
         vectors = self.embedding.rows(packed.words)
@@ -154,10 +140,6 @@ class Network:
         """The weights as of now, by the names of the model's layers."""
         return {layer.name: layer.get_weights() for layer in self.keras_model().layers if layer.weights}
 
-    def constants(self) -> list[NDArray[Any]]:
-        """What training does not change: the vectors where they are frozen."""
-        return [self.embedding.weights] if self.embedding.frozen else []
-
     def keras_model(self) -> Any:
         """The Keras model with the weights as of now."""
         self.embedding.settle()
@@ -166,22 +148,6 @@ class Network:
         for variable, weights, shape in zip(self._variables, others, self._shapes, strict=True):
             variable.assign(weights.reshape(shape))
         return self._model
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """All that training changes, by name: weights and Adam's two moments, and the number of steps."""
-        state: dict[str, NDArray[Any]] = {"step": np.array(self.embedding.step)}
-        for name, part in self._parts.items():
-            state |= {f"{name}_{kind}": values for kind, values in part.state().items()}
-        return state
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go back to a state that `state` gave."""
-        for name, part in self._parts.items():
-            part.restore(int(state["step"]), *(state[f"{name}_{kind}"] for kind in part.state()))
-
-    @property
-    def _parts(self) -> dict[str, Adam]:
-        return {"embedding": self.embedding, "dense": self.dense}
 
     def _gradient(
         self, vectors: Any, flat: Any, ids: Any, cells: Any, labels: Any, weights: Any, batch_rows: Any

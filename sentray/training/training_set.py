@@ -190,8 +190,7 @@ def ids_in(folder: str) -> Iterator[NDArray[np.int32]]:
 
 
 def _mapped(file: Path, kind: Any) -> NDArray[Any]:
-    # A file without bytes cannot be mapped.
-    # And a plain array is cut into reviews in a tenth of the time.
+    # A file without bytes cannot be mapped; a plain array is cut into reviews in a tenth of the time.
     return np.asarray(np.memmap(file, kind, "r")) if file.stat().st_size else np.empty(0, kind)
 
 

@@ -8,9 +8,7 @@ those of `deep.v1` in `sentray.models`, as a test shows; TensorFlow is not neede
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -18,8 +16,8 @@ from numpy.typing import NDArray
 
 from sentray.models import EMBEDDING, OUTPUT, DeepSpec, outputs
 from sentray.text.simd import CACHED
-from sentray.training.adam import Adam, Floats, Rate
-from sentray.training.batches import Reviews, distinct_words, laid_out
+from sentray.training.adam import Adam, Floats, Rate, TableAndDense
+from sentray.training.batches import Reviews, laid_out, numbered
 from sentray.training.gradients import Gradients
 from sentray.training.losses import cross_entropy
 
@@ -87,7 +85,7 @@ class PackedWords:
     offsets: Offsets
 
 
-class WindowSums:
+class WindowSums(TableAndDense):
     """Trains the deep half; a `Head`.
 
     What dropout leaves out follows from the seed, the step and a review's words, so that it does not depend on which
@@ -123,19 +121,17 @@ class WindowSums:
         limits = [math.sqrt(6 / (dimensions + sizes.spec.filters)), math.sqrt(6 / sum(shapes[1])), 0.0]
         weights = [generator.uniform(-limit, limit, shape) for limit, shape in zip(limits, shapes, strict=True)]
         weights[1][self._pooled :] = 0
-        self.embedding = Adam(vectors, None if freeze else embedding_learning_rate or learning_rate)
-        self.dense = Adam(np.concatenate([part.ravel() for part in weights]).astype(np.float32)[None], learning_rate)
+        dense = np.concatenate([part.ravel() for part in weights]).astype(np.float32)[None]
+        table = Adam(vectors, None if freeze else embedding_learning_rate or learning_rate)
+        super().__init__(table, Adam(dense, learning_rate), weights[0].size)
         self._shapes, self._ends = shapes, np.cumsum([math.prod(shape) for shape in shapes])
         self._widths = np.array(sizes.spec.widths, np.int64)
 
     def pack(self, reviews: Reviews) -> PackedWords:
         """See `Head`."""
-        rows = len(self.embedding.weights)
-        words = distinct_words(reviews, rows)
-        index = np.empty(rows, np.int32)
-        index[words] = np.arange(len(words), dtype=np.int32)
         ids, offsets = laid_out(reviews)
-        return PackedWords(words, index[ids], offsets)
+        words, ids = numbered(ids, len(self.embedding.weights))
+        return PackedWords(words, ids, offsets)
 
     def gradients(self, packed: PackedWords, labels: Ids, weights: Floats, batch_rows: int) -> Gradients:
         """See `Head`."""
@@ -164,12 +160,6 @@ class WindowSums:
         of_vectors[0] = 0
         return Gradients(loss, correct, packed.words, of_vectors, dense)
 
-    def apply(self, gradients: Gradients) -> bool:
-        """Take a step of Adam with the global batch's gradients; whether the kernels got one at all."""
-        self.embedding.apply(gradients.values, gradients.rows)
-        self.dense.apply(gradients.dense[None], np.zeros(1, np.int32))
-        return bool(gradients.dense[: self._ends[0]].any())
-
     def logits(self, packed: PackedWords) -> Floats:
         """See `Head`."""
         kernels, output, bias = self._parts(self.dense.weights[0])
@@ -187,26 +177,6 @@ class WindowSums:
             for width, part in zip(self._spec.widths, parts, strict=True)
         }
         return {EMBEDDING: [self.embedding.weights], **units, OUTPUT: [output, bias]}
-
-    def constants(self) -> list[NDArray[Any]]:
-        """See `Head`: the vectors, where they are frozen."""
-        return [self.embedding.weights] if self.embedding.frozen else []
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """See `Head`: weights and Adam's two moments, and the number of steps."""
-        state: dict[str, NDArray[Any]] = {"step": np.array(self.dense.step)}
-        for name, part in self._adams.items():
-            state |= {f"{name}_{kind}": values for kind, values in part.state().items()}
-        return state
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See `Head`."""
-        for name, part in self._adams.items():
-            part.restore(int(state["step"]), *(state[f"{name}_{kind}"] for kind in part.state()))
-
-    @property
-    def _adams(self) -> dict[str, Adam]:
-        return {"embedding": self.embedding, "dense": self.dense}
 
     def _parts(self, flat: Floats) -> list[Floats]:
         """Kernels, last layer and its bias as views of the flat weights."""

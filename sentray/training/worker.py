@@ -92,10 +92,8 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         for head in ended:
             network.rest(head)
         tell("expected", "a step of training")
-        epochs = (
-            state.choice.epochs if state.choice else {**dict.fromkeys(network.heads, settings.epochs), **network.fixed}
-        )
-        about = {"fit": state.fit, "fits": folds + 1, "epochs": max(epochs.values())}
+        most = max(state.most_epochs(head, settings, network.fixed) for head in network.heads)
+        about = {"fit": state.fit, "fits": folds + 1, "epochs": most}
         record = replica.epoch(state.epoch, partial(_tell_step, tell, about), partial(tell, "line")) | {
             "fit": state.fit
         }
@@ -263,10 +261,8 @@ class Replica:
         counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels)).astype(np.float64)
         even = len(self.rows) / (len(counts) * np.maximum(counts, 1))
         self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
-        shares = self._class_weights * counts / max(len(self.rows), 1)
-        if dataset.weights is not None:
-            rows = self._class_weights[dataset.targets[self.rows]] * dataset.weights[self.rows]
-            shares = np.bincount(dataset.targets[self.rows], rows, len(counts)) / max(len(self.rows), 1)
+        weights = self._weights_of(self.rows)
+        shares = np.bincount(dataset.targets[self.rows], weights, len(counts)) / max(len(self.rows), 1)
         known = shares[shares > 0]
         self._watches = {head: LossWatch(float(-known @ np.log(known / known.sum()))) for head in self.network.heads}
         self._seconds: dict[str, float] = {}
@@ -371,9 +367,7 @@ class Replica:
         with self._timed("data"):
             packed = self.network.pack(self._dataset.reviews(mine))
             labels = self._dataset.targets[mine]
-            weights = self._class_weights[labels]
-            if self._dataset.weights is not None:
-                weights = weights * self._dataset.weights[mine]
+            weights = self._weights_of(mine)
         with self._timed("network"):
             gradients = self.network.gradients(packed, labels, weights, len(batch))
         with self._timed("allreduce"):
@@ -381,6 +375,11 @@ class Replica:
         with self._timed("optimizer"):
             reacts = self.network.apply(total)
         return gradients, reacts
+
+    def _weights_of(self, rows: batches.Rows) -> Floats:
+        """How much some rows count, by their labels and by themselves; float32 [rows]."""
+        weights = self._class_weights[self._dataset.targets[rows]]
+        return weights if self._dataset.weights is None else weights * self._dataset.weights[rows]
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

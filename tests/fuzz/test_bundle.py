@@ -104,42 +104,37 @@ def load(folder: Path, files: dict[str, bytes], our_error: Any, fits: bool) -> N
             folded.FoldedEngine(made).scores(encoder.encode(pa.array(["", "good bad film", "bad " * 20])))
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "golden.json", "vocabulary.txt", "folded.json", "folded.npz"])
+ANY = {
+    "files": ["bundle.json", "golden.json", "vocabulary.txt", "folded.json", "folded.npz"],
+    "halves": ["grams.bin", "folded.json", "folded.npz"],
+}
+JSON = {"files": ["bundle.json", "golden.json", "folded.json"], "halves": ["bundle.json", "folded.json"]}
+"""Files of each of the two bundles."""
+
+
+def each(of: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(made, name) for made, names in of.items() for name in names]
+
+
+@pytest.mark.parametrize(("made", "name"), each(ANY))
 @settings(settings.get_profile("fuzz"))
 @given(data=st.data())
 def test_whatever_a_file_of_it_holds(
-    name: str, files: dict[str, bytes], mutate: Any, our_error: Any, tmp_path: Path, data: st.DataObject
+    made: str, name: str, request: Any, mutate: Any, our_error: Any, tmp_path: Path, data: st.DataObject
 ) -> None:
+    files = request.getfixturevalue(made)
     load(tmp_path, files | {name: mutate(data, files[name])}, our_error, fits=name != "bundle.json")
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "golden.json", "folded.json"])
+@pytest.mark.parametrize(("made", "name"), each(JSON))
 @settings(settings.get_profile("fuzz"))
 @given(data=st.data())
 def test_whatever_values_its_json_holds(
-    name: str, files: dict[str, bytes], mutate_json: Any, our_error: Any, tmp_path: Path, data: st.DataObject
+    made: str, name: str, request: Any, mutate_json: Any, our_error: Any, tmp_path: Path, data: st.DataObject
 ) -> None:
+    files = request.getfixturevalue(made)
     content = json.dumps(mutate_json(data, json.loads(files[name]))).encode()
     load(tmp_path, files | {name: content}, our_error, fits=name != "bundle.json")
-
-
-@pytest.mark.parametrize("name", ["grams.bin", "folded.json", "folded.npz"])
-@settings(settings.get_profile("fuzz"))
-@given(data=st.data())
-def test_whatever_a_file_of_halves_holds(
-    name: str, halves: dict[str, bytes], mutate: Any, our_error: Any, tmp_path: Path, data: st.DataObject
-) -> None:
-    load(tmp_path, halves | {name: mutate(data, halves[name])}, our_error, fits=True)
-
-
-@pytest.mark.parametrize("name", ["bundle.json", "folded.json"])
-@settings(settings.get_profile("fuzz"))
-@given(data=st.data())
-def test_whatever_values_the_json_of_halves_holds(
-    name: str, halves: dict[str, bytes], mutate_json: Any, our_error: Any, tmp_path: Path, data: st.DataObject
-) -> None:
-    content = json.dumps(mutate_json(data, json.loads(halves[name]))).encode()
-    load(tmp_path, halves | {name: content}, our_error, fits=name != "bundle.json")
 
 
 CHILD = """
