@@ -71,7 +71,8 @@ def write_reviews(texts: pa.ChunkedArray, folder: Path, rows: int, seed: int = 0
             "text": pc.binary_join(pa.ListArray.from_arrays(ends, drawn), "\n"),
         }
         file = folder / f"reviews-{start // FILE_ROWS:05}.parquet"
-        pq.write_table(pa.table(reviews), file, GROUP_ROWS, compression="zstd", use_dictionary=False)
+        group = FILE_ROWS if single else GROUP_ROWS
+        pq.write_table(pa.table(reviews), file, group, compression="zstd", use_dictionary=False)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         list(threads.map(write, range(0, rows, FILE_ROWS)))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sentray.inference.simd import AHEAD, BLOCK, LANES, add_rows, dense, slide
 from sentray.text.ngrams import Grams, walk
-from sentray.text.simd import compiled
+from sentray.text.simd import compiled, inlined
 
 Floats = NDArray[np.float32]
 
@@ -80,6 +80,18 @@ def add_sums(width: int, table: Any, weights: Any, ids: Any, firsts: Any, length
                 dense(best_at, size // LANES, weights_at + 4 * unit * inputs, lanes_at, 1)
 
 
+@inlined
+def _total(left: int, right: int, vectors: int, lanes: Any) -> float:
+    """The sum of the products of two rows of so many vectors, by their addresses."""
+    for lane in range(LANES):
+        lanes[lane] = 0
+    dense(left, vectors, right, lanes.ctypes.data, 1)
+    total = 0.0
+    for lane in range(LANES):
+        total += lanes[lane]
+    return total
+
+
 @compiled
 def add_mean(
     dimensions: int, epsilon: float, table: Any, weights: Any, ids: Any, firsts: Any, lengths: Any, lanes: Any
@@ -87,7 +99,9 @@ def add_mean(
     """Add the products of the mean of each review's rows, brought to mean 0 and variance 1, and the weights."""
     blocks, words, size = table.shape
     units, inputs = weights.shape
+    vectors = inputs // LANES
     means = np.zeros((len(lengths), inputs), np.float32)
+    ones, totals = np.ones(inputs, np.float32), np.empty(LANES, np.float32)
     ids_at, means_at, weights_at = ids.ctypes.data, means.ctypes.data, weights.ctypes.data
     for block in range(blocks):
         table_at = table.ctypes.data + 4 * block * words * size
@@ -96,20 +110,17 @@ def add_mean(
             add_rows(ids_at + 4 * firsts[review], lengths[review], table_at, sums_at)
     for review in range(len(lengths)):
         if lengths[review]:
-            values = means[review, :dimensions]
-            mean = variance = 0.0
+            values_at, share = means_at + 4 * review * inputs, np.float32(1 / lengths[review])
+            mean = np.float32(_total(values_at, ones.ctypes.data, vectors, totals) / dimensions)
             for number in range(dimensions):
-                values[number] /= lengths[review]
-                mean += values[number]
-            mean /= dimensions
+                means[review, number] = (means[review, number] - mean) * share
+            variance = _total(values_at, values_at, vectors, totals) / dimensions
+            scale = np.float32(1 / np.sqrt(variance + epsilon)) if variance + epsilon else np.float32(0)
             for number in range(dimensions):
-                variance += (values[number] - mean) ** 2
-            scale = 1 / np.sqrt(variance / dimensions + epsilon) if variance + epsilon else 0.0
-            for number in range(dimensions):
-                values[number] = (values[number] - mean) * scale
+                means[review, number] *= scale
             for unit in range(units):
                 lanes_at = lanes.ctypes.data + 4 * LANES * (review * units + unit)
-                dense(means_at + 4 * review * inputs, inputs // LANES, weights_at + 4 * unit * inputs, lanes_at, 1)
+                dense(values_at, vectors, weights_at + 4 * unit * inputs, lanes_at, 1)
 
 
 def add_wide(grams: Grams, rows: Floats, weights: Floats, ids: Any, firsts: Any, lengths: Any, lanes: Floats) -> None:

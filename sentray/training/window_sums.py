@@ -59,7 +59,8 @@ def sizes(reviews: int, average_length: float, dimensions: int | None = None) ->
         dimensions: Numbers of a word's vector, where that is settled.
     """
     is_long = average_length > LONG
-    spec = DeepSpec(widths=(3, 7, 20) if is_long else (3, 5), filters=128, dimensions=dimensions or 100)
+    widths, filters = ((3, 7, 20), 64) if is_long else ((3, 5), 128)
+    spec = DeepSpec(widths=widths, filters=filters, dimensions=dimensions or 100)
     # Few reviews make few steps an epoch.
     pace = 1 if reviews >= MANY else 2 if reviews >= FEW else 3
     reason = (

@@ -15,7 +15,7 @@ from sentray.corpus import csv as module
 from sentray.corpus.duplicates import hash_texts
 from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.records import Dialect, Window, read_records
-from sentray.corpus.rows import ROW_SCHEMA
+from sentray.corpus.rows import ROW_SCHEMA, TABLE_ROWS
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
@@ -250,8 +250,8 @@ def test_a_quote_that_is_never_closed_costs_one_row(write, read, monkeypatch, lo
 
 
 def test_tables_are_bounded_in_rows_and_bytes(write, read, monkeypatch):
-    path = write("a.csv", "text\n" + "word\n" * 10_000)
-    assert [len(chunk) for chunk in read(path)["text"].chunks] == [4096, 4096, 1808]
+    path = write("a.csv", "text\n" + "word\n" * (2 * TABLE_ROWS + 1808))
+    assert [len(chunk) for chunk in read(path)["text"].chunks] == [TABLE_ROWS, TABLE_ROWS, 1808]
     monkeypatch.setattr("sentray.corpus.records.CHUNK", 4_000)
     monkeypatch.setattr("sentray.corpus.csv._SNIFFED_BYTES", 100)
     assert max(len(chunk) for chunk in read(path)["text"].chunks) == 800

@@ -12,7 +12,7 @@ from sentray.corpus.duplicates import hash_texts
 from sentray.corpus.jsonl import _lines, _pass_bracket, _read_elements
 from sentray.corpus.readers import read_ids, read_shard
 from sentray.corpus.records import Window
-from sentray.corpus.rows import ROW_SCHEMA
+from sentray.corpus.rows import ROW_SCHEMA, TABLE_ROWS
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import plan_shards
 from sentray.errors import SentrayError
@@ -207,7 +207,7 @@ def test_a_large_array_stays_whole_and_a_large_file_of_lines_is_cut(write, monke
     assert len(pieces["b.json"]) > 1
     found = [table for shard in shards for table in read_shard(source, shard, CorpusSettings())]
     assert sum(table.num_rows for table in found) == 60_000
-    assert max(table.num_rows for table in found) <= 4096
+    assert max(table.num_rows for table in found) <= TABLE_ROWS
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from sentray.config import CorpusSettings
 from sentray.corpus import limits, parquet
 from sentray.corpus.readers import read_shard
-from sentray.corpus.rows import Block, Columns
+from sentray.corpus.rows import TABLE_ROWS, Block, Columns
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
@@ -142,6 +142,7 @@ def test_rows_that_take_too_much_together_are_read_a_few_at_once(
                 raise MemoryError
             yield block
 
+    monkeypatch.setattr(parquet, "_ROWS_AT_ONCE", (4096, 64, 1))
     monkeypatch.setattr(parquet, "_blocks", scarce)
     source = resolve(str(tmp_path))
     (shard,) = plan_shards(source, 1 << 30)
@@ -177,9 +178,9 @@ def test_what_is_legal_though_large_is_read(tmp_path: Path) -> None:
 
 
 def test_too_many_rows_and_too_much_inflation_end_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FREE_ROWS", 5000)
-    (tmp_path / "a.csv").write_text("text\n" + "a\n" * 9000)
-    assert reasons(tmp_path / "a.csv") == [None] * 4096 + ["unreadable_file"]
+    monkeypatch.setattr(limits, "FREE_ROWS", TABLE_ROWS + 1000)
+    (tmp_path / "a.csv").write_text("text\n" + "a\n" * 2 * TABLE_ROWS)
+    assert reasons(tmp_path / "a.csv") == [None] * TABLE_ROWS + ["unreadable_file"]
     monkeypatch.undo()
     monkeypatch.setattr(limits, "FREE_INFLATION", 2_000_000)
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"text\n" + b"some words\n" * 300_000))

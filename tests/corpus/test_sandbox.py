@@ -20,6 +20,7 @@ from sentray.config import CorpusSettings
 from sentray.corpus import limits, parquet, readers, sandbox
 from sentray.corpus.parquet import read_footer, read_table, row_groups
 from sentray.corpus.readers import read_shard
+from sentray.corpus.rows import TABLE_ROWS
 from sentray.corpus.source import resolve
 from sentray.corpus.splits import Piece, plan_shards
 from sentray.errors import SentrayError
@@ -274,4 +275,4 @@ def test_a_process_of_its_own_reads_a_file_once_memory_was_scarce(tmp_path: Path
     (shard,) = plan_shards(source, 64_000_000)
     with pytest.raises(MemoryError, match=r"a\.parquet was read in little memory alone, and not here"):
         list(read_shard(source, shard, CorpusSettings(), on_unreadable="quarantine"))
-    assert tried == [4096, 64, 1]
+    assert tried == [TABLE_ROWS, 64, 1]
