@@ -34,7 +34,7 @@ from sentray.corpus.source import Source, SourceFile
 from sentray.corpus.splits import Part, Piece
 from sentray.errors import SentrayError
 from sentray.storage import reading
-from sentray.text.simd import BLOCK, byte_at, compiled, lowest
+from sentray.text.simd import BLOCK, address, byte_at, compiled, lowest
 
 CHUNK = 4 << 20
 """Bytes to read at once; more where a record is longer."""
@@ -398,7 +398,7 @@ def _split(
     other = _LF if quote < 0 else quote
     away = _LF if escape < 0 else escape
     for block in range(begin - begin % BLOCK, size + 1, BLOCK):
-        bits = _special(data.ctypes.data + block, separator, other, away, line_end)
+        bits = _special(address(data) + block, separator, other, away, line_end)
         if block < begin:
             bits &= _ALL << np.uint64(begin - block)
         if size - block < BLOCK:
@@ -421,7 +421,7 @@ def _split(
                             break
                         follows = np.int64(data[at + 1]) if at + 1 < size else _LF
                         if follows != quote:
-                            is_open = _is_open(data.ctypes.data, broken, at, delimiter, line_end, len(order))
+                            is_open = _is_open(address(data), broken, at, delimiter, line_end, len(order))
                         is_open |= follows not in (quote, delimiter, _LF, line_end) or at + 1 - record > longest
                         if is_open:
                             break
@@ -503,7 +503,7 @@ def _gather(data: Any, bounds: Any, quote: int, escape: int, content: Any) -> An
             away = escape if bounds[row, 2] & 2 else _LF
             at = start
             while at < stop:
-                bits = _special(data.ctypes.data + at, twice, away, away, away)
+                bits = _special(address(data) + at, twice, away, away, away)
                 # Up to such a byte and with it; where it is a quote, its double is passed over.
                 taken = min(stop - at, lowest(bits) + 1 if bits != _0 else BLOCK)
                 content[to : to + taken] = data[at : at + taken]

@@ -43,7 +43,7 @@ from sentray.inference.halves import add_lanes, add_mean, add_sums, add_wide, in
 from sentray.inference.simd import BLOCK, LANES, dense, pool
 from sentray.text.encoding import Encoded
 from sentray.text.ngrams import Grams
-from sentray.text.simd import compiled
+from sentray.text.simd import address, compiled
 
 Floats = NDArray[np.float32]
 Activation = Literal["linear", "relu", "tanh", "sigmoid", "softmax", "normalize"]
@@ -475,12 +475,12 @@ def _runner(branch: Branch, units: int) -> Any:
     @compiled
     def run(ids: Any, begins: Any, lengths: Any, arrays: Any, windows: int, pools: int, sums: Any) -> None:
         table, bias, padding, weights, tail = arrays
-        first = table.ctypes.data
+        first = address(table)
         words = np.empty(windows + width + window, np.int64)
         features = np.zeros(pools * filters + LANES, np.float32)
         lanes = np.zeros((units, LANES), np.float32)
-        words_at, features_at, lanes_at = words.ctypes.data, features.ctypes.data, lanes.ctypes.data
-        bias_at, weights_at = bias.ctypes.data, weights.ctypes.data
+        words_at, features_at, lanes_at = address(words), address(features), address(lanes)
+        bias_at, weights_at = address(bias), address(weights)
         for review in range(len(begins)):
             length, begin = lengths[review], begins[review]
             for word in range(length):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sentray.inference.simd import AHEAD, BLOCK, LANES, add_rows, dense, slide
 from sentray.text.ngrams import Grams, walk
-from sentray.text.simd import compiled, inlined
+from sentray.text.simd import address, compiled, inlined
 
 Floats = NDArray[np.float32]
 
@@ -62,9 +62,9 @@ def add_sums(width: int, table: Any, weights: Any, ids: Any, firsts: Any, length
     blocks, words, size = table.shape
     units, inputs = weights.shape
     sums, best = np.empty(size, np.float32), np.empty(size, np.float32)
-    ids_at, sums_at, best_at = ids.ctypes.data, sums.ctypes.data, best.ctypes.data
+    ids_at, sums_at, best_at = address(ids), address(sums), address(best)
     for block in range(blocks):
-        table_at, weights_at = table.ctypes.data + 4 * block * words * size, weights.ctypes.data + 4 * block * size
+        table_at, weights_at = address(table) + 4 * block * words * size, address(weights) + 4 * block * size
         for review in range(len(lengths)):
             for number in range(size):
                 sums[number] = best[number] = 0
@@ -76,7 +76,7 @@ def add_sums(width: int, table: Any, weights: Any, ids: Any, firsts: Any, length
                     add_rows(word_at - 4 * width, width, table_at, sums_at)
                 slide(word_at, width, min(steps - start, STRETCH), table_at, sums_at, best_at)
             for unit in range(units):
-                lanes_at = lanes.ctypes.data + 4 * LANES * (review * units + unit)
+                lanes_at = address(lanes) + 4 * LANES * (review * units + unit)
                 dense(best_at, size // LANES, weights_at + 4 * unit * inputs, lanes_at, 1)
 
 
@@ -85,7 +85,7 @@ def _total(left: int, right: int, vectors: int, lanes: Any) -> float:
     """The sum of the products of two rows of so many vectors, by their addresses."""
     for lane in range(LANES):
         lanes[lane] = 0
-    dense(left, vectors, right, lanes.ctypes.data, 1)
+    dense(left, vectors, right, address(lanes), 1)
     total = 0.0
     for lane in range(LANES):
         total += lanes[lane]
@@ -102,16 +102,16 @@ def add_mean(
     vectors = inputs // LANES
     means = np.zeros((len(lengths), inputs), np.float32)
     ones, totals = np.ones(inputs, np.float32), np.empty(LANES, np.float32)
-    ids_at, means_at, weights_at = ids.ctypes.data, means.ctypes.data, weights.ctypes.data
+    ids_at, means_at, weights_at = address(ids), address(means), address(weights)
     for block in range(blocks):
-        table_at = table.ctypes.data + 4 * block * words * size
+        table_at = address(table) + 4 * block * words * size
         for review in range(len(lengths)):
             sums_at = means_at + 4 * (review * inputs + block * size)
             add_rows(ids_at + 4 * firsts[review], lengths[review], table_at, sums_at)
     for review in range(len(lengths)):
         if lengths[review]:
             values_at, share = means_at + 4 * review * inputs, np.float32(1 / lengths[review])
-            mean = np.float32(_total(values_at, ones.ctypes.data, vectors, totals) / dimensions)
+            mean = np.float32(_total(values_at, address(ones), vectors, totals) / dimensions)
             for number in range(dimensions):
                 means[review, number] = (means[review, number] - mean) * share
             variance = _total(values_at, values_at, vectors, totals) / dimensions
@@ -119,16 +119,15 @@ def add_mean(
             for number in range(dimensions):
                 means[review, number] *= scale
             for unit in range(units):
-                lanes_at = lanes.ctypes.data + 4 * LANES * (review * units + unit)
+                lanes_at = address(lanes) + 4 * LANES * (review * units + unit)
                 dense(values_at, vectors, weights_at + 4 * unit * inputs, lanes_at, 1)
 
 
 def add_wide(grams: Grams, rows: Floats, weights: Floats, ids: Any, firsts: Any, lengths: Any, lanes: Floats) -> None:
     """Add the products of the sum of the rows of each review's n-grams, times their values, and the weights."""
-    longest = int(lengths.max())
-    found, scales = np.empty(grams.most(longest), np.int32), (grams.spec.scale, grams.spec.character_scale)
-    scratch = grams.scratch(longest)
-    _add_wide(ids, firsts, lengths, grams.lookup, scratch, found, rows, *scales, weights, lanes)
+    found = np.empty(grams.most(int(lengths.max())), np.int32)
+    scales = grams.spec.scale, grams.spec.character_scale
+    _add_wide(ids, firsts, lengths, grams.lookup, grams.scratch(), found, rows, *scales, weights, lanes)
 
 
 @compiled
@@ -145,8 +144,8 @@ def _add_wide(
     weights: Any,
     lanes: Any,
 ) -> None:
-    ids_at, lookup_at = ids.ctypes.data, lookup.ctypes.data
-    scratch_at, found_at = scratch.ctypes.data, found.ctypes.data
+    ids_at, lookup_at = address(ids), address(lookup)
+    scratch_at, found_at = address(scratch), address(found)
     for review in range(len(lengths)):
         words, characters = walk(ids_at + 4 * firsts[review], lengths[review], lookup_at, scratch_at, found_at)
         for column in range(rows.shape[1]):

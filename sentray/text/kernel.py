@@ -19,7 +19,19 @@ import numpy.typing as npt
 from sentray.text import unicode_kernel
 from sentray.text.characters import ALPHABETIC, BOUNDARY, VANISHES, WHOLE_TEXT, character, is_reference, put, tag_end
 from sentray.text.cleaning import CleaningRules
-from sentray.text.simd import BLOCK, byte_at, byte_masks, compiled, inlined, int32_at, lowest, run, set_bits, set_byte
+from sentray.text.simd import (
+    BLOCK,
+    address,
+    byte_at,
+    byte_masks,
+    compiled,
+    inlined,
+    int32_at,
+    lowest,
+    run,
+    set_bits,
+    set_byte,
+)
 from sentray.text.table import INLINE, Bytes, code_in, find_slot, hashed_code
 
 # Bits of the rules.
@@ -268,9 +280,9 @@ def encode_rows(
     """
     slot_array, shift, blob_array, longest = table
     # Signed, since Numba makes a float of a sum of signed and unsigned numbers.
-    words_in = (np.int64(slot_array.ctypes.data), shift, np.int64(blob_array.ctypes.data), longest)
-    class_of, becomes = np.int64(characters[0].ctypes.data), np.int64(characters[1].ctypes.data)
-    tables = (class_of, becomes, np.int64(characters[2].ctypes.data), len(characters[2]))
+    words_in = (address(slot_array), shift, address(blob_array), longest)
+    class_of, becomes = address(characters[0]), address(characters[1])
+    tables = (class_of, becomes, address(characters[2]), len(characters[2]))
     cleaning = (rules, min_length, tables)
     edge_array = np.full(BLOCK, 32, np.uint8)
     room = longest
@@ -278,8 +290,8 @@ def encode_rows(
         # A byte grows to three at most: an invalid one becomes U+FFFD. Memory is taken only when written.
         room = max(longest, 3 * np.diff(offsets).max())
     word_array = np.empty(room + 4 + 2 * INLINE, np.uint8)
-    edge, word = np.int64(edge_array.ctypes.data), np.int64(word_array.ctypes.data)
-    text = np.int64(data.ctypes.data)
+    edge, word = address(edge_array), address(word_array)
+    text = address(data)
     limit = text + len(data)
     share = (rules & _SHARE) != 0
     count = 0

@@ -56,6 +56,12 @@ inlined = njit(cache=CACHED, nogil=True, inline="always")
 """For what is called for every word, where calls would take a fifth more time; arguments must not be arrays."""
 
 
+@inlined
+def address(array: Any) -> Any:
+    """Where an array's memory begins, int64: `ctypes` gives an unsigned number, and Numba adds those as floats."""
+    return np.int64(array.ctypes.data)
+
+
 def pointer(builder: Any, address: Any, kind: Any, offset: int = 0) -> Any:
     """LLVM's pointer to what of a kind lies so many bytes behind an address."""
     moved = builder.add(address, ir.Constant(ir.IntType(64), offset)) if offset else address

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentray.text import hashing
-from sentray.text.simd import byte_at, compiled, inlined, number_at
+from sentray.text.simd import address, byte_at, compiled, inlined, number_at
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -71,7 +71,7 @@ def find_slot(start: int, length: int, slots: int, shift: np.uint64, blob: int) 
 @compiled
 def _fill(blob: Bytes, offsets: Any, codes: Any, slots: Any, shift: np.uint64) -> None:
     """Put words into an empty table; of two equal words the first counts."""
-    first, text = np.int64(slots.ctypes.data), np.int64(blob.ctypes.data)
+    first, text = address(slots), address(blob)
     for word in range(len(codes)):
         length = offsets[word + 1] - offsets[word]
         slot = (find_slot(text + offsets[word], length, first, shift, text) - first) // 8

@@ -19,7 +19,7 @@ from sentray.storage import Folder
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import Words
 from sentray.text.ngrams import MAX_CHARACTERS, MIN_CHARACTERS, WORD_BITS, GramSpec, Keys, character_keys, mixed
-from sentray.text.simd import compiled, inlined, number_at, prefetch, set_int64
+from sentray.text.simd import address, compiled, inlined, number_at, prefetch, set_int64
 from sentray.text.vocabulary import Vocabulary
 from sentray.training.training_set import IDS_FILE, unseen
 
@@ -350,7 +350,7 @@ def _count(
     Returns:
         The first review that is not counted, and how many slots are taken.
     """
-    waiting = np.int64(pending.ctypes.data)
+    waiting = address(pending)
     at, full = waiting, waiting + 16 * _PENDING
     room, shift = int(0.6 * (len(table) // 2)), _shift(table)
     pairs, triples = max_n >= 2, max_n >= 3
@@ -399,7 +399,7 @@ def _flush(start: int, stop: int, table: Any, shift: np.uint64, taken: int) -> i
     """Count grams of reviews, by their numbers from 1, in which they are new; how many slots are taken then."""
     last = np.uint64(len(table) // 2 - 1)
     for at in range(start, stop, 16):
-        prefetch(table.ctypes.data + 16 * np.int64(mixed(number_at(at)) >> shift))
+        prefetch(address(table) + 16 * np.int64(mixed(number_at(at)) >> shift))
     for at in range(start, stop, 16):
         gram, owner = number_at(at), number_at(at + 8)
         slot = mixed(gram) >> shift
