@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,12 @@ class State:
         return self.choice.epochs[head] if self.choice is not None else fixed.get(head, settings.epochs)
 
     def losses(self, fit: int, head: str) -> list[float]:
-        """The losses of a head on the rows that a fit holds out, by epoch, as long as it was trained."""
-        return [record["held_out"][head] for record in self.records_of(fit) if "held_out" in record]
+        """The losses of a head on the rows that a fit holds out, by epoch, as long as each epoch was followed by one.
+
+        Once all heads but those of a fixed schedule have ended, only its last epoch is.
+        """
+        scored = takewhile(lambda record: "held_out" in record, self.records_of(fit))
+        return [record["held_out"][head] for record in scored]
 
 
 def choose(
