@@ -132,13 +132,19 @@ def at_work(raylet: int) -> list[int]:
 def stopped(run: "subprocess.Popen[str]", out: Path, raylet: int) -> Iterator[int]:
     """A process of a raylet that stands still in the middle of a shard, once some others are scored."""
     wait(run, lambda: shards(out) > 3)
-    while True:
-        wait(run, lambda: at_work(raylet))
-        (process,) = at_work(raylet)
-        os.kill(process, signal.SIGSTOP)
-        if at_work(raylet):
-            break
-        os.kill(process, signal.SIGCONT)
+    process = 0
+
+    def caught() -> bool:
+        """Whether it stands still, and did not end its shard before it did."""
+        nonlocal process
+        for process in at_work(raylet):
+            os.kill(process, signal.SIGSTOP)
+            if at_work(raylet):
+                return True
+            os.kill(process, signal.SIGCONT)
+        return False
+
+    wait(run, caught)
     try:
         yield process
     finally:
