@@ -6,13 +6,13 @@ blocks of `BLOCK` numbers, each in a table of its own, and all reviews of a grou
 the next: its sums and the largest of them stay in registers, and the rows of the usual words in the near cache. The
 n-grams of a review are found and their weights added without being stored.
 
-Microseconds a review of 571 known words, with windows of 3, 7 and 20 words through 128 filters each, vectors of 100
-numbers, 48,000 words and 400,000 n-grams, in processor time on a shared machine with AVX2 (so only the ratios count),
-and what else was tried:
+Microseconds a review of 757 known words, with windows of 3, 7 and 20 words through 64 filters each, vectors of 100
+numbers, 40,000 words and 390,000 n-grams, in processor time on a shared machine with AVX2 (so only the ratios count): 4
+to 5 for a width, 7 for the mean, 39 for the n-grams. What else was tried, for a width of 128 filters and 571 words:
 
-- 12 for a width, 9 for the mean, 45 for the n-grams.
-- 30 for a width in groups of 256 reviews without asking for a word's row before its turn, for one word in five is in no
-  near cache; 23 when rows are asked for 4 words ahead, 16 with 24, no less with 48.
+- 12 as it is.
+- 30 in groups of 256 reviews without asking for a word's row before its turn, for one word in five is in no near cache;
+  23 when rows are asked for 4 words ahead, 16 with 24, no less with 48.
 - 12 in groups of 2048 or more: a group of 256 brings the rare words of a block from memory anew.
 """
 
