@@ -373,7 +373,9 @@ class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettin
     gpu: bool = setting("give each training process one GPU", False)
     epochs: int = setting("most passes over the training reviews; fewer where held-out rows say so", 10, ge=1)
     batch_size: int = setting("reviews a step, all workers together", 32, ge=1)
-    learning_rate: float = setting("step size of Adam", 0.001, gt=0)
+    learning_rate: float = setting(
+        "step size of Adam; the deep half takes 2 or 3 times as much of few reviews, and says so", 0.001, gt=0
+    )
     warmup: int = setting("first steps over which Adam's step size grows to --learning-rate", 0, ge=0)
     decay: Literal["none", "linear"] = setting("how Adam's step size falls, linearly to 0 over all --epochs", "none")
     max_norm: float | None = setting("largest norm of a step's gradients; no limit where not given", None, gt=0)

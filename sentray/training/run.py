@@ -276,10 +276,12 @@ def _figures(facts: training_set.Facts, state: State, settings: TrainSettings) -
     of = {"train": f"the last fit, on {seen}, while it was trained on them: it says nothing of new reviews"}
     if folds:
         fits = "fit 1, on the rows" if folds == 1 else f"fits 1 to {folds}, each on those of all training rows"
-        of["validation"] = (
-            f"{fits} that it held out and did not see. The epochs{' and the threshold' * bool(settings.threshold)} are "
-            "chosen by the same rows, so that it is a little too good; mix and temperature, for each row, by the others"
-        )
+        # The wide half has a fixed schedule.
+        chosen = ["epochs"] * (settings.model != models.WIDE) + ["threshold"] * (settings.threshold is not None)
+        of["validation"] = f"{fits} that it held out and did not see. "
+        if chosen:
+            of["validation"] += f"These rows chose the {' and the '.join(chosen)}, so that it is a little too good. "
+        of["validation"] += "Mix and temperature are chosen for each row by the others"
     if facts.metrics["test_rows"]:
         of["test"] = "the last fit, on the corpus's test rows, which no fit saw"
     return of
