@@ -22,7 +22,7 @@ class BenchScoreSettings(BenchSettings):
     """Compare scoring with the tutorial's path, scikit-learn, fastText and others, and two workers with one."""
 
     rows: int = setting("reviews to score through Ray", 100_000, ge=1000)
-    sentences: int = setting("texts of one sentence to score through Ray", 1_000_000, ge=1000)
+    sentences: int = setting("texts of one sentence to score through Ray", 2_000_000, ge=1000)
     bundle: str | None = setting(
         "bundle to score with; the tutorial's network and wide-deep, trained for the occasion, where not given", None
     )
