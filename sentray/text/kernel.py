@@ -279,7 +279,6 @@ def encode_rows(
         whole: bool[n], set for texts that need rules beyond a character; they get no ids.
     """
     slot_array, shift, blob_array, longest = table
-    # Signed, since Numba makes a float of a sum of signed and unsigned numbers.
     words_in = (address(slot_array), shift, address(blob_array), longest)
     class_of, becomes = address(characters[0]), address(characters[1])
     tables = (class_of, becomes, address(characters[2]), len(characters[2]))

@@ -289,10 +289,7 @@ class Grams:
     def most(self, words: int) -> int:
         """The most grams that a review of so many words has."""
         # One is written and written over.
-        return 4 * words + self._most_characters(words) + 1
-
-    def _most_characters(self, words: int) -> int:
-        return min(words * self._longest, len(self._character_rows))
+        return 4 * words + min(words * self._longest, len(self._character_rows)) + 1
 
     def scratch(self) -> npt.NDArray[np.int64]:
         """Memory for `walk`; every thread needs its own."""

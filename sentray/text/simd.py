@@ -53,7 +53,7 @@ CACHED, CACHE_NOTE = _keep_code()
 """Whether the next process finds the code that this one compiles, and a sentence for the user where it may not."""
 compiled = njit(cache=CACHED, nogil=True)
 inlined = njit(cache=CACHED, nogil=True, inline="always")
-"""For what is called for every word, where calls would take a fifth more time; arguments must not be arrays."""
+"""For what is called for every word, where calls would take a fifth more time; then arguments must not be arrays."""
 
 
 @inlined

@@ -35,17 +35,17 @@ def share(batch: Rows, lengths: NDArray[np.int64], rank: int, world: int) -> Row
     return mine
 
 
-def distinct_words(reviews: Reviews, vocabulary_rows: int) -> NDArray[np.int32]:
-    """Ascending vocabulary ids in any of the reviews, with the padding's 0; int32 [distinct words]."""
+def distinct_words(ids: NDArray[np.int32], vocabulary_rows: int) -> NDArray[np.int32]:
+    """The distinct vocabulary ids, ascending, with the padding's 0; int32 [distinct words]."""
     seen = np.zeros(vocabulary_rows, np.bool_)
     seen[0] = True
-    seen[np.concatenate([np.empty(0, np.int32), *reviews])] = True
+    seen[ids] = True
     return np.flatnonzero(seen).astype(np.int32)
 
 
 def numbered(ids: NDArray[np.int32], vocabulary_rows: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The `distinct_words` among ids, and in the place of each id its word's position among them; int32."""
-    words = distinct_words([ids], vocabulary_rows)
+    """The `distinct_words`, and the index of each id among them; int32."""
+    words = distinct_words(ids, vocabulary_rows)
     index = np.empty(vocabulary_rows, np.int32)
     index[words] = np.arange(len(words), dtype=np.int32)
     return words, index[ids]

@@ -98,10 +98,7 @@ class State:
         return self.choice.epochs[head] if self.choice is not None else fixed.get(head, settings.epochs)
 
     def losses(self, fit: int, head: str) -> list[float]:
-        """The losses of a head on the rows that a fit holds out, by epoch, as long as each epoch was followed by one.
-
-        Once all heads but those of a fixed schedule have ended, only its last epoch is.
-        """
+        """The losses of a head on the rows that a fit holds out, by epoch, up to the first that was not scored."""
         scored = takewhile(lambda record: "held_out" in record, self.records_of(fit))
         return [record["held_out"][head] for record in scored]
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -55,6 +55,7 @@ sys.stdin.read()
 """
 """Holds CPUs and memory of the object stores on three nodes until its standard input ends."""
 
+T = TypeVar("T")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -103,10 +104,12 @@ def proved(out: Path) -> pa.Table:
     return ds.dataset(out / "scores").to_table()
 
 
-def wait(run: "subprocess.Popen[str]", condition: Callable[[], object]) -> None:
-    while not condition():
+def wait(run: "subprocess.Popen[str]", condition: Callable[[], T]) -> T:
+    """What the condition gives once that is true."""
+    while not (found := condition()):
         assert run.poll() is None, run.communicate()[0]
         time.sleep(0.01)
+    return found
 
 
 def shards(out: Path) -> int:
@@ -132,19 +135,12 @@ def at_work(raylet: int) -> list[int]:
 def stopped(run: "subprocess.Popen[str]", out: Path, raylet: int) -> Iterator[int]:
     """A process of a raylet that stands still in the middle of a shard, once some others are scored."""
     wait(run, lambda: shards(out) > 3)
-    process = 0
-
-    def caught() -> bool:
-        """Whether it stands still, and did not end its shard before it did."""
-        nonlocal process
-        for process in at_work(raylet):
-            os.kill(process, signal.SIGSTOP)
-            if at_work(raylet):
-                return True
-            os.kill(process, signal.SIGCONT)
-        return False
-
-    wait(run, caught)
+    while True:
+        (process,) = wait(run, lambda: at_work(raylet))
+        os.kill(process, signal.SIGSTOP)
+        if at_work(raylet):
+            break
+        os.kill(process, signal.SIGCONT)
     try:
         yield process
     finally:

@@ -39,7 +39,7 @@ def test_workers_get_equal_shares_of_rows_and_words() -> None:
 @pytest.mark.parametrize("world", [1, 3])
 def test_distinct_words_hold_each_workers_words(world: int) -> None:
     reviews = [np.array([5, 9], np.int32), np.array([9, 2], np.int32), np.array([], np.int32)]
-    everyone = distinct_words(reviews, 20)
+    everyone = distinct_words(np.concatenate(reviews), 20)
     assert everyone.tolist() == [0, 2, 5, 9]
     for rank in range(world):
-        assert set(distinct_words(reviews[rank::world], 20)) <= set(everyone)
+        assert set(distinct_words(np.concatenate(reviews[rank::world]), 20)) <= set(everyone)
