@@ -1,33 +1,24 @@
 """`draw`: the picture of the table, for each system the accuracy that its tutorial reports and ours with its range."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from sentray.reproduce.systems import NO_SOURCE
 from sentray.reproduce.table import Row
 
-MISSING = (
-    "no picture is drawn, since matplotlib is not here: pip install 'sentray[reproduce]', then the same command again"
-)
 _SOURCE, _OURS = "#b0b7c3", "#1f6f8b"
 _BAR = 0.38
 ROW_INCHES = 0.62
-
-
-def available() -> bool:
-    """Whether a picture can be drawn."""
-    return find_spec("matplotlib") is not None
 
 
 def draw(rows: Sequence[Row], file: Path) -> bool:
     """Draw the systems that have an accuracy into a PNG file.
 
     Returns:
-        Whether there was any, and what draws.
+        Whether there was any.
     """
     shown = [(row, row.to_dict()) for row in rows if row.accuracies]
-    if not shown or not available():
+    if not shown:
         return False
     from matplotlib.figure import Figure
 

@@ -44,8 +44,6 @@ def reproduce(settings: ReproduceSettings, console: Console) -> list[Row] | Resu
     chosen, left_out = systems.choose(settings.only, settings.glove)
     if settings.glove and any(system.vectors == GLOVE for system in chosen):
         _check_glove(settings.glove)
-    if not picture.available():
-        console.note(picture.MISSING)
     folder = Path(settings.out).absolute()
     write_text(str(folder / SETTINGS_FILE), settings_text(settings))
     write_phrases(folder / _PHRASES_FILE)

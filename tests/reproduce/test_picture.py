@@ -7,11 +7,8 @@ import pytest
 from sentray.reproduce import picture
 from sentray.reproduce.table import Row
 
-pytest.importorskip("matplotlib")
-
 
 def test_draws_the_systems_with_an_accuracy(rows: list[Row], tmp_path: Path) -> None:
-    assert picture.available()
     both, one = tmp_path / "both.png", tmp_path / "one.png"
     assert picture.draw(rows, both)
     assert picture.draw(rows[:2], one)

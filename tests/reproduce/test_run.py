@@ -13,7 +13,7 @@ from sentray.bench.settings import ReproduceSettings
 from sentray.config import EmbedSettings, TrainSettings, settings_text, write_settings_beside
 from sentray.console import Console
 from sentray.errors import SentrayError
-from sentray.reproduce import picture, run
+from sentray.reproduce import run
 from sentray.reproduce.systems import RECIPES, SYSTEMS
 from sentray.reproduce.table import Row
 from sentray.storage import write_text
@@ -89,7 +89,7 @@ def test_every_system_with_every_seed(trainer: Trainer, glove: str, tmp_path: Pa
     assert [row["name"] for row in written["systems"]] == NAMES
     assert written["systems"] == [row.to_dict() for row in rows]
     assert "`word2vec`" in (tmp_path / "out" / "reproduce.md").read_text(encoding="utf-8")
-    assert (tmp_path / "out" / "reproduce.png").exists() == picture.available()
+    assert (tmp_path / "out" / "reproduce.png").exists()
 
 
 def test_what_is_done_is_not_done_again(trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,17 +134,6 @@ def test_an_interruption_is_none_of_the_failures(trainer: Trainer, tmp_path: Pat
     trainer.fails = lambda settings: KeyboardInterrupt() if settings.seed == 1 else None
     with pytest.raises(KeyboardInterrupt):
         reproduce(tmp_path, seeds=2, only=("tutorial-cnn",))
-
-
-def test_without_matplotlib_the_rest_is_written(
-    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(picture, "available", lambda: False)
-    reproduce(tmp_path, only=("tutorial-cnn",))
-    shown = capsys.readouterr()
-    assert shown.err.startswith(picture.MISSING)
-    assert shown.out.endswith("reproduce.md, reproduce.json\n")
-    assert not (tmp_path / "out" / "reproduce.png").exists()
 
 
 @pytest.mark.parametrize(
