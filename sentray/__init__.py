@@ -25,6 +25,7 @@ __all__ = [  # noqa: F405
     "crossvalidate",
     "embed",
     "evaluate",
+    "explain",
     "load",
     "predict",
     "quickstart",

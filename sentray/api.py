@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sentray.bundle import ModelSpec
     from sentray.corpus.check import Report
+    from sentray.inference.explain import Explanations, Method
     from sentray.inference.predict import Prediction
     from sentray.inference.scorer import Scores
 
@@ -109,7 +110,25 @@ class Model:
         """
         return self._score(texts).probabilities
 
+    def explain(self, texts: Any, method: "Method" = "paths", label: str | None = None) -> "Explanations":
+        """What each word and n-gram of the texts adds to their scores; a notebook shows the words in colours.
+
+        Args:
+            texts: As for `predict`.
+            method: `paths`, by which the words' weights and the bias sum to the logit, or `leave-one-out`.
+            label: Of more than two labels the one whose logit is explained; each text's own where not given.
+
+        Raises:
+            SentrayError: These are no texts, one of them is null or blank, or there is no such label.
+        """
+        from sentray.inference.explain import explain
+
+        return explain(self._scorer, self._column(texts).to_pylist(), method, label)
+
     def _score(self, texts: Any) -> "Scores":
+        return self._scorer.score(self._column(texts))
+
+    def _column(self, texts: Any) -> "pa.ChunkedArray":
         column = _texts(texts)
         if (bad := _blank(column).index(True).as_py()) >= 0:
             what = "null" if column[bad].as_py() is None else "blank"
@@ -117,7 +136,7 @@ class Model:
                 f"text {bad} (of {len(column):,}, counted from 0) is {what}, so that it has no label: leave such texts "
                 "out, or use sentray.score, which sets them aside with a reason"
             )
-        return self._scorer.score(column)
+        return column
 
     def __fspath__(self) -> str:
         return self.path
@@ -231,6 +250,11 @@ VERBS = {
     "score": Verb(config.ScoreSettings, "sentray.scoring.job:score", "The summary, as in `OUT/summary.json`."),
     "verify": Verb(config.VerifySettings, "sentray.scoring.verify:verify", "Nothing where all is well."),
     "predict": Verb(config.PredictSettings, "sentray.inference.predict:predict"),
+    "explain": Verb(
+        config.ExplainSettings,
+        "sentray.inference.explain:explained",
+        "An `Explanation` of each text; `to_dict()` has them as JSON values.",
+    ),
     "check": Verb(config.CheckSettings, "sentray.corpus.check:check", "A report; `to_dict()` has it as JSON values."),
     "vocab": Verb(config.VocabSettings, "sentray.corpus.vocab:write_vocabulary", "The vocabulary that was written."),
     "embed": Verb(
@@ -396,9 +420,31 @@ def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "lis
     """
     from sentray.inference.predict import predictions
 
-    model = bundle if isinstance(bundle, Model) and engine in ("auto", bundle._engine) else Model(bundle, engine)
+    model = _model(bundle, engine)
     scores = model._score([texts] if isinstance(texts, str) else texts)
     return predictions(scores, model.labels)
+
+
+def explain(
+    bundle: Source | Model, texts: Any, *, method: "Method" = "paths", label: str | None = None, engine: str = "auto"
+) -> "Explanations":
+    """What each word and n-gram of the texts adds to their scores, as `sentray explain` prints it.
+
+    Args:
+        bundle: As for `predict`.
+        texts: One text, or a column of them as for `Model.predict`.
+        method: As for `Model.explain`.
+        label: As for `Model.explain`.
+        engine: What computes the scores: `auto`, `folded` or `keras`.
+
+    Raises:
+        SentrayError: As `predict`, or there is no such label.
+    """
+    return _model(bundle, engine).explain([texts] if isinstance(texts, str) else texts, method, label)
+
+
+def _model(bundle: Source | Model, engine: str) -> Model:
+    return bundle if isinstance(bundle, Model) and engine in ("auto", bundle._engine) else Model(bundle, engine)
 
 
 def _reviews(settings: config.ReadSettings, console: Console) -> Any:

@@ -482,6 +482,26 @@ class PredictSettings(LogSettings):
     engine: EngineName = setting(ENGINE_HELP, "auto")
 
 
+class ExplainSettings(LogSettings):
+    """Show what each word and n-gram adds to a review's log-odds, or to those of each line of the standard input.
+
+    With the method paths the words' weights and the bias sum to the logit: a word's weight is what it adds along the
+    active paths of the network, and equal shares of the n-grams that it is in. With leave-one-out it is how much the
+    logit changes when padding takes the word's place. Of two labels the logit is the log-odds of the second.
+    """
+
+    bundle: str = argument("folder or URL of the bundle")
+    text: str = argument("the review, or - for one review a line on the standard input")
+    method: Literal["paths", "leave-one-out"] = setting("what a word's weight is", "paths")
+    label: str | None = setting(
+        "of more than two labels, the one whose logit is explained; the review's own where not given", None
+    )
+    count: int = setting("heaviest words, and n-grams, to print", 10, ge=1)
+    html: str | None = setting("file for a page with the words in colours", None)
+    json_file: str | None = setting("file to write the explanations to", None, alias="json")
+    engine: EngineName = setting(ENGINE_HELP, "auto")
+
+
 class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
     """Look at a corpus before training: rows, labels, lengths, words that cleaning leaves, duplicates, overlap."""
 

@@ -138,6 +138,16 @@ class Console:
             )
             self.say("  ".join(padded).rstrip())
 
+    def coloured(self, parts: Sequence[tuple[str, str]]) -> None:
+        """Print words in styles, as rich names them, where the standard output shows colours; else nothing."""
+        stream = self._stream("stdout")
+        if self._silent or self._json or not stream.isatty() or "NO_COLOR" in os.environ:
+            return
+        from rich.console import Console as Rich
+        from rich.text import Text
+
+        Rich(file=stream, highlight=False).print(Text(" ").join(Text(printable(part), style) for part, style in parts))
+
     @contextlib.contextmanager
     def quiet(self, log: Path, verbose: bool = False) -> Iterator[None]:
         """Send what this process writes to standard output and error into a log file, but for the console's.

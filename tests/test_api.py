@@ -31,7 +31,9 @@ from sentray.errors import SentrayError
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["a great film", "an awful film", "moving, moving, great"]
 LABELS = ["pos", "neg", "pos"]
-FUNCTIONS = {name: verb.settings for name, verb in api.VERBS.items() if name != "predict" and " " not in name}
+FUNCTIONS = {
+    name: verb.settings for name, verb in api.VERBS.items() if name not in ("predict", "explain") and " " not in name
+}
 
 
 def python(program: str, *words: object, **variables: str) -> str:

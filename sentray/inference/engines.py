@@ -1,6 +1,7 @@
 """What computes scores from word ids: `KerasEngine`, and which `Engine` a bundle is scored with."""
 
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from sentray import models
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
-from sentray.inference.folded import FoldedEngine
+from sentray.inference.folded import FoldedEngine, Network
+from sentray.inference.folding import Unfoldable, describe
 from sentray.inference.networks import load_network
 from sentray.text.encoding import Encoded, cut_all
 
@@ -45,16 +47,24 @@ class KerasEngine:
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         models.prepare_tensorflow(threads)
+        import keras
         import tensorflow as tf
 
         model = load_network(bundle)
-        self._spec, self._grams, self._process = bundle.spec, bundle.grams, os.getpid()
+        self._model, self._spec, self.grams, self._process = model, bundle.spec, bundle.grams, os.getpid()
         self._inputs = [each.name for each in model.inputs]
         self._length: int | None = model.inputs[0].shape[1]
         self._batch = GPU_BATCH if tf.config.get_visible_devices("GPU") else BATCH
+        shapes = [tf.TensorSpec((self._batch + SPARE, self._length), each.dtype) for each in model.inputs]
         self._network = tf.function(
-            lambda *given: model(list(given) if len(given) > 1 else given[0], training=False),
-            input_signature=[tf.TensorSpec((self._batch + SPARE, self._length), each.dtype) for each in model.inputs],
+            lambda *given: model(list(given) if len(given) > 1 else given[0], training=False), input_signature=shapes
+        )
+        # Traced where it is first asked for.
+        last = model.layers[-1]
+        below = keras.Model(model.inputs, last.input)
+        self._logits = tf.function(
+            lambda *given: tf.matmul(below(list(given) if len(given) > 1 else given[0]), last.kernel) + last.bias,
+            input_signature=shapes,
         )
 
     def scores(self, encoded: Encoded) -> NDArray[np.float32]:
@@ -63,12 +73,38 @@ class KerasEngine:
         Raises:
             SentrayError: In a fork of the process that loaded the network: TensorFlow's threads are not there.
         """
+        output = self._run(self._network, encoded)
+        return np.hstack([1 - output, output]) if output.shape[1] == 1 else output
+
+    def logits(self, encoded: Encoded) -> NDArray[np.float32]:
+        """What the last layer makes its probabilities of, float32 [reviews, outputs].
+
+        Raises:
+            SentrayError: As `scores`.
+        """
+        return self._run(self._logits, encoded)
+
+    @cached_property
+    def description(self) -> tuple[Network, dict[str, NDArray[np.float32]]]:
+        """The network and its weights as the folded engine takes them, however large.
+
+        Raises:
+            SentrayError: It has another shape.
+        """
+        try:
+            return describe(self._model)
+        except Unfoldable as error:
+            raise SentrayError(
+                f"this network cannot be explained ({error}): train one with --model wide-deep"
+            ) from error
+
+    def _run(self, network: Any, encoded: Encoded) -> NDArray[np.float32]:
         if os.getpid() != self._process:
             raise SentrayError(
                 "a network that Keras loaded cannot be used in a fork of its process; load the bundle in the process "
                 "that scores, or train it again with a network that the folded engine computes"
             )
-        scores = np.empty((len(encoded), len(self._spec.labels)), np.float32)
+        found = np.empty((len(encoded), self._model.output_shape[1]), np.float32)
         inputs = self._ragged(encoded)
         lengths = np.array([np.diff(offsets) for _, offsets in inputs]).T
         sizes = _padded(lengths) if self._length is None else np.full_like(lengths, self._length)
@@ -81,16 +117,15 @@ class KerasEngine:
                     _matrix(*each, rows, self._batch + SPARE, columns)
                     for each, columns in zip(inputs, size, strict=True)
                 ]
-                output: NDArray[np.float32] = self._network(*given).numpy()[: len(rows)]
-                scores[rows] = np.hstack([1 - output, output]) if output.shape[1] == 1 else output
-        return scores
+                found[rows] = network(*given).numpy()[: len(rows)]
+        return found
 
     def _ragged(self, encoded: Encoded) -> list[_Ragged]:
         """What the network's inputs take of the reviews."""
         ids, offsets = cut_all(encoded, self._spec.max_length, self._spec.truncating)
         found: dict[str, _Ragged] = {}
-        if self._grams is not None:
-            grams = self._grams.of(ids, offsets)
+        if self.grams is not None:
+            grams = self.grams.of(ids, offsets)
             found = {"grams": (grams.rows, grams.offsets), "values": (grams.values, grams.offsets)}
         return [found.get(name, (ids, offsets)) for name in self._inputs]
 

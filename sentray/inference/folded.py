@@ -319,6 +319,10 @@ class FoldedEngine:
     Args:
         bundle: Bundle to score with.
 
+    Attributes:
+        description: The network and its weights, as `pack` takes them.
+        grams: The n-grams that the bundle knows; None where the network looks at none.
+
     Raises:
         SentrayError: The bundle has no such files, or they do not fit it.
     """
@@ -326,13 +330,14 @@ class FoldedEngine:
     name = "folded"
 
     def __init__(self, bundle: Bundle) -> None:
-        self._network, weights = load(bundle)
+        self._network, weights = self.description = load(bundle)
+        self.grams = bundle.grams
         layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._network.activations))]
         self._bias, self._layers = layers[0][1], layers[1:]
         self._branches: list[_Folded] = []
         self._free: _Free | None = None
         if self._network.length is None:
-            self._free = _Free(self._network, weights, bundle.grams)
+            self._free = _Free(self._network, weights, self.grams)
         else:
             tables: dict[Key, Floats] = {}
             count = len(self._network.branches)
@@ -341,6 +346,18 @@ class FoldedEngine:
 
     def scores(self, encoded: Encoded) -> Floats:
         """Probability of each label for each review, float32 [reviews, labels]; each review on its own."""
+        values = _activate(self.logits(encoded), self._network.activations[-1], self._network.epsilon)
+        return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
+
+    def logits(self, encoded: Encoded) -> Floats:
+        """What the last layer makes its probabilities of, float32 [reviews, outputs]."""
+        values, before = self.sums(encoded), self._network.activations
+        for (weights, units), activation in zip(self._layers, before, strict=False):
+            values = _layer(_activate(values, activation, self._network.epsilon), weights, units)
+        return values
+
+    def sums(self, encoded: Encoded) -> Floats:
+        """What the first dense layer's activation is applied to, float32 [reviews, units]."""
         length = np.minimum(encoded.lengths, self._length)
         begins = encoded.offsets[:-1]
         if self._truncating == "pre":
@@ -350,10 +367,7 @@ class FoldedEngine:
             self._free.add(encoded.ids, begins, length, sums)
         for branch in self._branches:
             branch.add(encoded.ids, begins, length, sums)
-        values = _activate(sums, self._network.activations[0], self._network.epsilon)
-        for (weights, units), activation in zip(self._layers, self._network.activations[1:], strict=True):
-            values = _activate(_layer(values, weights, units), activation, self._network.epsilon)
-        return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
+        return sums
 
 
 class _Free:

@@ -71,12 +71,28 @@ def fold(model: Any) -> dict[str, bytes]:
     """The files of the folded engine for a Keras network.
 
     Args:
+        model: As `describe` takes it.
+
+    Raises:
+        Unfoldable: it is another network, or too large a one.
+    """
+    network, weights = describe(model)
+    try:
+        return pack(network, checked(network, weights.__getitem__))
+    except ValueError as error:
+        raise Unfoldable(str(error)) from error
+
+
+def describe(model: Any) -> tuple[Network, dict[str, Floats]]:
+    """A Keras network as `pack` takes it, however large.
+
+    Args:
         model: embedding → one or more parallel branches, each of Conv1D and pooling, either of which may be missing →
             perhaps a layer normalization → dense layers, with dropout anywhere. Where a review may have any length, the
             branches are other ones: see `_Graph.part`.
 
     Raises:
-        Unfoldable: it is another network, or too large a one.
+        Unfoldable: it is another network.
     """
     graph, tensor = _Graph(model), model.outputs[0]
     stack: list[_Dense] = []
@@ -110,11 +126,7 @@ def fold(model: Any) -> dict[str, bytes]:
     for number, (inputs, units, _) in enumerate(stack):
         weights |= {f"weights{number}": inputs, f"units{number}": units}
     branches, activations = tuple(each.branch for each in folds), tuple(activation for _, _, activation in stack)
-    network = Network(length, branches, activations, epsilon)
-    try:
-        return pack(network, checked(network, weights.__getitem__))
-    except ValueError as error:
-        raise Unfoldable(str(error)) from error
+    return Network(length, branches, activations, epsilon), weights
 
 
 class _Fold(NamedTuple):

@@ -87,13 +87,22 @@ def predict_lines(scorer: Scorer, stream: BufferedIOBase) -> Iterator[Prediction
     while chunk := stream.read1(CHUNK_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
         if lines:
-            yield from predict_texts(scorer, _decode(lines, number))
+            yield from predict_texts(scorer, decoded(lines, number))
         number += len(lines)
     if rest:
-        yield from predict_texts(scorer, _decode([rest], number))
+        yield from predict_texts(scorer, decoded([rest], number))
 
 
-def _decode(lines: list[bytes], first: int) -> list[str]:
+def decoded(lines: list[bytes], first: int) -> list[str]:
+    """Lines of the standard input as texts.
+
+    Args:
+        lines: Without what ends them.
+        first: Number of the first.
+
+    Raises:
+        SentrayError: When one is not UTF-8.
+    """
     texts = []
     for number, line in enumerate(lines, first):
         try:
