@@ -30,6 +30,7 @@ __all__ = [  # noqa: F405
     "predict",
     "quickstart",
     "read_reviews",
+    "report",
     "reproduce",
     "score",
     "submit",

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sentray.inference.explain import Explanations, Method
     from sentray.inference.predict import Prediction
     from sentray.inference.scorer import Scores
+    from sentray.report.page import Page
 
 Source: TypeAlias = str | os.PathLike[str]
 """A path or a URI."""
@@ -137,6 +139,19 @@ class Model:
                 "out, or use sentray.score, which sets them aside with a reason"
             )
         return column
+
+    def report(self, corpus: Any = None, **options: Any) -> "Page":
+        """A page about the model, which a notebook shows and `save(file)` writes; see `sentray.report`.
+
+        Args:
+            corpus: Labelled reviews to measure it on; what training measured where not given.
+            **options: Other options of `sentray report`.
+
+        Raises:
+            SentrayError: What cannot be used, where, and the cure.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            return report(self, corpus, out=f"{scratch}/report.html", **options)
 
     def __fspath__(self) -> str:
         return self.path
@@ -256,6 +271,9 @@ VERBS = {
         "An `Explanation` of each text; `to_dict()` has them as JSON values.",
     ),
     "check": Verb(config.CheckSettings, "sentray.corpus.check:check", "A report; `to_dict()` has it as JSON values."),
+    "report": Verb(
+        config.ReportSettings, "sentray.report.bundle:report", "The page; a notebook shows it, `save(file)` writes it."
+    ),
     "vocab": Verb(config.VocabSettings, "sentray.corpus.vocab:write_vocabulary", "The vocabulary that was written."),
     "embed": Verb(
         config.EmbedSettings,
@@ -492,6 +510,7 @@ evaluate: Callable[..., dict[str, Any]] = _function(VERBS["evaluate"], "evaluate
 score: Callable[..., dict[str, Any]] = _function(VERBS["score"], "score")
 verify: Callable[..., None] = _function(VERBS["verify"], "verify")
 check: Callable[..., "Report"] = _function(VERBS["check"], "check")
+report: Callable[..., "Page"] = _function(VERBS["report"], "report")
 vocab: Callable[..., Any] = _function(VERBS["vocab"], "vocab")
 embed: Callable[..., dict[str, Any]] = _function(VERBS["embed"], "embed")
 words: Callable[..., Any] = _function(VERBS["words"], "words")

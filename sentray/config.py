@@ -381,6 +381,9 @@ class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettin
     max_norm: float | None = setting("largest norm of a step's gradients; no limit where not given", None, gt=0)
     class_weight: Literal["none", "balanced"] = setting("weigh every review alike, or every class alike", "none")
     seed: int = setting("fixes first weights and order of reviews", 0, ge=0)
+    report: bool = setting(
+        "make report.html, a page to look at, and README.md, the model card, beside the bundle", True
+    )
     max_restarts: int = setting("new seeds to try when the network does not start to learn", 5, ge=0)
     max_failures: int = setting("lost workers after which to go on from the last checkpoint", 3, ge=0)
 
@@ -502,6 +505,31 @@ class ExplainSettings(LogSettings):
     engine: EngineName = setting(ENGINE_HELP, "auto")
 
 
+class ReportSettings(EvaluateSettings):
+    """Write a bundle's report, one HTML file to look at: data, figures, curves, words, label errors, mistakes.
+
+    Without a corpus it shows what training measured; with one the bundle is measured anew, as `evaluate` does. A file
+    whose name ends in .md gets the model card.
+    """
+
+    unused = FOLDS | {"test_fraction", "split_by", "json_file"}
+
+    bundle: str = argument("folder or URL of the bundle")
+    corpus: str | None = setting(  # type: ignore[assignment]
+        "labelled reviews to measure it on", None, argument=True
+    )
+    out: str = setting("file for the report, such as report.html")
+    slice_column: str | None = setting(
+        "column by whose values the accuracy is shown, the worst first", None, alias="slice"
+    )
+
+    @model_validator(mode="after")
+    def _needs_corpus(self) -> Self:
+        if self.corpus is None and (self.slice_column or self.split):
+            raise ValueError("--slice and --split are about the rows of a CORPUS: give one")
+        return self
+
+
 class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
     """Look at a corpus before training: rows, labels, lengths, words that cleaning leaves, duplicates, overlap."""
 
@@ -509,6 +537,9 @@ class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
 
     corpus: str = argument("reviews, as for train")
     json_file: str | None = setting("file to write the report to", None, alias="json")
+    label_errors: str | None = setting(
+        "folder or URL of a bundle, by which labels are found that are likely wrong", None
+    )
     strict: bool = setting("end with status 1 where training would stop; in Python look at the report's problem", False)
 
 

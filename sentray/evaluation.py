@@ -15,12 +15,14 @@ from sentray.bundle import Bundle
 from sentray.config import EvaluateSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Corpus, Tables
-from sentray.corpus.identity import TextHashes
+from sentray.corpus.identity import TextHashes, hashes_of
 from sentray.corpus.inspect import Inspection, inspect_rows, mark_unknown, warnings_of
-from sentray.corpus.rows import NO_SPLIT
+from sentray.corpus.limits import MAX_NAME
+from sentray.corpus.rows import NO_SPLIT, kept_name
 from sentray.errors import SentrayError
-from sentray.inference.scorer import Scorer, unpacked_scorer
+from sentray.inference.scorer import Scorer, Scores, unpacked_scorer
 from sentray.metrics import metrics
+from sentray.report.evidence import EVIDENCE_SCHEMA, Evidence, lists, thin
 
 TEST, ALL = "test", "all"
 FRESH, UNSEEN = "fresh", "unseen"
@@ -33,6 +35,8 @@ PREDICTIONS_SCHEMA = pa.schema([pa.field("truth", pa.int32()), pa.field("probabi
 """A row for a scored review: the position of its label among the bundle's, and the probability of each of these."""
 SEEN_SCHEMA = pa.schema([pa.field("split", pa.string()), pa.field("rows", pa.int64())])
 """Labelled, usable rows by split whose text is one of a bundle's training texts."""
+SLICES_SCHEMA = pa.schema([pa.field("value", pa.string()), pa.field("right", pa.bool_()), pa.field("rows", pa.int64())])
+"""Measured rows by their value in a column and whether they got the right label."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,23 @@ def _scorer(packed: PackedScorer) -> Scorer:
     return unpacked_scorer(packed.files, packed.engine, threads=1)
 
 
-def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str) -> Tables:
+@dataclass(frozen=True)
+class Look:
+    """What is kept of the rows besides their scores.
+
+    Attributes:
+        texts: whether texts are.
+        slice_column: column by whose values the right ones are counted.
+    """
+
+    texts: bool = True
+    slice_column: str | None = None
+
+
+def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str, look: Look | None = None) -> Tables:
     """A stage: `inspect_rows` by the bundle's labels, `predictions` for some reviews, and `seen` of those with labels.
+
+    For a look at them also `evidence`, thinned, and `slices` of `SLICES_SCHEMA`.
 
     Args:
         rows: a table of `ROW_SCHEMA`.
@@ -69,6 +88,7 @@ def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str)
         texts: those that it was trained on.
         split: which of the labelled, usable rows to score: of `train`, `test` or `validation`, or `all`, `FRESH`
             or `UNSEEN`.
+        look: what to keep besides; None for nothing.
     """
     scorer = packed.scorer()
     labels = scorer.bundle.labels
@@ -81,18 +101,43 @@ def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str)
         FRESH: pc.or_(pc.equal(splits, TEST), pc.and_not(pc.equal(splits, NO_SPLIT), seen)),
     }
     scored = labelled.filter(chosen[split] if split in chosen else pc.equal(splits, split))
-    predictions = PREDICTIONS_SCHEMA.empty_table()
+    predictions, kept = PREDICTIONS_SCHEMA.empty_table(), dict[str, pa.Table]()
+    if look is not None:
+        kept = {"evidence": EVIDENCE_SCHEMA.empty_table(), "slices": SLICES_SCHEMA.empty_table()}
     if scored.num_rows:
         truth = pc.index_in(scored["label"], pa.array(labels, pa.string()))
-        probabilities = scorer.score(scored["text"]).probabilities
-        ends = np.arange(0, probabilities.size + 1, len(labels), dtype=np.int32)
-        predictions = pa.table([truth, pa.ListArray.from_arrays(ends, probabilities.ravel())], PREDICTIONS_SCHEMA)
+        scores = scorer.score(scored["text"])
+        predictions = pa.table([truth, lists(scores.probabilities)], PREDICTIONS_SCHEMA)
+        if look is not None:
+            kept = _kept(scored, truth, scores, look)
     counted = labelled.filter(seen).group_by("split", use_threads=False).aggregate([([], "count_all")])
     return {
         **inspect_rows(rows),
         "predictions": predictions,
         "seen": counted.rename_columns(SEEN_SCHEMA.names).cast(SEEN_SCHEMA),
+        **kept,
     }
+
+
+def _kept(scored: pa.Table, truth: pa.Array, scores: Scores, look: Look) -> Tables:
+    """What is kept of scored rows to be looked at; see `predict`."""
+    rows, slices = len(scored), SLICES_SCHEMA.empty_table()
+    evidence = {
+        "id": scored["id"],
+        "hash": hashes_of(scored),
+        "truth": truth,
+        "probabilities": lists(scores.probabilities),
+        "words": scores.words,
+        "known": scores.known,
+        "sampled": pa.nulls(rows, pa.bool_()),
+        "text": scored["text"] if look.texts else pa.nulls(rows, pa.large_string()),
+    }
+    if look.slice_column is not None:
+        values = pc.utf8_slice_codeunits(scored[kept_name(look.slice_column)].cast(pa.string()), 0, MAX_NAME)
+        right = pc.equal(truth, pa.array(scores.classes, pa.int32()))
+        counted = pa.table([values, right], ["value", "right"]).group_by(["value", "right"], use_threads=False)
+        slices = counted.aggregate([([], "count_all")]).rename_columns(SLICES_SCHEMA.names).cast(SLICES_SCHEMA)
+    return {"evidence": thin(pa.table(evidence, EVIDENCE_SCHEMA)), "slices": slices}
 
 
 @dataclass
@@ -104,15 +149,45 @@ class _Measured:
         seen: labelled rows by split that were trained on.
         truth: positions of the true labels, int32 [reviews].
         probabilities: float32 [reviews, labels].
+        evidence: of these reviews, where it was asked for.
+        slices: right and all reviews by their value in a column.
     """
 
     inspection: Inspection
     seen: Counter[str]
     truth: NDArray[np.int32]
     probabilities: NDArray[np.float32]
+    evidence: Evidence | None
+    slices: dict[str | None, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `measure` found.
+
+    Attributes:
+        metrics: what `evaluate` gives.
+        evidence: of the measured rows, where it was asked for.
+        slices: right and all of them by their value in a column, where one was asked for.
+    """
+
+    metrics: dict[str, Any]
+    evidence: Evidence | None = None
+    slices: dict[str | None, tuple[int, int]] = field(default_factory=dict)
+
+
+class NothingLeftError(SentrayError):
+    """All labelled reviews were trained on."""
 
 
 def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
+    """The metrics that `measure` gives."""
+    return measure(settings, console).metrics
+
+
+def measure(
+    settings: EvaluateSettings, console: Console, look: Look | None = None, split: str | None = None
+) -> Measured:
     """Score the labelled reviews of a corpus and compare.
 
     Where no split is asked for, what the bundle was trained on is left out: of a corpus that gives splits the test
@@ -122,11 +197,13 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
     Args:
         settings: Which bundle, which reviews.
         console: Where to say what happens.
+        look: What to keep of the rows besides their scores; None for nothing.
+        split: As for `predict`, in place of the settings'.
 
     Returns:
-        What `sentray.metrics.metrics` gives, with `bundle`, `corpus`, `split`, `of` (rows of the corpus), `why` (these
-        `rows` are measured), `trained_on` (labelled rows of the corpus whose text the bundle was trained on; None where
-        it does not say), `quarantined_rows` and `quarantined` (rows by reason, of the whole corpus).
+        As metrics what `sentray.metrics.metrics` gives, with `bundle`, `corpus`, `split`, `of` (rows of the corpus),
+        `why` (these `rows` are measured), `trained_on` (labelled rows of the corpus whose text the bundle was trained
+        on; None where it does not say), `quarantined_rows` and `quarantined` (rows by reason, of the whole corpus).
 
     Raises:
         SentrayError: When the bundle or the corpus cannot be used, or too many rows are bad.
@@ -142,15 +219,16 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
             # Where the bundle's rule does not matter, it shall not be mistaken for a split that was given.
             rule = {"test_fraction": None} if split in (FRESH, UNSEEN) else model.split_rule
             chosen = replace(corpus, settings=settings.model_copy(update=rule))
-            found = _measure(model, texts, chosen, split, settings, console)
+            found = _measure(model, texts, chosen, split, settings, console, look)
             found.inspection.check_usable(settings.corpus, settings.max_bad_rows)
             return found
 
         # A bundle that does not say what it was trained on knows its corpus by name alone.
         by_name = model.texts is None and model.settings.get("corpus") == settings.corpus
-        split = settings.split or (TEST if by_name else FRESH)
+        asked = split or settings.split
+        split = asked or (TEST if by_name else FRESH)
         found = measured(split)
-        if settings.split is None and (other := _instead(split, found, texts)):
+        if asked is None and (other := _instead(split, found, texts)):
             split, found = other, measured(other)
     inspection, rows = found.inspection, len(found.truth)
     why = _why(split, bool(settings.split), found, model)
@@ -159,7 +237,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
             held_out = (
                 " look in its metrics.json for the figures of held-out rows," if "validation" in model.metrics else ""
             )
-            raise SentrayError(
+            raise NothingLeftError(
                 f"all {found.seen.total():,} labelled reviews of {settings.corpus} were trained on: give others,"
                 f"{held_out} or take --split all to see how well these were learnt"
             )
@@ -173,7 +251,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
         console.say(f"warning: {line}")
     console.say(f"{corpus.describe()}; {placement.describe()}")
     whole = rows == sum(count for (_, label), count in inspection.labels.items() if label is not None)
-    return {
+    figures = {
         **metrics(found.truth, found.probabilities, model.labels, model.decision.classes(found.probabilities)),
         "of": inspection.rows,
         "why": why,
@@ -184,6 +262,7 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
         "bundle": model.digest,
         "corpus": settings.corpus,
     }
+    return Measured(figures, found.evidence, found.slices)
 
 
 def _instead(split: str, found: _Measured, texts: TextHashes) -> str | None:
@@ -219,17 +298,31 @@ def _why(split: str, asked: bool, found: _Measured, model: Bundle) -> str:
 
 
 def _measure(
-    model: Bundle, texts: TextHashes, corpus: Corpus, split: str, settings: EvaluateSettings, console: Console
+    model: Bundle,
+    texts: TextHashes,
+    corpus: Corpus,
+    split: str,
+    settings: EvaluateSettings,
+    console: Console,
+    look: Look | None,
 ) -> _Measured:
     packed = PackedScorer(model.digest, settings.engine, model.scoring_files)
     inspection, seen, tables, scored = Inspection(), Counter[str](), [PREDICTIONS_SCHEMA.empty_table()], 0
-    for found in corpus.map_blocks(predict, packed=packed, texts=texts, split=split):
+    evidence, slices = EVIDENCE_SCHEMA.empty_table(), dict[str | None, tuple[int, int]]()
+    for found in corpus.map_blocks(predict, packed=packed, texts=texts, split=split, look=look):
         inspection += Inspection.of(found)
         for of_split, rows in zip(*(column.to_pylist() for column in found["seen"].columns), strict=True):
             seen[of_split] += rows
         tables.append(found["predictions"])
         scored += len(found["predictions"])
+        if look is not None:
+            evidence = thin(pa.concat_tables([evidence, found["evidence"]]))
+            for value, right, rows in zip(*(column.to_pylist() for column in found["slices"].columns), strict=True):
+                before = slices.get(value, (0, 0))
+                slices[value] = before[0] + rows * bool(right), before[1] + rows
         console.progress(f"{inspection.rows:,} rows read, {scored:,} scored")
     predictions = pa.concat_tables(tables)
     probabilities = pc.list_flatten(predictions["probabilities"]).to_numpy()
-    return _Measured(inspection, seen, predictions["truth"].to_numpy(), probabilities.reshape(-1, len(model.labels)))
+    truth, of_labels = predictions["truth"].to_numpy(), probabilities.reshape(-1, len(model.labels))
+    kept = None if look is None else Evidence(evidence, TEST, len(truth))
+    return _Measured(inspection, seen, truth, of_labels, kept, slices)

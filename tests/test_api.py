@@ -328,7 +328,7 @@ def test_training_on_a_table_is_resumed_and_other_data_refused(
     in_process()
     out = tmp_path / "model"
     table = pa.table({"review": ["a great film", "an awful film"] * 100, "stars": [5, 1] * 100})
-    settings = {"out": out, "text_column": "review", "label_column": "stars", "epochs": 1}
+    settings = {"out": out, "text_column": "review", "label_column": "stars", "epochs": 1, "report": False}
     model = sentray.train(table, **settings)
     assert (model.labels, os.fspath(model)) == (["1", "5"], str(out))
     assert not Path(f"{out}.work").exists()

@@ -57,6 +57,7 @@ def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any
             console.progress(f"training {network} on {corpus}")
             out = str(folder / network)
             common: dict[str, Any] = {"corpus": str(labelled), "out": out, "model": network, "seed": settings.seed}
+            common |= {"report": False}
             if network != NETWORKS[-1]:
                 # The tutorial trains on all rows for a fixed number of epochs.
                 common |= {"validation_fraction": 0, "cleaning": "tutorial"}

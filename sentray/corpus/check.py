@@ -10,14 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sentray import bundle as bundles
 from sentray import cluster
-from sentray.config import CheckSettings
+from sentray.config import CheckSettings, CorpusSettings, EvaluateSettings, PoolSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.duplicates import hash_texts
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows, warnings_of
 from sentray.corpus.rows import Hashes, label_order
 from sentray.errors import SentrayError
+from sentray.report.evidence import Doubt
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.coverage import Left
 from sentray.text.encoding import Encoder
@@ -41,6 +43,30 @@ Look = Callable[..., Iterable[Tables]]
 
 
 @dataclass(frozen=True)
+class LabelErrors:
+    """Rows whose label a bundle denies.
+
+    Attributes:
+        of: which rows were looked at, in words.
+        number: how many of them likely have a wrong label.
+        rows: the likeliest first.
+    """
+
+    of: str
+    number: int
+    rows: tuple[Doubt, ...]
+
+    def lines(self) -> list[str]:
+        """For the report."""
+        head = f"labels          {self.number:,} likely wrong of {self.of}"
+        return [head, *(f"  {doubt.line()}" for doubt in self.rows)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"of": self.of, "likely_wrong": self.number, "rows": [asdict(doubt) for doubt in self.rows]}
+
+
+@dataclass(frozen=True)
 class Report:
     """A corpus at a glance.
 
@@ -55,6 +81,7 @@ class Report:
         problem: why training would refuse the corpus, or None.
         left: what the cleaning leaves of the usable reviews.
         cleaning: which cleaning that is, and how much it leaves, in words.
+        label_errors: rows whose label is likely wrong, where a bundle was given to find them.
     """
 
     corpus: str
@@ -67,6 +94,7 @@ class Report:
     problem: str | None = None
     left: Left = field(default_factory=Left)
     cleaning: tuple[str, ...] = ()
+    label_errors: "LabelErrors | None" = None
 
     def lines(self) -> list[str]:
         """The report as plain text."""
@@ -93,6 +121,8 @@ class Report:
         ):
             lines.append(f"{what:<16}{count:,} {says}")
             lines += [f"  {one} is {other}" for one, other in examples]
+        if self.label_errors is not None:
+            lines += self.label_errors.lines()
         train = counts.of_split("train")
         says = f"training would learn {len(train):,} labels from {train.total():,} reviews"
         return [*lines, f"training would stop: {self.problem}" if self.problem else says]
@@ -115,6 +145,7 @@ class Report:
             "train_test_overlap": self.overlap,
             "overlap_examples": [list(pair) for pair in self.overlap_examples],
             "problem": self.problem,
+            **({} if self.label_errors is None else {"label_errors": self.label_errors.to_dict()}),
         }
 
     def _labels(self) -> dict[str, dict[str, int]]:
@@ -152,7 +183,40 @@ def check(settings: CheckSettings, console: Console) -> Report:
         look = functools.partial(corpus.map_blocks, inspect_rows, need_label=True)
         blocks = corpus.map_blocks(look_at, rules=rules)
         found = report(corpus.describe(), blocks, settings, console, look)
-        return replace(found, cleaning=(*about, *found.left.lines(rules, False)))
+        doubtful = (
+            None if settings.label_errors is None else find_label_errors(settings.label_errors, settings, console)
+        )
+        return replace(found, cleaning=(*about, *found.left.lines(rules, False)), label_errors=doubtful)
+
+
+def find_label_errors(bundle: str, settings: CheckSettings, console: Console) -> LabelErrors:
+    """Rows of the corpus that a bundle was not trained on and whose label it denies.
+
+    Where it was trained on all of them, the rows that its training held out, by the fits that did not see them.
+
+    Raises:
+        SentrayError: the bundle cannot be used, or no row is left to look at.
+    """
+    from sentray.evaluation import UNSEEN, Look, NothingLeftError, measure
+    from sentray.report.evidence import Evidence, label_errors
+
+    shared = {name: getattr(settings, name) for name in {*CorpusSettings.model_fields, *PoolSettings.model_fields}}
+    asked = EvaluateSettings(bundle=bundle, corpus=settings.corpus, **shared)
+    try:
+        kept = measure(asked, Console(silent=True), Look(settings.excerpts), UNSEEN).evidence
+        of = "rows that the bundle was not trained on"
+    except NothingLeftError:
+        kept = Evidence.beside(bundle, settings.excerpts)
+        of = "rows that its training held out, by the fits that did not see them"
+        if kept is None or kept.which != "validation":
+            raise SentrayError(
+                f"{bundle} was trained on every labelled row of {settings.corpus} and keeps no held-out rows: give a "
+                "bundle that was trained on others"
+            ) from None
+    assert kept is not None
+    found, number = label_errors(kept, bundles.load(bundle).labels)
+    seen = f"a sample of {len(kept.sample):,} of {kept.of:,}" if kept.is_part else f"{kept.of:,}"
+    return LabelErrors(f"{seen} {of}", number, tuple(found))
 
 
 def look_at(rows: pa.Table, rules: CleaningRules) -> Tables:

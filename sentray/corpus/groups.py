@@ -17,7 +17,7 @@ _TAIL = r"^(?s:(?P<prefix>.*?))(?P<number>[0-9]{1,18})$"
 
 def columns_of(settings: CorpusSettings) -> tuple[str, ...]:
     """The columns that settings name besides those of every review."""
-    named = (getattr(settings, f"{what}_column", None) for what in ("group", "fold", "weight"))
+    named = (getattr(settings, f"{what}_column", None) for what in ("group", "fold", "weight", "slice"))
     return tuple(dict.fromkeys(name for name in named if name is not None))
 
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from sentray.report.page import Picture, harmless
@@ -77,7 +78,7 @@ def lines(
     step: bool = False,
     whole: bool = False,
     ticks: Sequence[str] | None = None,
-    marked: tuple[float, str] | None = None,
+    chosen: Mapping[str, float] | None = None,
 ) -> Picture:
     """Lines, of which the first `MAX_SERIES` are drawn.
 
@@ -93,7 +94,7 @@ def lines(
         step: Whether a line goes up and down in steps.
         whole: Whether only whole numbers stand at the axis across.
         ticks: Words for the positions 0, 1, … across.
-        marked: A position across to mark, and its name.
+        chosen: Positions across that are circled on lines, by their names.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
@@ -110,18 +111,9 @@ def lines(
                 markersize=4,
                 drawstyle="steps-post" if step else "default",
             )
-        if marked:
-            axes.axvline(marked[0], color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate(
-                marked[1],
-                (marked[0], 1),
-                (4, -4),
-                ("data", "axes fraction"),
-                textcoords="offset points",
-                va="top",
-                fontsize=9,
-                color=_SOFT,
-            )
+        for name, at in (chosen or {}).items():
+            across, up = series[name]
+            axes.plot([at], [up[list(across).index(at)]], "o", markersize=11, fillstyle="none", color=_INK)
         if unit:
             axes.set_xlim(-0.02, 1.02)
             axes.set_ylim(-0.02, 1.02)
@@ -299,7 +291,8 @@ def _picture(figure: Figure, alt: str, caption: str) -> Picture:
     with warnings.catch_warnings():
         # The page's fonts draw the letters, not the one that the words are measured with.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        # `savefig` would draw it twice.
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})
     return Picture(_inline(drawn.getvalue()), alt, caption)
 
 

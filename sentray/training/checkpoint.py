@@ -65,7 +65,8 @@ class State:
         seed: The present seed.
         restarts: Dead starts so far.
         history: One record an epoch done, but for those of dead starts; see `Replica.epoch`. The worker adds the
-            number of its `fit`, and where rows are held out their loss by head, `held_out`.
+            number of its `fit`, and where rows are held out their loss and accuracy by head, `held_out` and
+            `held_out_accuracy`.
         fit: Number of the present fit, which is that of its fold; the last one's is the number of folds.
         choice: Of epochs and mix, once the last fit begins.
     """

@@ -3,6 +3,7 @@
 Where words are hashed there is nothing to count, and one pass does.
 """
 
+import heapq
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +22,7 @@ from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.groups import group_keys
 from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, kept_name, label_order, set_aside
+from sentray.corpus.rows import QUARANTINE_FILE, Hashes, kept_name, label_order, set_aside
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings import ppmi
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
@@ -43,6 +44,8 @@ from sentray.training.window_sums import sizes
 USUAL_LENGTH = 0.995
 """Share of the training reviews that the network takes whole, where nothing else is asked for."""
 
+MAX_UNKNOWN = 50
+"""Words outside the vocabulary that `metrics.json` lists."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Where nothing but the numbers decides in what order a matrix product sums: one corpus has the same vectors always."""
 
@@ -90,7 +93,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
         vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
-    met, offsets, labels, targets, held, weights, used, left, texts, trained_on = _write_reviews(
+    met, offsets, labels, targets, held, weights, used, left, texts, trained_on, hashes = _write_reviews(
         corpus, Encoder(rules, words), words.size, folder, settings, console
     )
     if settings.encoder == "hash":
@@ -142,7 +145,9 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     if chosen:
         console.say(chosen.line)
     table = make_table(chosen.keys) if chosen else None
-    training_set.write(folder, facts, words, offsets, targets, held, texts, corpus.source, vectors, table, weights)
+    training_set.write(
+        folder, facts, words, offsets, targets, held, texts, corpus.source, vectors, table, weights, hashes
+    )
 
 
 def require_files(settings: TrainSettings) -> None:
@@ -276,6 +281,7 @@ def _write_reviews(
     Left,
     TextHashes,
     TrainedOn,
+    Hashes,
 ]:
     """Encode the training reviews, and write their ids, of which there are `rows`, to a file.
 
@@ -283,7 +289,7 @@ def _write_reviews(
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
         [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; the fold that holds it out;
         how much it counts, where they do not count alike; how many of the ids occur; what the cleaning and the
-        vocabulary left; the hashes of the texts that are trained on; what is known of the corpus.
+        vocabulary left; the hashes of the texts that are trained on; what is known of the corpus; each text's hash.
     """
     inspection, seen, left = Inspection(), np.zeros(rows, np.bool_), Left()
     lengths, chunks, contents = [np.zeros(1, np.int64)], list[pa.Array](), list[int]()
@@ -323,7 +329,7 @@ def _write_reviews(
     )
     used = int(np.count_nonzero(seen))
     offsets, weights = np.cumsum(np.concatenate(lengths)), weight if settings.weight_column else None
-    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on
+    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash
 
 
 def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, Any]:
@@ -331,14 +337,18 @@ def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, An
     if isinstance(words, Vocabulary):
         known = sum(counts[word] for word in words.words)
         distinct, coverage, sharing = len(counts), round(known / counts.total(), 6), None
+        # What occurs once is no word to miss.
+        left = ((times, word) for word, times in counts.items() if times > 1 and word not in words.ids)
+        unknown = [[word, times] for times, word in heapq.nlargest(MAX_UNKNOWN, left)]
     else:
         distinct, sharing = words.estimate(used)
-        coverage = 1.0
+        coverage, unknown = 1.0, []
     return {
         "vocabulary_distinct": distinct,
         "vocabulary_distinct_estimated": sharing is not None,
         "coverage": coverage,
         "sharing_words": sharing,
+        "unknown_words": unknown,
     }
 
 

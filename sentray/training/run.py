@@ -2,13 +2,18 @@
 
 import json
 import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sentray import bundle, cluster, models
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
@@ -24,11 +29,14 @@ from sentray.corpus.identity import (
 )
 from sentray.corpus.rows import QUARANTINE_FILE
 from sentray.corpus.source import require_apart, resolve
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
+from sentray.evaluation import Look, Measured, measure
 from sentray.lease import Lease, require_held
+from sentray.report.evidence import Evidence
 from sentray.storage import Folder, behind, reading
 from sentray.training import training_set
-from sentray.training.checkpoint import NothingToKeepError, State
+from sentray.training.checkpoint import HeldOut, NothingToKeepError, State
+from sentray.training.held_out import evidence_of
 from sentray.training.prepare import prepare, require_files
 from sentray.training.training_set import FILES_FILE
 from sentray.training.validation import validated
@@ -38,7 +46,7 @@ DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
 
 RESUMABLE = {
     *("address", "max_bad_rows", "excerpts", "workers", "cpus_per_worker", "gpu", "max_failures", "max_restarts"),
-    *("stall_timeout", "log_format", "verbose", "shard_size", "out"),
+    *("stall_timeout", "log_format", "verbose", "shard_size", "out", "report"),
 }
 """Settings that a resumed run may change: they do not change what is learnt, and a folder may have several names."""
 _DEFAULTS = TrainSettings(corpus="", out="", model="tutorial-cnn", validation_fraction=0).model_dump(mode="json")
@@ -138,7 +146,7 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
     # What Ray reads when it is imported is set when it is connected.
     from sentray.training.trainer import fit
 
-    prepared = behind(work.out, f"/{DATASET}")
+    prepared, clock = behind(work.out, f"/{DATASET}"), _Clock()
     if training_set.exists(prepared):
         facts = training_set.Facts.read(prepared)
         _require_same(work, settings)
@@ -146,29 +154,92 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
         console.say("the corpus is prepared already: going on with it")
     else:
         _prepare(settings, work, prepared, console)
+    clock.lap("reading and preparing the corpus")
     still_held = partial(require_held, work, LEASE, lease.owner)
     state, trained, held_out = fit(settings, prepared, work.out, console, still_held)
+    clock.lap("training")
     facts = training_set.Facts.read(prepared)
-    trained, validation = validated(trained, state, held_out, settings, console)
-    test: dict[str, Any] = {}
+    trained, validation, chances = validated(trained, state, held_out, settings, console)
+    tested = Measured({})
     if facts.metrics["test_rows"]:
-        test = _test(settings, trained, console)
+        tested = _test(settings, trained, console)
     elif held_out is not None:
         console.say("no test rows: the figures are those of the validation rows, by fits that did not see them")
     else:
         console.say("no test rows and none held out: the bundle's accuracy is not measured")
+    clock.lap("measuring")
     # What was learnt and what was tested on are one corpus.
     _require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
-    metrics = _metrics(facts, state, len(trained.vocabulary), validation, test, settings)
+    metrics = _metrics(facts, state, len(trained.vocabulary), validation, tested.metrics, settings)
+    final = bundle.update(trained, metrics=metrics)
     records = {
         SETTINGS_FILE: settings_text(settings).encode(),
         METRICS_FILE: _json(metrics),
         HISTORY_FILE: _json(state.history),
         **{name: _content(prepared, name) for name in (QUARANTINE_FILE, FILES_FILE)},
     }
+    if settings.report:
+        found = partial(_evidence, prepared, held_out, chances, tested, trained, settings)
+        records |= _to_look_at(final, list(state.history), found, clock.seconds, settings, console)
     lease.check()
-    bundle.publish(bundle.update(trained, metrics=metrics), settings.out, records)
+    bundle.publish(final, settings.out, records)
     return metrics
+
+
+class _Clock:
+    """Seconds by stage, as `lap` ends them."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage], self._last = round(now - self._last, 1), now
+
+
+def _evidence(
+    prepared: str,
+    held_out: HeldOut | None,
+    chances: NDArray[np.float32] | None,
+    tested: Measured,
+    trained: bundle.Bundle,
+    settings: TrainSettings,
+) -> Evidence | None:
+    """The rows to look at: test rows where there are any, else those that were held out."""
+    if tested.evidence is not None or held_out is None or chances is None:
+        return tested.evidence
+    return evidence_of(prepared, held_out.labels, chances, trained, settings)
+
+
+def _to_look_at(
+    final: bundle.Bundle,
+    history: list[dict[str, Any]],
+    find: Callable[[], Evidence | None],
+    seconds: dict[str, float],
+    settings: TrainSettings,
+    console: Console,
+) -> dict[str, bytes]:
+    """The records by which a bundle is looked at; where they cannot be made a line says so, and the bundle is whole.
+
+    Args:
+        final: The bundle.
+        history: Of the run.
+        find: Gives the rows to look at.
+        seconds: Of each stage.
+        settings: Of the run.
+        console: Where to say what went wrong.
+    """
+    from sentray.report.bundle import records_of
+
+    console.expect("the report to be made")
+    try:
+        if (evidence := find()) is not None:
+            evidence = replace(evidence, about={"seconds": seconds})
+        return records_of(final, history, evidence, settings.out)
+    except Exception as error:
+        console.note(f"no report is made ({type(error).__name__}: {first_line(error)[:300]}); the bundle is whole")
+        return {}
 
 
 def _require_same(work: Folder, settings: TrainSettings) -> None:
@@ -248,6 +319,7 @@ def _metrics(
         "buckets": facts.spec.buckets,
         "max_length": facts.spec.max_length,
         "train_rows": rows - left_out[-1],
+        "label_rows": dict(zip(facts.spec.labels, facts.label_rows, strict=True)),
         "fits": len(held) + 1,
         "rows_seen_per_epoch": last["rows_seen"],
         "epochs": state.epoch,
@@ -287,13 +359,12 @@ def _figures(facts: training_set.Facts, state: State, settings: TrainSettings) -
     return of
 
 
-def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> dict[str, Any]:
-    from sentray.evaluation import evaluate
-
+def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> Measured:
     shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
     with TemporaryDirectory() as scratch:
         path = bundle.publish(trained, f"{scratch}/bundle").path
-        return evaluate(EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared), console)
+        asked = EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared)
+        return measure(asked, console, Look(settings.excerpts) if settings.report else None)
 
 
 def _content(folder: str, name: str) -> bytes:

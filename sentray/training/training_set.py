@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from sentray.bundle import GRAMS, TEXTS, ModelSpec, TrainedOn
 from sentray.corpus.identity import TextHashes, files_of
+from sentray.corpus.rows import Hashes
 from sentray.corpus.source import Source
 from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
@@ -26,13 +27,13 @@ from sentray.text.hashing import Words
 from sentray.text.ngrams import Grams, Keys
 from sentray.text.vocabulary import Vocabulary
 from sentray.training.batches import Reviews
-from sentray.training.folds import Folds
+from sentray.training.folds import NEVER, Folds
 
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS = (
-    f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights")
+_OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS, _HASHES = (
+    f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights", "hashes")
 )
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
@@ -50,7 +51,8 @@ class Facts:
         metrics: What `metrics.json` says of words and rows: `vocabulary_distinct` words of the training reviews, in the
             vocabulary or not; `vocabulary_distinct_estimated`; `coverage`, the share of the training reviews' words
             that have an id, each counted as often as it occurs; `sharing_words`, whose bucket another word has too,
-            None where words are not hashed; `embedding`, what the word vectors to start from are (`format`, `rows`,
+            None where words are not hashed; `unknown_words`, the commonest that are not in the vocabulary and occur
+            more than once, and how often; `embedding`, what the word vectors to start from are (`format`, `rows`,
             `duplicates`, `bad_rows`, `oov`, `center`) and how they cover the vocabulary (as
             `embeddings.matrix.Coverage`), None where there are none; word ids of the `longest_review`;
             `grams`, what n-grams there are (as `gram_counts.Chosen.metrics`), None where the network looks at none;
@@ -202,6 +204,19 @@ def unseen(folder: str, error: OSError) -> SentrayError:
     )
 
 
+def held_out_hashes(folder: str) -> tuple[NDArray[np.intp], Hashes]:
+    """Positions of the rows that some fit holds out, and the hashes of their texts.
+
+    Raises:
+        SentrayError: An earlier version made the training set and kept no hashes, or it cannot be read.
+    """
+    held, hashes = (Folder(folder).read(name) for name in (_HELD, _HASHES))
+    if held is None or hashes is None:
+        raise SentrayError(f"the training set in {folder} has no hashes of its rows' texts")
+    rows = np.flatnonzero(np.frombuffer(held, np.uint8) != NEVER)
+    return rows, np.frombuffer(hashes, "<u8")[rows]
+
+
 def exists(folder: str) -> bool:
     """Whether a whole training set lies in the folder, local or remote.
 
@@ -223,6 +238,7 @@ def write(
     vectors: NDArray[np.float32] | None = None,
     grams: Keys | None = None,
     weights: NDArray[np.float32] | None = None,
+    hashes: Hashes | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
 
@@ -231,7 +247,7 @@ def write(
     """
     arrays = {
         **{_OFFSETS: offsets, _TARGETS: targets, _HELD: held},
-        **{_VECTORS: vectors, GRAMS: grams, _WEIGHTS: weights},
+        **{_VECTORS: vectors, GRAMS: grams, _WEIGHTS: weights, _HASHES: hashes},
     }
     for name, array in arrays.items():
         if array is not None:

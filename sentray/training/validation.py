@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sentray import bundle
 from sentray.bundle import Bundle, Calibration
 from sentray.config import TrainSettings
@@ -14,12 +17,14 @@ from sentray.training.checkpoint import HeldOut, State
 
 BEFORE = ("ece", "brier", "log_loss")
 """Figures of the probabilities that are also given as they were before they were calibrated."""
+COMPARED = ("accuracy", "f1", "matthews", "roc_auc")
+"""Figures of what the bundle is set beside."""
 
 
 def validated(
     trained: Bundle, state: State, held_out: HeldOut | None, settings: TrainSettings, console: Console
-) -> tuple[Bundle, dict[str, Any]]:
-    """The bundle with its threshold and calibration, and the figures of the held-out rows.
+) -> tuple[Bundle, dict[str, Any], NDArray[np.float32] | None]:
+    """The bundle with its threshold and calibration, the held-out rows' figures and, where any, their probabilities.
 
     Args:
         trained: The bundle.
@@ -32,7 +37,7 @@ def validated(
     unsure = (float(low), float(high)) if settings.unsure else None
     if held_out is None or state.choice is None or (mix := state.choice.mix) is None:
         threshold = None if settings.threshold is None else float(settings.threshold)
-        return bundle.update(trained, decision=Decision(threshold=threshold, unsure=unsure)), {}
+        return bundle.update(trained, decision=Decision(threshold=threshold, unsure=unsure)), {}, None
     logits, labels, names = held_out.logits, held_out.labels, trained.labels
     raw = probabilities(Mix.mean(logits.shape[1]).of(logits))
     calibrated = raw if settings.calibrate == "none" else probabilities(cross_fitted(logits, labels, held_out.weights))
@@ -67,7 +72,38 @@ def validated(
         "threshold": threshold,
         "temperature": mix.temperature,
         "heads": heads,
-        "before_calibration": {name: before[name] for name in BEFORE},
+        "epochs": dict(state.choice.epochs),
+        "before_calibration": {
+            **{name: before[name] for name in BEFORE},
+            "calibration_curve": calibration_curve(labels, raw),
+        },
         "calibration_curve": calibration_curve(labels, calibrated),
+        "baselines": baselines(held_out, tuple(state.choice.epochs), trained.labels),
     }
-    return bundle.update(trained, calibration=calibration, decision=decision), found
+    return bundle.update(trained, calibration=calibration, decision=decision), found, calibrated
+
+
+def baselines(held_out: HeldOut, heads: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, Any]:
+    """Figures of what a bundle should be better than on the same rows: one label for all, each head alone.
+
+    Args:
+        held_out: Logits and labels.
+        heads: Names of the heads.
+        labels: Of the bundle.
+
+    Returns:
+        By what it is the figures of `COMPARED`, with their `intervals`.
+    """
+    truth = held_out.labels
+    shares = (np.bincount(truth, minlength=len(labels)) / len(truth)).astype(np.float32)
+    found = {"most frequent label": np.tile(shares, (len(truth), 1))}
+    if len(heads) > 1:
+        found |= {f"{head} half alone": probabilities(held_out.logits[:, at]) for at, head in enumerate(heads)}
+    figures = {name: metrics(truth, values, labels) for name, values in found.items()}
+    return {
+        name: {
+            **{each: of[each] for each in COMPARED},
+            "intervals": {each: of["intervals"][each] for each in COMPARED if each in of["intervals"]},
+        }
+        for name, of in figures.items()
+    }

@@ -25,7 +25,7 @@ from sentray.console import count
 from sentray.errors import SentrayError
 from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
-from sentray.training.calibration import Floats, log_loss
+from sentray.training.calibration import Floats, log_loss, probabilities
 from sentray.training.checkpoint import Choice, HeldOut, Logits, NothingToKeepError, State, choose
 from sentray.training.gradients import Gradients, summed
 from sentray.training.heads import new_network
@@ -103,7 +103,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         if state.fit < folds and judged and not dead:
             tell("expected", "the held-out rows to be scored")
             logits[state.fit, state.epoch + 1] = replica.held_out(state.fit)
-            record["held_out"] = _of_first(allreduce, partial(_losses, state, logits, dataset, network.heads))
+            record |= _of_first(allreduce, partial(_judged, state, logits, dataset, network.heads))
         tell("epoch", record)
         if dead:
             if state.restarts >= settings.max_restarts:
@@ -144,10 +144,15 @@ def _begin(
     return replace(state, epoch=0, choice=choice), replica
 
 
-def _losses(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[str]) -> dict[str, float]:
-    """Loss of each head on the rows that the present fit holds out, after the epoch that has just been trained."""
+def _judged(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[str]) -> dict[str, Any]:
+    """By head the loss and the accuracy on the rows that the present fit holds out, after the epoch just trained."""
     found, labels = logits[state.fit, state.epoch + 1], dataset.targets[dataset.held == state.fit]
-    return {head: log_loss(found[:, column], labels) for column, head in enumerate(heads)}
+    right = {
+        head: float(np.mean(probabilities(found[:, column]).argmax(axis=1) == labels))
+        for column, head in enumerate(heads)
+    }
+    losses = {head: log_loss(found[:, column], labels) for column, head in enumerate(heads)}
+    return {"held_out": losses, "held_out_accuracy": right}
 
 
 def _tell_step(tell: Tell, about: dict[str, Any], report: dict[str, Any]) -> None:

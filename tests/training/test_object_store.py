@@ -101,6 +101,7 @@ def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(
     assert store.names("bucket/model.work") == set()
     local, remote = bundle.load(tmp_path / "model"), bundle.load(store.uri("bucket/model"))
     records = {"settings.json", "metrics.json", "history.json", "quarantine.parquet", "files.parquet"}
+    records |= {"evidence.parquet", "report.html", "README.md"}
     assert store.names("bucket/model") == {*remote.files, *records}
     histories = json.loads((tmp_path / "model" / "history.json").read_text()), store.read("bucket/model/history.json")
     assert _losses(histories[0]) == _losses(histories[1])

@@ -27,7 +27,7 @@ from sentray.training.run import LEASE, train, work_folder
 
 
 def settings(out: Path, **values: Any) -> TrainSettings:
-    defaults: dict[str, Any] = {"corpus": "synthetic:700", "out": str(out), "epochs": 2, "seed": 1}
+    defaults: dict[str, Any] = {"corpus": "synthetic:700", "out": str(out), "epochs": 2, "seed": 1, "report": False}
     defaults |= {"model": "tutorial-cnn", "test_fraction": 0.1, "validation_fraction": 0}
     return TrainSettings(**defaults | values)
 

@@ -44,7 +44,7 @@ def settings(**values: Any) -> TrainSettings:
 def test_figures_are_of_calibrated_probabilities_and_say_what_they_were_before(
     trained: Bundle, held_out: HeldOut, console: Any
 ) -> None:
-    made, found = validated(trained, state(held_out), held_out, settings(), console)
+    made, found, _ = validated(trained, state(held_out), held_out, settings(), console)
     assert made.calibration is not None
     assert made.calibration.temperature == pytest.approx(4, rel=0.1)
     assert (made.calibration.heads, made.calibration.rows) == ({"network": pytest.approx(1.0)}, 3000)
@@ -59,23 +59,23 @@ def test_figures_are_of_calibrated_probabilities_and_say_what_they_were_before(
 
 
 def test_a_threshold_is_chosen_for_what_is_written(trained: Bundle, held_out: HeldOut, console: Any) -> None:
-    made, found = validated(
+    made, found, _ = validated(
         trained, state(held_out), held_out, settings(threshold="precision=0.9", unsure="0.2:0.3"), console
     )
     assert made.decision == Decision(threshold=found["threshold"], unsure=(0.2, 0.3))
     assert found["classes"]["pos"]["precision"] >= 0.9
     assert found["unsure_rows"] > 0
     few = HeldOut(held_out.logits[:50], 1 - held_out.labels[:50], held_out.weights[:50] * 0)
-    made, _ = validated(trained, state(held_out), few, settings(threshold="precision=1"), console)
+    made, _, _ = validated(trained, state(held_out), few, settings(threshold="precision=1"), console)
     assert made.decision == MOST_PROBABLE
     assert any(line.startswith("warning: only 50 rows are measured") for line in console.lines)
     assert any(line.startswith("warning: 50 held-out rows have a label that no row has") for line in console.lines)
 
 
 def test_what_is_not_calibrated_is_measured_as_it_is(trained: Bundle, held_out: HeldOut, console: Any) -> None:
-    made, found = validated(trained, state(held_out), held_out, settings(calibrate="none"), console)
+    made, found, _ = validated(trained, state(held_out), held_out, settings(calibrate="none"), console)
     assert made.calibration is None
     assert found["ece"] == found["before_calibration"]["ece"] > 0.1
     none = State(3, 0, choice=Choice({"network": 3}))
-    made, found = validated(trained, none, None, settings(validation_fraction=0, threshold="0.7"), console)
+    made, found, _ = validated(trained, none, None, settings(validation_fraction=0, threshold="0.7"), console)
     assert (made.decision, found) == (Decision(threshold=0.7), {})

@@ -1,0 +1,378 @@
+"""The page of a bundle and its model card: `report` makes them, `records_of` those that lie beside a new bundle."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from sentray import __version__
+from sentray import bundle as bundles
+from sentray.bundle import Bundle
+from sentray.config import ReportSettings, TrainSettings
+from sentray.console import Console, count, duration
+from sentray.corpus.inspect import warnings_of
+from sentray.corpus.limits import MAX_NAME
+from sentray.decision import UNSURE
+from sentray.inference.explain import explain
+from sentray.inference.scorer import Scorer
+from sentray.models import ARCHITECTURES, WIDE
+from sentray.report import figures
+from sentray.report.evidence import EVIDENCE_FILE, MAX_TEXT, Evidence, label_errors
+from sentray.report.figures import MAX_LABELS, MAX_SLICES, named
+from sentray.report.page import Page, Section, Table, bar, folded, grid, interval, percent, render, text
+from sentray.report.subject import Subject
+from sentray.storage import Folder, write_text
+from sentray.tables import METRICS
+from sentray.text.coverage import Left
+from sentray.words import heaviest_grams
+
+REPORT_FILE, CARD_FILE = "report.html", "README.md"
+MAX_GRAMS, MAX_ERRORS, MAX_MISTAKES = 15, 50, 10
+"""N-grams of a label, likely label errors, and mistakes that are shown."""
+_HEAVIEST, _WORDS, _BEGINS = 8, 200, 200
+"""Of a mistake the words that are named and those that are shown; characters of a likely label error's text."""
+_UNBALANCED, _UNCALIBRATED = 10, 0.1
+"""How many times as many rows the most frequent label has, and the calibration error, above which a line says so."""
+
+
+def report(settings: ReportSettings, console: Console) -> Page:
+    """Write the page of a bundle, or its model card where the file's name ends in `.md`.
+
+    Raises:
+        SentrayError: The bundle or the corpus cannot be used, or the file cannot be written.
+    """
+    subject = look_at(settings, console)
+    page = page_of(subject)
+    write_text(settings.out, card_of(subject) if settings.out.endswith(".md") else page.html)
+    console.say(f"written to {settings.out}")
+    return page
+
+
+def look_at(settings: ReportSettings, console: Console) -> Subject:
+    """The subject of a report: what lies beside the bundle or, with a corpus, what is measured anew."""
+    bundle = bundles.load(settings.bundle)
+    history = json.loads(Folder(settings.bundle).read("history.json") or b"[]")
+    subject = Subject.of(bundle, settings.bundle, history=history)
+    if settings.corpus is None:
+        return replace(subject, evidence=Evidence.beside(settings.bundle, settings.excerpts))
+    # It starts Ray.
+    from sentray.evaluation import Look, measure
+
+    column = settings.slice_column
+    found = measure(settings, console, Look(settings.excerpts, column))
+    return replace(subject, evidence=found.evidence, metrics=found.metrics, slices=found.slices, slice_column=column)
+
+
+def records_of(bundle: Bundle, history: list[dict[str, Any]], evidence: Evidence | None, out: str) -> dict[str, bytes]:
+    """The files by which a new bundle is looked at, by their names.
+
+    Args:
+        bundle: As it is published.
+        history: Of its training.
+        evidence: Rows that it was measured on, where there are any.
+        out: Where it will lie.
+    """
+    subject = Subject.of(bundle, out, history=history, evidence=evidence)
+    kept = {} if evidence is None else {EVIDENCE_FILE: evidence.to_bytes()}
+    return {**kept, REPORT_FILE: page_of(subject).html.encode(), CARD_FILE: card_of(subject).encode()}
+
+
+def page_of(subject: Subject) -> Page:
+    """The page of a bundle."""
+    metrics, spec = subject.bundle.metrics, subject.bundle.spec
+    trained = f"{metrics['train_rows']:,} reviews of " if "train_rows" in metrics else ""
+    key, of = [], ""
+    if subject.measured:
+        which, why, found = subject.measured[0]
+        most = max(of_label["rows"] for of_label in found["classes"].values()) / max(found["rows"], 1)
+        key = [
+            (percent(found["accuracy"]), f"accuracy ({interval(found['intervals'].get('accuracy'), True)})"),
+            (percent(most), "if it always said the most frequent label"),
+            *([(f"{found['roc_auc']:.3f}", "ROC AUC")] if found["roc_auc"] is not None else []),
+            (f"{found['ece']:.3f}", "calibration error"),
+            (f"{found['rows']:,}", which),
+        ]
+        of = f"Measured on {found['rows']:,} {which}" + (f": {why}." if why else ".")
+    return Page(
+        render(
+            "report.html",
+            title=subject.name,
+            lead=f"{spec.architecture}, {count(len(spec.labels), 'label')}, trained on {trained}{subject.corpus}",
+            key=key,
+            of=of,
+            notes=[*_notes(subject), *_missing(subject)],
+            sections=[part(subject) for part in (_what, _how_good, _how_learnt, _what_learnt, _how_it_fails)],
+            made=f"Made by sentray {__version__}. Intervals hold 95 times in 100.",
+        )
+    )
+
+
+def card_of(subject: Subject) -> str:
+    """The model card: Markdown, with the head in YAML that the Hugging Face Hub reads."""
+    trained = subject.bundle.metrics.get("label_rows", {})
+    return render(
+        "card.md",
+        bundle=subject.bundle,
+        name=subject.name,
+        corpus=subject.corpus,
+        labels=subject.bundle.labels,
+        trained=[(label, trained[label]) for label in subject.bundle.labels[:MAX_SLICES] if label in trained],
+        measured=subject.measured,
+        notes=[*_notes(subject)],
+        metrics=METRICS,
+        when=_when(subject),
+    )
+
+
+def _notes(subject: Subject) -> Iterator[str]:
+    """What somebody should know before they trust the figures."""
+    metrics, trained = subject.bundle.metrics, subject.bundle.metrics.get("label_rows", {})
+    for _, _, found in subject.measured[:1]:
+        rows = {label: of_label["rows"] for label, of_label in found["classes"].items() if of_label["rows"]}
+        yield from warnings_of(rows)
+        most = max(rows, key=lambda label: rows[label], default="")
+        if rows and found["intervals"].get("accuracy", (1, 1))[0] <= rows[most] / found["rows"]:
+            yield f"It is hardly better than to say {most[:MAX_NAME]!r} of every review."
+        if (found["ece"] or 0) > _UNCALIBRATED:
+            yield f"Its probabilities are off by {found['ece']:.2f} on average: do not take them at their word."
+    if trained and max(trained.values()) > _UNBALANCED * min(trained.values()):
+        rare, often = (choose(trained, key=lambda label: trained[label]) for choose in (min, max))
+        yield (
+            f"Unbalanced: {trained[often]:,} training rows are {often[:MAX_NAME]!r} and {trained[rare]:,} are "
+            f"{rare[:MAX_NAME]!r}; look at the labels' own figures, not at accuracy alone."
+        )
+    if left := metrics.get("cleaning_left"):
+        lines = Left(**left).lines(subject.bundle.spec.cleaning, subject.bundle.spec.buckets is None)
+        yield from (line.removeprefix("warning: ") for line in lines if line.startswith("warning: "))
+
+
+def _missing(subject: Subject) -> Iterator[str]:
+    cure = f"`sentray report {subject.bundle.path or 'BUNDLE'} CORPUS --out FILE` measures it"
+    if not subject.measured:
+        yield f"No row was held out or tested on, so that nothing is known of how good this bundle is: {cure}."
+    elif subject.evidence is None:
+        yield (
+            "No measured rows are kept beside this bundle, so that curves, lengths, label errors and mistakes are not "
+            f"shown: {cure} anew."
+        )
+
+
+def _what(subject: Subject) -> Section:
+    bundle, metrics, spec = subject.bundle, subject.bundle.metrics, subject.bundle.spec
+    facts = {"trained on": subject.corpus}
+    if bundle.trained_on is not None:
+        facts["its files"] = f"{bundle.trained_on.bytes / 1e6:,.1f} MB, digest {bundle.trained_on.digest[:16]}…"
+    if "train_rows" in metrics:
+        facts["rows"] = ", ".join(
+            [
+                f"{metrics['train_rows']:,} to train on",
+                *(f"{found['rows']:,} {which}" for which, _, found in subject.measured),
+                f"{metrics['quarantined_rows']:,} set aside",
+            ]
+        )
+    facts["network"] = spec.architecture
+    if "vocabulary_size" in metrics:
+        known = f"{percent(metrics['coverage'])} of what the training reviews hold"
+        facts["words"] = f"{metrics['vocabulary_size']:,} that it knows, {known}"
+    if metrics.get("grams"):
+        facts["n-grams"] = f"{metrics['grams']['known']:,}"
+    facts["length"] = f"{spec.max_length:,} words; of a longer review its {_KEPT[spec.truncating]} counts"
+    if bundle.calibration is not None:
+        of = f"fitted on {bundle.calibration.rows:,} held-out rows"
+        facts["calibration"] = f"temperature {bundle.calibration.temperature:.3g}, {of}"
+    if bundle.decision.threshold is not None:
+        facts["threshold"] = f"{bundle.decision.threshold:.3g} for {spec.labels[1]}"
+    if bundle.decision.unsure is not None:
+        facts["unsure"] = "no label where the probability is from {} to {}".format(*bundle.decision.unsure)
+    facts |= {"trained": _when(subject), "digest": bundle.digest}
+    facts["made with"] = ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
+    anywhere = Markup('<span class="any">{}</span>')
+    rows = [(name, anywhere.format(text(value, 300))) for name, value in facts.items() if value]
+    return Section(
+        "what", "What it is", [Table("The bundle", ("what", "value"), rows, left=2), *_labels(subject), *_set(bundle)]
+    )
+
+
+_KEPT = {"pre": "end", "post": "beginning"}
+
+
+def _when(subject: Subject) -> str:
+    if not (history := subject.history):
+        return ""
+    first, last = history[0]["started_at"], history[-1]["started_at"] + history[-1]["seconds"]
+    return f"{datetime.fromtimestamp(first, UTC):%Y-%m-%d %H:%M} UTC, for {duration(last - first)}"
+
+
+def _labels(subject: Subject) -> Iterator[Table]:
+    trained = subject.bundle.metrics.get("label_rows", {})
+    which, _, found = subject.measured[0] if subject.measured else ("measured", "", {"classes": {}})
+    measured = {label: of["rows"] for label, of in found["classes"].items()}
+    counts = trained or measured
+    labels = sorted(counts, key=lambda label: -counts[label])
+    total, most = sum(counts.values()), max(counts.values(), default=1)
+    rows = [
+        (label, trained.get(label), measured.get(label), percent(counts[label] / total), bar(counts[label] / most))
+        for label in labels[:MAX_SLICES]
+    ]
+    more = f"; {len(labels) - MAX_SLICES:,} rarer ones are not listed" if len(labels) > MAX_SLICES else ""
+    if rows:
+        yield Table(f"Rows by label{more}", ("label", "training", which, "share", ""), rows)
+
+
+def _set(bundle: Bundle) -> Iterator[Any]:
+    usual = TrainSettings(corpus=bundle.settings.get("corpus", ""), out=bundle.settings.get("out", ""))
+    defaults, every = usual.model_dump(mode="json"), sorted(bundle.settings.items())
+    rows = [(f"--{name.replace('_', '-')}", str(value)) for name, value in every]
+    given = [row for row, (name, value) in zip(rows, every, strict=True) if value != defaults.get(name)]
+    if given:
+        yield Table("Settings other than the defaults", ("setting", "value"), given, left=2)
+    if rows:
+        yield folded("All settings", Table("All settings of the training", ("setting", "value"), rows, left=2))
+
+
+def _how_good(subject: Subject) -> Section:
+    metrics, labels = list[Table](), list[Table]()
+    for which, why, found in subject.measured:
+        rows = [(about, found[name], interval(found["intervals"].get(name))) for name, about in METRICS.items()]
+        metrics.append(Table(f"On {found['rows']:,} {which}", ("metric", "value", "95 %"), rows, of=why))
+        metrics += _beside(which, found)
+        worst = sorted(found["classes"].items(), key=lambda item: item[1]["f1"] or 0)
+        head = ("label", "rows", "precision", "95 %", "recall", "95 %", "F1", "95 %")
+        of_labels = [(label, of["rows"], *_with_ends(of)) for label, of in worst[:MAX_SLICES]]
+        more = f"; {len(worst) - MAX_SLICES:,} better ones are not listed" if len(worst) > MAX_SLICES else ""
+        labels.append(Table(f"Labels of the {which}, the worst first{more}", head, of_labels))
+    parts = (figures.confusion, figures.curves, figures.calibration, figures.histogram, figures.lengths, figures.slices)
+    pictures = [block for part in parts for block in part(subject)]
+    return Section(
+        "good",
+        "How good it is",
+        [grid(metrics), *labels[:1], grid(pictures), *(folded(table.caption, table) for table in labels[1:])],
+    )
+
+
+def _beside(which: str, found: Mapping[str, Any]) -> Iterator[Table]:
+    """The bundle beside what it should be better than."""
+    if not (others := found.get("baselines")):
+        return
+    compared = [("this bundle", found), *sorted(others.items(), key=lambda item: -item[1]["accuracy"])]
+    rows = [(name, of["accuracy"], interval(of["intervals"].get("accuracy")), of["f1"]) for name, of in compared]
+    head = ("model", "accuracy", "95 %", "F1")
+    yield Table(f"Beside it, on the {found['rows']:,} {which}", head, rows, of="what it should be better than")
+
+
+def _with_ends(of_label: Mapping[str, Any]) -> Iterator[Any]:
+    for name in ("precision", "recall", "f1"):
+        yield of_label[name]
+        yield interval(of_label["intervals"].get(name))
+
+
+def _how_learnt(subject: Subject) -> Section:
+    if not subject.history:
+        return Section("learning", "How it learnt", ["The history of its training does not lie beside the bundle."])
+    stages = subject.evidence.about.get("seconds", {}) if subject.evidence is not None else {}
+    rows: list[Any] = [(name, "", duration(seconds)) for name, seconds in stages.items()]
+    last = max(record["fit"] for record in subject.history)
+    for fit in range(last + 1):
+        if records := [record for record in subject.history if record["fit"] == fit]:
+            name = f"{'the last fit' if fit == last else f'fit {fit + 1}'}, on {records[0]['rows_seen']:,} rows"
+            rows.append((name, len(records), duration(sum(record["seconds"] for record in records))))
+    time = Table("Time by stage, and by fit its epochs" if stages else "Time by fit", ("stage", "epochs", "time"), rows)
+    return Section("learning", "How it learnt", [grid([*figures.learning(subject)]), time])
+
+
+def _what_learnt(subject: Subject) -> Section:
+    bundle, blocks = subject.bundle, list[Any]()
+    architecture = ARCHITECTURES.get(bundle.spec.architecture)
+    if bundle.folded and architecture is not None and WIDE in architecture.heads:
+        heaviest, tables = heaviest_grams(bundle, MAX_GRAMS), []
+        most = max((weight for _, _, weight in heaviest), default=1.0)
+        for label in bundle.labels[:MAX_LABELS]:
+            rows = [(gram, f"{weight:.2f}", bar(weight / most)) for of, gram, weight in heaviest if of == label]
+            tables.append(Table(f"For {label[:MAX_NAME]}", ("word or n-gram", "weight", ""), rows))
+        more = len(bundle.labels) - MAX_LABELS
+        blocks += [
+            "The words and n-grams that weigh most for each label: a word between two that may be any is “_”, letters "
+            f"between “<” and “>” are of words that have them.{f' {more:,} more labels are not shown.' * (more > 0)}",
+            grid(tables),
+        ]
+    else:
+        blocks.append("This network looks at no n-grams, so that no word has a weight of its own.")
+    if unknown := bundle.metrics.get("unknown_words"):
+        table = Table(
+            "Words that it does not know, and how often the training reviews have them", ("word", "times"), unknown
+        )
+        blocks.append(folded("The commonest words that it does not know", table))
+    if subject.evidence is not None:
+        blocks += _doubtful(subject, subject.evidence)
+    return Section("learnt", "What it learnt", blocks)
+
+
+def _doubtful(subject: Subject, evidence: Evidence) -> Iterator[Any]:
+    found, number = label_errors(evidence, subject.bundle.labels)
+    by = "fits that did not see them" if evidence.which == "validation" else "the bundle"
+    yield Markup("<h3>Labels to check</h3>")
+    yield (
+        f"Of {named(evidence)}, scored by {by}, {number:,} likely have a wrong label: another one is as probable as it "
+        "is for its own rows on average (the confident joint of Northcutt et al. 2021). Some are hard reviews and no "
+        "errors, so read them before you change a label."
+    )
+    shown = found[:MAX_ERRORS]
+    texts = any(doubt.text for doubt in shown)
+    head = ("row", "label", "likely", *(["review"] if texts else []), "probability", "of the likely")
+    rows = [
+        (each.id, each.label, each.likely, *([_begins(each.text)] if texts else []), each.own, each.other)
+        for each in shown
+    ]
+    if rows:
+        table = Table("Likely label errors, the likeliest first", head, rows, left=3 + texts)
+        yield folded(f"The likeliest {len(rows)}", table)
+
+
+def _begins(review: str | None) -> Markup:
+    return Markup('<span class="wide">{}</span>').format(text(review or "", _BEGINS))
+
+
+def _how_it_fails(subject: Subject) -> Section:
+    evidence, title = subject.evidence, "Where it fails"
+    if evidence is None:
+        return Section("fails", title, ["The measured rows are not kept, so that no mistakes can be shown."])
+    wrong = evidence.shown.filter(~subject.right(evidence.shown)).slice(0, MAX_MISTAKES).to_pylist()
+    if not wrong:
+        return Section("fails", title, ["No measured row got a wrong label."])
+    said = f"The surest mistakes among the {evidence.of:,} measured rows."
+    if not any(row["text"] for row in wrong):
+        reviews = [_review(subject, row, Markup("")) for row in wrong]
+        return Section("fails", title, [f"{said} Their texts are not kept.", *reviews])
+    texts = [row["text"] or "" for row in wrong]
+    if not subject.bundle.folded:
+        reviews = [_review(subject, row, text(shown, _WORDS * 6)) for row, shown in zip(wrong, texts, strict=True)]
+        return Section("fails", title, [said, *reviews])
+    since = ", which was since trained on these rows too" if evidence.which == "validation" else ""
+    said += f" A word's colour says for which label it speaks in the finished model{since}."
+    reviews = []
+    for row, each in zip(wrong, explain(Scorer(subject.bundle, threads=1), texts), strict=True):
+        heaviest = ", ".join(f"“{word}” {weight:+.2f}" for word, weight in each.rows(_HEAVIEST)) or "none"
+        more = len(each.words) - _WORDS
+        cut = f" Of its first {MAX_TEXT:,} characters." if len(each.text) == MAX_TEXT else ""
+        shown = Markup('<p>{}{}</p><p class="about">{}</p>').format(
+            replace(each, words=each.words[:_WORDS]).to_html(),
+            f" … and {more:,} more words" if more > 0 else "",
+            text(f"Heaviest, + for {each.toward} and - for {each.against}: {heaviest}.{cut}"),
+        )
+        reviews.append(_review(subject, row, shown))
+    return Section("fails", title, [said, *reviews])
+
+
+def _review(subject: Subject, row: Mapping[str, Any], shown: Markup) -> Markup:
+    """A row that got a wrong label, with its text."""
+    labels, chances = subject.bundle.labels, np.array(row["probabilities"], np.float32)
+    scored = int(subject.bundle.decision.classes(chances[None])[0])
+    got = "no label" if scored == UNSURE else f"{labels[scored]} ({percent(float(chances[scored]))})"
+    is_said = f"{labels[row['truth']]} ({percent(float(chances[row['truth']]))})"
+    about = Markup("is <b>{}</b>, scored <b>{}</b>").format(text(is_said, MAX_NAME), text(got, MAX_NAME))
+    html = Markup('<article class="review"><p class="about">{}: {}</p>{}</article>')
+    return html.format(text(row["id"] or "", 120), about, shown)

@@ -1,0 +1,212 @@
+"""Rows that a bundle was measured on, kept to be looked at: `Evidence`, and which of them are (`thin`).
+
+Of many rows a sample is kept, and the texts of those alone whose label the bundle denies most.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sentray.errors import SentrayError, first_line
+from sentray.storage import Folder
+
+EVIDENCE_FILE = "evidence.parquet"
+MAX_SAMPLE, MAX_SHOWN, MAX_TEXT = 20_000, 100, 10_000
+"""Rows of a sample, rows that are kept with their text, characters of it."""
+
+EVIDENCE_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("hash", pa.uint64()),
+        pa.field("truth", pa.int32()),
+        pa.field("probabilities", pa.list_(pa.float32())),
+        pa.field("words", pa.int32()),
+        pa.field("known", pa.int32()),
+        pa.field("sampled", pa.bool_()),
+        pa.field("text", pa.large_string()),
+    ]
+)
+"""A row for a review: `hash` of its text, `truth` the position of its label, `words` that cleaning left, `known` those
+that have an id, `sampled` whether it stands for all rows, `text` of the rows to show, at most `MAX_TEXT` characters."""
+_ABOUT = b"sentray"
+_BEGINS = 80
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Rows that a bundle was measured on.
+
+    Attributes:
+        rows: Of `EVIDENCE_SCHEMA`.
+        which: `validation` for rows that were held out of the fits that gave these probabilities, else `test`.
+        of: Rows that were measured; more than `rows` where they are a sample.
+        about: What else is known of the run, such as seconds by stage.
+    """
+
+    rows: pa.Table
+    which: str
+    of: int
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sample(self) -> pa.Table:
+        """The rows that stand for all."""
+        return self.rows.filter(self.rows["sampled"])
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the sample is not all rows."""
+        return bool(len(self.sample) < self.of)
+
+    @property
+    def shown(self) -> pa.Table:
+        """The rows whose label is denied most, the surest first, with texts where these are kept."""
+        margins = margin(probabilities_of(self.rows), self.rows["truth"].to_numpy())
+        return self.rows.take(np.argsort(margins, kind="stable")[:MAX_SHOWN])
+
+    def without_texts(self) -> Self:
+        """The same rows without their texts."""
+        column = self.rows.schema.get_field_index("text")
+        rows = self.rows.set_column(column, EVIDENCE_SCHEMA.field("text"), pa.nulls(len(self.rows), pa.large_string()))
+        return type(self)(rows, self.which, self.of, self.about)
+
+    @classmethod
+    def beside(cls, bundle: str, texts: bool = True) -> Self | None:
+        """What lies beside a bundle, None where nothing does.
+
+        Args:
+            bundle: Folder or URI.
+            texts: Whether texts are wanted.
+
+        Raises:
+            SentrayError: It cannot be read.
+        """
+        if (kept := Folder(bundle).read(EVIDENCE_FILE)) is None:
+            return None
+        try:
+            found = cls.from_bytes(kept)
+        except (ValueError, pa.ArrowException) as error:
+            raise SentrayError(
+                f"{bundle}/{EVIDENCE_FILE} is damaged ({first_line(error)}): remove it, and give a corpus to measure on"
+            ) from error
+        return found if texts else found.without_texts()
+
+    def to_bytes(self) -> bytes:
+        """A Parquet file."""
+        about = json.dumps({"which": self.which, "of": self.of, "about": self.about})
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.rows.replace_schema_metadata({_ABOUT: about}), sink, compression="zstd")
+        return bytes(sink.getvalue())
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """What `to_bytes` gave.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        table = pq.read_table(pa.BufferReader(content))
+        about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"null"))
+        if about is None or table.schema.remove_metadata() != EVIDENCE_SCHEMA:
+            raise ValueError("it is no evidence of sentray")
+        return cls(table.replace_schema_metadata(None), **about)
+
+
+def probabilities_of(rows: pa.Table) -> NDArray[np.float32]:
+    """The probabilities of rows of `EVIDENCE_SCHEMA`, float32 [rows, labels]."""
+    flat: NDArray[np.float32] = pc.list_flatten(rows["probabilities"]).to_numpy()
+    return flat.reshape(len(rows), len(flat) // max(len(rows), 1))
+
+
+def lists(probabilities: NDArray[np.float32]) -> pa.ListArray:
+    """Probabilities [rows, labels] as a column."""
+    rows, labels = probabilities.shape
+    return pa.ListArray.from_arrays(np.arange(0, rows * labels + 1, labels, dtype=np.int32), probabilities.ravel())
+
+
+def margin(probabilities: NDArray[np.floating[Any]], truth: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """By how much the true label's probability exceeds the greatest other; below 0 where the row is a mistake."""
+    at, others = np.arange(len(truth)), probabilities.astype(np.float64)
+    own = others[at, truth]
+    others[at, truth] = -1
+    found: NDArray[np.float64] = own - others.max(axis=1, initial=-1)
+    return found
+
+
+def chosen(hashes: NDArray[np.uint64], margins: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows are sampled, those of the lowest hashes, and which are shown, those of the lowest margins."""
+    sampled, shown = np.zeros((2, len(hashes)), bool)
+    sampled[np.argsort(hashes, kind="stable")[:MAX_SAMPLE]] = True
+    shown[np.argsort(margins, kind="stable")[:MAX_SHOWN]] = True
+    return sampled, shown
+
+
+def thin(rows: pa.Table) -> pa.Table:
+    """Of rows of `EVIDENCE_SCHEMA` those that are kept; of two parts that were thinned, what all rows would give."""
+    sampled, shown = chosen(rows["hash"].to_numpy(), margin(probabilities_of(rows), rows["truth"].to_numpy()))
+    texts = pc.if_else(pa.array(shown), pc.utf8_slice_codeunits(rows["text"], 0, MAX_TEXT), None)
+    columns = {**{name: rows[name] for name in rows.column_names}, "sampled": pa.array(sampled), "text": texts}
+    return pa.table(columns, EVIDENCE_SCHEMA).filter(pa.array(sampled | shown))
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A row whose label is likely wrong.
+
+    Attributes:
+        id: Of the row.
+        label: It has.
+        likely: Label that it likely should have.
+        own: Probability of its own label.
+        other: Probability of the likely one.
+        text: Its beginning, where that is kept.
+    """
+
+    id: str
+    label: str
+    likely: str
+    own: float
+    other: float
+    text: str | None
+
+    def line(self) -> str:
+        """For a terminal: row, both labels with their probabilities, and how the text begins."""
+        begins = "" if self.text is None else f": {self.text[:_BEGINS]}{'…' * (len(self.text) > _BEGINS)}"
+        return f"{self.id} is {self.label} ({self.own:.3f}), likely {self.likely} ({self.other:.3f}){begins}"
+
+
+def label_errors(evidence: Evidence, labels: tuple[str, ...]) -> tuple[list[Doubt], int]:
+    """Rows whose label is likely wrong, the likeliest first, and how many of the sample are such.
+
+    By the confident joint of Northcutt et al. 2021 ("Confident Learning", JAIR 70): a row counts as of another label
+    where that one's probability reaches what rows of that label have on average; of several such labels the most
+    probable counts. Ranked by normalized margin. The probabilities must come from a model that did not see the rows.
+
+    Args:
+        evidence: The rows.
+        labels: Of the bundle.
+    """
+    sample, shown = evidence.sample, evidence.shown
+    truth, probabilities = sample["truth"].to_numpy(), probabilities_of(sample)
+    rows_of = np.bincount(truth, minlength=len(labels))
+    sums = np.bincount(truth, probabilities[np.arange(len(truth)), truth], len(labels))
+    means = np.divide(sums, rows_of, out=np.full(len(labels), np.inf), where=rows_of > 0)
+
+    def confident(rows: pa.Table) -> NDArray[np.int64]:
+        """The label that each row counts as; -1 for none."""
+        above = np.where(probabilities_of(rows) >= means, probabilities_of(rows), -1)
+        return np.where(above.max(axis=1, initial=-1) < 0, -1, above.argmax(axis=1)) if len(rows) else np.zeros(0, int)
+
+    counted = confident(sample)
+    found, likely = [], confident(shown)
+    for row, other in zip(shown.to_pylist(), likely.tolist(), strict=True):
+        if other not in (-1, row["truth"]):
+            own, chances = row["truth"], row["probabilities"]
+            found.append(Doubt(row["id"], labels[own], labels[other], chances[own], chances[other], row["text"]))
+    return found, int(((counted >= 0) & (counted != truth)).sum())

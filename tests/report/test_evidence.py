@@ -1,0 +1,62 @@
+"""Which rows are kept, and whose labels are likely wrong."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentray import bundle
+from sentray.errors import SentrayError
+from sentray.report import evidence
+from sentray.report.evidence import EVIDENCE_FILE, EVIDENCE_SCHEMA, Evidence, label_errors, lists, margin, thin
+from tests.report.conftest import rows
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 20), st.integers(0, 8))
+@settings(max_examples=30, deadline=None)
+def test_parts_that_are_thinned_give_what_all_rows_give(first: int, second: int, sample: int, shown: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        parts = [rows(number, seed=seed) for seed, number in enumerate((first, second))]
+        patch.setattr(evidence, "MAX_SAMPLE", sample)
+        patch.setattr(evidence, "MAX_SHOWN", shown)
+        whole = thin(pa.concat_tables(parts))
+        assert thin(pa.concat_tables([thin(part) for part in parts])) == whole
+    assert pa.compute.sum(whole["sampled"]).as_py() in (None, min(sample, first + second))
+    assert len(whole) - whole["text"].null_count <= shown
+
+
+def test_evidence_is_kept_in_a_file(tmp_path: object) -> None:
+    kept = Evidence(rows(50), "validation", 50, {"seconds": {"training": 1.5}})
+    assert Evidence.from_bytes(kept.to_bytes()) == kept
+    assert kept.without_texts().shown["text"].null_count == 50
+    assert Evidence.beside(str(tmp_path)) is None
+    with open(f"{tmp_path}/{EVIDENCE_FILE}", "wb") as file:
+        file.write(b"nonsense")
+    with pytest.raises(SentrayError, match="is damaged"):
+        Evidence.beside(str(tmp_path))
+
+
+def test_margins_are_below_zero_where_another_label_is_more_probable() -> None:
+    found = margin(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], np.float32), np.array([0, 1]))
+    assert found == pytest.approx([0.5, -0.3])
+
+
+def test_labels_are_doubted_where_another_is_as_probable_as_for_its_own_rows() -> None:
+    # Rows of b have it with 0.8 and 0.6, 0.7 on average; of the rows of a one has b with 0.9, one with 0.6 alone.
+    of_second = [0.1, 0.2, 0.9, 0.6, 0.8, 0.6]
+    truth = np.array([0, 0, 0, 0, 1, 1], np.int32)
+    chances = np.array([[1 - share, share] for share in of_second], np.float32)
+    number = len(truth)
+    columns = {
+        **{"id": list("uvwxyz"), "hash": np.arange(number, dtype=np.uint64), "truth": truth},
+        **{"probabilities": lists(chances), "words": np.ones(number, np.int32), "known": np.ones(number, np.int32)},
+        **{"sampled": pa.nulls(number, pa.bool_()), "text": pa.array(["t"] * number, pa.large_string())},
+    }
+    found, likely = label_errors(Evidence(thin(pa.table(columns, EVIDENCE_SCHEMA)), "test", number), ("a", "b"))
+    assert likely == 1
+    assert [doubt.line() for doubt in found] == ["w is a (0.100), likely b (0.900): t"]
+
+
+def test_a_bundle_of_an_earlier_version_has_none(subject: object) -> None:
+    assert Evidence.beside(bundle.load("tests/data/format-4").path) is None
