@@ -127,7 +127,7 @@ def connect(address: str | None = None, *, cpus: int | None = None, verbose: boo
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
-    with _environment({} if address else _LOOPBACK):
+    with environment({} if address else _LOOPBACK):
         import ray
 
         try:
@@ -215,8 +215,8 @@ def refused(server: str) -> SentrayError:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that the user has not set, for the processes Ray starts within the block."""
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that the user has not set, within the block and for the processes that start there."""
     added = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -357,7 +357,10 @@ class HeldOutSettings(Settings):
 
 
 class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettings, ClusterSettings):
-    """Learn a model from a labelled corpus and write it as a bundle."""
+    """Learn a model from a labelled corpus and write it as a bundle.
+
+    OUT/tensorboard has its curves; with MLFLOW_TRACKING_URI in the environment the run is tracked by MLflow as well.
+    """
 
     panel = "Training"
 

@@ -15,6 +15,8 @@ from sentray.config import DEFAULT_JOB_SERVER, RUNTIME_ENV, SubmitSettings
 from sentray.console import Console
 from sentray.errors import SentrayError, first_line
 
+TRACKING = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+"""Variables that a job is given; passwords are not, since the dashboard shows what is."""
 _END_SECONDS = 1.0
 """How often to ask for the job's status once its log has ended."""
 _AGENT_SECONDS = 120.0
@@ -40,6 +42,8 @@ def submit(settings: SubmitSettings, console: Console) -> None:
     verb, *words = settings.job
     _check(verb, words)
     environment = {"working_dir": os.getcwd(), **(_installing() if settings.install else {})}
+    if tracked := {name: os.environ[name] for name in TRACKING if name in os.environ}:
+        environment["env_vars"] = tracked
     client, address = _connect(settings.address)
     name = f"sentray-{verb}-{console.run}"
     try:

@@ -233,6 +233,14 @@ def left(
     return leave
 
 
+def test_a_job_is_tracked_where_this_shell_says(left: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "MLFLOW_EXPERIMENT_NAME": "reviews"}
+    for name, value in {**shell, "MLFLOW_TRACKING_PASSWORD": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    job, *_ = left(KeyboardInterrupt())
+    assert job["runtime_env"]["env_vars"] == shell
+
+
 def test_an_interrupt_leaves_the_job_running(folder: Path, left: Any) -> None:
     job, status, errors = left(KeyboardInterrupt())
     assert job["entrypoint"] == "python -m sentray train synthetic:400 --out /shared/model --epochs 3"

@@ -1,6 +1,7 @@
 """`sentray crossvalidate`: an ordinary training a fold, some at the same time, and what they give on average."""
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from sentray.errors import SentrayError
 from sentray.metrics import LEVEL
 from sentray.storage import Folder, behind
 from sentray.tables import METRICS
+from sentray.tracking.mlflow_run import tracking_environment
 from sentray.training.progress import shown_on
 from sentray.training.run import train, work_folder
 
@@ -139,12 +141,13 @@ def train_each(
     at_once = min(len(jobs), at_once or min(map(_room, jobs.values())))
     console.say(f"{count(len(jobs), 'training')}, {at_once} at the same time")
     found: dict[str, dict[str, Any]] = {}
-    left, running = iter(jobs.items()), dict[Any, str]()
+    left, running, environment = iter(jobs.items()), dict[Any, str](), tracking_environment()
     try:
         with shown_on(console) as board:
             while len(found) < len(jobs):
                 while len(running) < at_once and (job := next(left, None)) is not None:
-                    running[task.options(name=f"sentray {job[0]}").remote(work or _train, *job, board)] = job[0]
+                    started = task.options(name=f"sentray {job[0]}").remote(work or _train, *job, board, environment)
+                    running[started] = job[0]
                 (ready,), _ = ray.wait(list(running))
                 name = running.pop(ready)
                 found[name] = ray.get(ready)
@@ -168,7 +171,12 @@ def _room(settings: TrainSettings) -> int:
     return max(1, int(min(free)))
 
 
-def _at_work(work: Work, name: str, settings: TrainSettings, board: Any) -> dict[str, Any]:
+def _at_work(
+    work: Work, name: str, settings: TrainSettings, board: Any, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    # Each has a run of its own. (Variables of a task's own would cost Ray a process made for it.)
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.update(environment)
     # Ray takes functions alone, and no `partial` of one.
     return work(name, settings, board)
 
@@ -202,6 +210,8 @@ class _Relay(Console):
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("a", encoding="utf-8") as stream:
                 stream.write(printable(line) + "\n")
+        if level == "warning" and self._board is not None:
+            self._board.put.remote("line", f"{self._name}: {line}")
         self.progress(line, moved=moved)
 
 

@@ -2,16 +2,16 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from sentray.console import Console, duration
 from sentray.telemetry import Telemetry
 
 POLL_SECONDS = 0.5
-Kind = Literal["line", "expected", "step", "epoch", "progress"]
-"""Of a message: a line to print, what the run waits for (`Console.expect`), a step's report, an epoch's record, or the
-progress line itself."""
+Kind = Literal["line", "expected", "step", "epoch", "history", "progress"]
+"""Of a message: a line to print, what the run waits for (`Console.expect`), a step's report, an epoch's record, all
+records so far that a run goes on from (`State.history`), or the progress line itself."""
 
 
 class _Board:
@@ -21,6 +21,9 @@ class _Board:
         self.messages: list[tuple[Kind, Any]] = []
 
     def put(self, kind: Kind, content: Any) -> None:
+        if kind == "history":
+            # It has what those before it had.
+            self.messages = [message for message in self.messages if message[0] != kind]
         self.messages.append((kind, content))
 
     def take(self) -> list[tuple[Kind, Any]]:
@@ -29,8 +32,12 @@ class _Board:
 
 
 @contextlib.contextmanager
-def shown_on(console: Console) -> Iterator[Any]:
+def shown_on(console: Console, history: Callable[[Any], None] | None = None) -> Iterator[Any]:
     """Show on a console what is sent to the actor whose handle the block gets, until the block ends.
+
+    Args:
+        console: Where to show it.
+        history: Called with all records so far, whenever there are others.
 
     Raises:
         Exception: What went wrong in showing it; see `Console.failure`.
@@ -49,7 +56,11 @@ def shown_on(console: Console) -> Iterator[Any]:
             while not finished:
                 finished = done.wait(POLL_SECONDS)
                 for kind, content in ray.get(board.take.remote()):
-                    _show(kind, content, console, telemetry)
+                    if kind == "history":
+                        if history is not None:
+                            history(content)
+                    else:
+                        _show(kind, content, console, telemetry)
         except Exception as error:
             # Nobody would see the run go on, not even the watchdog.
             console.failure = error

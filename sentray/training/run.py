@@ -34,6 +34,7 @@ from sentray.evaluation import Look, Measured, measure
 from sentray.lease import Lease, require_held
 from sentray.report.evidence import Evidence
 from sentray.storage import Folder, behind, reading
+from sentray.tracking import Trackers
 from sentray.training import training_set
 from sentray.training.checkpoint import HeldOut, NothingToKeepError, State
 from sentray.training.held_out import evidence_of
@@ -88,12 +89,12 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         plan = cluster.plan(settings.workers.min, settings.cpus_per_worker, int(settings.gpu))
         if work.local:
             cluster.require_shared(Path(work.path("")).parent, f"--out {settings.out}")
-        with Lease(work, LEASE) as lease:
+        with Lease(work, LEASE) as lease, Trackers(settings, work, console) as trackers:
             try:
                 metrics = _finished(settings, console)
                 if metrics is None:
                     console.say(_describe(settings, plan))
-                    metrics = _train(settings, work, lease, console)
+                    metrics = _train(settings, work, lease, trackers, console)
             except NothingToKeepError:
                 lease.discard()
                 raise
@@ -141,7 +142,7 @@ def _describe(settings: TrainSettings, plan: cluster.Plan) -> str:
     return f"plan: read with {count(reading, 'CPU')}, then train with {then}"
 
 
-def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console) -> dict[str, Any]:
+def _train(settings: TrainSettings, work: Folder, lease: Lease, trackers: Trackers, console: Console) -> dict[str, Any]:
     """Prepare, fit, measure on the test rows and publish; the metrics."""
     # What Ray reads when it is imported is set when it is connected.
     from sentray.training.trainer import fit
@@ -156,9 +157,10 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
         _prepare(settings, work, prepared, console)
     clock.lap("reading and preparing the corpus")
     still_held = partial(require_held, work, LEASE, lease.owner)
-    state, trained, held_out = fit(settings, prepared, work.out, console, still_held)
-    clock.lap("training")
     facts = training_set.Facts.read(prepared)
+    trackers.begin(len(facts.held_out) + 1)
+    state, trained, held_out = fit(settings, prepared, work.out, console, still_held, trackers.history)
+    clock.lap("training")
     trained, validation, chances = validated(trained, state, held_out, settings, console)
     tested = Measured({})
     if facts.metrics["test_rows"]:
@@ -182,7 +184,8 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, console: Console
         found = partial(_evidence, prepared, held_out, chances, tested, trained, settings)
         records |= _to_look_at(final, list(state.history), found, clock.seconds, settings, console)
     lease.check()
-    bundle.publish(final, settings.out, records)
+    published = bundle.publish(final, settings.out, records)
+    trackers.finish(published, state.history)
     return metrics
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.errors import SentrayError
 from sentray.storage import Folder, first_line, locate
+from sentray.tracking.figures import History
 from sentray.training import worker
 from sentray.training.allreduce import TOKEN_BYTES, AllReduce, listen
 from sentray.training.checkpoint import BUNDLE_FOLDER, HeldOut, State, read_state
@@ -34,7 +36,12 @@ _START_SECONDS = "10"
 
 
 def fit(
-    settings: TrainSettings, prepared: str, work: str, console: Console, require_held: Check | None = None
+    settings: TrainSettings,
+    prepared: str,
+    work: str,
+    console: Console,
+    require_held: Check | None = None,
+    history: Callable[[History], None] | None = None,
 ) -> tuple[State, Bundle, HeldOut | None]:
     """Train on a prepared training set with Ray Train, going on from a checkpoint in `work` if there is one.
 
@@ -44,6 +51,7 @@ def fit(
         work: Folder for checkpoints, likewise.
         console: Where to say what happens.
         require_held: Raises when `work` is no longer the run's; None where nobody else may want it.
+        history: Called with the records of the epochs so far, whenever there are others.
 
     Returns:
         The state that the workers ended in, the bundle without its metrics, and what is known of held-out rows.
@@ -58,7 +66,7 @@ def fit(
     console.expect(awaited)
     # Ray Train's handler of Ctrl-C would outlive the training that it ends.
     try:
-        with shown_on(console) as board, cluster.keep_handler(signal.SIGINT):
+        with shown_on(console, history) as board, cluster.keep_handler(signal.SIGINT):
             trainer = _trainer(Job(settings, prepared, board, require_held), work, awaited)
             _withdraw_reservation(Folder(work))
             Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())

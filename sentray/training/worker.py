@@ -77,6 +77,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
     replica.check_replicas()
     still_held = (job.require_held if allreduce.rank == 0 else None) or (lambda: None)
     folds = len(dataset.facts.held_out)
+    tell("history", state.history)
     while True:
         network = replica.network
         ended = [head for head in network.heads if state.ended(head, settings, network.fixed)]
@@ -127,6 +128,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
             return lost
         tell("expected", f"the checkpoint after epoch {state.epoch} to be stored")
         _report(state, logits, replica, settings, dataset, allreduce.rank)
+        tell("history", state.history)
 
 
 def _begin(

@@ -1,9 +1,11 @@
 """Folds of a corpus: trained, tested, gone on with, and put together."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,10 +93,15 @@ def test_folds_of_a_column_are_trained_and_tested_and_go_on(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any) -> None:
+def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "folds")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "one")
+
     def work(wrong: int, name: str, settings: TrainSettings, board: Any) -> dict[str, Any]:
         if settings.seed == wrong:
             raise SentrayError("no words; give some")
+        # Ray was started without them, and each fold has a run of its own.
+        assert {name for name in os.environ if name.startswith("MLFLOW_")} == {"MLFLOW_EXPERIMENT_NAME"}
         ray.get(board.put.remote("progress", f"{name} trains"))
         return {"test": {"accuracy": settings.seed / 10, "rows": 10}}
 
@@ -111,3 +118,13 @@ def test_trainings_are_tasks_and_what_is_wrong_with_one_is_named(console: Any) -
     assert {line for line, _ in console.shown} == {f"fold {seed} trains" for seed in (1, 2, 3)}
     with pytest.raises(SentrayError, match=r"^fold 9: no words; give some$"):
         train_each(jobs(1, 9), 1, console, partial(work, 9))
+
+
+def test_warnings_of_a_training_are_lines_of_all() -> None:
+    said: list[Any] = []
+    board = SimpleNamespace(put=SimpleNamespace(remote=lambda *message: said.append(message)))
+    relay = crossvalidation._Relay("fold 1", "s3://bucket/fold-1", board)
+    relay.say("reading")
+    relay.note("warning: nothing is tracked")
+    line = "fold 1: warning: nothing is tracked"
+    assert said == [("progress", "fold 1: reading"), ("line", line), ("progress", line)]

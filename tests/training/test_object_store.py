@@ -23,6 +23,7 @@ from sentray.config import ScoreSettings, TrainSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.scoring.job import score
+from sentray.tracking.tensorboard import event_files
 from sentray.training.run import train, work_folder
 
 CORPUS, EPOCHS = "synthetic:300", 6
@@ -102,9 +103,13 @@ def test_a_killed_run_goes_on_elsewhere_and_ends_as_one_on_local_disks(
     local, remote = bundle.load(tmp_path / "model"), bundle.load(store.uri("bucket/model"))
     records = {"settings.json", "metrics.json", "history.json", "quarantine.parquet", "files.parquet"}
     records |= {"evidence.parquet", "report.html", "README.md"}
-    assert store.names("bucket/model") == {*remote.files, *records}
     histories = json.loads((tmp_path / "model" / "history.json").read_text()), store.read("bucket/model/history.json")
     assert _losses(histories[0]) == _losses(histories[1])
+    events = event_files(histories[1], 1, remote.metrics)
+    assert store.names("bucket/model") == {*remote.files, *records, *events}
+    for name, content in events.items():
+        with store.filesystem.open_input_file(f"bucket/model/{name}") as stream:
+            assert stream.readall() == content
     mine, theirs = (np.load(io.BytesIO(each.files[bundle.FOLDED_WEIGHTS])) for each in (local, remote))
     assert mine.files == theirs.files
     for name in mine.files:

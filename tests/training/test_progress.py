@@ -20,12 +20,16 @@ def test_a_report_is_one_line_with_the_time_left() -> None:
 def test_what_is_sent_is_shown_and_what_is_awaited_is_known(console: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import ray
 
-    with shown_on(console) as board:
+    told: list[Any] = []
+    with shown_on(console, told.append) as board:
+        board.put.remote("history", ())
         board.put.remote("line", "training with 2 workers")
         board.put.remote("expected", "a step of training")
+        board.put.remote("history", (RECORD,))
         board.put.remote("step", REPORT)
         ray.get(board.put.remote("epoch", RECORD))
     assert console.lines == ["training with 2 workers"]
+    assert told[-1] == (RECORD,)
     assert capsys.readouterr().err == "epoch 2  loss 0.4000  accuracy 0.800  250 rows/s  0:04\n"
     assert console.shown == [(progress_line(REPORT), None)]
     assert console.expected == "a step of training"

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentray import bundle, cluster
 from sentray.config import EmbedSettings, TrainSettings
@@ -63,6 +64,10 @@ def test_two_workers_follow_one(tmp_path: Path, in_process: Any, model: str) -> 
     assert one["rows_seen_per_epoch"] == two["rows_seen_per_epoch"] == one["train_rows"]
     losses = [[epoch["loss"] for epoch in history(tmp_path / name)] for name in ("one", "two")]
     assert abs(losses[0][0] - losses[1][0]) < 1e-4
+    shown = EventAccumulator(str(tmp_path / "two" / "tensorboard" / "last")).Reload().Scalars("loss")
+    assert [(point.step, point.value) for point in shown] == [
+        (number, pytest.approx(loss)) for number, loss in enumerate(losses[1], 1)
+    ]
     trained = bundle.load(tmp_path / "two")
     assert trained.labels == ("neg", "pos")
     assert trained.metrics["test_accuracy"] == two["test_accuracy"]
