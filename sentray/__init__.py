@@ -22,6 +22,7 @@ __all__ = [  # noqa: F405
     "Predictor",
     "SentrayError",
     "check",
+    "compare",
     "crossvalidate",
     "embed",
     "evaluate",

@@ -262,6 +262,11 @@ VERBS = {
     "evaluate": Verb(
         config.EvaluateSettings, "sentray.evaluation:evaluate", "The metrics by name, as in `metrics.json`."
     ),
+    "compare": Verb(
+        config.CompareSettings,
+        "sentray.compare:compare",
+        "The figures of both by name: `a`, `b`, `differences`, `intervals`, `mcnemar`, `differing` reviews, `passed`.",
+    ),
     "score": Verb(config.ScoreSettings, "sentray.scoring.job:score", "The summary, as in `OUT/summary.json`."),
     "verify": Verb(config.VerifySettings, "sentray.scoring.verify:verify", "Nothing where all is well."),
     "predict": Verb(config.PredictSettings, "sentray.inference.predict:predict"),
@@ -507,6 +512,7 @@ def _blank(texts: "pa.ChunkedArray") -> "pa.ChunkedArray":
 train: Callable[..., Model] = _function(VERBS["train"], "train")
 crossvalidate: Callable[..., dict[str, Any]] = _function(VERBS["crossvalidate"], "crossvalidate")
 evaluate: Callable[..., dict[str, Any]] = _function(VERBS["evaluate"], "evaluate")
+compare: Callable[..., dict[str, Any]] = _function(VERBS["compare"], "compare")
 score: Callable[..., dict[str, Any]] = _function(VERBS["score"], "score")
 verify: Callable[..., None] = _function(VERBS["verify"], "verify")
 check: Callable[..., "Report"] = _function(VERBS["check"], "check")

@@ -31,6 +31,10 @@ def _show(name: str, result: Any, settings: Any, console: Console) -> None:
     """Print a verb's result, where the verb does not say it while it works."""
     if name == "evaluate":
         tables.metrics(console, result)
+    elif name == "compare":
+        tables.comparison(console, result)
+        if not result["passed"]:
+            raise SentrayError(f"{settings.other} is not what --require {settings.require} asks for: see the last line")
     elif name == "train":
         if measured := [name for name in ("validation", "test") if name in result]:
             console.say(f"{measured[-1]} rows ({result['figures'][measured[-1]]}):")

@@ -1,22 +1,40 @@
-"""What a user sees on a `Console`: lines, a progress line and tables, apart from what Ray and TensorFlow print."""
+"""What a user sees on a `Console`: lines, a progress line and tables, apart from what Ray and TensorFlow print.
+
+Tables and what is drawn on a terminal are rich's. It is imported when the first of them is shown, and gets text alone,
+never its markup.
+"""
 
 import contextlib
 import json
 import math
 import os
 import secrets
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
 
 PROGRESS_SECONDS = 10.0
 """Where the output is no terminal, a progress line is printed at most this often."""
-_BAR = 20
+_BAR, _WIDEST_BAR, _WIDE = 20, 40, 1 << 20
+"""Columns of the progress line's bar, of a bar in a table, and of a table that no terminal limits."""
+_STYLES = {"warning": "yellow", "error": "red"}
+
+
+class Share(float):
+    """A cell of a table: a number from 0 to 1 that is shown as a bar."""
+
+    def __rich__(self) -> "RenderableType":
+        from rich.bar import Bar
+
+        return Bar(1, 0, self)
 
 
 class Console:
@@ -101,11 +119,13 @@ class Console:
         with self._lock:
             if moved:
                 self.moved_at = time.monotonic()
-            if self._stream("stderr").isatty() and not self._json:
-                width = shutil.get_terminal_size().columns - 1
-                drawn = "" if share is None else f"[{bar(share, _BAR).ljust(_BAR)}] "
-                self._put("stderr", f"\r\x1b[K{printable(drawn + percent + line)[:width]}")
-                self._open_line = True
+            if self.is_terminal("stderr"):
+                from rich.progress_bar import ProgressBar
+
+                bar = "" if share is None else self._drawn("stderr", ProgressBar(1, share, _BAR)) + " "
+                spare = _BAR + 2 if bar else 1
+                text = self._drawn("stderr", _text(percent + line), spare, no_wrap=True, overflow="ellipsis")
+                self._put("stderr", bar + text, ends=False)
             elif time.monotonic() - self._last_progress >= self._progress_seconds:
                 self._last_progress = time.monotonic()
                 fields = {} if share is None else {"share": round(share, 4)}
@@ -128,25 +148,41 @@ class Console:
                 fields = {name: value for name, value in zip(names, values, strict=True) if name}
                 self._write("stdout", "info", " ".join(map(_cell, fields.values())), fields)
             return
-        columns = [[name, *map(_cell, values)] for name, *values in zip(header, *rows, strict=True)]
-        widths = [max(map(len, column)) for column in columns]
-        right = [all(isinstance(row[at], int | float) for row in rows) for at in range(len(header))]
-        for row in zip(*columns, strict=True):
-            padded = (
-                cell.rjust(width) if to_right else cell.ljust(width)
-                for cell, width, to_right in zip(row, widths, right, strict=True)
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        on_terminal = self.is_terminal("stdout")
+        box, gap = (SIMPLE_HEAD, 1) if on_terminal else (None, 2)
+        shown = Table(box=box, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
+        for name, *cells in zip(header, *rows, strict=True):
+            bars = any(isinstance(cell, Share) for cell in cells)
+            right = not bars and all(isinstance(cell, int | float) for cell in cells)
+            shown.add_column(
+                _text(name),
+                justify="right" if right else "left",
+                no_wrap=right,
+                overflow="fold",
+                max_width=_WIDEST_BAR if bars else None,
             )
-            self.say("  ".join(padded).rstrip())
+        for row in rows:
+            shown.add_row(*(cell if on_terminal and isinstance(cell, Share) else _text(cell) for cell in row))
+        self.show(shown)
+
+    def show(self, shown: "RenderableType") -> None:
+        """Print what rich draws: in colours on a terminal, as plain lines elsewhere. Text in it must be `printable`."""
+        drawn = self._drawn("stdout", shown)
+        if self.is_terminal("stdout"):
+            self._put("stdout", drawn)
+        else:
+            for line in drawn.splitlines():
+                self.say(line.rstrip())
 
     def coloured(self, parts: Sequence[tuple[str, str]]) -> None:
         """Print words in styles, as rich names them, where the standard output shows colours; else nothing."""
-        stream = self._stream("stdout")
-        if self._silent or self._json or not stream.isatty() or "NO_COLOR" in os.environ:
-            return
-        from rich.console import Console as Rich
-        from rich.text import Text
+        if self.is_terminal("stdout") and "NO_COLOR" not in os.environ:
+            from rich.text import Text
 
-        Rich(file=stream, highlight=False).print(Text(" ").join(Text(printable(part), style) for part, style in parts))
+            self.show(Text(" ").join(_text(part, style) for part, style in parts))
 
     @contextlib.contextmanager
     def quiet(self, log: Path, verbose: bool = False) -> Iterator[None]:
@@ -181,10 +217,13 @@ class Console:
         with self._lock:
             if moved:
                 self.moved_at = time.monotonic()
-            if self._open_line:
-                self._put("stderr", "\r\x1b[K")
-                self._open_line = False
-            self._put(name, f"{self._object(level, line, fields) if self._json else printable(line)}\n")
+            if self._json:
+                line = self._object(level, line, fields)
+            elif (style := _STYLES.get(level) or _STYLES.get(line.partition(": ")[0])) and self.is_terminal(name):
+                line = self._drawn(name, _text(line, style), soft_wrap=True)
+            else:
+                line = printable(line)
+            self._put(name, f"{line}\n")
 
     def _object(self, level: str, message: str, fields: Mapping[str, Any]) -> str:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -200,11 +239,34 @@ class Console:
         stream: TextIO = self._kept.get(name) or getattr(sys, name)
         return stream
 
-    def _put(self, name: str, text: str) -> None:
+    def is_terminal(self, name: str) -> bool:
+        """Whether a stream can show more than plain lines, and shall."""
+        plain = self._silent or self._json or not self._stream(name).isatty()
+        return not plain and os.environ.get("TERM") not in ("dumb", "unknown")
+
+    def _drawn(self, name: str, shown: "RenderableType", spare: int = 0, **how: Any) -> str:
+        """What rich makes of something for a stream, in the colours and the width that this has, less `spare`."""
+        from rich.console import Console as Rich
+
+        stream, size = self._stream(name), 0
+        if on_terminal := self.is_terminal(name):
+            # Where the output is redirected, only the stream itself knows its terminal.
+            with contextlib.suppress(OSError):
+                size = os.get_terminal_size(stream.fileno()).columns
+        width = (size or 80) - spare if on_terminal else _WIDE
+        rich = Rich(file=stream, force_terminal=on_terminal, width=width, highlight=False)
+        with rich.capture() as captured:
+            rich.print(shown, end="", **how)
+        return captured.get()
+
+    def _put(self, name: str, text: str, ends: bool = True) -> None:
+        """Write over the progress line; the text is the next one where it does not end a line."""
         if not self._silent:
-            stream = self._stream(name)
-            stream.write(text)
-            stream.flush()
+            with self._lock:
+                if self._open_line:
+                    print("\r\x1b[K", end="", file=self._stream("stderr"), flush=True)
+                self._open_line = not ends
+                print(text, end="", file=self._stream(name), flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -233,12 +295,16 @@ def count(number: float, noun: str) -> str:
     return f"{f'{number:,}' if isinstance(number, int) else f'{number:g}'} {noun}{'' if number == 1 else 's'}"
 
 
-def bar(share: float, width: int) -> str:
-    """A share from 0 to 1 as a row of at most `width` signs."""
-    return "#" * round(min(max(share, 0.0), 1.0) * width)
+def _text(value: Any, style: str = "") -> "Text":
+    """A cell or a line as rich shows it, whatever signs of rich's markup it holds; floats get four decimals."""
+    from rich.text import Text
+
+    return Text(printable(_cell(value)), style)
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, Share):
+        return "#" * round(value * _WIDEST_BAR)
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +25,10 @@ from sentray.metrics import metrics
 from sentray.report.evidence import EVIDENCE_SCHEMA, Evidence, lists, thin
 
 TEST, ALL = "test", "all"
-FRESH, UNSEEN = "fresh", "unseen"
+FRESH, NEITHER, UNSEEN = "fresh", "neither", "unseen"
 """Which rows to measure where no split is asked for: those that are given as test rows, and of those without a split
-what was not trained on; or, where there are none of these, whatever was not trained on."""
+what was not trained on (`NEITHER`: of the test rows as well); or, where there are none of these, whatever was not
+trained on."""
 
 _ALL = " (--split all measures all)"
 
@@ -58,86 +59,100 @@ class PackedScorer:
         return _scorer(self)
 
 
-@lru_cache(maxsize=1)
+# Those of a comparison take turns.
+@lru_cache(maxsize=2)
 def _scorer(packed: PackedScorer) -> Scorer:
     # A task has one CPU.
     return unpacked_scorer(packed.files, packed.engine, threads=1)
 
 
+class Further(Protocol):
+    """What is kept of the rows besides their scores, as tables by name."""
+
+    def __call__(self, rows: pa.Table, scores: Scores | None) -> Tables:
+        """What to keep of rows of a table of `ROW_SCHEMA`; without scores there are none."""
+
+    def merged(self, tables: Tables) -> Tables:
+        """What to keep of that of several blocks, one behind the other."""
+
+
 @dataclass(frozen=True)
 class Look:
-    """What is kept of the rows besides their scores.
+    """Keeps rows to be looked at, as `evidence`, thinned, and `slices` of `SLICES_SCHEMA`.
 
     Attributes:
-        texts: whether texts are.
+        texts: whether texts are kept.
         slice_column: column by whose values the right ones are counted.
     """
 
     texts: bool = True
     slice_column: str | None = None
 
+    def __call__(self, rows: pa.Table, scores: Scores | None) -> Tables:
+        """See `Further`."""
+        slices = SLICES_SCHEMA.empty_table()
+        if scores is None:
+            return {"evidence": EVIDENCE_SCHEMA.empty_table(), "slices": slices}
+        truth = rows["truth"]
+        evidence = {
+            "id": rows["id"],
+            "hash": hashes_of(rows),
+            "truth": truth,
+            "probabilities": lists(scores.probabilities),
+            "words": scores.words,
+            "known": scores.known,
+            "sampled": pa.nulls(len(rows), pa.bool_()),
+            "text": rows["text"] if self.texts else pa.nulls(len(rows), pa.large_string()),
+        }
+        if self.slice_column is not None:
+            values = pc.utf8_slice_codeunits(rows[kept_name(self.slice_column)].cast(pa.string()), 0, MAX_NAME)
+            right = pc.equal(truth, pa.array(scores.classes, pa.int32()))
+            counted = pa.table([values, right], ["value", "right"]).group_by(["value", "right"], use_threads=False)
+            slices = counted.aggregate([([], "count_all")]).rename_columns(SLICES_SCHEMA.names).cast(SLICES_SCHEMA)
+        return {"evidence": thin(pa.table(evidence, EVIDENCE_SCHEMA)), "slices": slices}
 
-def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str, look: Look | None = None) -> Tables:
+    def merged(self, tables: Tables) -> Tables:
+        """See `Further`."""
+        return {**tables, "evidence": thin(tables["evidence"])}
+
+
+def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str, look: Further | None = None) -> Tables:
     """A stage: `inspect_rows` by the bundle's labels, `predictions` for some reviews, and `seen` of those with labels.
-
-    For a look at them also `evidence`, thinned, and `slices` of `SLICES_SCHEMA`.
 
     Args:
         rows: a table of `ROW_SCHEMA`.
         packed: the bundle.
         texts: those that it was trained on.
-        split: which of the labelled, usable rows to score: of `train`, `test` or `validation`, or `all`, `FRESH`
-            or `UNSEEN`.
-        look: what to keep besides; None for nothing.
+        split: which of the labelled, usable rows to score: of `train`, `test` or `validation`, or `all`, `FRESH`,
+            `NEITHER` or `UNSEEN`.
+        look: gives further tables, if any, of the scored rows with the position of their label as `truth`.
     """
     scorer = packed.scorer()
     labels = scorer.bundle.labels
     rows = mark_unknown(rows, labels)
     labelled = rows.filter(pc.and_(pc.is_null(rows["reason"]), pc.is_valid(rows["label"])))
     splits, seen = labelled["split"], pa.array(texts.among(labelled["text"]))
+    fresh = pc.or_(pc.equal(splits, TEST), pc.and_not(pc.equal(splits, NO_SPLIT), seen))
     chosen = {
         ALL: pc.is_valid(splits),
         UNSEEN: pc.invert(seen),
-        FRESH: pc.or_(pc.equal(splits, TEST), pc.and_not(pc.equal(splits, NO_SPLIT), seen)),
+        FRESH: fresh,
+        NEITHER: pc.and_not(fresh, seen),
     }
     scored = labelled.filter(chosen[split] if split in chosen else pc.equal(splits, split))
-    predictions, kept = PREDICTIONS_SCHEMA.empty_table(), dict[str, pa.Table]()
-    if look is not None:
-        kept = {"evidence": EVIDENCE_SCHEMA.empty_table(), "slices": SLICES_SCHEMA.empty_table()}
+    predictions, scores = PREDICTIONS_SCHEMA.empty_table(), None
     if scored.num_rows:
         truth = pc.index_in(scored["label"], pa.array(labels, pa.string()))
         scores = scorer.score(scored["text"])
         predictions = pa.table([truth, lists(scores.probabilities)], PREDICTIONS_SCHEMA)
-        if look is not None:
-            kept = _kept(scored, truth, scores, look)
+        scored = scored.append_column("truth", truth)
     counted = labelled.filter(seen).group_by("split", use_threads=False).aggregate([([], "count_all")])
     return {
         **inspect_rows(rows),
         "predictions": predictions,
         "seen": counted.rename_columns(SEEN_SCHEMA.names).cast(SEEN_SCHEMA),
-        **kept,
+        **(look(scored, scores) if look is not None else {}),
     }
-
-
-def _kept(scored: pa.Table, truth: pa.Array, scores: Scores, look: Look) -> Tables:
-    """What is kept of scored rows to be looked at; see `predict`."""
-    rows, slices = len(scored), SLICES_SCHEMA.empty_table()
-    evidence = {
-        "id": scored["id"],
-        "hash": hashes_of(scored),
-        "truth": truth,
-        "probabilities": lists(scores.probabilities),
-        "words": scores.words,
-        "known": scores.known,
-        "sampled": pa.nulls(rows, pa.bool_()),
-        "text": scored["text"] if look.texts else pa.nulls(rows, pa.large_string()),
-    }
-    if look.slice_column is not None:
-        values = pc.utf8_slice_codeunits(scored[kept_name(look.slice_column)].cast(pa.string()), 0, MAX_NAME)
-        right = pc.equal(truth, pa.array(scores.classes, pa.int32()))
-        counted = pa.table([values, right], ["value", "right"]).group_by(["value", "right"], use_threads=False)
-        slices = counted.aggregate([([], "count_all")]).rename_columns(SLICES_SCHEMA.names).cast(SLICES_SCHEMA)
-    return {"evidence": thin(pa.table(evidence, EVIDENCE_SCHEMA)), "slices": slices}
 
 
 @dataclass
@@ -149,16 +164,14 @@ class _Measured:
         seen: labelled rows by split that were trained on.
         truth: positions of the true labels, int32 [reviews].
         probabilities: float32 [reviews, labels].
-        evidence: of these reviews, where it was asked for.
-        slices: right and all reviews by their value in a column.
+        kept: what a look keeps of these reviews.
     """
 
     inspection: Inspection
     seen: Counter[str]
     truth: NDArray[np.int32]
     probabilities: NDArray[np.float32]
-    evidence: Evidence | None
-    slices: dict[str | None, tuple[int, int]]
+    kept: Tables
 
 
 @dataclass(frozen=True)
@@ -167,13 +180,30 @@ class Measured:
 
     Attributes:
         metrics: what `evaluate` gives.
-        evidence: of the measured rows, where it was asked for.
-        slices: right and all of them by their value in a column, where one was asked for.
+        truth: positions of the true labels, int32 [reviews].
+        probabilities: float32 [reviews, labels].
+        kept: what a look keeps of these reviews.
     """
 
     metrics: dict[str, Any]
-    evidence: Evidence | None = None
-    slices: dict[str | None, tuple[int, int]] = field(default_factory=dict)
+    truth: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    probabilities: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    kept: Tables = field(default_factory=dict)
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """Of the measured rows, where it was asked for."""
+        return Evidence(self.kept["evidence"], TEST, len(self.truth)) if "evidence" in self.kept else None
+
+    @property
+    def slices(self) -> dict[str | None, tuple[int, int]]:
+        """Right and all reviews by their value in a column, where one was asked for."""
+        found: dict[str | None, tuple[int, int]] = {}
+        if "slices" in self.kept:
+            for value, right, rows in zip(*(column.to_pylist() for column in self.kept["slices"].columns), strict=True):
+                before = found.get(value, (0, 0))
+                found[value] = before[0] + rows * bool(right), before[1] + rows
+        return found
 
 
 class NothingLeftError(SentrayError):
@@ -186,7 +216,11 @@ def evaluate(settings: EvaluateSettings, console: Console) -> dict[str, Any]:
 
 
 def measure(
-    settings: EvaluateSettings, console: Console, look: Look | None = None, split: str | None = None
+    settings: EvaluateSettings,
+    console: Console,
+    look: Further | None = None,
+    split: str | None = None,
+    others: TextHashes | None = None,
 ) -> Measured:
     """Score the labelled reviews of a corpus and compare.
 
@@ -199,6 +233,8 @@ def measure(
         console: Where to say what happens.
         look: What to keep of the rows besides their scores; None for nothing.
         split: As for `predict`, in place of the settings'.
+        others: Texts that count as trained on besides the bundle's own; then none of these is measured, unless a split
+            is asked for.
 
     Returns:
         As metrics what `sentray.metrics.metrics` gives, with `bundle`, `corpus`, `split`, `of` (rows of the corpus),
@@ -209,15 +245,15 @@ def measure(
         SentrayError: When the bundle or the corpus cannot be used, or too many rows are bad.
     """
     model = bundle.load(settings.bundle)
-    texts = model.texts or TextHashes.of([])
+    texts = (model.texts or TextHashes.of([])) | (others or TextHashes.of([]))
     with cluster.connect(settings.address, verbose=settings.verbose):
         workers = settings.workers or max(1, int(cluster.resources().max_cpus))
-        placement = cluster.plan(workers, cpus_each=1)
+        cluster.plan(workers, cpus_each=1)
         corpus = Corpus.open(settings.corpus, settings, workers=settings.workers)
 
         def measured(split: str) -> _Measured:
             # Where the bundle's rule does not matter, it shall not be mistaken for a split that was given.
-            rule = {"test_fraction": None} if split in (FRESH, UNSEEN) else model.split_rule
+            rule = {"test_fraction": None} if split in (FRESH, NEITHER, UNSEEN) else model.split_rule
             chosen = replace(corpus, settings=settings.model_copy(update=rule))
             found = _measure(model, texts, chosen, split, settings, console, look)
             found.inspection.check_usable(settings.corpus, settings.max_bad_rows)
@@ -226,12 +262,12 @@ def measure(
         # A bundle that does not say what it was trained on knows its corpus by name alone.
         by_name = model.texts is None and model.settings.get("corpus") == settings.corpus
         asked = split or settings.split
-        split = asked or (TEST if by_name else FRESH)
+        split = asked or (TEST if by_name else FRESH if others is None else NEITHER)
         found = measured(split)
         if asked is None and (other := _instead(split, found, texts)):
             split, found = other, measured(other)
     inspection, rows = found.inspection, len(found.truth)
-    why = _why(split, bool(settings.split), found, model)
+    why = _why(split, bool(settings.split), found, None if model.texts is None else texts)
     if not rows:
         if found.seen and settings.split is None:
             held_out = (
@@ -249,7 +285,7 @@ def measure(
     console.say(f"{rows:,} of {inspection.rows:,} rows: {why}")
     for line in warnings_of(Counter(model.labels[label] for label in found.truth.tolist())):
         console.say(f"warning: {line}")
-    console.say(f"{corpus.describe()}; {placement.describe()}")
+    console.say(corpus.describe())
     whole = rows == sum(count for (_, label), count in inspection.labels.items() if label is not None)
     figures = {
         **metrics(found.truth, found.probabilities, model.labels, model.decision.classes(found.probabilities)),
@@ -262,12 +298,12 @@ def measure(
         "bundle": model.digest,
         "corpus": settings.corpus,
     }
-    return Measured(figures, found.evidence, found.slices)
+    return Measured(figures, found.truth, found.probabilities, found.kept)
 
 
 def _instead(split: str, found: _Measured, texts: TextHashes) -> str | None:
     """Which rows to measure after all, where no split is asked for; None where it is as it should be."""
-    if split == FRESH and texts.sampled > 1 and found.seen:
+    if split in (FRESH, NEITHER) and texts.sampled > 1 and found.seen:
         # Which of the others were trained on, only the rule can say.
         return TEST
     if not len(found.truth):
@@ -275,23 +311,28 @@ def _instead(split: str, found: _Measured, texts: TextHashes) -> str | None:
     return None
 
 
-def _why(split: str, asked: bool, found: _Measured, model: Bundle) -> str:
+def _why(split: str, asked: bool, found: _Measured, texts: TextHashes | None) -> str:
     """Which rows are measured, and why."""
     known = "the bundle is of an earlier format and does not say what it was trained on"
-    if (texts := model.texts) is not None:
+    if texts is not None:
         number = f"{found.seen.total() * texts.sampled:,} of {found.inspection.rows:,} rows were trained on"
         known = (f"about {number}" if texts.sampled > 1 else number) if found.seen else "none of them was trained on"
     if asked:
         return f"those of --split {split}; {known}"
-    if split == FRESH and (given := found.inspection.of_split(TEST).total()):
-        if found.seen[TEST]:
+    may_be_given = split in (FRESH, NEITHER)
+    if may_be_given and (given := found.inspection.of_split(TEST).total()):
+        tested = "those whose given split is test"
+        if found.seen[TEST] and split == NEITHER:
+            given -= found.seen[TEST]
+            tested += " and that were not trained on"
+        elif found.seen[TEST]:
             known += f", {found.seen[TEST]:,} test rows among them"
         others = " or that were given none and not trained on" if len(found.truth) > given else ""
-        return f"those whose given split is test{others}; {known}{_ALL}"
+        return f"{tested}{others}; {known}{_ALL}"
     if split == TEST and texts is None:
         return f"those whose split is test; {known}, so that the corpus counts as its own by its name"
     which = {TEST: "those held out by the bundle's rule", ALL: "all that have a label, since none is held out"}
-    given_others = split == FRESH and any(name != NO_SPLIT and label for name, label in found.inspection.labels)
+    given_others = may_be_given and any(name != NO_SPLIT and label for name, label in found.inspection.labels)
     usual = f"those{' without a given split' * given_others}{' that were not trained on' * bool(found.seen)}"
     usual = "all that have a label" if usual == "those" else usual
     return f"{which.get(split, usual)}; {known}{_ALL if found.seen or given_others else ''}"
@@ -304,11 +345,11 @@ def _measure(
     split: str,
     settings: EvaluateSettings,
     console: Console,
-    look: Look | None,
+    look: Further | None,
 ) -> _Measured:
     packed = PackedScorer(model.digest, settings.engine, model.scoring_files)
     inspection, seen, tables, scored = Inspection(), Counter[str](), [PREDICTIONS_SCHEMA.empty_table()], 0
-    evidence, slices = EVIDENCE_SCHEMA.empty_table(), dict[str | None, tuple[int, int]]()
+    kept = {} if look is None else look(pa.table({}), None)
     for found in corpus.map_blocks(predict, packed=packed, texts=texts, split=split, look=look):
         inspection += Inspection.of(found)
         for of_split, rows in zip(*(column.to_pylist() for column in found["seen"].columns), strict=True):
@@ -316,13 +357,9 @@ def _measure(
         tables.append(found["predictions"])
         scored += len(found["predictions"])
         if look is not None:
-            evidence = thin(pa.concat_tables([evidence, found["evidence"]]))
-            for value, right, rows in zip(*(column.to_pylist() for column in found["slices"].columns), strict=True):
-                before = slices.get(value, (0, 0))
-                slices[value] = before[0] + rows * bool(right), before[1] + rows
+            kept = look.merged({name: pa.concat_tables([table, found[name]]) for name, table in kept.items()})
         console.progress(f"{inspection.rows:,} rows read, {scored:,} scored")
     predictions = pa.concat_tables(tables)
     probabilities = pc.list_flatten(predictions["probabilities"]).to_numpy()
-    truth, of_labels = predictions["truth"].to_numpy(), probabilities.reshape(-1, len(model.labels))
-    kept = None if look is None else Evidence(evidence, TEST, len(truth))
-    return _Measured(inspection, seen, truth, of_labels, kept, slices)
+    of_labels = probabilities.reshape(-1, len(model.labels))
+    return _Measured(inspection, seen, predictions["truth"].to_numpy(), of_labels, kept)

@@ -1,9 +1,10 @@
 """Classification metrics: `metrics` compares probabilities with the true labels, each with its bootstrap interval.
 
-The numbers are those of scikit-learn on the same predictions; a metric that is not defined is None.
+`differences` compares two models on the same rows. The numbers are those of scikit-learn on the same predictions; a
+metric that is not defined is None.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,11 @@ def metrics(
     decided = predicted >= 0
     cells = truth[decided] * count + predicted[decided]
     confusion = np.bincount(cells, minlength=count * count).reshape(count, count)
-    found = _measured(truth, probabilities, predicted, np.ones((1, rows)))
-    resampled = min(rows, MAX_RESAMPLED, max(1000, 3 * MAX_RESAMPLED // count))
-    resamples = max(MIN_RESAMPLES, min(RESAMPLES, _WORK // (count * max(resampled, 1))))
-    ends = _intervals(truth, probabilities, predicted, found, resampled, resamples)
+
+    def measured(some: Integers, weights: Floats) -> dict[Metric, Floats]:
+        return _measured(truth[some], probabilities[some], predicted[some], weights)
+
+    found, ends, bootstrap = _bootstrapped(measured, rows, count)
 
     def those_of(label: int | None) -> dict[str, Any]:
         """The metrics of a label, or of all together, and their intervals."""
@@ -66,10 +68,43 @@ def metrics(
         "rows": rows,
         **({"unsure_rows": int(rows - decided.sum())} if not decided.all() else {}),
         **those_of(None),
-        "bootstrap": {"level": LEVEL, "resamples": resamples, "rows": resampled},
+        "bootstrap": bootstrap,
         "labels": list(labels),
         "classes": {label: {**those_of(at), "rows": int(confusion[at].sum())} for at, label in enumerate(labels)},
         "confusion_matrix": confusion.tolist(),
+    }
+
+
+def differences(
+    truth: Integers, first: tuple[Floats, Integers], second: tuple[Floats, Integers], labels: int
+) -> dict[str, Any]:
+    """How much greater each metric of all labels together is of a second model, on the rows of a first.
+
+    The intervals are of 95 %, by the percentiles of a paired bootstrap: each time both are measured on the same rows.
+
+    Args:
+        truth: Positions of the rows' true labels; [rows].
+        first: Probabilities of each label, [rows, labels], and positions of the labels that the rows got, -1 for none.
+        second: The same of the second model.
+        labels: How many there are.
+
+    Returns:
+        The differences by the metrics' names, None where one is not defined, their `intervals`, and `bootstrap`.
+    """
+
+    def measured(some: Integers, weights: Floats) -> dict[Metric, Floats]:
+        one, other = (
+            _measured(truth[some], probabilities[some], predicted[some], weights)
+            for probabilities, predicted in (first, second)
+        )
+        return {name: other[name] - one[name] for name in one if name[1] is None}
+
+    # Twice as many weights are looked at.
+    found, ends, bootstrap = _bootstrapped(measured, len(truth), 2 * labels)
+    return {
+        **{name: _json(values[0]) for (name, _), values in found.items()},
+        "intervals": {name: values for (name, _), values in ends.items()},
+        "bootstrap": bootstrap,
     }
 
 
@@ -167,37 +202,33 @@ def _calibration_error(truth: Integers, probabilities: NDArray[np.floating[Any]]
     return error
 
 
-def _intervals(
-    truth: Integers,
-    probabilities: NDArray[np.floating[Any]],
-    predicted: Integers,
-    found: dict[Metric, Floats],
-    resampled: int,
-    resamples: int,
-) -> dict[Metric, list[float]]:
-    """By metric the limits of its interval, where it is defined.
+def _bootstrapped(
+    measured: Callable[[Integers, Floats], dict[Metric, Floats]], rows: int, labels: int
+) -> tuple[dict[Metric, Floats], dict[Metric, list[float]], dict[str, float]]:
+    """Figures of all rows, by metric the limits of the interval where it is defined, and how they were found.
 
     Args:
-        truth: As for `_measured`.
-        probabilities: Likewise.
-        predicted: Likewise.
-        found: The metrics of all rows.
-        resampled: How many of the rows are drawn anew.
-        resamples: How often.
+        measured: Gives the figures of some rows, by their positions, for several weights of them, [times, rows].
+        rows: How many there are.
+        labels: How often the weights are looked at for a figure.
     """
-    rows, generator = len(truth), np.random.default_rng(0)
+    every = np.arange(rows)
+    found = measured(every, np.ones((1, rows)))
+    resampled = min(rows, MAX_RESAMPLED, max(1000, 3 * MAX_RESAMPLED // labels))
+    resamples = max(MIN_RESAMPLES, min(RESAMPLES, _WORK // (labels * max(resampled, 1))))
+    about = {"level": LEVEL, "resamples": resamples, "rows": resampled}
     if not rows:
-        return {}
-    some = generator.choice(rows, resampled, replace=False) if resampled < rows else np.arange(rows)
-    part = truth[some], probabilities[some], predicted[some]
-    middle = found if resampled == rows else _measured(*part, np.ones((1, resampled)))
+        return found, {}, about
+    generator = np.random.default_rng(0)
+    some = generator.choice(rows, resampled, replace=False) if resampled < rows else every
+    middle = found if resampled == rows else measured(some, np.ones((1, resampled)))
     drawn: dict[Metric, list[Floats]] = {name: [] for name in found}
     at_once = max(1, _AT_ONCE // resampled)
     for start in range(0, resamples, at_once):
         times = min(at_once, resamples - start)
         draws = generator.integers(0, resampled, (times, resampled)) + resampled * np.arange(times)[:, None]
         counts = np.bincount(draws.ravel(), minlength=times * resampled).reshape(times, resampled)
-        for name, values in _measured(*part, counts.astype(np.float32)).items():
+        for name, values in measured(some, counts.astype(np.float32)).items():
             drawn[name].append(values)
     narrower, tails = np.sqrt(resampled / rows), [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     intervals = {}
@@ -207,7 +238,7 @@ def _intervals(
         if len(values) and np.isfinite(found[name][0]):
             ends = found[name][0] + (np.percentile(values, tails) - middle[name][0]) * narrower
             intervals[name] = ends.tolist()
-    return intervals
+    return found, intervals, about
 
 
 def _json(value: np.floating[Any]) -> float | None:

@@ -1,9 +1,10 @@
 """Results as tables on the console: `metrics` of an evaluation, `scores` of a scoring job."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sentray.console import Console, bar, core_time, count
+from sentray.console import Console, Share, core_time, count
 
 METRICS = {
     "accuracy": "accuracy",
@@ -18,7 +19,9 @@ METRICS = {
     "ece": "calibration error",
 }
 """The metrics that are printed, and what they are called."""
-HISTOGRAM_WIDTH = 40
+LOWER_IS_BETTER = ("log_loss", "brier", "ece")
+MAX_DIFFERING = 10
+"""Reviews that are printed of those with other labels."""
 FAR_BELOW = 0.8
 """Below this share of the training corpus's coverage a warning is printed."""
 MIN_COVERAGE = 0.5
@@ -54,6 +57,44 @@ def confusion_matrix(console: Console, labels: Sequence[str], matrix: Sequence[S
     console.table(["", *(f"scored {label}" for label in labels)], rows)
 
 
+def comparison(console: Console, values: Mapping[str, Any]) -> None:
+    """Print a comparison: the metrics of both bundles, the test, the reviews that differ most, and the verdict."""
+    console.say(f"A is {values['a']['bundle']}, B is {values['b']['bundle']}")
+    console.table(["", "A", "B", "B - A", "95 %", ""], compared(values))
+    console.say()
+    test = values["mcnemar"]
+    console.say(
+        f"right: both {test['both_right']:,}, only A {test['only_a_right']:,}, only B {test['only_b_right']:,}, "
+        f"neither {test['neither_right']:,}; McNemar's exact test: p = {test['p_value']:.3g}"
+    )
+    if differing := values["differing"][:MAX_DIFFERING]:
+        console.say()
+        console.say(f"{count(values['differing_rows'], 'review')} got other labels; those that differ most:")
+        rows = [[*judged(row), textwrap.shorten(row["text"] or "", 60, placeholder="…")] for row in differing]
+        console.table(["review", "is", "A says", "", "B says", "", "text"], rows)
+    console.say()
+    console.say(values["verdict"])
+
+
+def compared(values: Mapping[str, Any]) -> list[list[Any]]:
+    """A row for each metric: its name, what both bundles have, the difference, its interval, and who is better."""
+    rows = []
+    for name, about in METRICS.items():
+        figures = [values["a"][name], values["b"][name], values["differences"][name]]
+        ends = values["intervals"].get(name)
+        better = ""
+        if ends is not None and (ends[0] > 0 or ends[1] < 0):
+            better = "B is better" if (ends[0] > 0) != (name in LOWER_IS_BETTER) else "A is better"
+        rows.append([about, *("-" if figure is None else figure for figure in figures), _interval(ends), better])
+    return rows
+
+
+def judged(row: Mapping[str, Any]) -> list[Any]:
+    """Of a review its id, its label, and what each bundle gives it."""
+    given = [value for model in "ab" for value in (row[model]["label"] or "unsure", row[model]["probability"])]
+    return [row["id"], row["truth"], *given]
+
+
 def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) -> None:
     """Print the end of a scoring job: rows, labels, how the scores lie, words, speed.
 
@@ -81,7 +122,7 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str]) 
     console.table(
         [what, "rows", ""],
         [
-            [f"{index / len(bins):.2f} to {(index + 1) / len(bins):.2f}", rows, bar(rows / largest, HISTOGRAM_WIDTH)]
+            [f"{index / len(bins):.2f} to {(index + 1) / len(bins):.2f}", rows, Share(rows / largest)]
             for index, rows in enumerate(bins)
             # The best of n probabilities is at least 1 / n.
             if two or rows or (index + 1) * len(labels) > len(bins)
@@ -109,7 +150,8 @@ def _coverage(console: Console, summary: Mapping[str, Any]) -> None:
             scored, summary["spaced_words"], summary["words"], summary["known_words"], summary["rows_without_words"]
         )
         cure = "; a bundle trained with --cleaning unicode keeps them" if left.is_little else ""
-        console.say(f"{'warning: ' if cure else ''}{left.line()}{cure}")
+        if left.is_lost:
+            console.say(f"{'warning: ' if cure else ''}{left.line()}{cure}")
     if lost := summary["rows_without_known_words"]:
         console.say(
             f"{lost:,} of {count(scored, 'row')} have no word that the bundle knows, and get the score of an empty text"

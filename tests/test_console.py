@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sentray.console import Console, core_time, duration
+from sentray.console import Console, Share, core_time, duration
 
 CHATTER = """
 import os, subprocess, sys
@@ -88,19 +88,74 @@ def test_quiet_works_where_the_streams_were_replaced(tmp_path: Path, capsys: pyt
     assert sorted(log.read_text().splitlines()) == ["chatter", "low"]
 
 
-def test_progress_writes_one_line_over_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Both streams of a terminal whose size nobody knows; what has been shown on it lies in `getvalue()`."""
     terminal = Terminal()
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+def _plain(shown: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown)
+
+
+def test_progress_writes_one_line_over_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
     console = Console()
     console.progress("step 1")
-    console.progress("step 2 " + "x" * 500)
+    console.progress("step 2 [red] \x1b[2J" + "影" * 500)
     console.say("done")
-    first, second, last = terminal.getvalue().split("\r\x1b[K")[1:]
-    assert first == "step 1"
-    assert second.startswith("step 2 xx")
-    assert len(second) < 300
-    assert last == "done\n"
+    assert terminal.getvalue().split("\r\x1b[K") == ["step 1", f"step 2 [red] \\x1b[2J{'影' * 29}…", "done\n"]
+
+
+def test_progress_shows_a_bar_where_the_share_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    Console().progress("reading " + "x" * 100, 0.25)
+    bar, _, line = _plain(terminal.getvalue()).partition("  ")
+    assert re.fullmatch("━{5}.━{14}", bar)
+    assert re.fullmatch("25 % reading x+…", line)
+    assert len(f"{bar}  {line}") == 79
+    assert _plain(terminal.getvalue()) != terminal.getvalue()
+
+
+def test_a_terminal_may_have_no_colours_or_be_a_mere_printer(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(progress_seconds=0)
+    console.error("[red] wrong")
+    console.progress("reading", 0.5)
+    monkeypatch.setenv("TERM", "dumb")
+    Console(progress_seconds=0).progress("reading", 0.5)
+    error, bar, dumb = re.fullmatch("(.*\n)(━.*reading)( 50 % reading\n)", terminal.getvalue()).groups()
+    assert error == "sentray: [red] wrong\n"
+    assert "\x1b" not in bar
+    assert dumb
+
+
+def test_warnings_and_errors_have_a_colour_and_results_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    console = Console()
+    console.say("97.8% of the words are known")
+    console.say("warning: [b]few words\x1b[0m")
+    console.error("no file")
+    assert terminal.getvalue().splitlines() == [
+        "97.8% of the words are known",
+        "\x1b[33mwarning: [b]few words\\x1b[0m\x1b[0m",
+        "\x1b[31msentray: no file\x1b[0m",
+    ]
+
+
+def test_a_silent_console_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    console = Console(silent=True)
+    console.progress("reading", 0.5)
+    console.table(["rows"], [[1]])
+    console.error("wrong")
+    assert terminal.getvalue() == ""
 
 
 def test_progress_is_a_plain_line_now_and_then_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,15 +170,11 @@ def test_progress_is_a_plain_line_now_and_then_elsewhere(capsys: pytest.CaptureF
     assert captured.out == "done\n"
 
 
-def test_progress_shows_how_much_is_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_how_much_is_done(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(progress_seconds=0)
     console.progress("reading", 0.5)
     console.progress("reading", 0.999)
     assert capsys.readouterr().err == " 50 % reading\n 99 % reading\n"
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    console.progress("reading", 0.25)
-    assert terminal.getvalue().endswith("[#####               ]  25 % reading")
 
 
 def test_table_aligns_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +184,26 @@ def test_table_aligns_columns(capsys: pytest.CaptureFixture[str]) -> None:
         "pos       12,345  0.5000",
         "negative       7  1.0000",
     ]
+
+
+def test_a_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    console = Console()
+    rows = [["[red]film\x1b[2J", 12345, Share(1)], ["影画" * 10, 7, Share(0.25)], ["x" * 60, 0, Share(0)]]
+    console.table(["text", "rows", ""], rows)
+    head, rule, first, *lines = _plain(terminal.getvalue()).splitlines()
+    assert (head.split(), rule) == (["text", "rows"], "─" * 80)
+    assert re.fullmatch(r"\[red\]film\\x1b\[2J +12,345  █+", first)
+    second = next(line for line in lines if "7" in line)
+    assert re.fullmatch(r"[影画]+ +7  █+[▏▎▍▌▋▊▉]? *", second)
+    assert "".join(re.findall("[影画]", " ".join(lines))) == "影画" * 10
+    assert " ".join(lines).count("x") == 60
+    assert first.count("█") // 4 == second.count("█") > 2
+
+
+def test_a_bar_is_a_row_of_signs_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().table(["", "影"], [["a", Share(1)], ["b", Share(0.25)]])
+    assert capsys.readouterr().out == f"   影\na  {'#' * 40}\nb  {'#' * 10}\n"
 
 
 def test_control_characters_of_a_review_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,9 +264,7 @@ def test_an_event_and_fields_are_silent_in_text(capsys: pytest.CaptureFixture[st
 
 
 def test_nothing_is_written_over_on_a_terminal_that_gets_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = on_terminal(monkeypatch)
     console = Console(progress_seconds=600, as_json=True)
     for step in range(100):
         console.progress(f"step {step}")

@@ -134,6 +134,18 @@ def test_a_given_split_is_kept(tmp_path: Path, evaluate: Evaluate, console: Any)
     assert "400 of 400 rows were trained on, 400 test rows among them" in found["why"]
 
 
+def test_a_comparison_leaves_out_what_either_bundle_was_trained_on(tmp_path: Path, console: Any) -> None:
+    corpus = reviews(tmp_path / "reviews.csv", 0, 400, ["train", "test"])
+    one = EvaluateSettings(bundle=model(tmp_path / "one", corpus), corpus=str(corpus))
+    # The other learnt half of the test rows.
+    learnt = reviews(tmp_path / "learnt.csv", 0, 200, ["train"])
+    others = bundle.load(model(tmp_path / "other", learnt)).texts
+    found = evaluation.measure(one, console, others=others).metrics
+    assert (found["rows"], found["trained_on"]) == (100, 300)
+    assert found["why"].startswith("those whose given split is test and that were not trained on; 300 of 400 rows")
+    assert evaluation.measure(one, console).metrics["rows"] == 200
+
+
 def test_of_very_many_texts_the_rule_says_which_were_trained_on(
     tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray import metrics as module
-from sentray.metrics import calibration_curve, metrics
+from sentray.metrics import calibration_curve, differences, metrics
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
@@ -119,3 +119,29 @@ def test_the_calibration_error_is_the_gap_between_sure_and_right() -> None:
         (0.6, 0.8, 100),
         (0.9, 0.7, 300),
     ]
+
+
+def test_intervals_of_differences_are_paired_and_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RESAMPLES", 200)
+    random, rows, held = np.random.default_rng(3), 400, 0
+    for _ in range(60):
+        truth = random.integers(0, 2, rows)
+        # Both find the same rows hard, and the second is right on 4 of 100 more.
+        hard = random.random(rows) < 0.3
+        models = []
+        for share in (0.6, 0.6 - 0.04 / 0.3):
+            predicted = np.where(hard & (random.random(rows) < share), 1 - truth, truth)
+            second = predicted * 0.5 + random.random(rows) * 0.25 + 0.1
+            models.append((np.stack([1 - second, second], axis=1).astype(np.float32), predicted))
+        found = differences(truth, *models, labels=2)
+        low, high = found["intervals"]["accuracy"]
+        held += low <= 0.04 <= high
+    assert 52 <= held <= 60
+    one, other = (metrics(truth, probabilities, ["neg", "pos"], predicted) for probabilities, predicted in models)
+    for name in ("accuracy", "f1", "roc_auc", "log_loss", "brier", "ece"):
+        assert found[name] == pytest.approx(other[name] - one[name], abs=1e-6)
+    assert high - low < sum(
+        ends[1] - ends[0] for ends in (one["intervals"]["accuracy"], other["intervals"]["accuracy"])
+    )
+    same = differences(truth, models[0], models[0], labels=2)
+    assert {value for ends in same.pop("intervals").values() for value in ends} == {0.0}

@@ -116,6 +116,12 @@ class TextHashes:
         """
         return cls(np.frombuffer(content, "<u8"), sampled)
 
+    def __or__(self, other: Self) -> Self:
+        """Those of both."""
+        sampled = max(self.sampled, other.sampled)
+        values = np.union1d(self.values, other.values)
+        return type(self)(values[values % np.uint64(sampled) == 0], sampled)
+
     def to_bytes(self) -> bytes:
         """The hashes, 8 bytes each, the lowest first."""
         return self.values.astype("<u8").tobytes()

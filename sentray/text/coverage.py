@@ -62,13 +62,13 @@ class Left:
         return type(self)(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
     def lines(self, rules: CleaningRules, vocabulary: bool) -> list[str]:
-        """What to tell: what is left and, where that is little, the cure.
+        """What to tell: what is left where something is lost and, where it is little, the cure.
 
         Args:
             rules: the cleaning.
             vocabulary: whether there is one, so that words may be unknown.
         """
-        lines = [self.line()]
+        lines = [self.line()] if self.is_lost else []
         if self.is_little:
             cure = "--cleaning unicode keeps them"
             if rules.punctuation == "words":
@@ -76,13 +76,13 @@ class Left:
             lines = [f"warning: {self.line()}; {cure}"]
         if vocabulary and self.words:
             lines.append(
-                f"the vocabulary has {self.known / self.words:.1%} of these words; {self.unknown:,} of "
+                f"the vocabulary has {self.known / self.words:.1%} of the words; {self.unknown:,} of "
                 f"{self.reviews:,} reviews have none of it"
             )
         strange = self.unknown - self.wordless
         if vocabulary and (self.known < MIN_KNOWN * self.words or strange > MAX_EMPTY * self.reviews):
             lines.append(
-                "warning: the vocabulary has so few of these words that little is learnt; lower --min-count, raise "
+                "warning: the vocabulary has so few of the words that little is learnt; lower --min-count, raise "
                 "--max-words, or take --encoder hash"
             )
         if rules.segment is None and self.unspaced > MAX_UNSPACED * self.letters:
@@ -91,6 +91,11 @@ class Left:
                 "words; --segment icu parts them (pip install 'sentray[segment]')"
             )
         return lines
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the cleaning drops so much that it shows."""
+        return self.wordless > 0 or self.words < 0.9995 * self.spaced
 
     @property
     def is_little(self) -> bool:

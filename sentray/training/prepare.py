@@ -425,10 +425,10 @@ def _tell(
         f"{found['quarantined_rows']:,} quarantined"
         + (f", not used: {', '.join(f'{rows:,} {what}' for what, rows in others.items())}" if others else "")
     )
-    if facts.held_out:
-        console.say(_held_out(facts.held_out, inspection, settings))
     for reason, rows in inspection.reasons.most_common():
         console.say(f"  quarantined as {reason}: {rows:,}")
+    if facts.held_out:
+        console.say(_held_out(facts.held_out, inspection, settings))
     longer = int(np.count_nonzero(lengths > facts.spec.max_length))
     cut = f" and cuts {longer:,} reviews ({longer / training:.1%}); --max-length takes more" if longer else ""
     about, kept = "", f"{len(words):,} in the vocabulary"

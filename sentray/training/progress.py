@@ -89,7 +89,9 @@ def _show(kind: Kind, content: Any, console: Console, telemetry: Telemetry) -> N
     else:
         telemetry.epoch(content)
         fields = {name: content[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
-        console.event(f"epoch {content['epoch']} finished", epoch_line(content), **fields)
+        # Of fits that only say how the last one shall be, a line each is enough.
+        line = "" if content.get("trial") else epoch_line(content)
+        console.event(f"epoch {content['epoch']} finished", line, **fields)
 
 
 def epoch_line(record: dict[str, Any]) -> str:

@@ -132,7 +132,9 @@ def _describe(settings: TrainSettings, plan: cluster.Plan) -> str:
     reading = plan.cpus_left + plan.workers * plan.cpus_each
     workers, batch = settings.workers, settings.batch_size
     if workers.fixed:
-        then = f"{plan.describe()}; batches of {batch}, {-(-batch // workers.max)} a worker"
+        then = f"{plan.describe()}; batches of {batch}" + (
+            f", {-(-batch // workers.max)} a worker" if workers.max > 1 else ""
+        )
     else:
         each = count(plan.cpus_each, "CPU") + (", 1 GPU" if settings.gpu else "")
         then = (

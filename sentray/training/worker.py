@@ -85,6 +85,8 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
             if state.fit == folds:
                 return None
             said = [parted(state.records_of(fit), settings.patience) for fit in range(state.fit + 1)]
+            if folds > 1:
+                tell("line", f"  {count(state.epoch, 'epoch')}, least held-out loss: {_least(state, network.heads)}")
             if said[-1] and not any(said[:-1]):
                 tell("line", said[-1])
             state, replica = _begin(replace(state, fit=state.fit + 1), logits, settings, dataset, allreduce, tell)
@@ -105,7 +107,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
             tell("expected", "the held-out rows to be scored")
             logits[state.fit, state.epoch + 1] = replica.held_out(state.fit)
             record |= _of_first(allreduce, partial(_judged, state, logits, dataset, network.heads))
-        tell("epoch", record)
+        tell("epoch", {**record, "trial": folds > 1 and state.fit < folds})
         if dead:
             if state.restarts >= settings.max_restarts:
                 return NothingToKeepError(
@@ -144,6 +146,14 @@ def _begin(
         what = f"holds out {dataset.facts.held_out[state.fit]:,}" if choice is None else choice.describe()
         tell("line", f"fit {state.fit + 1} of {folds + 1} trains on {len(replica.rows):,} rows and {what}")
     return replace(state, epoch=0, choice=choice), replica
+
+
+def _least(state: State, heads: Sequence[str]) -> str:
+    """The least loss of each head on the rows that the present fit held out, and after which epoch."""
+    losses = {head: state.losses(state.fit, head) for head in heads}
+    return ", ".join(
+        f"{head} {min(found):.4f} after {found.index(min(found)) + 1}" for head, found in losses.items() if found
+    )
 
 
 def _judged(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[str]) -> dict[str, Any]:

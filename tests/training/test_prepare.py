@@ -74,7 +74,7 @@ def test_listed_and_hashed_words_make_the_same_set(reviews: Path, tmp_path: Path
         **{"reviews": 4, "spaced": 13, "words": 13, "known": 13, "wordless": 0, "unknown": 0},
         **{"letters": 0, "unspaced": 0},
     }
-    assert "the cleaning leaves 100.0% of the words and 0 of 4 reviews without any" in console.lines
+    assert not any(line.startswith("the cleaning leaves") for line in console.lines)
     assert any(
         "about 7 distinct, hashed into 1,000 buckets, where about 0 share theirs" in line for line in console.lines
     )

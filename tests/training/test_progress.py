@@ -27,6 +27,7 @@ def test_what_is_sent_is_shown_and_what_is_awaited_is_known(console: Any, capsys
         board.put.remote("expected", "a step of training")
         board.put.remote("history", (RECORD,))
         board.put.remote("step", REPORT)
+        board.put.remote("epoch", RECORD | {"trial": True, "epoch": 1})
         ray.get(board.put.remote("epoch", RECORD))
     assert console.lines == ["training with 2 workers"]
     assert told[-1] == (RECORD,)

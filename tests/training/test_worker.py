@@ -247,6 +247,9 @@ def test_rows_held_out_choose_the_epochs_of_the_last_fit_and_a_stopped_run_ends_
     folds = [[record["held_out"]["network"] for record in state.records_of(fold)] for fold in (0, 1)]
     assert epochs == best_epoch(folds, [25, 25])
     assert board.lines[1] == "fit 1 of 3 trains on 25 rows and holds out 25"
+    after = folds[0].index(min(folds[0])) + 1
+    said = f"{len(folds[0])} epochs, least held-out loss: network {min(folds[0]):.4f} after {after}"
+    assert board.lines[2].strip() == said
     assert board.lines[-1].startswith(
         f"fit 3 of 3 trains on 50 rows and takes from the held-out rows: network {epochs}"
     )
