@@ -490,6 +490,13 @@ class ScoreSettings(CorpusSettings, PoolSettings):
         "put the scores of small shards together in files of about so many rows", None, ge=1
     )
     partition_by: str | None = setting("column of the output whose values become folders, as in COLUMN=value/", None)
+    by: str | None = setting(
+        "column by whose values the report shows the labels, such as a date; by file where not given", None
+    )
+    fail_on_drift: bool = setting(
+        "end with status 1, when all is written, where the reviews are not like those that the bundle was trained on",
+        False,
+    )
 
 
 class VerifySettings(LogSettings):

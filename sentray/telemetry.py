@@ -10,6 +10,8 @@ All names begin with `ray_sentray_`; every series has the labels `verb` and `run
                                                             cancelled, out_of_memory, straggler, killing_rows
     epochs_total, rows_trained_total                        of finished epochs
     rows_per_second                                         gauge: training, in the present epoch
+    drift{what}                                             gauge: population stability index of the scored rows beside
+                                                            the bundle's: scores, labels, lengths, known, words
 
 Everything is counted by the driver, when a shard is first committed or an epoch is finished, so that nothing counts
 twice; retries alone are counted as they begin. A run has one process that counts, and Ray labels each process's series
@@ -54,6 +56,13 @@ class Telemetry:
     def retry(self, reason: str) -> None:
         """Count a shard that is worked on once more."""
         self._count("shard_retries", "Shards worked on once more", 1, reason=reason)
+
+    def drift(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show how far the scored reviews are from those trained on, given what `drift.compare` found."""
+        about = "Population stability index of the scored reviews beside those trained on"
+        for what, figures in found.items():
+            tags = {"what": what}
+            self._metric("Gauge", "drift", about, tags).set(figures["psi"], self._tags | tags)
 
     def step(self, report: Mapping[str, Any]) -> None:
         """Show how fast training is, given the report of a step (`Replica.epoch`)."""

@@ -66,11 +66,14 @@ def test_bundles_are_compared_on_the_same_rows(
     lines = [json.dumps({"id": f"<b>{n}", "text": t, "label": ("neg", "pos")[n % 2]}) for n, t in enumerate(texts)]
     corpus, as_json, as_page = (tmp_path / name for name in ("reviews.jsonl", "found.json", "found.html"))
     corpus.write_text("\n".join(lines))
-    rest = str(corpus), "--json", str(as_json), "--html", str(as_page)
+    assert _compare(one, other, str(corpus)) == 1
+    assert "does not say what it was trained on: name the rows by --split" in capsys.readouterr().err
+    rest = str(corpus), "--split", "all", "--json", str(as_json), "--html", str(as_page)
 
     assert _compare(one, other, *rest, "--require", "better") == 1
-    shown, found = capsys.readouterr(), json.loads(as_json.read_text())
+    shown = capsys.readouterr()
     assert "is not what --require better asks for" in shown.err
+    found = json.loads(as_json.read_text())
     assert "\x1b" not in shown.out
     assert shown.out.splitlines()[-1] == found["verdict"]
     test = found["mcnemar"]

@@ -72,14 +72,15 @@ class Head:
         return JobSubmissionClient(self.dashboard, headers={"Authorization": f"Bearer {self.client['RAY_AUTH_TOKEN']}"})
 
     def series(self) -> dict[str, dict[str, float]]:
-        """What the Prometheus endpoint shows of each run: `name` or `name:reason`, without a histogram's buckets."""
+        """What the Prometheus endpoint shows of each run: `name`, `name:reason` or `name:what`, without buckets."""
         with urllib.request.urlopen(self.metrics, timeout=30) as answer:
             lines = re.findall(r"^ray_sentray_(\w+)\{(.*)\} (\S+)$", answer.read().decode(), re.MULTILINE)
         found: dict[str, dict[str, float]] = defaultdict(dict)
         for name, labels, value in lines:
             label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
             if "le" not in label:
-                found[label["run"]][f"{name}:{label['reason']}" if "reason" in label else name] = float(value)
+                more = [label[key] for key in ("reason", "what") if key in label]
+                found[label["run"]][":".join([name, *more])] = float(value)
         return found
 
 
@@ -228,6 +229,9 @@ def test_scores_as_the_readme_says_and_counts_what_it_does(
     assert counted.pop("shard_seconds_count") == summary["shards"]
     assert counted.pop("shard_seconds_sum") > 0
     assert counted.pop("worker_seconds_total") == pytest.approx(summary["worker_seconds"], abs=1e-3)
+    # Gauges go soon after the job.
+    for name in [name for name in counted if name.startswith("drift:")]:
+        assert counted.pop(name) == pytest.approx(summary["drift"][name.partition(":")[2]]["psi"], abs=1e-6)
     assert counted == {"rows_read_total": 400, "rows_scored_total": 400, "bytes_read_total": summary["bytes"]}
 
 

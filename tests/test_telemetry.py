@@ -47,6 +47,12 @@ def test_a_committed_shard_is_counted(recorded: dict[tuple[str, ...], list[float
     }
 
 
+def test_drift_is_a_gauge_each(recorded: dict[tuple[str, ...], list[float]]) -> None:
+    Telemetry("score", "run-3").drift({"scores": {"psi": 0.3, "differs": "much"}, "words": {"psi": 0.01}})
+    own = ("score", "run-3")
+    assert recorded == {("sentray_drift", *own, "scores"): [0.3], ("sentray_drift", *own, "words"): [0.01]}
+
+
 def test_an_epoch_is_counted_and_its_speed_shown(recorded: dict[tuple[str, ...], list[float]]) -> None:
     telemetry = Telemetry("train", "run-2")
     telemetry.step({"rows": 64, "seconds": 0.5})

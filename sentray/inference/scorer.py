@@ -30,6 +30,7 @@ class Scores:
         known: int32 [texts], those of them that have an id of their own or, where words are hashed, all of them.
         spaced: int32 [texts], words as white space separates them in the text as it is.
         decision: How probabilities become labels.
+        ids: int32 [total], ids of the texts' words, one text after the other.
     """
 
     probabilities: NDArray[np.float32]
@@ -37,6 +38,7 @@ class Scores:
     known: NDArray[np.int32]
     spaced: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     decision: Decision = MOST_PROBABLE
+    ids: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -84,7 +86,7 @@ class Scorer:
         """Score texts (`string` or `large_string`, null as empty), each on its own."""
         encoded = self.encoder.encode(texts)
         probabilities = self.engine.scores(encoded)
-        return Scores(probabilities, encoded.words, encoded.known, encoded.spaced, self.bundle.decision)
+        return Scores(probabilities, encoded.words, encoded.known, encoded.spaced, self.bundle.decision, encoded.ids)
 
     def _check_golden(self) -> None:
         golden = self.bundle.golden

@@ -23,7 +23,7 @@ from sentray.models import ARCHITECTURES, WIDE
 from sentray.report import figures
 from sentray.report.evidence import EVIDENCE_FILE, MAX_TEXT, Evidence, label_errors
 from sentray.report.figures import MAX_LABELS, MAX_SLICES, named
-from sentray.report.page import Page, Section, Table, bar, folded, grid, interval, percent, render, text
+from sentray.report.page import BAR, Page, Section, Table, bar, folded, grid, interval, percent, render, text
 from sentray.report.subject import Subject
 from sentray.storage import Folder, write_text
 from sentray.tables import METRICS
@@ -220,7 +220,7 @@ def _labels(subject: Subject) -> Iterator[Table]:
     ]
     more = f"; {len(labels) - MAX_SLICES:,} rarer ones are not listed" if len(labels) > MAX_SLICES else ""
     if rows:
-        yield Table(f"Rows by label{more}", ("label", "training", which, "share", ""), rows)
+        yield Table(f"Rows by label{more}", ("label", "training", which, "share", BAR), rows)
 
 
 def _set(bundle: Bundle) -> Iterator[Any]:
@@ -235,6 +235,8 @@ def _set(bundle: Bundle) -> Iterator[Any]:
 
 
 def _how_good(subject: Subject) -> Section:
+    if not subject.measured:
+        return Section("good", "How good it is", ["It was not measured."])
     metrics, labels = list[Table](), list[Table]()
     for which, why, found in subject.measured:
         rows = [(about, found[name], interval(found["intervals"].get(name))) for name, about in METRICS.items()]
@@ -292,7 +294,7 @@ def _what_learnt(subject: Subject) -> Section:
         most = max((weight for _, _, weight in heaviest), default=1.0)
         for label in bundle.labels[:MAX_LABELS]:
             rows = [(gram, f"{weight:.2f}", bar(weight / most)) for of, gram, weight in heaviest if of == label]
-            tables.append(Table(f"For {label[:MAX_NAME]}", ("word or n-gram", "weight", ""), rows))
+            tables.append(Table(f"For {label[:MAX_NAME]}", ("word or n-gram", "weight", BAR), rows))
         more = len(bundle.labels) - MAX_LABELS
         blocks += [
             "The words and n-grams that weigh most for each label: a word between two that may be any is “_”, letters "

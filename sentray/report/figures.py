@@ -197,7 +197,7 @@ def learning(subject: Subject) -> Iterator[Picture]:
     judged = [record for record in subject.history if "held_out" in record] or subject.history
     chosen = subject.bundle.metrics.get("validation", {}).get("epochs", {})
     heads, fits = list(judged[0].get("held_out", {})), len({record["fit"] for record in judged})
-    of = f"mean of {count(fits, 'fit')}" if fits > 1 else "of one fit"
+    of = f"mean of {count(fits, 'fit')}, as long as each trains" if fits > 1 else "of one fit"
 
     def mean(name: str, head: str | None = None) -> tuple[list[float], list[float]]:
         found: dict[float, list[float]] = {}
@@ -214,7 +214,7 @@ def learning(subject: Subject) -> Iterator[Picture]:
             series[name] = mean(held, head)
             if chosen.get(head) in series[name][0]:
                 circles[name] = chosen[head]
-        how = "; circled: as long as the last fit trains" if circles else ""
+        how = "; circled: when the last fit ends" if circles else ""
         together = ", its halves' mean" if len(heads) > 1 else ""
         caption = f"{what.capitalize()} by epoch, {of}{how}. Training{together}: while it is trained on the rows"
         yield plots.lines(series, f"{what} by epoch", caption, "epoch", what, marks=True, whole=True, chosen=circles)

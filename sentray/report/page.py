@@ -105,6 +105,10 @@ class Page:
         return Markup(frame).format(self.html)
 
 
+BAR = Markup('<span class="hidden">as a bar</span>')
+"""Head of a column of bars."""
+
+
 def bar(share: float) -> Markup:
     """A share from 0 to 1 as a bar in a table."""
     return Markup('<span class="bar" style="width: {:.2f}rem"></span>').format(8 * min(max(share, 0.0), 1.0))

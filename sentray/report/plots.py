@@ -183,7 +183,8 @@ def bars(
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if len(series) > 1:
-            axes.legend()
+            # Stacked bars leave no room.
+            axes.legend(**{"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3} if stacked else {})
         return _picture(figure, alt, caption)
 
 
@@ -246,7 +247,7 @@ def matrix(
                     [column - 0.48, column + 0.48, column + 0.48, column - 0.48],
                     [row - 0.48, row - 0.48, row + 0.48, row + 0.48],
                     color=_SERIES[0] if row == column else _SERIES[1],
-                    alpha=0.06 + 0.54 * math.sqrt(share),
+                    alpha=0.06 + 0.44 * math.sqrt(share),
                     linewidth=0,
                 )
                 if size <= 8:

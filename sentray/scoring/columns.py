@@ -16,6 +16,7 @@ from sentray.corpus.source import Source
 from sentray.corpus.splits import Piece
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scores
+from sentray.scoring.by import is_countable
 
 _FIRST_FILES, _LOOKED_AT = 1000, 50
 """Among so many files one must have a row that tells what columns there are; columns to keep are looked for in more."""
@@ -40,6 +41,8 @@ def kept_columns(
     mistake: SentrayError | None = None
     null = pa.null()
     wanted = dict.fromkeys(name for keep in settings.keep for name in (keep, _parted(keep)[0]))
+    if settings.by is not None:
+        wanted[settings.by] = None
     types, files, first, looked = dict[str, pa.DataType](), Counter[str](), None, 0
     for piece in _first_pieces(source):
         try:
@@ -53,7 +56,7 @@ def kept_columns(
         files.update(schema.names)
         types |= {field.name: field.type for field in schema if types.get(field.name, null) == null}
         untyped = [name for name in kept_inputs(settings.keep, files).values() if types.get(name, null) == null]
-        if not settings.keep or (looked >= _LOOKED_AT and not untyped):
+        if not wanted or (looked >= _LOOKED_AT and not untyped):
             break
     if first is None:
         raise mistake or SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
@@ -70,6 +73,17 @@ def kept_columns(
         [(name, pa.string() if types[column] == null else types[column]) for name, column in inputs.items()]
     )
     _require_partition(settings, kept)
+    if settings.by is not None:
+        column = inputs.get(settings.by, settings.by)
+        if not files[column]:
+            try:
+                read_schema(source, first, settings, (column,))
+            except SentrayError as error:
+                raise SentrayError(str(error).replace("--keep", "--by")) from error
+        if not is_countable(types.get(column, null)):
+            raise SentrayError(
+                f"--by {settings.by}: the column holds {types[column]}; choose one of dates, texts or whole numbers"
+            )
     return inputs, kept
 
 

@@ -18,15 +18,15 @@ from sentray.corpus.readers import may_have_ids
 from sentray.corpus.rows import QUARANTINE_FILE, TABLE_BYTES, Reason
 from sentray.corpus.source import Source, require_apart, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards, reader
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 from sentray.inference.engines import KerasEngine, choose
 from sentray.lease import Lease
-from sentray.scoring import tasks
+from sentray.scoring import drift, tasks
 from sentray.scoring.columns import kept_columns, output_schema
 from sentray.scoring.compaction import compact, compact_quarantine
-from sentray.scoring.output import SUMMARY, Columns, Commits, Header, OutputFolder, Record
+from sentray.scoring.output import REPORT, SUMMARY, Columns, Commits, Header, OutputFolder, Record
 from sentray.scoring.parts import SCORES, quarantine_name, read_part
-from sentray.scoring.stats import WORKER_CPUS, Stats
+from sentray.scoring.stats import WORKER_CPUS, Counts, Stats
 from sentray.scoring.tasks import MAX_CRASHES, RETRIES, Lost, Tasks, score_without_crashes
 from sentray.scoring.worker import Job, ShardScorer, Task
 from sentray.telemetry import Telemetry
@@ -59,6 +59,10 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     require_apart(settings.input, settings.out)
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle)
+    reference = drift.reference_of(model)
+    compare = partial(drift.compare, reference, labels=model.labels)
+    if settings.fail_on_drift and reference is None:
+        raise SentrayError(f"{drift.UNKNOWN}, or leave out --fail-on-drift")
     source, out = resolve(settings.input, settings), OutputFolder(settings.out)
     inputs, kept = kept_columns(source, settings, console.say)
     schema = output_schema(model.labels, kept, model.digest, settings.scores == "all")
@@ -72,8 +76,10 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         summary = out.summary()
         if summary is not None and not stats.missing and QUARANTINE_FILE in out.names():
             console.say(f"{settings.out} is finished: {_in_and_out(summary)}; nothing to do")
+            _require_no_drift(summary, settings)
             return summary
         out.delete(SUMMARY)
+        out.delete(REPORT)
         out.write(SETTINGS_FILE, settings_text(settings).encode())
         # Files that could not be read may be back; a shard that is compacted stays as it is.
         heals = not out.published(out.files()) and out.withdraw(_has_unread)
@@ -82,15 +88,20 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         _describe(source, plan, stats, settings, console)
         speed: Summary = dict.fromkeys(_SPEED)
         if stats.missing:
-            speed |= Run(job, out, plan, stats, lease, console, heals).work(ShardScorer, model.scoring_files, source)
+            run = Run(job, out, plan, stats, lease, console, heals, compare)
+            speed |= run.work(ShardScorer, model.scoring_files, source)
             _require_unchanged(out, settings)
         stats.require_good_rows()
         speed["compaction_seconds"] = _compact(out, console)
         summary = {"sentray_version": __version__, "run": console.run, "bundle": model.digest, "engine": job.engine}
-        summary |= {**stats.summary(model), "shards": len(plan), **speed}
+        summary |= {**stats.summary(model), "shards": len(plan), **speed, "drift": compare(stats.total)}
+        _write_report(out, summary, stats.total, model, reference, settings, console)
         out.write_json(SUMMARY, summary)
     tables.scores(console, summary, model.labels)
+    if line := _drift_line(summary, reference, settings):
+        console.say(line)
     console.say(f"{_in_and_out(summary)} in {settings.out}/{SCORES}")
+    _require_no_drift(summary, settings)
     return summary
 
 
@@ -105,6 +116,7 @@ class Run:
         lease: Checked as long as the work goes on.
         console: Where to say what happens.
         heals: Whether shards were taken back because their files may be readable now.
+        compare: Finds the drift of counts.
     """
 
     def __init__(
@@ -116,9 +128,10 @@ class Run:
         lease: Lease,
         console: Console,
         heals: bool = False,
+        compare: Callable[[Counts], drift.Drift | None] = lambda counts: None,
     ) -> None:
         self._job, self._out, self._plan, self._stats = job, out, plan, stats
-        self._lease, self._console, self._heals = lease, console, heals
+        self._lease, self._console, self._heals, self._compare = lease, console, heals, compare
         self._telemetry = Telemetry(console.verb, console.run)
         self._began: float | None = None
         self._ids: dict[int, list[Ids]] = {}
@@ -146,6 +159,7 @@ class Run:
                 Commits(out, self._committed) as self._commits,
             ):
                 self._score()
+            self._telemetry.drift(self._compare(self._stats.total) or {})
             start = self._tasks.start_seconds
             seconds = max(time.monotonic() - connected - start, 1e-3)
         # Tasks that nobody waited for may have left something.
@@ -306,6 +320,7 @@ def _header(job: Job) -> Header:
         schema={column.name: str(column.type) for column in job.schema if column.name != settings.partition_by},
         rows_per_file=settings.rows_per_file,
         partition_by=settings.partition_by,
+        by=settings.by,
     )
 
 
@@ -339,6 +354,45 @@ def _compact(out: OutputFolder, console: Console) -> float:
     compact(out, lambda done, files: console.progress(f"compacting, {done:,} of {count(files, 'file')}", done / files))
     compact_quarantine(out, partial(console.progress, "compacting the quarantined rows"))
     return round(time.monotonic() - began, 3)
+
+
+def _drift_line(summary: Summary, reference: drift.Reference | None, settings: ScoreSettings) -> str | None:
+    found = summary["drift"]
+    if found is None:
+        return drift.UNKNOWN if reference is None else drift.COUNTED_BEFORE
+    line = drift.sentence(found)
+    return line if line in (None, drift.SEEN) else f"warning: {line}; see {settings.out}/{REPORT}"
+
+
+def _require_no_drift(summary: Summary, settings: ScoreSettings) -> None:
+    """End with an error where it is asked for.
+
+    Raises:
+        SentrayError: The reviews differ much from those that the bundle was trained on, or nobody knows.
+    """
+    found = summary.get("drift")
+    if not settings.fail_on_drift or (found is not None and not drift.is_much(found)):
+        return
+    why = drift.COUNTED_BEFORE if found is None else drift.sentence(found)
+    raise SentrayError(f"{why}; {settings.out} is finished all the same (--fail-on-drift)")
+
+
+def _write_report(
+    out: OutputFolder,
+    summary: Summary,
+    counts: Counts,
+    model: Bundle,
+    reference: drift.Reference | None,
+    settings: ScoreSettings,
+    console: Console,
+) -> None:
+    """Write the page; whatever goes wrong with it does not fail the job."""
+    try:
+        from sentray.scoring.report import page
+
+        out.write(REPORT, page(out, summary, counts, model, reference, settings).encode())
+    except Exception as error:
+        console.note(f"warning: {REPORT} is not written ({type(error).__name__}: {first_line(error)}); all else is")
 
 
 def _in_and_out(summary: Summary) -> str:

@@ -2,7 +2,7 @@
 
     scores/part-000017-<digest>.parquet   scores of shard 17 by the bundle whose digest starts so
     scores/COLUMN=value/part-…            the same with --partition-by
-    quarantine.parquet  summary.json  settings.json
+    quarantine.parquet  summary.json  settings.json  report.html
     _sentray/plan.json                    what the job is, and which generation of its plan counts
     _sentray/plan-000001.parquet          the shards; files-000001.parquet: the input's files as they were
     _sentray/attempts/000017-<uuid>…      files that nobody has committed yet
@@ -45,7 +45,7 @@ from sentray.scoring.parts import ATTEMPTS, OWN, QUARANTINED, SCORES, STAGED, Pa
 from sentray.scoring.stats import Counts, Number
 from sentray.storage import HALF_WRITTEN, Folder, Output
 
-SUMMARY = "summary.json"
+SUMMARY, REPORT = "summary.json", "report.html"
 LEASE = f"{OWN}/lease.json"
 _PLAN = f"{OWN}/plan.json"
 LEDGER = f"{OWN}/ledger"
@@ -146,6 +146,7 @@ class Header:
         schema: Columns of a file of scores and their types, as Arrow writes them.
         rows_per_file: Rows that compaction aims at; None where each shard's file stays as it is.
         partition_by: Column whose values become folders; it is not in `schema`.
+        by: Column by whose values the labels are counted; None for the file.
     """
 
     bundle: str
@@ -156,6 +157,7 @@ class Header:
     schema: dict[str, str]
     rows_per_file: int | None = None
     partition_by: str | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ _WHAT_DIFFERS = {
     "shard_size": "with another --shard-size",
     "rows_per_file": "with another --rows-per-file",
     "partition_by": "with another --partition-by",
+    "by": "with another --by, or none",
     "schema": "with another output schema (other types of kept columns, another --scores, or other labels)",
 }
 

@@ -10,20 +10,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from sentray import profile
 from sentray.bundle import Bundle
 from sentray.config import ScoreSettings
 from sentray.console import count, duration
 from sentray.corpus.inspect import cure_of_ids
 from sentray.corpus.splits import ShardPlan
-from sentray.decision import UNSURE
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scores
+from sentray.scoring import by
+from sentray.scoring.by import MAX_VALUES
 
 if TYPE_CHECKING:
     from sentray.scoring.output import Record
 
 WORKER_CPUS = 1
-HISTOGRAM_BINS = 20
 MAX_PARTITIONS = 1000
 EARLY_STOP_ROWS, EARLY_STOP_MARGIN = 10_000, 2.0
 """Before its end a job stops for bad rows only after so many rows, and when this many times too many are bad."""
@@ -31,6 +32,10 @@ EARLY_STOP_ROWS, EARLY_STOP_MARGIN = 10_000, 2.0
 Number = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
 """A count as a ledger may hold it."""
 _Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+ScoresBins = Annotated[list[Number], Field(min_length=profile.SCORE_BINS, max_length=profile.SCORE_BINS)]
+LengthsBins = Annotated[list[Number], Field(min_length=len(profile.LENGTHS) + 1, max_length=len(profile.LENGTHS) + 1)]
+KnownBins = Annotated[list[Number], Field(min_length=len(profile.KNOWN) + 1, max_length=len(profile.KNOWN) + 1)]
+WordsBins = Annotated[list[Number], Field(min_length=profile.COMMONEST + 1, max_length=profile.COMMONEST + 1)]
 
 
 @dataclass
@@ -52,15 +57,18 @@ class Counts:
         unread_bytes: Size of those of its files that could not be read to their end.
         seconds: Time that workers spent.
         peak_rss_mb: Most memory that a worker has held.
+        lengths: Scored rows by their words, as `profile.of_lengths`; of no row where an earlier version counted, and so
+            are the next two.
+        known_shares: The same by the share of their words that is known, as `profile.of_known`.
+        commonest: The commonest words in them, as `profile.of_words`.
+        by: Scored rows by file, or by a column's value, and by label; see `sentray.scoring.by`.
     """
 
     rows: Number
     scored: Number
     quarantined: dict[str, Number]
     labels: dict[str, Number] = field(default_factory=dict)
-    histogram: Annotated[list[Number], Field(min_length=HISTOGRAM_BINS, max_length=HISTOGRAM_BINS)] = field(
-        default_factory=lambda: [0] * HISTOGRAM_BINS
-    )
+    histogram: ScoresBins = field(default_factory=lambda: [0] * profile.SCORE_BINS)
     words: Number = 0
     known_words: Number = 0
     spaced_words: Number = 0
@@ -70,6 +78,10 @@ class Counts:
     unread_bytes: Number = 0
     seconds: _Amount = 0.0
     peak_rss_mb: _Amount = 0.0
+    lengths: LengthsBins = field(default_factory=lambda: [0] * (len(profile.LENGTHS) + 1))
+    known_shares: KnownBins = field(default_factory=lambda: [0] * (len(profile.KNOWN) + 1))
+    commonest: WordsBins = field(default_factory=lambda: [0] * (profile.COMMONEST + 1))
+    by: Annotated[dict[str, dict[str, Number]], Field(max_length=MAX_VALUES + 2)] = field(default_factory=dict)
 
     @classmethod
     def none(cls) -> "Counts":
@@ -88,30 +100,51 @@ class Counts:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         _add(self.quarantined, other.quarantined)
         _add(self.labels, other.labels)
-        self.histogram = [a + b for a, b in zip(self.histogram, other.histogram, strict=True)]
+        self._add_bins(**{name: getattr(other, name) for name in _BINS})
+        by.add(self.by, other.by)
+        if len(self.by) > 2 * MAX_VALUES:
+            self.by = by.bounded(self.by)
         self.peak_rss_mb = max(self.peak_rss_mb, other.peak_rss_mb)
 
-    def add_scores(self, scores: Scores, labels: Sequence[str]) -> None:
-        """Add rows that were scored."""
+    def add_scores(self, scores: Scores, labels: Sequence[str], values: pa.ChunkedArray | None = None) -> None:
+        """Add rows that were scored.
+
+        Args:
+            scores: Of the rows.
+            labels: The bundle's.
+            values: By which of each row's values `by` counts it.
+        """
         rows = len(scores.words)
         self.rows += rows
         self.scored += rows
         classes = scores.classes
-        found = np.bincount(classes[classes != UNSURE], minlength=len(labels)).tolist()
+        found = profile.of_labels(classes, len(labels)).tolist()
         _add(self.labels, {label: number for label, number in zip(labels, found, strict=True) if number})
-        binned = scores.probabilities[:, 1] if len(labels) == 2 else scores.best
-        in_bins, _ = np.histogram(binned, HISTOGRAM_BINS, (0, 1))
-        self.histogram = [a + b for a, b in zip(self.histogram, in_bins.tolist(), strict=True)]
+        self._add_bins(
+            histogram=profile.of_scores(scores.probabilities).tolist(),
+            lengths=profile.of_lengths(scores.words).tolist(),
+            known_shares=profile.of_known(scores.words, scores.known).tolist(),
+            commonest=profile.of_words(scores.ids).tolist(),
+        )
+        if values is not None:
+            by.add(self.by, by.count(values, classes, labels))
         self.words += int(scores.words.sum(dtype=np.int64))
         self.known_words += int(scores.known.sum(dtype=np.int64))
         self.spaced_words += int(scores.spaced.sum(dtype=np.int64))
         self.wordless += int(np.count_nonzero(scores.words == 0))
         self.unknown += int(np.count_nonzero(scores.known == 0))
 
+    def _add_bins(self, **more: list[int]) -> None:
+        for name, bins in more.items():
+            setattr(self, name, [a + b for a, b in zip(getattr(self, name), bins, strict=True)])
+
     def add_bad(self, reasons: pa.ChunkedArray) -> None:
         """Add rows that were set aside."""
         self.rows += len(reasons)
         _add(self.quarantined, {each["values"]: each["counts"] for each in pc.value_counts(reasons).to_pylist()})
+
+
+_BINS = ("histogram", "lengths", "known_shares", "commonest")
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:

@@ -24,7 +24,7 @@ from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Piece, Shard, ShardPlan
 from sentray.errors import SentrayError
 from sentray.scoring.columns import kept_inputs
-from sentray.scoring.output import SUMMARY, OutputFolder, Record
+from sentray.scoring.output import REPORT, SUMMARY, OutputFolder, Record
 from sentray.scoring.parts import (
     EARLIER_QUARANTINE,
     OWN,
@@ -53,7 +53,7 @@ _SUMS = {
 }
 """Keys of the summary, and the counts of the shards that they are the sums of."""
 _WHICH_ROW = ["file", "row", "id", "reason"]
-_OWN_NAMES = (SCORES, OWN, QUARANTINE_FILE, SUMMARY, SETTINGS_FILE)
+_OWN_NAMES = (SCORES, OWN, QUARANTINE_FILE, SUMMARY, REPORT, SETTINGS_FILE)
 _NO_COUNTS = Counts.none()
 
 

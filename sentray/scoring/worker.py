@@ -22,6 +22,7 @@ from sentray.corpus.source import Source
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, unpacked_scorer
+from sentray.scoring.by import bounded
 from sentray.scoring.columns import own_columns
 from sentray.scoring.output import Attempt, Record
 from sentray.scoring.parts import PartFile, attempt_name, part_name, partition_folder, quarantine_name
@@ -95,6 +96,8 @@ class ShardScorer:
         self._job, self._out = job, Folder(job.settings.out)
         self._pauses = read_pauses(job.source.filesystem)
         self._scorer = self._load(files)
+        by = job.settings.by
+        self._by = by and job.kept.get(by, by)
 
     def ids(self, task: Task) -> tuple[int, list[Ids], frozenset[str]]:
         """The shard's index, hashes of the ids that a column gives its rows, and the files that could not be read."""
@@ -183,6 +186,7 @@ class ShardScorer:
                     f"{min(back)} could not be read at first and now can, so that its ids are not compared with the "
                     "others; run the same command again to go on"
                 )
+        counts.by = bounded(counts.by)
         counts.unread_bytes = sum(piece.bytes for piece in shard.pieces if piece.name in unread)
         counts.seconds = round(time.perf_counter() - started, 3)
         counts.peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
@@ -198,7 +202,7 @@ class ShardScorer:
             self._job.source,
             task.shard,
             settings,
-            keep=tuple(dict.fromkeys(self._job.kept.values())),
+            keep=tuple(dict.fromkeys([*self._job.kept.values(), *filter(None, [self._by])])),
             on_unreadable=on_unreadable,
             isolated=task.isolated,
         )
@@ -221,7 +225,7 @@ class ShardScorer:
     def _table(self, rows: pa.Table, counts: Counts) -> pa.Table:
         """Score good rows: the output's columns of them."""
         scores, labels = self._scorer.score(rows["text"]), self._scorer.bundle.labels
-        counts.add_scores(scores, labels)
+        counts.add_scores(scores, labels, rows[kept_name(self._by) if self._by else "file"])
         own = own_columns(rows["id"], scores, labels, self._job.settings.scores == "all")
         kept = [self._cast(rows, name, column) for name, column in self._job.kept.items()]
         return pa.table([*own, *kept], schema=self._job.schema)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sentray import cluster, models
+from sentray import cluster, models, profile
 from sentray.bundle import ModelSpec, TrainedOn
 from sentray.config import TrainSettings
 from sentray.console import Console, count
@@ -57,10 +57,13 @@ REVIEWS_SCHEMA = pa.schema(
         pa.field("group", pa.uint64()),
         pa.field("given", pa.bool_()),
         pa.field("weight", pa.float32()),
+        pa.field("words", pa.int32()),
+        pa.field("known", pa.int32()),
     ]
 )
 """A row for an encoded training review: its word ids, its label, the hash of its text, what is equal for those that are
-held out together, whether its split is validation, and how much it counts."""
+held out together, whether its split is validation, how much it counts, its words, and those of them that a vocabulary
+of the other reviews would have too."""
 _FACTS = {"hash": np.uint64, "group": np.uint64, "given": np.bool_, "weight": np.float32}
 
 
@@ -93,8 +96,8 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
         vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
-    met, offsets, labels, targets, held, weights, used, left, texts, trained_on, hashes = _write_reviews(
-        corpus, Encoder(rules, words), words.size, folder, settings, console
+    met, offsets, labels, targets, held, weights, used, left, texts, trained_on, hashes, reference = _write_reviews(
+        corpus, Encoder(rules, words), words, counts, folder, settings, console
     )
     if settings.encoder == "hash":
         inspection = _checked(met, corpus, folder, settings)
@@ -135,6 +138,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         "grams": chosen and chosen.metrics,
         "longest_review": longest,
         "cleaning_left": asdict(left),
+        "reference": reference,
         "test_rows": inspection.of_split("test").total(),
         "quarantined_rows": inspection.reasons.total(),
     }
@@ -240,13 +244,27 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder, settings: T
     return inspection
 
 
-def clean_and_encode(rows: pa.Table, encoder: Encoder, settings: TrainSettings) -> Tables:
-    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, what is `left` of them, and `content_of`."""
+def clean_and_encode(
+    rows: pa.Table, encoder: Encoder, settings: TrainSettings, counts: NDArray[np.int32] | None = None
+) -> Tables:
+    """A stage: `inspect_rows`, the training `reviews` of `REVIEWS_SCHEMA`, what is `left` of them, and `content_of`.
+
+    Args:
+        rows: A table of `ROW_SCHEMA`.
+        encoder: Gives words their ids.
+        settings: Of the run.
+        counts: How often each id occurs in all training reviews; None where words are hashed.
+    """
     chosen = training_rows(rows, _splits(settings))
     encoded = encoder.encode(chosen["text"])
     lists = pa.ListArray.from_arrays(encoded.offsets.astype(np.int32), encoded.ids)
     hashes, given = hashes_of(chosen), pc.equal(chosen["split"], "validation")
+    known = encoded.known
+    if counts is not None:
+        strange = profile.strange_to_others(encoded.ids, encoded.offsets, counts, settings.min_count)
+        known = (known - strange).astype(np.int32)
     columns = [lists, chosen["label"], hashes, group_keys(chosen, settings), given, _weights(chosen, settings)]
+    columns += [pa.array(encoded.words), pa.array(known)]
     reviews = pa.table(columns, REVIEWS_SCHEMA)
     left = Left.of(encoded, chosen["text"]).table()
     return {**inspect_rows(rows), "reviews": reviews, "left": left, **content_of(rows)}
@@ -269,7 +287,13 @@ def _weights(rows: pa.Table, settings: TrainSettings) -> pa.Array:
 
 
 def _write_reviews(
-    corpus: Corpus, encoder: Encoder, rows: int, folder: Folder, settings: TrainSettings, console: Console
+    corpus: Corpus,
+    encoder: Encoder,
+    words: Words,
+    counts: Counter[str],
+    folder: Folder,
+    settings: TrainSettings,
+    console: Console,
 ) -> tuple[
     Inspection,
     NDArray[np.int64],
@@ -282,20 +306,24 @@ def _write_reviews(
     TextHashes,
     TrainedOn,
     Hashes,
+    dict[str, Any],
 ]:
-    """Encode the training reviews, and write their ids, of which there are `rows`, to a file.
+    """Encode the training reviews, and write their ids to a file.
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
         [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; the fold that holds it out;
         how much it counts, where they do not count alike; how many of the ids occur; what the cleaning and the
-        vocabulary left; the hashes of the texts that are trained on; what is known of the corpus; each text's hash.
+        vocabulary left; the hashes of the texts that are trained on; what is known of the corpus; each text's hash;
+        what other reviews are compared with (see `scoring.drift.Reference`), without scores.
     """
-    inspection, seen, left = Inspection(), np.zeros(rows, np.bool_), Left()
+    inspection, seen, left = Inspection(), np.zeros(words.size, np.bool_), Left()
+    times = _times(words, counts) if isinstance(words, Vocabulary) else None
+    bins: dict[str, Any] = {"lengths": 0, "known": 0, "words": 0}
     lengths, chunks, contents = [np.zeros(1, np.int64)], list[pa.Array](), list[int]()
     facts: dict[str, list[Any]] = {name: [np.empty(0, kind)] for name, kind in _FACTS.items()}
     with folder.create(training_set.IDS_FILE) as stream:
-        for found in corpus.map_blocks(clean_and_encode, encoder=encoder, settings=settings):
+        for found in corpus.map_blocks(clean_and_encode, encoder=encoder, settings=settings, counts=times):
             ids, label = found["reviews"]["ids"], found["reviews"]["label"]
             flat = pc.list_flatten(ids).to_numpy()
             stream.write(pa.py_buffer(flat))
@@ -305,6 +333,10 @@ def _write_reviews(
             for name, of_blocks in facts.items():
                 # A copy, since the block's memory goes with any part of it.
                 of_blocks.append(np.array(found["reviews"][name]))
+            of_words, known = (found["reviews"][name].to_numpy() for name in ("words", "known"))
+            bins["lengths"] += profile.of_lengths(of_words)
+            bins["known"] += profile.of_known(of_words, known)
+            bins["words"] += profile.of_words(flat)
             contents.append(content_in(found))
             inspection += Inspection.of(found)
             left += Left.sum(found["left"])
@@ -329,7 +361,19 @@ def _write_reviews(
     )
     used = int(np.count_nonzero(seen))
     offsets, weights = np.cumsum(np.concatenate(lengths)), weight if settings.weight_column else None
-    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash
+    # The buckets of hashed words are in no order.
+    reference: dict[str, Any] = {
+        name: np.asarray(found).tolist() for name, found in bins.items() if name != "words" or times is not None
+    }
+    reference["rows"] = len(targets)
+    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash, reference
+
+
+def _times(words: Vocabulary, counts: Counter[str]) -> NDArray[np.int32]:
+    """How often each id occurs; the unknown's without end."""
+    times = np.full(words.size, np.iinfo(np.int32).max, np.int32)
+    times[1 : len(words) + 1] = [min(counts[word], times[0]) for word in words.words]
+    return times
 
 
 def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, Any]:

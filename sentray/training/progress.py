@@ -106,11 +106,12 @@ def epoch_line(record: dict[str, Any]) -> str:
 
 
 def progress_line(report: dict[str, Any]) -> str:
-    """Epoch, step, loss, accuracy, rows a second and time left, in one line."""
+    """Epoch, step, time left, loss, accuracy and rows a second, in one line, of which a terminal may cut the end."""
     left = report["steps"] - report["step"] + (report["epochs"] - report["epoch"]) * report["steps"]
     fit = f"fit {report['fit'] + 1}/{report['fits']}  " if report.get("fits", 1) > 1 else ""
     return (
         f"{fit}epoch {report['epoch']}/{report['epochs']}  step {report['step']}/{report['steps']}  "
+        f"ETA {duration(left * report['seconds'] / report['step'])}  "
         f"loss {report['loss']:.4f}  accuracy {report['accuracy']:.3f}  "
-        f"{report['rows'] / report['seconds']:,.0f} rows/s  ETA {duration(left * report['seconds'] / report['step'])}"
+        f"{report['rows'] / report['seconds']:,.0f} rows/s"
     )

@@ -339,8 +339,30 @@ def _metrics(
         },
         "validation_rows": validation.get("rows", 0),
         "figures": _figures(facts, state, settings),
+        "reference": _reference(facts, validation),
         **({"validation": validation} if validation else {}),
         **({"test": test} if test else {}),
+    }
+
+
+def _reference(facts: training_set.Facts, validation: dict[str, Any]) -> dict[str, Any] | None:
+    """What scored reviews are compared with; see `scoring.drift.Reference`."""
+    reviews = facts.metrics.get("reference")
+    if reviews is None:
+        return None
+    of = {
+        "reviews": f"the {reviews['rows']:,} training rows, with those words known that enough of the other rows have"
+    }
+    if validation:
+        of["scores"] = f"the {validation['rows']:,} held-out rows, by fits that did not see them"
+    predicted = validation and dict(zip(facts.spec.labels, validation["predicted"], strict=True))
+    return {
+        "words": None,
+        **reviews,
+        "scores": validation.get("score_histogram"),
+        "labels": predicted or None,
+        "scored_rows": validation.get("rows", 0),
+        "of": of,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentray import bundle
+from sentray import bundle, profile
 from sentray.bundle import Bundle, Calibration
 from sentray.config import TrainSettings
 from sentray.console import Console
@@ -78,6 +78,8 @@ def validated(
             "calibration_curve": calibration_curve(labels, raw),
         },
         "calibration_curve": calibration_curve(labels, calibrated),
+        "score_histogram": profile.of_scores(calibrated).tolist(),
+        "predicted": profile.of_labels(decision.classes(calibrated), len(names)).tolist(),
         "baselines": baselines(held_out, tuple(state.choice.epochs), trained.labels),
     }
     return bundle.update(trained, calibration=calibration, decision=decision), found, calibrated

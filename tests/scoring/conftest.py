@@ -23,7 +23,7 @@ from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan
 from sentray.inference.scorer import Scores
-from sentray.scoring import compaction, job
+from sentray.scoring import compaction, job, report
 from sentray.scoring.output import LEDGER, Columns, Header, Log, OutputFolder, Record
 from sentray.scoring.parts import Part, part_name, partition_folder, quarantine_name
 from sentray.scoring.stats import Counts
@@ -218,13 +218,15 @@ def a_shard_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers without a network, which start in a tenth of the time."""
+    """Workers without a network, which start in a tenth of the time, and a report without pictures."""
 
     class LightShardScorer(job.ShardScorer):
         def _load(self, files: dict[str, bytes]) -> Any:
             return LightScorer(tuple(json.loads(files["bundle.json"])["labels"]))
 
     monkeypatch.setattr(job, "ShardScorer", LightShardScorer)
+    # Drawing takes as long as such a job.
+    monkeypatch.setattr(report, "_pictures", lambda *given: [])
 
 
 @pytest.fixture

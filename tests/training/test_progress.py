@@ -13,7 +13,7 @@ RECORD = {"epoch": 2, "loss": 0.4, "accuracy": 0.8, "rows_seen": 1000, "seconds"
 
 
 def test_a_report_is_one_line_with_the_time_left() -> None:
-    assert progress_line(REPORT) == "epoch 2/3  step 5/10  loss 0.5000  accuracy 0.750  50 rows/s  ETA 0:06"
+    assert progress_line(REPORT) == "epoch 2/3  step 5/10  ETA 0:06  loss 0.5000  accuracy 0.750  50 rows/s"
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -22,6 +22,7 @@ from sentray.embeddings.learn import embed
 from sentray.embeddings.read import read_vectors
 from sentray.errors import SentrayError
 from sentray.lease import Holder, Lease
+from sentray.scoring.drift import reference_of
 from sentray.storage import Folder
 from sentray.training import run
 from sentray.training.run import LEASE, train, work_folder
@@ -118,6 +119,13 @@ def test_three_classes_unbalanced_with_bad_rows(tmp_path: Path, in_process: Any)
     assert (made.calibration.temperature, made.calibration.rows) == (metrics["validation"]["temperature"], 80)
     assert metrics["test"]["labels"] == ["bad", "fair", "good"]
     assert metrics["test_accuracy"] == 1.0
+    reference = reference_of(made)
+    assert reference is not None
+    assert reference.words is not None
+    assert (reference.rows, reference.scored_rows, sum(reference.lengths)) == (80, 80, 80)
+    assert (sum(reference.scores or []), sum((reference.labels or {}).values())) == (80, 80)
+    # Each review has three words that others have too and a number of its own, which the vocabulary does not have.
+    assert reference.known[2] == reference.lengths[4] == 80
     assert (metrics["quarantined_rows"], metrics["test_rows"]) == (2, 20)
     quarantined = pq.read_table(tmp_path / "model" / "quarantine.parquet").to_pylist()
     assert [(row["file"], row["row"], row["reason"]) for row in quarantined] == [

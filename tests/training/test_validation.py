@@ -52,6 +52,7 @@ def test_figures_are_of_calibrated_probabilities_and_say_what_they_were_before(
     assert found["ece"] < 0.03 < 0.1 < found["before_calibration"]["ece"]
     assert found["brier"] < found["before_calibration"]["brier"]
     assert sum(each["rows"] for each in found["calibration_curve"]) == found["rows"] == 3000
+    assert sum(found["score_histogram"]) == sum(found["predicted"]) == 3000
     assert console.lines == [
         f"calibrated: temperature {made.calibration.temperature:.3g}; on held-out rows expected calibration error "
         f"{found['before_calibration']['ece']:.4f} before, {found['ece']:.4f} after"
