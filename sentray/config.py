@@ -482,6 +482,9 @@ class ScoreSettings(CorpusSettings, PoolSettings):
     scores: Literal["best", "all"] = setting(
         "probabilities to write out: that of the label, or a column score_LABEL for each label too", "best"
     )
+    explain: int | None = setting(
+        "write a column of so many words that moved each score most, with their weights", None, ge=1, le=1000
+    )
     engine: EngineName = setting(ENGINE_HELP, "auto")
     gpu: bool = setting("give each worker one GPU; needs the engine keras", False)
     new_input: bool = setting("score the files that were added since the output was made", False)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from sentray import bundle, models
 from sentray.errors import SentrayError
+from sentray.inference.heaviest import Heaviest
 from sentray.inference.networks import load_network
 from sentray.inference.scorer import Scorer
 from sentray.text.vocabulary import Vocabulary
@@ -75,13 +76,15 @@ def _speed(predict: Predict, texts: list[str]) -> float:
     return max(rates)
 
 
-def sentray(_: list[str], __: list[str], source: str) -> Predict:
-    """The bundle in this process."""
+def sentray(_: list[str], __: list[str], source: str, explain: int = 0) -> Predict:
+    """The bundle in this process; where wanted it also finds so many words that moved each score most."""
     scorer = Scorer(bundle.load(source), threads=1)
     labels = np.array(scorer.bundle.labels)
+    heaviest = Heaviest(scorer, explain) if explain else None
 
     def predict(texts: list[str]) -> list[str]:
-        return list(labels[scorer.score(pa.array(texts, pa.large_string())).classes])
+        column = pa.array(texts, pa.large_string())
+        return list(labels[(heaviest.score(column)[0] if heaviest else scorer.score(column)).classes])
 
     return predict
 

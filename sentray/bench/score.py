@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ SAMPLE_ROWS = {"reviews": 20_000, "sentences": 400_000}
 """Texts that the baselines are measured with; they are the first of those of the whole job."""
 NETWORKS = ("tutorial-cnn", "wide-deep")
 GIVEN = "the bundle"
+EXPLAINED = 5
+"""Words of each text that are named as those that moved its score most."""
 
 
 def bench_score(settings: BenchScoreSettings, console: Console) -> dict[str, Any]:
@@ -131,6 +134,10 @@ def _alone(labelled: Path, samples: dict[str, Path], models: dict[str, str], con
         (title, baseline, sources[-1 if number else 0]) for number, (title, baseline) in enumerate(BASELINES.items())
     ]
     runs += [(f"sentray, {name}: predict", sentray, model) for name, model in models.items()]
+    explained = partial(sentray, explain=EXPLAINED)
+    runs += [
+        (f"sentray, {name}: predict, {EXPLAINED} words explained", explained, model) for name, model in models.items()
+    ]
     found: Rows = {}
     for title, baseline, model in runs:
         console.progress(f"{title}, one core")

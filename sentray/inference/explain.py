@@ -32,7 +32,7 @@ from sentray.inference.scorer import Scorer, Scores
 from sentray.storage import write_text
 from sentray.text.cleaning import clean
 from sentray.text.encoding import Encoded, cut
-from sentray.text.ngrams import MAX_WORD_ID, Grams, character_grams, character_keys, key
+from sentray.text.ngrams import MAX_WORD_ID, WORD_BITS, Grams, character_grams, character_keys
 from sentray.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def explained(settings: ExplainSettings, console: Console, stream: BufferedIOBas
 
 def _say(each: Explanation, console: Console, count: int) -> None:
     """Print an explanation: the text in colours where there are any, the heaviest words and n-grams, and the sum."""
-    largest = max((abs(word.weight) for word in each.words), default=0.0)
+    largest = max((abs(word.weight) for word in each.words), default=0.0) or 1.0
     console.coloured([_styled(word, largest) for word in each.words[:MAX_SHOWN]])
     console.say(f"{each.label or 'unsure'}\t{each.score:.6f}")
     console.say(f"above 0 speaks for {each.toward}, below 0 for {each.against}")
@@ -220,14 +220,14 @@ def _say(each: Explanation, console: Console, count: int) -> None:
 
 def _styled(word: Contribution, largest: float) -> tuple[str, str]:
     """A word and its style, as rich names styles."""
-    share = abs(word.weight) / largest if largest else 0.0
+    share = abs(word.weight) / largest
     if share < MIN_SHARE:
         return word.word, "" if word.known else "dim"
     return word.word, f"{'blue underline' if word.weight > 0 else 'dark_orange'}{' bold' if share > 0.5 else ''}"
 
 
 def _signs(weight: float, largest: float) -> str:
-    return ("+" if weight > 0 else "-") * max(round(_BAR * abs(weight) / largest), 1)
+    return ("+" if weight > 0 else "-") * max(round(_BAR * min(abs(weight) / largest, 1)), 1)
 
 
 def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", label: str | None = None) -> Explanations:
@@ -266,7 +266,7 @@ def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", labe
         weights, ids = np.zeros(len(tokens)), encoded.ids[where]
         grams, bias = list[Contribution](), None
         if method == "paths":
-            had = _found(engine.grams, ids, [tokens[place] if known[place] else "" for place in places])
+            had = found_grams(engine.grams, ids, [tokens[place] for place in places])
             weights[places], grams, bias = paths(*engine.description, ids, had, output)
             grams.sort(key=lambda each: -abs(each.weight))
         else:
@@ -302,18 +302,20 @@ class Found(NamedTuple):
     """The known n-grams of a review.
 
     Attributes:
-        rows: Of the n-grams, int [n].
-        values: What the network multiplies their weights by, float [n].
-        texts: What they are called.
-        places: Of each the words, by their positions, that it lies in; one position as often as it counts.
-        single: Whether it is one word.
+        rows: Of the n-grams, int32 [n].
+        values: What the network multiplies their weights by, float32 [n].
+        names: What they are called, as `Grams.gram_texts` does.
+        single: Whether each is a word, bool [n].
+        owners: Of each word of each occurrence the n-gram, a number below n; int64 [m].
+        places: Its position among the review's words; int64 [m].
     """
 
     rows: Ids
-    values: NDArray[np.floating[Any]]
-    texts: list[str]
-    places: list[list[int]]
-    single: list[bool]
+    values: NDArray[np.float32]
+    names: list[str]
+    single: NDArray[np.bool_]
+    owners: NDArray[np.int64]
+    places: NDArray[np.int64]
 
 
 class Parts(NamedTuple):
@@ -330,44 +332,50 @@ class Parts(NamedTuple):
     bias: float
 
 
-def _found(grams: Grams | None, ids: Ids, words: Sequence[str]) -> Found | None:
-    """The known n-grams of a review, by the definitions `word_grams` and `character_grams`.
+def found_grams(grams: Grams | None, ids: Ids, words: Sequence[str]) -> Found | None:
+    """The known n-grams of a review, and where they are; see `word_grams` and `character_grams`.
 
     Args:
         grams: The table; None where the network looks at none.
         ids: Of the review's words.
-        words: The same; those that are not in the vocabulary are empty.
+        words: The same words.
     """
     if grams is None:
         return None
-    had = grams.of(ids, np.array([0, len(ids)]))
-    rows, values = had.rows, had.values
-    spec, keys = grams.spec, grams.table[rows - 1].tolist()
-    places: dict[int, list[int]] = {each: [] for each in keys}
-    numbers = ids.tolist()
-    for first, word in enumerate(numbers):
-        second, third = [*numbers[first + 1 : first + 3], 0, 0][:2]
-        for gram, covered in (
-            (key(word), (0,)),
-            (key(word, second), (0, 1) if spec.max_n >= 2 and second else ()),
-            (key(word, 0, third), (0, 2) if spec.skip and third else ()),
-            (key(word, second, third), (0, 1, 2) if spec.max_n >= 3 and third else ()),
-        ):
-            if covered and gram in places:
-                places[gram] += [first + each for each in covered]
-    texts = dict(zip(keys, map(grams.word_text, keys), strict=True))
+    had, spec = grams.of(ids, np.array([0, len(ids)])), grams.spec
+    keys, numbers = grams.table[had.rows - 1], ids.astype(np.uint64)
+    order = np.argsort(keys)
+    names, single = [""] * len(keys), keys <= MAX_WORD_ID
+    owners, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+
+    def match(wanted: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of some keys the review has as n-grams, and which n-grams these are."""
+        at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)] if len(keys) else order
+        which = np.flatnonzero(keys[at] == wanted) if len(keys) else order
+        return which, at[which]
+
+    kinds = [(0,), *([(0, 1)] * (spec.max_n >= 2)), *([(0, 2)] * spec.skip), *([(0, 1, 2)] * (spec.max_n >= 3))]
+    for kind in kinds:
+        count = max(len(ids) - kind[-1], 0)
+        wanted = np.zeros(count, np.uint64)
+        for offset in kind:
+            wanted |= numbers[offset : offset + count] << np.uint64(WORD_BITS * offset)
+        which, found = match(wanted)
+        for first, gram in zip(which.tolist(), found.tolist(), strict=True):
+            names[gram] = " ".join(words[first + at] if at in kind else "_" for at in range(kind[-1] + 1))
+        for offset in kind:
+            owners.append(found)
+            places.append(which + offset)
     if spec.characters:
-        of_words, at = list(dict.fromkeys(words)), dict[str, list[int]]()
-        for position, word in enumerate(words):
-            at.setdefault(word, []).append(position)
-        _, all_keys = character_keys(of_words)
-        spelt = ((gram, word) for word in of_words for gram in character_grams(word))
-        for number, (text, word) in zip(all_keys.tolist(), spelt, strict=True):
-            if number in places:
-                texts[number] = text
-                places[number] += at[word]
-    single = [each <= MAX_WORD_ID for each in keys]
-    return Found(rows, values, [texts[each] for each in keys], [places[each] for each in keys], single)
+        at = dict[str, list[int]]()
+        for position in np.flatnonzero(ids < len(grams.of_characters[0]) - 1).tolist():
+            at.setdefault(words[position], []).append(position)
+        spelt = [(text, word) for word in at for text in character_grams(word)]
+        for number, gram in zip(*match(character_keys(list(at))[1]), strict=True):
+            names[gram], word = spelt[number]
+            owners.append(np.full(len(at[word]), gram))
+            places.append(np.array(at[word]))
+    return Found(had.rows, had.values, names, single, np.concatenate(owners), np.concatenate(places))
 
 
 _Back = Callable[[Doubles], tuple[Doubles, list[Contribution], float]]
@@ -387,8 +395,7 @@ def paths(network: Network, weights: Mapping[str, NDArray[Any]], ids: Ids, found
     Raises:
         SentrayError: When a layer but the last has an activation that a path does not go straight through.
     """
-    if other := set(network.activations[:-1]) - set(LINEAR):
-        raise SentrayError(f"a network with {other.pop()} between its layers has no paths: take --method leave-one-out")
+    require_paths(network)
     made = [_branch(network, number, weights, ids, found) for number in range(len(network.branches))]
     values = np.concatenate([features for features, _ in made])
     layers = [(_doubles(weights[f"weights{n}"]), weights[f"units{n}"]) for n in range(len(network.activations))]
@@ -403,7 +410,7 @@ def paths(network: Network, weights: Mapping[str, NDArray[Any]], ids: Ids, found
         bias += float(counts @ units)
         counts = inputs @ counts
         if number:
-            counts = _through(counts, inside[number - 1], network.activations[number - 1], network.epsilon)
+            counts = through(counts, inside[number - 1], network.activations[number - 1], network.epsilon)
     words, grams, first = np.zeros(len(ids)), list[Contribution](), 0
     for features, back in made:
         of_words, of_grams, more = back(counts[first : first + len(features)])
@@ -414,6 +421,16 @@ def paths(network: Network, weights: Mapping[str, NDArray[Any]], ids: Ids, found
     return Parts(words, grams, bias)
 
 
+def require_paths(network: Network) -> None:
+    """Refuse a network through which no path goes straight.
+
+    Raises:
+        SentrayError: When a layer but the last has an activation of another kind.
+    """
+    if other := set(network.activations[:-1]) - set(LINEAR):
+        raise SentrayError(f"a network with {other.pop()} between its layers has no paths: take --method leave-one-out")
+
+
 def _activated(values: Doubles, activation: str, epsilon: float) -> Doubles:
     """What follows a dense layer but the last."""
     if activation == "normalize":
@@ -421,10 +438,11 @@ def _activated(values: Doubles, activation: str, epsilon: float) -> Doubles:
     return np.maximum(values, 0) if activation == "relu" else values
 
 
-def _through(counts: Doubles, inside: Doubles, activation: str, epsilon: float) -> Doubles:
-    """How much what an activation takes counts, from how much it counts what it gives."""
+def through(counts: Doubles, inside: NDArray[Any], activation: str, epsilon: float) -> Doubles:
+    """How much what an activation takes counts, from how much it counts what it gives; of one review or of many."""
     if activation == "normalize":
-        return np.asarray((counts - counts.mean()) / np.sqrt(inside.var() + epsilon))
+        variance = inside.var(axis=-1, keepdims=True, dtype=np.float64)
+        return np.asarray((counts - counts.mean(axis=-1, keepdims=True)) / np.sqrt(variance + epsilon))
     return counts * (inside > 0) if activation == "relu" else counts
 
 
@@ -519,14 +537,11 @@ def _grams(rows: Doubles, found: Found, count: int) -> tuple[Doubles, _Back]:
     scaled = rows * found.values[:, None]
 
     def back(counts: Doubles) -> tuple[Doubles, list[Contribution], float]:
-        words, grams = np.zeros(count), list[Contribution]()
-        weights = (scaled @ counts).tolist()
-        for weight, text, places, single in zip(weights, found.texts, found.places, found.single, strict=True):
-            for place in places:
-                words[place] += weight / len(places)
-            if not single:
-                grams.append(Contribution(text, weight))
-        return words, grams, 0.0
+        weights = scaled @ counts
+        shares = weights / np.maximum(np.bincount(found.owners, minlength=len(weights)), 1)
+        words = np.bincount(found.places, shares[found.owners], count).astype(np.float64)
+        named = zip(found.names, weights.tolist(), found.single.tolist(), strict=True)
+        return words, [Contribution(name, weight) for name, weight, single in named if not single], 0.0
 
     return scaled.sum(axis=0), back
 

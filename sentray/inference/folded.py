@@ -31,17 +31,17 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle
+from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle, ModelSpec
 from sentray.errors import SentrayError
 from sentray.inference.halves import add_lanes, add_mean, add_sums, add_wide, in_blocks, laid_out
 from sentray.inference.simd import BLOCK, LANES, dense, pool
-from sentray.text.encoding import Encoded
+from sentray.text.encoding import Encoded, cut_from
 from sentray.text.ngrams import Grams
 from sentray.text.simd import address, compiled
 
@@ -157,6 +157,9 @@ class Network:
 
 
 _NETWORK = TypeAdapter(Network)
+
+Description = tuple[Network, Mapping[str, Floats]]
+"""A network and its weights, as `pack` takes them."""
 
 Key = tuple[tuple[int, ...], bytes]
 
@@ -330,69 +333,99 @@ class FoldedEngine:
     name = "folded"
 
     def __init__(self, bundle: Bundle) -> None:
-        self._network, weights = self.description = load(bundle)
-        self.grams = bundle.grams
+        self._make(load(bundle), bundle.grams, bundle.spec)
+
+    @classmethod
+    def of(cls, description: Description, grams: Grams | None, spec: ModelSpec) -> Self:
+        """An engine of a network that Keras loaded.
+
+        Raises:
+            ValueError: The network has another shape or is too large.
+        """
+        network, weights = description
+        checked(network, weights.__getitem__)
+        made = cls.__new__(cls)
+        made._make(description, grams, spec)
+        return made
+
+    def _make(self, description: Description, grams: Grams | None, spec: ModelSpec) -> None:
+        self._network, weights = self.description = description
+        self.grams = grams
         layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._network.activations))]
         self._bias, self._layers = layers[0][1], layers[1:]
-        self._branches: list[_Folded] = []
-        self._free: _Free | None = None
+        self.branches: list[Folded] = []
+        self.free: Free | None = None
         if self._network.length is None:
-            self._free = _Free(self._network, weights, self.grams)
+            self.free = Free(self._network, weights, self.grams)
         else:
             tables: dict[Key, Floats] = {}
             count = len(self._network.branches)
-            self._branches = [_Folded(self._network, number, weights, tables) for number in range(count)]
-        self._length, self._truncating = bundle.spec.max_length, bundle.spec.truncating
+            self.branches = [Folded(self._network, number, weights, tables) for number in range(count)]
+        self._length, self._truncating = spec.max_length, spec.truncating
 
     def scores(self, encoded: Encoded) -> Floats:
         """Probability of each label for each review, float32 [reviews, labels]; each review on its own."""
-        values = _activate(self.logits(encoded), self._network.activations[-1], self._network.epsilon)
-        return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
+        return self.probabilities(self.layers(encoded)[-1])
 
     def logits(self, encoded: Encoded) -> Floats:
         """What the last layer makes its probabilities of, float32 [reviews, outputs]."""
-        values, before = self.sums(encoded), self._network.activations
-        for (weights, units), activation in zip(self._layers, before, strict=False):
-            values = _layer(_activate(values, activation, self._network.epsilon), weights, units)
-        return values
+        return self.layers(encoded)[-1]
 
-    def sums(self, encoded: Encoded) -> Floats:
-        """What the first dense layer's activation is applied to, float32 [reviews, units]."""
-        length = np.minimum(encoded.lengths, self._length)
-        begins = encoded.offsets[:-1]
-        if self._truncating == "pre":
-            begins = encoded.offsets[1:] - length
+    def probabilities(self, logits: Floats) -> Floats:
+        """Probability of each label, float32 [reviews, labels]."""
+        values = _activate(logits, self._network.activations[-1], self._network.epsilon)
+        return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
+
+    def layers(self, encoded: Encoded, notes: list[Any] | None = None) -> list[Floats]:
+        """What the activation of each dense layer is applied to, float32 [reviews, units] each.
+
+        Args:
+            encoded: The reviews; `GROUP` at most where there are notes.
+            notes: Of a network without a length, what each branch returns is added to it; see `halves`.
+        """
+        found, activations = [self._sums(encoded, notes)], self._network.activations
+        for (weights, units), activation in zip(self._layers, activations, strict=False):
+            found.append(_layer(_activate(found[-1], activation, self._network.epsilon), weights, units))
+        return found
+
+    def _sums(self, encoded: Encoded, notes: list[Any] | None) -> Floats:
+        begins, lengths = cut_from(encoded, self._length, self._truncating)
         sums = np.tile(self._bias, (len(encoded), 1))
-        if self._free:
-            self._free.add(encoded.ids, begins, length, sums)
-        for branch in self._branches:
-            branch.add(encoded.ids, begins, length, sums)
+        if self.free:
+            self.free.add(encoded.ids, begins, lengths, sums, notes)
+        for branch in self.branches:
+            branch.add(encoded.ids, begins, lengths, sums)
         return sums
 
 
-class _Free:
+class Free:
     """The branches of a network without a length, and the rows of the first dense layer that their outputs meet.
 
     Args:
         network: the whole network.
         weights: as in `pack`.
         grams: the n-grams that the bundle knows.
+
+    Attributes:
+        tables: of each branch its rows, and the weights that their sums meet, float32 [units, numbers of a row].
     """
 
     def __init__(self, network: Network, weights: Mapping[str, Floats], grams: Grams | None) -> None:
-        self._adders: list[Callable[..., None]] = []
+        self._adders: list[Callable[..., Any]] = []
+        self.tables: list[tuple[Part, Floats, Floats]] = []
         first = 0
         for number, branch in enumerate(network.branches):
-            add: Callable[..., None]
+            assert not isinstance(branch, Branch)
+            add: Callable[..., Any]
             if isinstance(branch, Wide):
                 assert grams is not None
-                add, outputs = partial(add_wide, grams, weights[f"kernel{number}"]), branch.columns
+                table, outputs = weights[f"kernel{number}"], branch.columns
+                add = partial(add_wide, grams, table)
             elif isinstance(branch, Sums):
                 kernel = weights[f"kernel{number}"][None] / np.float32(branch.width)
                 table = in_blocks(_fold(weights["embedding"], kernel))
                 add, outputs = partial(add_sums, branch.width, table), branch.filters
             else:
-                assert isinstance(branch, Mean)
                 table, outputs = in_blocks(weights["embedding"]), weights["embedding"].shape[1]
                 add = partial(add_mean, outputs, branch.epsilon, table)
             inputs = weights["weights0"][first : first + outputs].T
@@ -400,20 +433,29 @@ class _Free:
             padded = np.zeros((len(inputs), -(-outputs // BLOCK) * BLOCK), np.float32)
             padded[:, :outputs] = inputs
             self._adders.append(partial(add, padded))
+            self.tables.append((branch, table, padded))
         self._gap = max(branch.width if isinstance(branch, Sums) else 1 for branch in network.branches)
 
-    def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:
-        """Add the first dense layer's products to `sums`, float32 [reviews, units]."""
+    def add(
+        self,
+        ids: NDArray[np.int32],
+        begins: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        sums: Floats,
+        notes: list[Any] | None = None,
+    ) -> None:
+        """Add the first dense layer's products to `sums`, float32 [reviews, units]; see `FoldedEngine.layers`."""
         for start in range(0, len(sums), GROUP):
             group = slice(start, start + GROUP)
             lanes = np.zeros((*sums[group].shape, LANES), np.float32)
             padded, firsts = laid_out(ids, begins[group], lengths[group], self._gap)
-            for add in self._adders:
-                add(padded, firsts, lengths[group], lanes)
+            noted = [add(padded, firsts, lengths[group], lanes, notes is not None) for add in self._adders]
             add_lanes(lanes, sums[group])
+            if notes is not None:
+                notes += noted
 
 
-class _Folded:
+class Folded:
     """One branch with the rows of the first dense layer that its outputs meet.
 
     Args:
@@ -447,13 +489,14 @@ class _Folded:
         if branch.window is not None:
             each = rows.reshape(pools, filters, units).astype(np.float64)
             tail[:pools] = np.cumsum(np.tensordot(padding, each, (0, 1))[::-1], axis=0)[::-1]
-        self._arrays = (self.table, bias, padding, _in_lanes(rows), tail.astype(np.float32))
-        self._sizes = (branch.windows(length), pools)
+        self.arrays = (self.table, bias, padding, _in_lanes(rows), tail.astype(np.float32))
+        self.sizes = (branch.windows(length), pools)
+        self.branch = branch
         self._run = _runner(branch, units)
 
     def add(self, ids: NDArray[np.int32], begins: NDArray[np.int64], lengths: NDArray[np.int64], sums: Floats) -> None:
         """Add the branch's part of the first dense layer to `sums`, float32 [reviews, units]."""
-        self._run(ids, begins, lengths, self._arrays, *self._sizes, sums)
+        self._run(ids, begins, lengths, self.arrays, *self.sizes, sums)
 
 
 def _fold(embedding: Floats, kernel: Floats) -> Floats:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentray.inference.simd import AHEAD, BLOCK, LANES, add_rows, dense, slide
-from sentray.text.ngrams import Grams, walk
+from sentray.inference.simd import AHEAD, BLOCK, LANES, add_rows, dense, slide, slide_and_note
+from sentray.text.ngrams import Grams, Rows, walk
 from sentray.text.simd import address, compiled, inlined
 
 Floats = NDArray[np.float32]
@@ -56,9 +56,23 @@ def in_blocks(rows: Floats) -> Floats:
     return blocks
 
 
+def add_sums(
+    width: int, table: Floats, weights: Floats, ids: Any, firsts: Any, lengths: Any, lanes: Floats, noting: bool = False
+) -> NDArray[np.int32]:
+    """Add the products of the largest sums of windows of `width` words of each review and the weights.
+
+    Returns:
+        Where wanted, of each sum the last word of its window, -1 where it is not above 0; int32 [reviews, sums].
+    """
+    where = np.full((len(lengths) if noting else 0, weights.shape[1]), -1, np.int32)
+    _add_sums(width, table, weights, ids, firsts, lengths, lanes, where)
+    return where
+
+
 @compiled
-def add_sums(width: int, table: Any, weights: Any, ids: Any, firsts: Any, lengths: Any, lanes: Any) -> None:
-    """Add the products of the largest sums of windows of `width` words of each review and the weights."""
+def _add_sums(
+    width: int, table: Any, weights: Any, ids: Any, firsts: Any, lengths: Any, lanes: Any, where: Any
+) -> None:
     blocks, words, size = table.shape
     units, inputs = weights.shape
     sums, best = np.empty(size, np.float32), np.empty(size, np.float32)
@@ -74,7 +88,12 @@ def add_sums(width: int, table: Any, weights: Any, ids: Any, firsts: Any, length
                 if start:
                     sums[:] = 0
                     add_rows(word_at - 4 * width, width, table_at, sums_at)
-                slide(word_at, width, min(steps - start, STRETCH), table_at, sums_at, best_at)
+                moves = min(steps - start, STRETCH)
+                if len(where):
+                    at = address(where) + 4 * (review * inputs + block * size)
+                    slide_and_note(word_at, width, moves, table_at, sums_at, best_at, start, at)
+                else:
+                    slide(word_at, width, moves, table_at, sums_at, best_at)
             for unit in range(units):
                 lanes_at = address(lanes) + 4 * LANES * (review * units + unit)
                 dense(best_at, size // LANES, weights_at + 4 * unit * inputs, lanes_at, 1)
@@ -92,11 +111,39 @@ def _total(left: int, right: int, vectors: int, lanes: Any) -> float:
     return total
 
 
-@compiled
 def add_mean(
-    dimensions: int, epsilon: float, table: Any, weights: Any, ids: Any, firsts: Any, lengths: Any, lanes: Any
+    dimensions: int,
+    epsilon: float,
+    table: Floats,
+    weights: Floats,
+    ids: Any,
+    firsts: Any,
+    lengths: Any,
+    lanes: Floats,
+    noting: bool = False,
+) -> Floats:
+    """Add the products of the mean of each review's rows, brought to mean 0 and variance 1, and the weights.
+
+    Returns:
+        Where wanted, what a row of each review is multiplied by to be in the normalized mean; float32 [reviews].
+    """
+    scales = np.zeros(len(lengths) if noting else 0, np.float32)
+    _add_mean(dimensions, epsilon, table, weights, ids, firsts, lengths, lanes, scales)
+    return scales
+
+
+@compiled
+def _add_mean(
+    dimensions: int,
+    epsilon: float,
+    table: Any,
+    weights: Any,
+    ids: Any,
+    firsts: Any,
+    lengths: Any,
+    lanes: Any,
+    scales: Any,
 ) -> None:
-    """Add the products of the mean of each review's rows, brought to mean 0 and variance 1, and the weights."""
     blocks, words, size = table.shape
     units, inputs = weights.shape
     vectors = inputs // LANES
@@ -118,16 +165,34 @@ def add_mean(
             scale = np.float32(1 / np.sqrt(variance + epsilon)) if variance + epsilon else np.float32(0)
             for number in range(dimensions):
                 means[review, number] *= scale
+            if len(scales):
+                scales[review] = scale * share
             for unit in range(units):
                 lanes_at = address(lanes) + 4 * LANES * (review * units + unit)
                 dense(values_at, vectors, weights_at + 4 * unit * inputs, lanes_at, 1)
 
 
-def add_wide(grams: Grams, rows: Floats, weights: Floats, ids: Any, firsts: Any, lengths: Any, lanes: Floats) -> None:
-    """Add the products of the sum of the rows of each review's n-grams, times their values, and the weights."""
-    found = np.empty(grams.most(int(lengths.max())), np.int32)
+def add_wide(
+    grams: Grams,
+    rows: Floats,
+    weights: Floats,
+    ids: Any,
+    firsts: Any,
+    lengths: Any,
+    lanes: Floats,
+    noting: bool = False,
+) -> tuple[Rows, NDArray[np.int64]]:
+    """Add the products of the sum of the rows of each review's n-grams, times their values, and the weights.
+
+    Returns:
+        Where wanted, the n-grams' rows, review after review, and where each review's of words end and its of
+        characters, int64 [reviews, 2].
+    """
+    most = sum(map(grams.most, lengths.tolist())) if noting else grams.most(int(lengths.max()))
+    found, ends = np.empty(most, np.int32), np.zeros((len(lengths) if noting else 0, 2), np.int64)
     scales = grams.spec.scale, grams.spec.character_scale
-    _add_wide(ids, firsts, lengths, grams.lookup, grams.scratch(), found, rows, *scales, weights, lanes)
+    _add_wide(ids, firsts, lengths, grams.lookup, grams.scratch(), found, rows, *scales, weights, lanes, ends)
+    return found, ends
 
 
 @compiled
@@ -143,22 +208,29 @@ def _add_wide(
     character_scale: float,
     weights: Any,
     lanes: Any,
+    ends: Any,
 ) -> None:
     ids_at, lookup_at = address(ids), address(lookup)
     scratch_at, found_at = address(scratch), address(found)
+    first = 0
     for review in range(len(lengths)):
-        words, characters = walk(ids_at + 4 * firsts[review], lengths[review], lookup_at, scratch_at, found_at)
+        at = found_at + 4 * first
+        words, characters = walk(ids_at + 4 * firsts[review], lengths[review], lookup_at, scratch_at, at)
         for column in range(rows.shape[1]):
             value = 0.0
-            for number in range(words):
+            for number in range(first, first + words):
                 value += rows[found[number], column]
             value *= scale / np.sqrt(max(words, 1))
             other = 0.0
-            for number in range(words, words + characters):
+            for number in range(first + words, first + words + characters):
                 other += rows[found[number], column]
             value += other * character_scale / np.sqrt(max(characters, 1))
             for unit in range(len(weights)):
                 lanes[review, unit, 0] += value * weights[unit, column]
+        if len(ends):
+            ends[review, 0] = first + words
+            first += words + characters
+            ends[review, 1] = first
 
 
 @compiled

@@ -199,26 +199,187 @@ def slide(_: Any, ids: Any, width: Any, steps: Any, table: Any, sums: Any, best:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        ids_at, wide, number, table_at, sums_at, best_at = arguments
-        pieces = _pieces(BLOCK)
-
-        def move(step: Any, values: list[Any]) -> list[Any]:
-            _ask_for_row(builder, table_at, ids_at, step)
-            new, old = (_row(builder, table_at, ids_at, each) for each in (step, builder.sub(step, wide)))
-            sums, best = [], []
-            for (start, kind), total, most in zip(pieces, values[: len(pieces)], values[len(pieces) :], strict=True):
-                change = builder.fsub(_load(builder, new, 4 * start, kind), _load(builder, old, 4 * start, kind))
-                sums.append(builder.fadd(total, change))
-                best.append(_larger(builder, sums[-1], most))
-            return sums + best
-
-        places = [(at, 4 * start, kind) for at in (sums_at, best_at) for start, kind in pieces]
-        values = _repeat(builder, number, [_load(builder, *each) for each in places], move)
-        for (at, start, kind), value in zip(places, values, strict=True):
-            builder.store(value, pointer(builder, at, kind, start), align=4)
+        _slide(builder, *arguments)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), generate
+
+
+@intrinsic
+def slide_and_note(
+    _: Any, ids: Any, width: Any, steps: Any, table: Any, sums: Any, best: Any, first: Any, where: Any
+) -> Any:
+    """As `slide`, and note which window has the largest sum, the first of several.
+
+    Further arguments are `first`, the number of the window after the first step, and `where`, address of int32[BLOCK],
+    the numbers of the windows with the largest sums so far.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _slide(builder, *arguments)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 8), generate
+
+
+def _slide(
+    builder: Any, ids: Any, wide: Any, number: Any, table: Any, sums: Any, best: Any, first: Any = None, at: Any = None
+) -> None:
+    """The instructions of `slide`, and where there is an `at`, of `slide_and_note`."""
+    pieces, whole = _pieces(BLOCK), ir.IntType(32)
+    slots = [(sums, 4 * start, kind) for start, kind in pieces] + [(best, 4 * start, kind) for start, kind in pieces]
+    if at is not None:
+        slots += [(at, 4 * start, ir.VectorType(whole, kind.count)) for start, kind in pieces]
+
+    def move(step: Any, values: list[Any]) -> list[Any]:
+        _ask_for_row(builder, table, ids, step)
+        new, old = (_row(builder, table, ids, each) for each in (step, builder.sub(step, wide)))
+        totals, largest, numbers = [], [], []
+        for piece, (start, kind) in enumerate(pieces):
+            change = builder.fsub(_load(builder, new, 4 * start, kind), _load(builder, old, 4 * start, kind))
+            totals.append(builder.fadd(values[piece], change))
+            most = values[len(pieces) + piece]
+            if at is not None:
+                is_more = builder.fcmp_ordered(">", totals[-1], most)
+                here = _splat(builder, builder.trunc(builder.add(first, step), whole), kind.count)
+                numbers.append(builder.select(is_more, here, values[2 * len(pieces) + piece]))
+            largest.append(_larger(builder, totals[-1], most))
+        return totals + largest + numbers
+
+    values = _repeat(builder, number, [_load(builder, *each) for each in slots], move)
+    for (where, start, kind), value in zip(slots, values, strict=True):
+        builder.store(value, pointer(builder, where, kind, start), align=4)
+
+
+def _splat(builder: Any, value: Any, count: int) -> Any:
+    kind = ir.VectorType(value.type, count)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), _mask([0] * count))
+
+
+def _mask(numbers: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), numbers)
+
+
+@intrinsic(prefer_literal=True)
+def spread(
+    _: Any,
+    rows: Any,
+    bias: Any,
+    counts: Any,
+    sums: Any,
+    width: Any,
+    filters: Any,
+    window: Any,
+    average: Any,
+    relu: Any,
+) -> Any:
+    """Take the way back through `pool`: add to each word's sum what its rows add to the pooled outputs.
+
+    The first four arguments are addresses, the others constants, both as `pool` has them. Of windows that are the
+    largest alike, the first counts.
+
+    Args:
+        rows: of int64[width + window - 1], the address of each word's row.
+        bias: of float32[filters].
+        counts: of float32[filters], how much each output counts; of an average, of a window's share.
+        sums: of float32[width + window - 1].
+        width: words of a window.
+        filters: outputs of a window.
+        window: windows that are pooled.
+        average: 1 for their sum, 0 for the largest.
+        relu: 1 where a window's outputs below 0 count as 0.
+    """
+    constants = (width, filters, window, average, relu)
+    width, filters, window, average, relu = (constant.literal_value for constant in constants)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows_at, bias_at, counts_at, sums_at = arguments[:4]
+        number = ir.IntType(64)
+        words = [
+            builder.load(pointer(builder, rows_at, number, 8 * word), align=8) for word in range(width + window - 1)
+        ]
+        totals: list[Any] = [None] * len(words)
+        for start, kind in _pieces(filters):
+            zero = ir.Constant(kind, [0.0] * kind.count)
+
+            def term(offset: int, word: int, start: int = start, kind: Any = kind) -> Any:
+                return _load(builder, words[offset + word], 4 * (word * filters + start), kind)
+
+            first, count = _load(builder, bias_at, 4 * start, kind), _load(builder, counts_at, 4 * start, kind)
+            values = []
+            for offset in range(window):
+                value = first
+                for word in range(width):
+                    value = builder.fadd(value, term(offset, word))
+                values.append(value)
+            most = values[0]
+            for value in values[1:]:
+                most = _larger(builder, most, value)
+            for offset, value in enumerate(values):
+                passes = builder.fcmp_ordered(">", value, zero) if relu else None
+                if not average:
+                    largest = builder.fcmp_ordered(">=", value, most)
+                    passes = builder.and_(passes, largest) if relu else largest
+                share = builder.select(passes, count, zero) if passes is not None else count
+                if not average:
+                    count = builder.select(largest, zero, count)
+                for word in range(width):
+                    product = builder.fmul(term(offset, word), share, flags=("contract",))
+                    if kind.count < LANES:
+                        lanes = [*range(kind.count), *[kind.count] * (LANES - kind.count)]
+                        product = builder.shuffle_vector(product, zero, _mask(lanes))
+                    before = totals[offset + word]
+                    totals[offset + word] = (
+                        product if before is None else builder.fadd(before, product, flags=("contract",))
+                    )
+        for word, total in enumerate(totals):
+            half = LANES // 2
+            while half:
+                parts = [builder.shuffle_vector(total, total, _mask([*range(at, at + half)])) for at in (0, half)]
+                total, half = builder.fadd(*parts), half // 2
+            sum_at = pointer(builder, sums_at, _FLOAT, 4 * word)
+            one = builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+            builder.store(builder.fadd(builder.load(sum_at, align=4), one), sum_at, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, *constants), generate
+
+
+@intrinsic(prefer_literal=True)
+def dense_back(_: Any, gates: Any, count: Any, weights: Any, counts: Any, units: Any) -> Any:
+    """Take the way back through `dense`: how much each feature counts, from how much each unit does.
+
+    Args:
+        gates: address of float32[units].
+        count: vectors of features.
+        weights: address of float32[count, units, LANES].
+        counts: address of float32[count, LANES], written.
+        units: a constant.
+    """
+    gates_count = units.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        gates_at, number, weights_at, counts_at = arguments[:4]
+        vector = ir.VectorType(_FLOAT, LANES)
+        gates = [
+            _splat(builder, builder.load(pointer(builder, gates_at, _FLOAT, 4 * unit), align=4), LANES)
+            for unit in range(gates_count)
+        ]
+
+        def mix(step: Any, _: list[Any]) -> list[Any]:
+            row = _behind(builder, weights_at, step, 4 * LANES * gates_count)
+            total = ir.Constant(vector, [0.0] * LANES)
+            for unit, gate in enumerate(gates):
+                product = builder.fmul(_load(builder, row, 4 * LANES * unit, vector), gate, flags=("contract",))
+                total = builder.fadd(total, product, flags=("contract",))
+            builder.store(total, pointer(builder, _behind(builder, counts_at, step, 4 * LANES), vector), align=4)
+            return []
+
+        _repeat(builder, number, [], mix)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64, units), generate
 
 
 def _row(builder: Any, table: Any, ids: Any, number: Any) -> Any:

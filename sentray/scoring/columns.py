@@ -15,6 +15,7 @@ from sentray.corpus.readers import read_schema
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Piece
 from sentray.errors import SentrayError
+from sentray.inference.heaviest import WORDS_TYPE
 from sentray.inference.scorer import Scores
 from sentray.scoring.by import is_countable
 
@@ -127,7 +128,9 @@ def _require_partition(settings: ScoreSettings, kept: pa.Schema) -> None:
         )
 
 
-def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str, every: bool = False) -> pa.Schema:
+def output_schema(
+    labels: tuple[str, ...], kept: pa.Schema, digest: str, every: bool = False, explained: bool = False
+) -> pa.Schema:
     """Columns of the output: the same for every file that a bundle writes from an input.
 
     Args:
@@ -135,6 +138,7 @@ def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str, every: 
         kept: Columns of the input that are passed through.
         digest: The bundle's digest, noted in the metadata beside sentray's version.
         every: Whether there is a column for the probability of each label.
+        explained: Whether there is a column of the words that moved the score.
 
     Raises:
         SentrayError: When a kept column has the name of one of ours, or of another.
@@ -146,6 +150,7 @@ def output_schema(labels: tuple[str, ...], kept: pa.Schema, digest: str, every: 
         *(pa.field(name, pa.float32()) for name in probabilities),
         pa.field("words", pa.int32()),
         pa.field("known_words", pa.int32()),
+        *([pa.field("explained", WORDS_TYPE)] if explained else []),
     ]
     taken = {column.name for column in own}
     if clash := [name for name in kept.names if name in taken]:

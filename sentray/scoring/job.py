@@ -65,7 +65,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         raise SentrayError(f"{drift.UNKNOWN}, or leave out --fail-on-drift")
     source, out = resolve(settings.input, settings), OutputFolder(settings.out)
     inputs, kept = kept_columns(source, settings, console.say)
-    schema = output_schema(model.labels, kept, model.digest, settings.scores == "all")
+    schema = output_schema(model.labels, kept, model.digest, settings.scores == "all", settings.explain is not None)
     job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest, inputs)
     header = _header(job)
     if settings.dry_run:
@@ -321,6 +321,7 @@ def _header(job: Job) -> Header:
         rows_per_file=settings.rows_per_file,
         partition_by=settings.partition_by,
         by=settings.by,
+        explain=settings.explain,
     )
 
 

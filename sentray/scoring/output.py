@@ -147,6 +147,7 @@ class Header:
         rows_per_file: Rows that compaction aims at; None where each shard's file stays as it is.
         partition_by: Column whose values become folders; it is not in `schema`.
         by: Column by whose values the labels are counted; None for the file.
+        explain: Most words of the column `explained`; None where there is none.
     """
 
     bundle: str
@@ -158,6 +159,7 @@ class Header:
     rows_per_file: int | None = None
     partition_by: str | None = None
     by: str | None = None
+    explain: int | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ _WHAT_DIFFERS = {
     "rows_per_file": "with another --rows-per-file",
     "partition_by": "with another --partition-by",
     "by": "with another --by, or none",
+    "explain": "with another --explain",
     "schema": "with another output schema (other types of kept columns, another --scores, or other labels)",
 }
 

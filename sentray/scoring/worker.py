@@ -21,7 +21,8 @@ from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, kept_name, mark, set_
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
-from sentray.inference.scorer import Scorer, unpacked_scorer
+from sentray.inference.heaviest import Heaviest
+from sentray.inference.scorer import Scorer, Scores, unpacked_scorer
 from sentray.scoring.by import bounded
 from sentray.scoring.columns import own_columns
 from sentray.scoring.output import Attempt, Record
@@ -95,7 +96,8 @@ class ShardScorer:
         pa.set_cpu_count(WORKER_CPUS)
         self._job, self._out = job, Folder(job.settings.out)
         self._pauses = read_pauses(job.source.filesystem)
-        self._scorer = self._load(files)
+        self._scorer, wanted = self._load(files), job.settings.explain
+        self._heaviest = Heaviest(self._scorer, wanted) if wanted else None
         by = job.settings.by
         self._by = by and job.kept.get(by, by)
 
@@ -133,7 +135,7 @@ class ShardScorer:
             chosen = pc.and_(pc.is_null(table["reason"]), pa.array((indices >= start) & (indices < stop)))
             texts = table["text"].filter(chosen)
             if len(texts):
-                self._scorer.score(texts)
+                self._scored(texts)
             index += table.num_rows
         return index
 
@@ -145,11 +147,18 @@ class ShardScorer:
             texts = table["text"].filter(pc.is_null(table["reason"]))
             if len(texts) and scored < SAMPLE_ROWS:
                 before = time.perf_counter()
-                self._scorer.score(texts)
+                self._scored(texts)
                 scoring += time.perf_counter() - before
                 scored += table.num_rows
         reading = time.perf_counter() - began - scoring
         return scored, reading + scoring * rows / max(1, scored)
+
+    def _scored(self, texts: pa.ChunkedArray) -> tuple[Scores, list[pa.Array]]:
+        """Scores of texts, and the column `explained` where it is wanted."""
+        if self._heaviest is None:
+            return self._scorer.score(texts), []
+        scores, words = self._heaviest.score(texts)
+        return scores, [words]
 
     def _load(self, files: dict[str, bytes]) -> Scorer:
         return unpacked_scorer(files, self._job.engine, WORKER_CPUS)
@@ -224,9 +233,9 @@ class ShardScorer:
 
     def _table(self, rows: pa.Table, counts: Counts) -> pa.Table:
         """Score good rows: the output's columns of them."""
-        scores, labels = self._scorer.score(rows["text"]), self._scorer.bundle.labels
+        (scores, explained), labels = self._scored(rows["text"]), self._scorer.bundle.labels
         counts.add_scores(scores, labels, rows[kept_name(self._by) if self._by else "file"])
-        own = own_columns(rows["id"], scores, labels, self._job.settings.scores == "all")
+        own = [*own_columns(rows["id"], scores, labels, self._job.settings.scores == "all"), *explained]
         kept = [self._cast(rows, name, column) for name, column in self._job.kept.items()]
         return pa.table([*own, *kept], schema=self._job.schema)
 

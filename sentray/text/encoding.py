@@ -41,6 +41,12 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.words)
 
+    def rows(self, start: int, stop: int) -> "Encoded":
+        """Some of the reviews, with the same memory."""
+        some = slice(start, stop)
+        offsets = self.offsets[start : min(stop, len(self)) + 1]
+        return Encoded(self.ids, offsets, self.words[some], self.known[some], self.spaced[some])
+
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64[n]: ids a review has."""
@@ -143,15 +149,22 @@ def cut(
     return map(slice, starts.tolist(), stops.tolist())
 
 
+def cut_from(
+    encoded: Encoded, length: int, truncating: Truncating
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the ids of each review begin that are left of it, and how many these are, int64 [n] each; see `cut`."""
+    lengths = np.minimum(encoded.lengths, length)
+    return (encoded.offsets[1:] - lengths if truncating == "pre" else encoded.offsets[:-1]), lengths
+
+
 def cut_all(
     encoded: Encoded, length: int, truncating: Truncating
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Ids of reviews, int32[total], and where each begins and the last ends, int64[n + 1]; longer reviews are `cut`."""
-    lengths = np.minimum(encoded.lengths, length)
+    begins, lengths = cut_from(encoded, length, truncating)
     offsets = _offsets(lengths)
     if offsets[-1] == len(encoded.ids):
         return encoded.ids, encoded.offsets
-    begins = encoded.offsets[1:] - lengths if truncating == "pre" else encoded.offsets[:-1]
     return encoded.ids[np.arange(offsets[-1]) + np.repeat(begins - offsets[:-1], lengths)], offsets
 
 

@@ -254,6 +254,11 @@ class Grams:
         """What `walk` takes: addresses and sizes, int64; valid as long as this object is."""
 
     @property
+    def of_characters(self) -> tuple[npt.NDArray[np.int64], Rows]:
+        """Where the rows of each word's grams of characters begin, int64 [words + 1], by its id; and these rows."""
+        return self._starts, self._character_rows
+
+    @property
     def slots(self) -> int:
         """Slots of the table, taken or free."""
         return len(self.table)
@@ -322,7 +327,7 @@ class Grams:
         """What grams are called, by their rows: `bad`, `not bad`, `not _ good`, `not so good`, `<goo`."""
         keys = [int(self.table[row - 1]) for row in rows]
         spelt = self._spelt({each for each in keys if each & CHARACTERS})
-        return [spelt.get(each) or self.word_text(each) for each in keys]
+        return [spelt.get(each) or self._word_text(each) for each in keys]
 
     def samples(self) -> list[str]:
         """A text of grams of the most words, for golden scores; none where words are hashed."""
@@ -331,8 +336,7 @@ class Grams:
         chosen = longest[:: max(len(longest) // 20, 1)][:20] + 1
         return [" ".join(self.gram_texts(chosen.tolist()))] if self._words is not None and len(chosen) else []
 
-    def word_text(self, gram: int) -> str:
-        """What a gram of words is called, by its key."""
+    def _word_text(self, gram: int) -> str:
         ids = [gram >> WORD_BITS * position & _NO_GRAM >> 2 * WORD_BITS for position in range(3)]
         while ids and not ids[-1]:
             ids.pop()

@@ -39,10 +39,11 @@ def test_measures_and_prints(
         assert one["rows"] == two["rows"] == rows
         assert two["ratio"] == two["rows_per_s"] / one["rows_per_s"]
         title = next(title for title in figures if title.startswith(f"{kind} of "))
-        sklearn, predicted, job = figures[title].values()
+        sklearn, predicted, _, job = figures[title].values()
         assert list(figures[title]) == [
             learnt,
             "sentray, the bundle: predict",
+            "sentray, the bundle: predict, 5 words explained",
             "sentray, the bundle: whole job, Parquet to Parquet",
         ]
         assert (sklearn["accuracy"], sklearn["ratio"]) == (1.0, 1.0)

@@ -152,7 +152,7 @@ def test_branches_that_pool_the_same_windows_share_a_table() -> None:
     words = keras.Input((LENGTH,), dtype="int32")
     tensor = models.output(2)(both_poolings(layers.Embedding(WORDS, 11)(words)))
     made = engine(with_random_weights(keras.Model(words, tensor), seed=4))
-    first, second, other = (branch.table for branch in made._branches)
+    first, second, other = (branch.table for branch in made.branches)
     assert first is second
     assert first is not other
 

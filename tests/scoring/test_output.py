@@ -168,6 +168,7 @@ def test_what_is_half_written_when_another_run_cleans_up_is_not_published(run: M
         ({"engine": "keras"}, "another --engine"),
         ({"rows_per_file": 10}, "another --rows-per-file"),
         ({"partition_by": "label"}, "another --partition-by"),
+        ({"explain": 3}, "another --explain"),
     ],
 )
 def test_refuses_another_job(run: MakeRun, change: dict[str, Any], message: str) -> None:
