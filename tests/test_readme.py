@@ -33,11 +33,12 @@ dataset = ray.data.from_pandas(frame.rename(columns={"body": "text"})[["text"]])
 """
 AFTER = """
 import json
-labels, shares, metrics, summary, reviews, scored = _
+labels, shares, explained, metrics, summary, reviews, scored = _
 rows = reviews.take_all()
 print(json.dumps({
     "labels": labels.tolist(),
     "shares": [str(shares.dtype), *shares.shape],
+    "explained": [word.word for word in explained[0].words],
     "accuracy": metrics["accuracy"],
     "summary": [summary["rows"], summary["rows_scored"]],
     "read": [sorted(rows[0]), len(rows)],
@@ -109,6 +110,7 @@ def test_the_snippet_runs_as_it_stands(tmp_path: Path, lake: dict[str, str]) -> 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["shares"] == ["float32", 40, 2]
+    assert found["explained"] == ["not", "bad", "at", "all"]
     assert found["accuracy"] > 0.9
     assert found["summary"] == [80, 80]
     assert found["read"] == [["id", "label", "split", "text"], 10]

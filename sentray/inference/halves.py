@@ -188,7 +188,7 @@ def add_wide(
         Where wanted, the n-grams' rows, review after review, and where each review's of words end and its of
         characters, int64 [reviews, 2].
     """
-    most = sum(map(grams.most, lengths.tolist())) if noting else grams.most(int(lengths.max()))
+    most = int(grams.most(lengths if noting else lengths.max()).sum())
     found, ends = np.empty(most, np.int32), np.zeros((len(lengths) if noting else 0, 2), np.int64)
     scales = grams.spec.scale, grams.spec.character_scale
     _add_wide(ids, firsts, lengths, grams.lookup, grams.scratch(), found, rows, *scales, weights, lanes, ends)

@@ -360,7 +360,7 @@ def _pick(
     """
     of_ids, shares = np.zeros(size, np.float32), np.array([1, 1 / 2, 1 / 3], np.float32)
     keys_at, rows_at = address(keys), address(rows)
-    first = 0
+    first, final = 0, ends[-1, 1] - 1 if len(ends) else 0
     for review in range(len(lengths)):
         begin, length = begins[review], lengths[review]
         for position in range(begin, begin + length):
@@ -370,7 +370,7 @@ def _pick(
             value = np.float32(scale / np.sqrt(max(last - first, 1)))
             for number in range(first, last):
                 # All over the tables: what comes later is asked for.
-                ahead = np.int64(found[min(number + AHEAD, end - 1)])
+                ahead = np.int64(found[min(number + AHEAD, final)])
                 prefetch(keys_at + 8 * (ahead - 1))
                 prefetch(rows_at + 4 * rows.shape[1] * ahead)
                 row = found[number]

@@ -291,10 +291,10 @@ class Grams:
         table[(table > 0) & ~kept[1:]] = _NO_GRAM
         return Grams(self.spec, table, self._words)
 
-    def most(self, words: int) -> int:
-        """The most grams that a review of so many words has."""
+    def most(self, words: Any) -> Any:
+        """The most grams that a review of so many words has, or each of several reviews."""
         # One is written and written over.
-        return 4 * words + min(words * self._longest, len(self._character_rows)) + 1
+        return 4 * words + np.minimum(words * self._longest, len(self._character_rows)) + 1
 
     def scratch(self) -> npt.NDArray[np.int64]:
         """Memory for `walk`; every thread needs its own."""

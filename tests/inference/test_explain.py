@@ -323,7 +323,7 @@ def test_tables_that_are_too_large_are_not_needed(scorers: dict[str, Scorer], mo
 
 def parallel(*branches: tuple[int, int, str | None, Any]) -> Any:
     layers, ids = keras.layers, keras.Input((LENGTH,), dtype="int32", name="ids")
-    embedded, outputs = layers.Embedding(24, 11)(ids), []
+    embedded, outputs = layers.Embedding(24, 11, name="embedding")(ids), []
     for width, filters, activation, pooling in branches:
         tensor = pooling(layers.Conv1D(filters, width, activation=activation)(embedded))
         outputs.append(layers.Flatten()(tensor) if len(tensor.shape) == 3 else tensor)

@@ -9,13 +9,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from sentray.bundle import Bundle
 from sentray.config import ScoreSettings
 from sentray.corpus import limits
 from sentray.corpus.source import resolve
 from sentray.errors import SentrayError
-from sentray.inference.heaviest import Heaviest
-from sentray.inference.scorer import Scorer
 from sentray.scoring.columns import kept_columns, kept_inputs, output_schema
 
 pytestmark = pytest.mark.usefixtures("ray_session", "a_shard_a_file", "light")
@@ -83,22 +80,17 @@ def test_a_column_for_each_label() -> None:
         output_schema(labels, pa.schema([("label", pa.string())]), "d")
 
 
-def test_what_is_kept_and_scored_is_written_and_proved(
-    score: Any, out: Path, tmp_path: Path, proved: Any, small_bundle: Bundle
-) -> None:
+def test_what_is_kept_and_scored_is_written_and_proved(score: Any, out: Path, tmp_path: Path, proved: Any) -> None:
     (tmp_path / "in").mkdir()
     for name, more in (("a", {"date": ["x", "y"]}), ("b", {})):
         table = pa.table({"text": ["good", "bad"], "label": [["pos"], []], **more})
         pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
     keep = ("label:truth", "date", "text")
-    score(input=tmp_path / "in", keep=keep, scores="all", rows_per_file=10, partition_by="date", explain=3)
+    score(input=tmp_path / "in", keep=keep, scores="all", rows_per_file=10, partition_by="date")
     found = proved(out, tmp_path / "in").sort_by("id")
     assert found["truth"].to_pylist() == [["pos"], [], ["pos"], []]
     assert found["text"].to_pylist() == ["good", "bad"] * 2
     assert found["score_pos"].equals(found["positive"])
-    explained = Heaviest(Scorer(small_bundle), 3).score(found["text"])[1]
-    assert [[word["word"] for word in row] for row in explained.to_pylist()] == [["good"], ["bad"]] * 2
-    assert found["explained"].to_pylist() == explained.to_pylist()
     assert sorted(path.name for path in (out / "scores").iterdir()) == [
         "date=__HIVE_DEFAULT_PARTITION__",
         "date=x",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -125,10 +126,11 @@ def variables(client: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     plain = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    plain["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     command = [python, "-m", "mlflow", "server", "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/runs.db"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", address[10:]]
     with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(command, env=plain, cwd=folder, stdout=log, stderr=log)
+        server = subprocess.Popen(command, env=plain, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         deadline = time.monotonic() + SECONDS
@@ -142,7 +144,8 @@ def variables(client: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 time.sleep(0.5)
         yield plain | {"MLFLOW_TRACKING_URI": f"http://{address}", "MLFLOW_EXPERIMENT_NAME": "reviews"}
     finally:
-        server.terminate()
+        # It has processes of its own, and takes its time to end.
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
