@@ -39,7 +39,8 @@ def _show(name: str, result: Any, settings: Any, console: Console) -> None:
         if measured := [name for name in ("validation", "test") if name in result]:
             console.say(f"{measured[-1]} rows ({result['figures'][measured[-1]]}):")
             tables.metrics(console, result[measured[-1]])
-        console.say(f"the bundle is in {settings.out}")
+        pages = [f"a page about it is {settings.out}/report.html"] if settings.report else []
+        console.panel([f"the bundle is in {settings.out}", *pages])
     elif name in ("check", "predict"):
         for line in result.lines() if name == "check" else result:
             console.say(str(line))

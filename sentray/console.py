@@ -177,6 +177,17 @@ class Console:
             for line in drawn.splitlines():
                 self.say(line.rstrip())
 
+    def panel(self, lines: Sequence[str]) -> None:
+        """Print lines that a user came for: framed on a terminal, else as they are."""
+        if not self.is_terminal("stdout"):
+            for line in lines:
+                self.say(line)
+            return
+        from rich.panel import Panel
+        from rich.text import Text
+
+        self.show(Panel.fit(Text("\n").join(map(_text, lines))))
+
     def coloured(self, parts: Sequence[tuple[str, str]]) -> None:
         """Print words in styles, as rich names them, where the standard output shows colours; else nothing."""
         if self.is_terminal("stdout") and "NO_COLOR" not in os.environ:

@@ -55,11 +55,14 @@ def quickstart(settings: QuickstartSettings, console: Console) -> None:
         summary = score(score_settings, console)
     console.say()
     console.say("4. Result")
-    console.say(f"bundle          {out}/bundle")
-    console.say(f"scores          {out}/scored/scores (Parquet)")
-    console.say(
-        f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {count(summary['workers'], 'worker')}, "
-        f"after {summary['start_seconds']:.0f} s to start"
+    console.panel(
+        [
+            f"bundle          {out}/bundle",
+            f"scores          {out}/scored/scores (Parquet)",
+            f"to look at      {out}/bundle/report.html, {out}/scored/report.html",
+            f"scoring         {summary['rows_per_s']:,.0f} reviews/s with {count(summary['workers'], 'worker')}, "
+            f"after {summary['start_seconds']:.0f} s to start",
+        ]
     )
     console.say()
     if metrics["test_accuracy"] is not None:

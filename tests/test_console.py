@@ -201,6 +201,19 @@ def test_a_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.count("█") // 4 == second.count("█") > 2
 
 
+def test_a_panel_is_framed_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Console().panel(["the bundle is in [red]m", "look"])
+    assert capsys.readouterr().out == "the bundle is in [red]m\nlook\n"
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    Console().panel(["the bundle is in [red]m", "look"])
+    top, first, second, bottom = terminal.getvalue().splitlines()
+    assert (first.strip("│ "), second.strip("│ ")) == ("the bundle is in [red]m", "look")
+    assert len(top) == len(first) == len(second) == len(bottom)
+
+
 def test_a_bar_is_a_row_of_signs_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     Console().table(["", "影"], [["a", Share(1)], ["b", Share(0.25)]])
     assert capsys.readouterr().out == f"   影\na  {'#' * 40}\nb  {'#' * 10}\n"

@@ -188,7 +188,8 @@ def explained(settings: ExplainSettings, console: Console, stream: BufferedIOBas
     texts = [settings.text]
     if settings.text == STANDARD_INPUT:
         with open(0, "rb", closefd=False) if stream is None else stream as lines:
-            texts = decoded(lines.read().removesuffix(b"\n").split(b"\n"), 1)
+            content = lines.read()
+            texts = decoded(content.removesuffix(b"\n").split(b"\n"), 1) if content else []
     found = explain(scorer, texts, settings.method, settings.label)
     for number, each in enumerate(found, 1):
         if len(found) > 1:

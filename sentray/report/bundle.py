@@ -1,6 +1,7 @@
 """The page of a bundle and its model card: `report` makes them, `records_of` those that lie beside a new bundle."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,12 +28,14 @@ from sentray.report.page import BAR, Page, Section, Table, bar, folded, grid, in
 from sentray.report.subject import Subject
 from sentray.storage import Folder, write_text
 from sentray.tables import METRICS
+from sentray.text.cleaning import clean
 from sentray.text.coverage import Left
+from sentray.text.vocabulary import Vocabulary
 from sentray.words import heaviest_grams
 
 REPORT_FILE, CARD_FILE = "report.html", "README.md"
-MAX_GRAMS, MAX_ERRORS, MAX_MISTAKES = 15, 50, 10
-"""N-grams of a label, likely label errors, and mistakes that are shown."""
+MAX_GRAMS, MAX_ERRORS, MAX_MISTAKES, MAX_UNKNOWN = 15, 50, 10, 30
+"""N-grams of a label, likely label errors, mistakes, and words that it does not know, that are shown."""
 _HEAVIEST, _WORDS, _BEGINS = 8, 200, 200
 """Of a mistake the words that are named and those that are shown; characters of a likely label error's text."""
 _UNBALANCED, _UNCALIBRATED = 10, 0.1
@@ -287,7 +290,7 @@ def _how_learnt(subject: Subject) -> Section:
 
 
 def _what_learnt(subject: Subject) -> Section:
-    bundle, blocks = subject.bundle, list[Any]()
+    bundle, spec, blocks = subject.bundle, subject.bundle.spec, list[Any]()
     architecture = ARCHITECTURES.get(bundle.spec.architecture)
     if bundle.folded and architecture is not None and WIDE in architecture.heads:
         heaviest, tables = heaviest_grams(bundle, MAX_GRAMS), []
@@ -303,11 +306,15 @@ def _what_learnt(subject: Subject) -> Section:
         ]
     else:
         blocks.append("This network looks at no n-grams, so that no word has a weight of its own.")
-    if unknown := bundle.metrics.get("unknown_words"):
-        table = Table(
-            "Words that it does not know, and how often the training reviews have them", ("word", "times"), unknown
-        )
-        blocks.append(folded("The commonest words that it does not know", table))
+    head, unknown = ("word", "times"), bundle.metrics.get("unknown_words") or []
+    tables = [Table("Words that it does not know, and how often the training reviews have them", head, unknown)]
+    if subject.evidence is not None and isinstance(bundle.vocabulary, Vocabulary):
+        texts, known = subject.evidence.shown["text"].drop_null().to_pylist(), set(bundle.vocabulary.words)
+        words = Counter(word for text in texts for word in clean(text, spec.cleaning) if word not in known)
+        of = f"the {len(texts)} rows whose label it denies most"
+        tables.append(Table(f"Words that it does not know of {of}", head, words.most_common(MAX_UNKNOWN)))
+    if tables := [table for table in tables if table.rows]:
+        blocks.append(folded("The commonest words that it does not know", *tables))
     if subject.evidence is not None:
         blocks += _doubtful(subject, subject.evidence)
     return Section("learnt", "What it learnt", blocks)

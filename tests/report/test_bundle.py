@@ -47,6 +47,10 @@ def test_hostile_texts_are_shown_harmless(subject: Subject) -> None:
     assert "<img" not in html
 
 
+def test_words_that_it_does_not_know_are_counted_in_its_mistakes(subject: Subject) -> None:
+    assert "of the 100 rows whose label it denies most word times a 96 " in plain(page_of(subject).html)
+
+
 def test_without_texts_no_text_is_shown(subject: Subject) -> None:
     assert subject.evidence is not None
     html = page_of(replace(subject, evidence=subject.evidence.without_texts())).html
