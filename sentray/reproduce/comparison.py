@@ -182,7 +182,7 @@ def _result(
         for number, fold in enumerate(folds, 1):
             name = f"seed {seed}" + (f", fold {fold}" if fold else "")
             path = str(out / f"seed{seed}") + (f"-fold{number}" if fold else "")
-            own = {"out": path, "seed": seed, "test_fold": fold, **SYSTEMS.get(system, {})}
+            own = {"out": path, "seed": seed, "test_fold": fold, "report": False, **SYSTEMS.get(system, {})}
             jobs[name] = TrainSettings(**shared, **own)
     found = train_each(jobs, settings.at_once, console, partial(measure, system) if baseline else None)
     tests = [metrics["test"] for metrics in found.values()]

@@ -99,7 +99,7 @@ def _run(system: System, seed: int, settings: ReproduceSettings, folder: Path, c
             return Run(seed, facts["seconds"], facts)
     out = folder / "runs" / system.name / f"seed{seed}"
     corpus = str(folder / _PHRASES_FILE) if system.phrases else systems.CORPUS
-    given: dict[str, Any] = {"corpus": corpus, "out": str(out), "seed": seed, "embedding": vectors}
+    given: dict[str, Any] = {"corpus": corpus, "out": str(out), "seed": seed, "embedding": vectors, "report": False}
     metrics = train(TrainSettings(**given, **system.train or {}, **where), console)
     return Run(seed, sum(epoch["seconds"] for epoch in _read(out / HISTORY_FILE)), metrics)
 
