@@ -172,7 +172,8 @@ class Console:
         """Print what rich draws: in colours on a terminal, as plain lines elsewhere. Text in it must be `printable`."""
         drawn = self._drawn("stdout", shown)
         if self.is_terminal("stdout"):
-            self._put("stdout", drawn)
+            # A table ends its last line, a text does not.
+            self._put("stdout", drawn.removesuffix("\n") + "\n")
         else:
             for line in drawn.splitlines():
                 self.say(line.rstrip())

@@ -201,13 +201,24 @@ def test_a_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.count("█") // 4 == second.count("█") > 2
 
 
+def test_coloured_words_are_a_line_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Console().coloured([("great", "green")])
+    assert capsys.readouterr().out == ""
+    terminal, console = on_terminal(monkeypatch), Console()
+    console.coloured([("great", "green"), ("phone", "")])
+    console.say("pos")
+    assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines() == ["great phone", "pos"]
+    assert "\x1b[32mgreat" in terminal.getvalue()
+
+
 def test_a_panel_is_framed_on_a_terminal_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Console().panel(["the bundle is in [red]m", "look"])
     assert capsys.readouterr().out == "the bundle is in [red]m\nlook\n"
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
+    terminal = on_terminal(monkeypatch)
     Console().panel(["the bundle is in [red]m", "look"])
     top, first, second, bottom = terminal.getvalue().splitlines()
     assert (first.strip("│ "), second.strip("│ ")) == ("the bundle is in [red]m", "look")
