@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_BYTES = 1_500_000
+MAX_BYTES = 2_000_000
 
 KEPT_HERE = (
     ".git/objects/pack",
