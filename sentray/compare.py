@@ -1,5 +1,6 @@
 """`compare`: two bundles on the same reviews, by paired intervals, McNemar's test and the reviews that part them."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,8 @@ def compare(settings: CompareSettings, console: Console) -> dict[str, Any]:
 
     Returns:
         `a` and `b`, each with what `sentray.metrics.metrics` gives and its `path` and `digest`; `differences`, B - A,
-        their `intervals` and `bootstrap`, as `sentray.metrics.differences` gives them; `mcnemar`; `differing`, the
+        their `intervals` and `bootstrap`, as `sentray.metrics.differences` gives them; `right`, the difference of the
+        shares of all rows that each gets right, and its interval, see `right_difference`; `mcnemar`; `differing`, the
         reviews with other labels, at most `MAX_DIFFERING`, and `differing_rows`, how many there are; `verdict`, a
         sentence, and whether what is required is `passed`; and which rows these are, as `evaluate` says it.
 
@@ -109,7 +111,9 @@ def compare(settings: CompareSettings, console: Console) -> dict[str, Any]:
         measured.truth, (measured.probabilities, ours), (probabilities, theirs), labels=len(one.labels)
     )
     ends = {name: compared.pop(name) for name in ("intervals", "bootstrap")}
-    passed, verdict = judge(compared["accuracy"], ends["intervals"].get("accuracy"), settings.require, settings.margin)
+    test = mcnemar(ours == measured.truth, theirs == measured.truth)
+    right = right_difference(test["only_a_right"], test["only_b_right"], len(measured.truth))
+    passed, verdict = judge(*right, settings.require, settings.margin)
     result = {
         **{name: found.pop(name) for name in about},
         "a": {**found, "bundle": settings.bundle, "digest": one.digest},
@@ -120,7 +124,8 @@ def compare(settings: CompareSettings, console: Console) -> dict[str, Any]:
         },
         "differences": compared,
         **ends,
-        "mcnemar": mcnemar(ours == measured.truth, theirs == measured.truth),
+        "right": dict(zip(("difference", "interval"), right, strict=True)),
+        "mcnemar": test,
         "differing_rows": int((ours != theirs).sum()),
         "differing": _differing(measured.kept["differing"], one.labels),
         "require": settings.require,
@@ -162,23 +167,37 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, An
     }
 
 
-def judge(difference: float | None, ends: list[float] | None, require: str, margin: float) -> tuple[bool, str]:
-    """Whether the second bundle is what it must be, and a sentence about the difference of the accuracies, B - A.
+def right_difference(only_a: int, only_b: int, rows: int) -> tuple[float, list[float]]:
+    """How much larger the share of rows is that the second model gets right, B - A, and its interval of 95 %.
+
+    The interval is Wald's for paired shares with half a row added to each cell (Agresti and Min 2005). Unlike that of a
+    bootstrap it is not a point where few rows say that both are alike.
 
     Args:
-        difference: B's accuracy less A's; None where one of them is not defined.
-        ends: Of its interval.
-        require: `none`; `not-worse`, that the interval lies above minus the margin; or `better`, above 0. Equal
-            predictions are not worse.
-        margin: How much less accurate B may be.
+        only_a: Rows that only the first gets right. A row without a label is not right.
+        only_b: Rows that only the second does.
+        rows: All rows.
     """
-    if difference is None or ends is None:
-        return require == "none", "the accuracies cannot be compared: a bundle gave no row a label"
+    one, other, total = only_a + 0.5, only_b + 0.5, rows + 2
+    middle = (other - one) / total
+    half = 1.96 * math.sqrt(one + other - (other - one) ** 2 / total) / total
+    return (only_b - only_a) / rows, [middle - half, middle + half]
+
+
+def judge(difference: float, ends: list[float], require: str, margin: float) -> tuple[bool, str]:
+    """Whether the second bundle is what it must be, and a sentence about the rows that each gets right.
+
+    Args:
+        difference: Of the shares that B and A get right, B - A.
+        ends: Of its interval.
+        require: `none`; `not-worse`, that the interval lies above minus the margin; or `better`, above 0.
+        margin: How many fewer of all rows B may get right, as a share.
+    """
     low, high = ends
-    seen = f"the accuracies' difference B - A is {difference:+.4f}, with 95 % between {low:+.4f} and {high:+.4f}"
+    seen = f"the shares of rows that are right differ by {difference:+.4f} (B - A), 95 % from {low:+.4f} to {high:+.4f}"
     verdict = "neither is shown to be better"
     if low > 0 or high < 0:
-        verdict = f"{'B' if low > 0 else 'A'} is the more accurate"
+        verdict = f"{'B' if low > 0 else 'A'} is more often right"
     if require == "not-worse":
         verdict += f"; B {'may be' if low < -margin else 'is not'} worse by more than {margin:g}"
     return {"none": True, "not-worse": low >= -margin, "better": low > 0}[require], f"{verdict}: {seen}"

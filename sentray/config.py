@@ -451,7 +451,7 @@ class CompareSettings(EvaluateSettings):
     """Measure two bundles on the same labelled reviews, which neither was trained on, and say whether B is better.
 
     `--require not-worse` is a test of non-inferiority: it fails unless the interval of 95 % of the difference of the
-    accuracies, B - A, lies above -MARGIN. `better` wants it above 0.
+    shares of rows that are right, B - A, lies above -MARGIN. `better` wants it above 0.
     """
 
     bundle: str = setting("folder or URL of the one bundle, such as the one in use", alias="a", argument=True)
@@ -460,9 +460,11 @@ class CompareSettings(EvaluateSettings):
     html: str | None = setting("file to write the comparison to as a page", None)
     json_file: str | None = setting("file to write the comparison to as JSON", None, alias="json")
     require: Literal["none", "not-worse", "better"] = setting(
-        "what B must be by its accuracy, else the status is 1; in Python look at `passed`", "none"
+        "what B must be by the rows that it gets right, else the status is 1; in Python look at `passed`", "none"
     )
-    margin: float = setting("how much less accurate B may be and still count as not worse", 0.01, ge=0, lt=1)
+    margin: float = setting(
+        "share of rows that B may get right less often and still count as not worse", 0.01, ge=0, lt=1
+    )
     excerpts: bool = setting("keep the first 200 characters of the texts that the page and quarantined rows show", True)
 
 

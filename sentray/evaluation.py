@@ -113,7 +113,8 @@ class Look:
 
     def merged(self, tables: Tables) -> Tables:
         """See `Further`."""
-        return {**tables, "evidence": thin(tables["evidence"])}
+        slices = tables["slices"].group_by(["value", "right"], use_threads=False).aggregate([("rows", "sum")])
+        return {"evidence": thin(tables["evidence"]), "slices": slices.rename_columns(SLICES_SCHEMA.names)}
 
 
 def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str, look: Further | None = None) -> Tables:

@@ -10,7 +10,7 @@ import pytest
 
 from sentray.bundle import Bundle
 from sentray.cli import main
-from sentray.compare import compare, judge, mcnemar
+from sentray.compare import compare, judge, mcnemar, right_difference
 from sentray.config import CompareSettings
 from sentray.errors import SentrayError
 
@@ -48,7 +48,29 @@ def test_not_worse_is_a_test_of_non_inferiority(
     assert judge(difference, ends, "none", margin)[0]
     assert judge(difference, ends, "not-worse", margin)[0] is not_worse
     assert judge(difference, ends, "better", margin)[0] is better
-    assert judge(None, None, "not-worse", margin)[0] is False
+
+
+def test_few_rows_show_nothing_and_what_has_no_label_is_not_right() -> None:
+    difference, ends = right_difference(0, 0, 10)
+    assert difference == 0
+    assert not judge(difference, ends, "not-worse", 0.01)[0]
+    assert judge(*right_difference(0, 0, 1000), "not-worse", 0.01)[0]
+    # A is right about 85 of 100 rows; B about 30 of the 32 that it has a label for.
+    truth = np.ones(100, bool)
+    test = mcnemar(truth & (np.arange(100) < 85), truth & (np.arange(100) < 30))
+    passed, verdict = judge(*right_difference(test["only_a_right"], test["only_b_right"], 100), "better", 0)
+    assert not passed
+    assert "A is more often right" in verdict
+
+
+def test_the_interval_of_right_rows_holds_the_truth_as_often_as_it_says() -> None:
+    chance = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        only_a, only_b, _ = chance.multinomial(100, [0.06, 0.10, 0.84])
+        _, (low, high) = right_difference(only_a, only_b, 100)
+        held += low <= 0.04 <= high
+    assert 930 <= held <= 990
 
 
 def _compare(*words: str) -> int:
@@ -91,8 +113,9 @@ def test_bundles_are_compared_on_the_same_rows(
     assert "&lt;script&gt;alert" in html
     assert not {"<script", "<b>1"} & {html[at : at + 7] for at in range(len(html))}
 
-    # A bundle is no worse than itself, and no text need be kept.
-    assert _compare(one, one, *rest, "--require", "not-worse", "--margin", "0", "--no-excerpts") == 0
+    # So many rows show that a bundle is no worse than itself but for the margin, and no text need be kept.
+    assert _compare(one, one, *rest, "--require", "not-worse", "--margin", "0", "--no-excerpts") == 1
+    assert _compare(one, one, *rest, "--require", "not-worse", "--margin", "0.01", "--no-excerpts") == 0
     same = json.loads(as_json.read_text())
     assert (same["differing"], same["mcnemar"]["p_value"]) == ([], 1.0)
     assert set(same["differences"].values()) == {0.0}

@@ -192,29 +192,38 @@ def check(settings: CheckSettings, console: Console) -> Report:
 def find_label_errors(bundle: str, settings: CheckSettings, console: Console) -> LabelErrors:
     """Rows of the corpus that a bundle was not trained on and whose label it denies.
 
-    Where it was trained on all of them, the rows that its training held out, by the fits that did not see them.
+    Where it was trained on all of them, or on too many to say on which, the rows that its training held out, by the
+    fits that did not see them.
 
     Raises:
-        SentrayError: the bundle cannot be used, or no row is left to look at.
+        SentrayError: the bundle cannot be used, does not say what it was trained on, or no row is left to look at.
     """
     from sentray.evaluation import UNSEEN, Look, NothingLeftError, measure
     from sentray.report.evidence import Evidence, label_errors
 
     shared = {name: getattr(settings, name) for name in {*CorpusSettings.model_fields, *PoolSettings.model_fields}}
     asked = EvaluateSettings(bundle=bundle, corpus=settings.corpus, **shared)
+    model = bundles.load(bundle)
+    if model.texts is None:
+        raise SentrayError(
+            f"{bundle} is of an earlier format and does not say what it was trained on: train it again to find label "
+            "errors by it"
+        )
     try:
+        if model.texts.sampled > 1:
+            raise NothingLeftError("only a sample of what it was trained on is known")
         kept = measure(asked, Console(silent=True), Look(settings.excerpts), UNSEEN).evidence
         of = "rows that the bundle was not trained on"
     except NothingLeftError:
-        kept = Evidence.beside(bundle, settings.excerpts)
+        kept = Evidence.beside(model, settings.excerpts)
         of = "rows that its training held out, by the fits that did not see them"
         if kept is None or kept.which != "validation":
             raise SentrayError(
-                f"{bundle} was trained on every labelled row of {settings.corpus} and keeps no held-out rows: give a "
-                "bundle that was trained on others"
+                f"{bundle} was trained on every labelled row of {settings.corpus}, or on too many to know, and keeps "
+                "no held-out rows: give a bundle that was trained on others"
             ) from None
     assert kept is not None
-    found, number = label_errors(kept, bundles.load(bundle).labels)
+    found, number = label_errors(kept, model.labels)
     seen = f"a sample of {len(kept.sample):,} of {kept.of:,}" if kept.is_part else f"{kept.of:,}"
     return LabelErrors(f"{seen} {of}", number, tuple(found))
 

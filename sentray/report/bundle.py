@@ -18,6 +18,7 @@ from sentray.console import Console, count, duration
 from sentray.corpus.inspect import warnings_of
 from sentray.corpus.limits import MAX_NAME
 from sentray.decision import UNSURE
+from sentray.errors import SentrayError
 from sentray.inference.explain import explain
 from sentray.inference.scorer import Scorer
 from sentray.models import ARCHITECTURES, WIDE
@@ -33,7 +34,9 @@ from sentray.text.coverage import Left
 from sentray.text.vocabulary import Vocabulary
 from sentray.words import heaviest_grams
 
-REPORT_FILE, CARD_FILE = "report.html", "README.md"
+REPORT_FILE, CARD_FILE, HISTORY_FILE = "report.html", "README.md", "history.json"
+_OF_EPOCHS = {"epoch", "loss", "accuracy", "rows_seen", "started_at", "seconds"}
+"""What the page shows of each epoch of a training."""
 MAX_GRAMS, MAX_ERRORS, MAX_MISTAKES, MAX_UNKNOWN = 15, 50, 10, 30
 """N-grams of a label, likely label errors, mistakes, and words that it does not know, that are shown."""
 _HEAVIEST, _WORDS, _BEGINS = 8, 200, 200
@@ -58,16 +61,31 @@ def report(settings: ReportSettings, console: Console) -> Page:
 def look_at(settings: ReportSettings, console: Console) -> Subject:
     """The subject of a report: what lies beside the bundle or, with a corpus, what is measured anew."""
     bundle = bundles.load(settings.bundle)
-    history = json.loads(Folder(settings.bundle).read("history.json") or b"[]")
-    subject = Subject.of(bundle, settings.bundle, history=history)
+    subject = Subject.of(bundle, settings.bundle, history=_history(settings.bundle))
     if settings.corpus is None:
-        return replace(subject, evidence=Evidence.beside(settings.bundle, settings.excerpts))
+        return replace(subject, evidence=Evidence.beside(bundle, settings.excerpts))
     # It starts Ray.
     from sentray.evaluation import Look, measure
 
     column = settings.slice_column
     found = measure(settings, console, Look(settings.excerpts, column))
     return replace(subject, evidence=found.evidence, metrics=found.metrics, slices=found.slices, slice_column=column)
+
+
+def _history(bundle: str) -> list[dict[str, Any]]:
+    """The epochs of a bundle's training, as they lie beside it; none where nothing does.
+
+    Raises:
+        SentrayError: They are damaged.
+    """
+    try:
+        # Earlier versions had one fit.
+        history = [{"fit": 0, **record} for record in json.loads(Folder(bundle).read(HISTORY_FILE) or b"[]")]
+        if not all(record.keys() >= _OF_EPOCHS for record in history):
+            raise ValueError("an epoch lacks a figure")
+    except (ValueError, TypeError) as error:
+        raise SentrayError(f"{bundle}/{HISTORY_FILE} is damaged: remove it, and the report is made without") from error
+    return history
 
 
 def records_of(bundle: Bundle, history: list[dict[str, Any]], evidence: Evidence | None, out: str) -> dict[str, bytes]:
@@ -79,6 +97,8 @@ def records_of(bundle: Bundle, history: list[dict[str, Any]], evidence: Evidence
         evidence: Rows that it was measured on, where there are any.
         out: Where it will lie.
     """
+    if evidence is not None:
+        evidence = replace(evidence, about={**evidence.about, "bundle": bundle.digest})
     subject = Subject.of(bundle, out, history=history, evidence=evidence)
     kept = {} if evidence is None else {EVIDENCE_FILE: evidence.to_bytes()}
     return {**kept, REPORT_FILE: page_of(subject).html.encode(), CARD_FILE: card_of(subject).encode()}
@@ -285,7 +305,11 @@ def _how_learnt(subject: Subject) -> Section:
         if records := [record for record in subject.history if record["fit"] == fit]:
             name = f"{'the last fit' if fit == last else f'fit {fit + 1}'}, on {records[0]['rows_seen']:,} rows"
             rows.append((name, len(records), duration(sum(record["seconds"] for record in records))))
-    time = Table("Time by stage, and by fit its epochs" if stages else "Time by fit", ("stage", "epochs", "time"), rows)
+    time = Table(
+        "Time by stage of the last start, and by fit its epochs" if stages else "Time by fit",
+        ("stage", "epochs", "time"),
+        rows,
+    )
     return Section("learning", "How it learnt", [grid([*figures.learning(subject)]), time])
 
 

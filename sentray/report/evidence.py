@@ -5,7 +5,7 @@ Of many rows a sample is kept, and the texts of those alone whose label the bund
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from sentray.errors import SentrayError, first_line
 from sentray.storage import Folder
+
+if TYPE_CHECKING:
+    from sentray.bundle import Bundle
 
 EVIDENCE_FILE = "evidence.parquet"
 MAX_SAMPLE, MAX_SHOWN, MAX_TEXT = 20_000, 100, 10_000
@@ -46,7 +49,7 @@ class Evidence:
         rows: Of `EVIDENCE_SCHEMA`.
         which: `validation` for rows that were held out of the fits that gave these probabilities, else `test`.
         of: Rows that were measured; more than `rows` where they are a sample.
-        about: What else is known of the run, such as seconds by stage.
+        about: What else is known: the `bundle`'s digest, and `seconds` by stage of the training's last start.
     """
 
     rows: pa.Table
@@ -77,24 +80,25 @@ class Evidence:
         return type(self)(rows, self.which, self.of, self.about)
 
     @classmethod
-    def beside(cls, bundle: str, texts: bool = True) -> Self | None:
+    def beside(cls, bundle: "Bundle", texts: bool = True) -> Self | None:
         """What lies beside a bundle, None where nothing does.
 
         Args:
-            bundle: Folder or URI.
+            bundle: Which.
             texts: Whether texts are wanted.
 
         Raises:
-            SentrayError: It cannot be read.
+            SentrayError: It cannot be read, or is of another bundle.
         """
-        if (kept := Folder(bundle).read(EVIDENCE_FILE)) is None:
+        if (kept := Folder(bundle.path).read(EVIDENCE_FILE)) is None:
             return None
+        file, cure = f"{bundle.path}/{EVIDENCE_FILE}", "remove it, and give a corpus to measure on"
         try:
             found = cls.from_bytes(kept)
         except (ValueError, pa.ArrowException) as error:
-            raise SentrayError(
-                f"{bundle}/{EVIDENCE_FILE} is damaged ({first_line(error)}): remove it, and give a corpus to measure on"
-            ) from error
+            raise SentrayError(f"{file} is damaged ({first_line(error)}): {cure}") from error
+        if found.about.get("bundle") != bundle.digest:
+            raise SentrayError(f"{file} is of another bundle: {cure}")
         return found if texts else found.without_texts()
 
     def to_bytes(self) -> bytes:

@@ -28,6 +28,8 @@ def is_countable(kind: pa.DataType) -> bool:
     """Whether a column of this type has values to count by: texts, days, numbers."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_interval(kind):
+        return False
     tests = (pa.types.is_temporal, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)
     texts = (pa.string(), pa.large_string(), pa.string_view())
     return kind in texts or any(test(kind) for test in tests)

@@ -139,7 +139,8 @@ def _groups(counts: Counts, column: str | None) -> dict[str, Any] | None:
             ticks=days,
             stacked=True,
         ),
-        "caption": f"Scored rows by {what} and label",
+        "caption": f"Scored rows by {what} and label"
+        + ("; what was rare in a part of the input is among the others there" if by.OTHERS in counts.by else ""),
         "head": [what, "rows", *(_named(index, name) for index, name in enumerate(names))],
         "rows": [
             [

@@ -133,7 +133,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     label_rows = np.bincount(targets, minlength=len(labels)).tolist()
     held_out = np.bincount(held[held != NEVER]).tolist()
     metrics = {
-        **_word_metrics(words, counts, used),
+        **_word_metrics(words, counts, used, settings.excerpts),
         "embedding": origin,
         "grams": chosen and chosen.metrics,
         "longest_review": longest,
@@ -376,8 +376,8 @@ def _times(words: Vocabulary, counts: Counter[str]) -> NDArray[np.int32]:
     return times
 
 
-def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, Any]:
-    """What `metrics.json` says of the words, of whose ids so many occur."""
+def _word_metrics(words: Words, counts: Counter[str], used: int, excerpts: bool) -> dict[str, Any]:
+    """What `metrics.json` says of the words, of whose ids so many occur; rare words may be names of people."""
     if isinstance(words, Vocabulary):
         known = sum(counts[word] for word in words.words)
         distinct, coverage, sharing = len(counts), round(known / counts.total(), 6), None
@@ -392,7 +392,7 @@ def _word_metrics(words: Words, counts: Counter[str], used: int) -> dict[str, An
         "vocabulary_distinct_estimated": sharing is not None,
         "coverage": coverage,
         "sharing_words": sharing,
-        "unknown_words": unknown,
+        "unknown_words": unknown if excerpts else [],
     }
 
 

@@ -83,6 +83,11 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     require_apart(settings.corpus, settings.out)
     work = Folder(work_folder(settings.out))
     if (metrics := _finished(settings, console)) is not None:
+        if training_set.exists(behind(work.out, f"/{DATASET}")):
+            # A run that was killed at its very end did not tell its trackers.
+            with Trackers(settings, work, console) as trackers:
+                trackers.begin(metrics.get("fits", 1))
+                trackers.finish(bundle.load(settings.out), json.loads(Folder(settings.out).read(HISTORY_FILE) or b"[]"))
         work.delete("")
         return metrics
     with cluster.connect(settings.address, verbose=settings.verbose):

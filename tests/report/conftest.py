@@ -60,5 +60,5 @@ HISTORY = [
 @pytest.fixture
 def subject() -> Subject:
     model = bundle.load(Path(__file__).parents[1] / "data" / "format-4")
-    about = {"seconds": {"training": 42.0}}
+    about = {"seconds": {"training": 42.0}, "bundle": model.digest}
     return Subject(model, "stars", HISTORY, Evidence(rows(300), "validation", 300, about))

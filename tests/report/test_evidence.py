@@ -1,15 +1,18 @@
 """Which rows are kept, and whose labels are likely wrong."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentray import bundle
 from sentray.errors import SentrayError
 from sentray.report import evidence
 from sentray.report.evidence import EVIDENCE_FILE, EVIDENCE_SCHEMA, Evidence, label_errors, lists, margin, thin
+from sentray.report.subject import Subject
 from tests.report.conftest import rows
 
 
@@ -26,15 +29,15 @@ def test_parts_that_are_thinned_give_what_all_rows_give(first: int, second: int,
     assert len(whole) - whole["text"].null_count <= shown
 
 
-def test_evidence_is_kept_in_a_file(tmp_path: object) -> None:
+def test_evidence_is_kept_in_a_file(tmp_path: Path, subject: Subject) -> None:
+    there = replace(subject.bundle, path=str(tmp_path))
     kept = Evidence(rows(50), "validation", 50, {"seconds": {"training": 1.5}})
     assert Evidence.from_bytes(kept.to_bytes()) == kept
     assert kept.without_texts().shown["text"].null_count == 50
-    assert Evidence.beside(str(tmp_path)) is None
-    with open(f"{tmp_path}/{EVIDENCE_FILE}", "wb") as file:
-        file.write(b"nonsense")
+    assert Evidence.beside(there) is None
+    (tmp_path / EVIDENCE_FILE).write_bytes(b"nonsense")
     with pytest.raises(SentrayError, match="is damaged"):
-        Evidence.beside(str(tmp_path))
+        Evidence.beside(there)
 
 
 def test_margins_are_below_zero_where_another_label_is_more_probable() -> None:
@@ -56,7 +59,3 @@ def test_labels_are_doubted_where_another_is_as_probable_as_for_its_own_rows() -
     found, likely = label_errors(Evidence(thin(pa.table(columns, EVIDENCE_SCHEMA)), "test", number), ("a", "b"))
     assert likely == 1
     assert [doubt.line() for doubt in found] == ["w is a (0.100), likely b (0.900): t"]
-
-
-def test_a_bundle_of_an_earlier_version_has_none(subject: object) -> None:
-    assert Evidence.beside(bundle.load("tests/data/format-4").path) is None

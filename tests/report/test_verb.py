@@ -1,6 +1,7 @@
 """`sentray report` with a corpus, `Model.report`, and `check --label-errors`; without Ray."""
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,3 +103,25 @@ def test_of_rows_that_were_trained_on_those_count_that_were_held_out(
 def test_a_slice_needs_a_corpus(model: Path) -> None:
     with pytest.raises(SentrayError, match="give one"):
         sentray.report(model, out="page.html", slice="shop")
+
+
+def test_a_bundle_that_does_not_say_what_it_was_trained_on_finds_no_label_errors(model: Path) -> None:
+    earlier = model.parents[0] / "earlier"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "format-2", earlier)
+    with pytest.raises(SentrayError, match="is of an earlier format and does not say what it was trained on"):
+        sentray.check(reviews(), label_errors=str(earlier))
+
+
+def test_records_that_are_damaged_or_another_bundles_are_a_sentence(model: Path, subject: Subject) -> None:
+    out = model.parents[0] / "page.html"
+    for content in ("xx", '{"a": 1}', '[{"epoch": 1}]'):
+        (model / "history.json").write_text(content)
+        with pytest.raises(SentrayError, match=r"history\.json is damaged: remove it"):
+            sentray.report(model, out=out)
+    (model / "history.json").unlink()
+    sentray.report(model, out=out)
+    assert subject.evidence is not None
+    other = dataclasses.replace(subject.evidence, about={"bundle": "0" * 64})
+    (model / EVIDENCE_FILE).write_bytes(other.to_bytes())
+    with pytest.raises(SentrayError, match=r"evidence\.parquet is of another bundle: remove it"):
+        sentray.report(model, out=out)

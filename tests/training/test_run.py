@@ -278,6 +278,28 @@ def test_a_run_whose_folder_was_taken_over_leaves_it(tmp_path: Path, console: An
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_run_that_was_killed_at_its_very_end_is_tracked_all_the_same(
+    tmp_path: Path, console: Any, in_process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    in_process()
+    out, given = tmp_path / "model", {"corpus": "synthetic:60", "epochs": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Trackers, "finish", killed)
+        with pytest.raises(KilledError):
+            train(settings(out, **given), console)
+    assert not (out / "tensorboard").exists()
+    train(settings(out, **given), console)
+    assert EventAccumulator(str(out / "tensorboard" / "last")).Reload().Tags()["scalars"]
+    assert not (tmp_path / "model.work").exists()
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_dead_starts_end_in_one_sentence(tmp_path: Path, console: Any, in_process: Any) -> None:
     in_process()
     asked = settings(tmp_path / "model", learning_rate=1000.0, max_restarts=1)
