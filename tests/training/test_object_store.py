@@ -57,7 +57,8 @@ class Store:
 
     def names(self, folder: str) -> set[str]:
         selector = pafs.FileSelector(folder, recursive=True, allow_not_found=True)
-        return {info.path.removeprefix(f"{folder}/") for info in self.filesystem.get_file_info(selector)}
+        found = self.filesystem.get_file_info(selector)
+        return {info.path.removeprefix(f"{folder}/") for info in found if info.is_file}
 
     def read(self, path: str) -> Any:
         with self.filesystem.open_input_file(path) as stream:
