@@ -28,7 +28,7 @@ def test_held_out_rows_are_those_of_the_corpus(
     monkeypatch.setattr(evidence, "MAX_SHOWN", 10)
     out = str(tmp_path / "model")
     trained = sentray.train(CORPUS, out=out, model="wide", epochs=2)
-    kept = Evidence.beside(out)
+    kept = Evidence.beside(bundle.load(out))
     assert kept is not None
     assert (kept.which, kept.of) == ("validation", trained.metrics["validation"]["rows"])
     rows = kept.rows
