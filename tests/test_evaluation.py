@@ -1,7 +1,6 @@
 """Which rows of a corpus are measured, and what is said of it; without Ray and without a network."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from sentray.errors import SentrayError
 from sentray.inference.scorer import Scores
 from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
+from tests.here import read_here
 
 Evaluate = Callable[..., dict[str, Any]]
 WORDS = Vocabulary(["good"])
@@ -36,18 +36,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
             return SimpleNamespace(bundle=SimpleNamespace(labels=("neg", "pos")), score=score)
 
-    def map_blocks(corpus: Corpus, stage: Any, **arguments: Any) -> Iterator[Any]:
-        return (stage(rows, **arguments) for shard in corpus.shards for rows in corpus.read(shard))
-
-    cluster = SimpleNamespace(
-        connect=lambda *_, **__: contextlib.nullcontext(),
-        resources=lambda: SimpleNamespace(max_cpus=2),
-        plan=lambda *_, **__: SimpleNamespace(describe=lambda: "2 workers"),
-    )
-    monkeypatch.setattr(evaluation, "cluster", cluster)
+    read_here(monkeypatch, evaluation)
     monkeypatch.setattr(evaluation, "PackedScorer", Light)
-    monkeypatch.setattr(Corpus, "open", lambda uri, settings, **_: Corpus.plan(uri, settings))
-    monkeypatch.setattr(Corpus, "map_blocks", map_blocks)
 
 
 def model(folder: Path, corpus: Path | None, by: str = "text", known: bool = True) -> str:

@@ -1,12 +1,8 @@
 """`sentray report` with a corpus, `Model.report`, and `check --label-errors`; without Ray."""
 
-import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,30 +10,17 @@ import pytest
 import sentray
 from sentray import evaluation
 from sentray.corpus import check
-from sentray.corpus.dataset import Corpus
 from sentray.errors import SentrayError
 from sentray.report.evidence import EVIDENCE_FILE
 from sentray.report.subject import Subject
+from tests.here import read_here
 
 WORDS = {"pos": "a good and great film", "neg": "a bad and awful film"}
 
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def map_blocks(corpus: Corpus, stage: Any, **arguments: Any) -> Iterator[Any]:
-        return (stage(rows, **arguments) for shard in corpus.shards for rows in corpus.read(shard))
-
-    cluster = SimpleNamespace(
-        connect=lambda *_, **__: contextlib.nullcontext(),
-        resources=lambda: SimpleNamespace(max_cpus=2),
-        plan=lambda *_, **__: SimpleNamespace(describe=lambda: "2 workers"),
-    )
-    monkeypatch.setattr(evaluation, "cluster", cluster)
-    monkeypatch.setattr(check, "cluster", cluster)
-    monkeypatch.setattr(
-        Corpus, "open", lambda uri, settings, need_label=True, **_: Corpus.plan(uri, settings, need_label)
-    )
-    monkeypatch.setattr(Corpus, "map_blocks", map_blocks)
+    read_here(monkeypatch, evaluation, check)
 
 
 @pytest.fixture
