@@ -262,16 +262,16 @@ def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", labe
         tokens = clean(text, bundle.spec.cleaning)
         known = np.array([not isinstance(words, Vocabulary) or word in words.ids for word in tokens], bool)
         # Those with an id, and of these the ones that the network sees: where they are in the text.
-        places = np.flatnonzero(known | (words.unknown == "share"))
-        places = places[where.start - encoded.offsets[row] : where.stop - encoded.offsets[row]]
+        positions = np.flatnonzero(known | (words.unknown == "share"))
+        positions = positions[where.start - encoded.offsets[row] : where.stop - encoded.offsets[row]]
         weights, ids = np.zeros(len(tokens)), encoded.ids[where]
         grams, bias = list[Contribution](), None
         if method == "paths":
-            had = found_grams(engine.grams, ids, [tokens[place] for place in places])
-            weights[places], grams, bias = paths(*engine.description, ids, had, output)
+            had = found_grams(engine.grams, ids, [tokens[position] for position in positions])
+            weights[positions], grams, bias = paths(*engine.description, ids, had, output)
             grams.sort(key=lambda each: -abs(each.weight))
         else:
-            weights[places] = logits[row, output] - _without_each(engine, ids)[:, output]
+            weights[positions] = logits[row, output] - _without_each(engine, ids)[:, output]
         each = tuple(map(Contribution, tokens, weights.tolist(), known.tolist()))
         logit = float(logits[row, output])
         found.append(Explanation(text, name, score, logit, bias, each, tuple(grams), toward, against))
@@ -308,7 +308,7 @@ class Found(NamedTuple):
         names: What they are called, as `Grams.gram_texts` does.
         single: Whether each is a word, bool [n].
         owners: Of each word of each occurrence the n-gram, a number below n; int64 [m].
-        places: Its position among the review's words; int64 [m].
+        positions: Its position among the review's words; int64 [m].
     """
 
     rows: Ids
@@ -316,7 +316,7 @@ class Found(NamedTuple):
     names: list[str]
     single: NDArray[np.bool_]
     owners: NDArray[np.int64]
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
 
 
 class Parts(NamedTuple):
@@ -347,7 +347,7 @@ def found_grams(grams: Grams | None, ids: Ids, words: Sequence[str]) -> Found | 
     keys, numbers = grams.table[had.rows - 1], ids.astype(np.uint64)
     order = np.argsort(keys)
     names, single = [""] * len(keys), keys <= MAX_WORD_ID
-    owners, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    owners, positions = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
 
     def match(wanted: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of some keys the review has as n-grams, and which n-grams these are."""
@@ -366,7 +366,7 @@ def found_grams(grams: Grams | None, ids: Ids, words: Sequence[str]) -> Found | 
             names[gram] = " ".join(words[first + at] if at in kind else "_" for at in range(kind[-1] + 1))
         for offset in kind:
             owners.append(found)
-            places.append(which + offset)
+            positions.append(which + offset)
     if spec.characters:
         at = dict[str, list[int]]()
         for position in np.flatnonzero(ids < len(grams.of_characters[0]) - 1).tolist():
@@ -375,8 +375,8 @@ def found_grams(grams: Grams | None, ids: Ids, words: Sequence[str]) -> Found | 
         for number, gram in zip(*match(character_keys(list(at))[1]), strict=True):
             names[gram], word = spelt[number]
             owners.append(np.full(len(at[word]), gram))
-            places.append(np.array(at[word]))
-    return Found(had.rows, had.values, names, single, np.concatenate(owners), np.concatenate(places))
+            positions.append(np.array(at[word]))
+    return Found(had.rows, had.values, names, single, np.concatenate(owners), np.concatenate(positions))
 
 
 _Back = Callable[[Doubles], tuple[Doubles, list[Contribution], float]]
@@ -540,7 +540,7 @@ def _grams(rows: Doubles, found: Found, count: int) -> tuple[Doubles, _Back]:
     def back(counts: Doubles) -> tuple[Doubles, list[Contribution], float]:
         weights = scaled @ counts
         shares = weights / np.maximum(np.bincount(found.owners, minlength=len(weights)), 1)
-        words = np.bincount(found.places, shares[found.owners], count).astype(np.float64)
+        words = np.bincount(found.positions, shares[found.owners], count).astype(np.float64)
         named = zip(found.names, weights.tolist(), found.single.tolist(), strict=True)
         return words, [Contribution(name, weight) for name, weight, single in named if not single], 0.0
 

@@ -184,7 +184,7 @@ class Heaviest:
             found = list[str]()
             for row, text in enumerate(texts.to_pylist()):
                 tokens = clean(text or "", rules)
-                found += [tokens[place] for place in (first[row] + where[row, : counts[row]]).tolist()]
+                found += [tokens[position] for position in (first[row] + where[row, : counts[row]]).tolist()]
             words = pa.array(found, pa.string())
         offsets = np.append(0, counts.cumsum()).astype(np.int32)
         values = pa.StructArray.from_arrays([words, pa.array(weights[taken])], fields=list(WORDS_TYPE.value_type))

@@ -159,7 +159,7 @@ def test_paths_are_what_gradients_say_and_sum_to_the_logit(name: str, classes: i
                 of_grams = [each.weight for each in parts.grams]
                 np.testing.assert_allclose(of_grams, grams[:-1][~found.single], atol=1e-5)
                 shares = grams[:-1] / np.bincount(found.owners)
-                own -= np.bincount(found.places, shares[found.owners], len(ids))
+                own -= np.bincount(found.positions, shares[found.owners], len(ids))
             # Where windows are alike, TensorFlow shares the gradient among them: their words are the same.
             wanted, of_words = (np.bincount(ids, each, 99) for each in (words[: len(ids)], own))
             np.testing.assert_allclose(of_words, wanted, atol=1e-4, err_msg=f"{row}")
@@ -173,7 +173,7 @@ def test_an_n_gram_gives_equal_shares_to_the_words_of_all_its_occurrences() -> N
     found = found_grams(grams, np.array([1, 2, 1, 3, 2], np.int32), ["not", "good", "not", "very", "good"])
     assert found is not None
     named: dict[str, list[int]] = {}
-    for owner, place in zip(found.owners.tolist(), found.places.tolist(), strict=True):
+    for owner, place in zip(found.owners.tolist(), found.positions.tolist(), strict=True):
         named.setdefault(found.names[owner], []).append(place)
     assert {name: sorted(places) for name, places in named.items()} == {
         "not": [0, 2],
