@@ -44,6 +44,8 @@ UNFINISHED = ".unfinished"
 FOLDED, FOLDED_WEIGHTS = "folded.json", "folded.npz"
 ENGINE_FILES = (FOLDED, FOLDED_WEIGHTS)
 """The network prepared for another engine than Keras; part of the bundle where they are present."""
+HISTORY_FILE = "history.json"
+"""Lies beside it: a record an epoch of its training."""
 MAX_BYTES = {
     MANIFEST: 1 << 26,
     MODEL: 2 << 30,

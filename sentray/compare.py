@@ -70,7 +70,7 @@ class Beside:
         text = pc.utf8_slice_codeunits(some["text"], 0, EXCERPT) if self.excerpts else pa.nulls(len(some), pa.string())
         columns = [some["id"], text.cast(pa.string()), some["label"].cast(pa.string())]
         columns += [scores.classes[differ].astype(np.int32), classes[differ]]
-        columns += [scores.best[differ], _best(probabilities, classes)[differ], gaps[differ]]
+        columns += [scores.best[differ], found.best[differ], gaps[differ]]
         return {
             "other": pa.table([lists(np.ascontiguousarray(probabilities)), classes], schema=OTHER_SCHEMA),
             "differing": pa.table(columns, schema=DIFFERING_SCHEMA),
@@ -228,13 +228,6 @@ def _require_comparable(one: Bundle, other: Bundle, settings: CompareSettings) -
             "says which, and their rules differ: give a corpus with a column split, and --split test"
         )
     return texts
-
-
-def _best(probabilities: NDArray[np.float32], classes: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Probability of each label given, of the most probable one where there is none."""
-    at = np.where(classes == UNSURE, probabilities.argmax(1), classes)
-    best: NDArray[np.float32] = np.take_along_axis(probabilities, at[:, None], axis=1)[:, 0]
-    return best
 
 
 def _differing(most: pa.Table, labels: tuple[str, ...]) -> list[dict[str, Any]]:

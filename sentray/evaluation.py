@@ -156,11 +156,12 @@ def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str,
     }
 
 
-@dataclass
-class _Measured:
-    """A pass over a corpus.
+@dataclass(frozen=True)
+class Measured:
+    """What a pass over a corpus found.
 
     Attributes:
+        metrics: what `evaluate` gives.
         inspection: of all rows.
         seen: labelled rows by split that were trained on.
         truth: positions of the true labels, int32 [reviews].
@@ -168,25 +169,9 @@ class _Measured:
         kept: what a look keeps of these reviews.
     """
 
-    inspection: Inspection
-    seen: Counter[str]
-    truth: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-    kept: Tables
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What `measure` found.
-
-    Attributes:
-        metrics: what `evaluate` gives.
-        truth: positions of the true labels, int32 [reviews].
-        probabilities: float32 [reviews, labels].
-        kept: what a look keeps of these reviews.
-    """
-
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    inspection: Inspection = field(default_factory=Inspection)
+    seen: Counter[str] = field(default_factory=Counter)
     truth: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     probabilities: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     kept: Tables = field(default_factory=dict)
@@ -252,7 +237,7 @@ def measure(
         cluster.plan(workers, cpus_each=1)
         corpus = Corpus.open(settings.corpus, settings, workers=settings.workers)
 
-        def measured(split: str) -> _Measured:
+        def measured(split: str) -> Measured:
             # Where the bundle's rule does not matter, it shall not be mistaken for a split that was given.
             rule = {"test_fraction": None} if split in (FRESH, NEITHER, UNSEEN) else model.split_rule
             chosen = replace(corpus, settings=settings.model_copy(update=rule))
@@ -299,10 +284,10 @@ def measure(
         "bundle": model.digest,
         "corpus": settings.corpus,
     }
-    return Measured(figures, found.truth, found.probabilities, found.kept)
+    return replace(found, metrics=figures)
 
 
-def _instead(split: str, found: _Measured, texts: TextHashes) -> str | None:
+def _instead(split: str, found: Measured, texts: TextHashes) -> str | None:
     """Which rows to measure after all, where no split is asked for; None where it is as it should be."""
     if split in (FRESH, NEITHER) and texts.sampled > 1 and found.seen:
         # Which of the others were trained on, only the rule can say.
@@ -312,7 +297,7 @@ def _instead(split: str, found: _Measured, texts: TextHashes) -> str | None:
     return None
 
 
-def _why(split: str, asked: bool, found: _Measured, texts: TextHashes | None) -> str:
+def _why(split: str, asked: bool, found: Measured, texts: TextHashes | None) -> str:
     """Which rows are measured, and why."""
     known = "the bundle is of an earlier format and does not say what it was trained on"
     if texts is not None:
@@ -347,7 +332,7 @@ def _measure(
     settings: EvaluateSettings,
     console: Console,
     look: Further | None,
-) -> _Measured:
+) -> Measured:
     packed = PackedScorer(model.digest, settings.engine, model.scoring_files)
     inspection, seen, tables, scored = Inspection(), Counter[str](), [PREDICTIONS_SCHEMA.empty_table()], 0
     kept = {} if look is None else look(pa.table({}), None)
@@ -363,4 +348,4 @@ def _measure(
     predictions = pa.concat_tables(tables)
     probabilities = pc.list_flatten(predictions["probabilities"]).to_numpy()
     of_labels = probabilities.reshape(-1, len(model.labels))
-    return _Measured(inspection, seen, predictions["truth"].to_numpy(), of_labels, kept)
+    return Measured({}, inspection, seen, predictions["truth"].to_numpy(), of_labels, kept)

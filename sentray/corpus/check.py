@@ -1,5 +1,6 @@
 """What `sentray check` says of a corpus: rows, labels, lengths, duplicates, overlap of train and test."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -209,20 +210,18 @@ def find_label_errors(bundle: str, settings: CheckSettings, console: Console) ->
             f"{bundle} is of an earlier format and does not say what it was trained on: train it again to find label "
             "errors by it"
         )
-    try:
-        if model.texts.sampled > 1:
-            raise NothingLeftError("only a sample of what it was trained on is known")
-        kept = measure(asked, Console(silent=True), Look(settings.excerpts), UNSEEN).evidence
-        of = "rows that the bundle was not trained on"
-    except NothingLeftError:
+    kept, of = None, "rows that the bundle was not trained on"
+    if model.texts.sampled == 1:
+        with contextlib.suppress(NothingLeftError):
+            kept = measure(asked, Console(silent=True), Look(settings.excerpts), UNSEEN).evidence
+    if kept is None:
         kept = Evidence.beside(model, settings.excerpts)
         of = "rows that its training held out, by the fits that did not see them"
         if kept is None or kept.which != "validation":
             raise SentrayError(
                 f"{bundle} was trained on every labelled row of {settings.corpus}, or on too many to know, and keeps "
                 "no held-out rows: give a bundle that was trained on others"
-            ) from None
-    assert kept is not None
+            )
     found, number = label_errors(kept, model.labels)
     seen = f"a sample of {len(kept.sample):,} of {kept.of:,}" if kept.is_part else f"{kept.of:,}"
     return LabelErrors(f"{seen} {of}", number, tuple(found))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sentray import __version__
 from sentray import bundle as bundles
-from sentray.bundle import Bundle
+from sentray.bundle import HISTORY_FILE, Bundle
 from sentray.config import ReportSettings, TrainSettings
 from sentray.console import Console, count, duration
 from sentray.corpus.inspect import warnings_of
@@ -34,7 +34,7 @@ from sentray.text.coverage import Left
 from sentray.text.vocabulary import Vocabulary
 from sentray.words import heaviest_grams
 
-REPORT_FILE, CARD_FILE, HISTORY_FILE = "report.html", "README.md", "history.json"
+REPORT_FILE, CARD_FILE = "report.html", "README.md"
 _OF_EPOCHS = {"epoch", "loss", "accuracy", "rows_seen", "started_at", "seconds"}
 """What the page shows of each epoch of a training."""
 MAX_GRAMS, MAX_ERRORS, MAX_MISTAKES, MAX_UNKNOWN = 15, 50, 10, 30

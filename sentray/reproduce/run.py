@@ -12,6 +12,7 @@ from typing import Any
 
 from sentray import cluster
 from sentray.bench.settings import ReproduceSettings
+from sentray.bundle import HISTORY_FILE
 from sentray.config import SETTINGS_FILE, EmbedSettings, TrainSettings, settings_text
 from sentray.console import Console, count
 from sentray.embeddings.learn import embed
@@ -22,7 +23,7 @@ from sentray.reproduce.comparison import Results, compare
 from sentray.reproduce.systems import GLOVE, System, write_phrases
 from sentray.reproduce.table import Row, Run
 from sentray.storage import write_text
-from sentray.training.run import HISTORY_FILE, train
+from sentray.training.run import train
 
 TABLE_FILE, FIGURES_FILE, PICTURE_FILE = "reproduce.md", "reproduce.json", "reproduce.png"
 _PHRASES_FILE = "phrases.jsonl"

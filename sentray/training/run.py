@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sentray import bundle, cluster, models
+from sentray.bundle import HISTORY_FILE
 from sentray.config import SETTINGS_FILE, CorpusSettings, EvaluateSettings, TrainSettings, settings_text
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus
@@ -42,7 +43,7 @@ from sentray.training.prepare import prepare, require_files
 from sentray.training.training_set import FILES_FILE
 from sentray.training.validation import validated
 
-METRICS_FILE, HISTORY_FILE = "metrics.json", "history.json"
+METRICS_FILE = "metrics.json"
 DATASET, CLAIM, LEASE = "dataset", "run.json", "lease.json"
 
 RESUMABLE = {
@@ -169,7 +170,7 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, trackers: Tracke
     state, trained, held_out = fit(settings, prepared, work.out, console, still_held, trackers.history)
     clock.lap("training")
     trained, validation, chances = validated(trained, state, held_out, settings, console)
-    tested = Measured({})
+    tested = Measured()
     if facts.metrics["test_rows"]:
         tested = _test(settings, trained, console)
     elif held_out is not None:
