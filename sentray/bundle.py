@@ -24,13 +24,14 @@ from sentray.decision import MOST_PROBABLE, Decision
 from sentray.errors import SentrayError
 from sentray.models import DeepSpec
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
+from sentray.task import Task
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import MAX_BUCKETS, HashedWords, Words
 from sentray.text.ngrams import MAX_SLOTS, MAX_WORD_ID, Grams, GramSpec, require_table
 from sentray.text.vocabulary import Unknown, Vocabulary
 
-FORMAT_VERSION = 4  # 1 had no buckets, 2 did not say what it was trained on, 3 had no n-grams
+FORMAT_VERSION = 5  # 1 had no buckets, 2 did not say what it was trained on, 3 had no n-grams, 4 knew one task
 MANIFEST = "bundle.json"
 MODEL = "model.keras"
 VOCABULARY = "vocabulary.txt"
@@ -58,13 +59,44 @@ MAX_BYTES = {
 }
 """The files that a bundle may have, and how large they may be: whoever loads one holds them in memory."""
 
-MAX_WORDS, MAX_GOLDEN = 1 << 23, 1000
-"""Words of a review (as many as the longest row can have), golden texts."""
+MAX_WORDS, MAX_GOLDEN, MAX_NUMBERS = 1 << 23, 1000, 1000
+"""Words of a review (as many as the longest row can have), golden texts, columns of numbers."""
 _MAX_SHOWN = 100
 _MAX_FORMAT = 1000
 """Above this a number is no format of a later sentray but a forgery."""
 
 LIBRARIES = ("keras", "tensorflow", "ray", "pyarrow", "numpy")
+
+
+class Number(BaseModel):
+    """A column of numbers that a model takes besides the text; it is given `(value - mean) / scale`.
+
+    Attributes:
+        name: Of the column.
+        mean: Of the training rows' values.
+        scale: Their standard deviation, 1 where they are all the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: str = Field(max_length=MAX_LABEL)
+    mean: float
+    scale: float = Field(gt=0)
+
+
+class Function(BaseModel):
+    """The user's function that built a network.
+
+    Attributes:
+        name: `package.module:function`.
+        digest: SHA-256 of the source of its module, 64 hexadecimal digits.
+        layers: Names of the layers that are not Keras's own; the bundle loads with `--trust-model` alone where it has
+            any.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str = Field(max_length=MAX_LABEL)
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    layers: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(default=(), max_length=1000)
 
 
 class ModelSpec(BaseModel):
@@ -77,9 +109,13 @@ class ModelSpec(BaseModel):
         buckets: Ids that words are hashed to; None where a vocabulary lists them.
         max_length: Word ids the network takes a review.
         truncating: Which end of a longer review is cut: `pre` keeps its end, `post` its beginning.
-        labels: Class names; a class is a position in them.
+        labels: Class names; a class is a position in them. A regression has none; those of an ordinal scale are in the
+            order of its steps.
         grams: Which n-grams it looks at; None where it looks at none.
         deep: Sizes of the network's deep half; None where it has none.
+        task: What is asked of a review.
+        numeric: Columns of numbers that it takes besides the text.
+        function: What built the network, where the architecture is `function`; else None.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -89,14 +125,20 @@ class ModelSpec(BaseModel):
     buckets: int | None = Field(default=None, ge=1, le=MAX_BUCKETS)
     max_length: int = Field(ge=1, le=MAX_WORDS)
     truncating: Truncating = "pre"
-    labels: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(min_length=2, max_length=MAX_LABELS)
+    labels: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(max_length=MAX_LABELS)
     grams: GramSpec | None = None
     deep: DeepSpec | None = None
+    task: Task = "classification"
+    numeric: tuple[Number, ...] = Field(default=(), max_length=MAX_NUMBERS)
+    function: Function | None = None
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("it has a label twice")
+        least = {"regression": 0, "multilabel": 1}.get(self.task, 2)
+        if len(self.labels) < least or (self.task == "regression" and self.labels):
+            raise ValueError(f"it has {len(self.labels)} labels, which is no {self.task}")
         if not 0 <= self.cleaning.min_token_length <= MAX_WORDS:
             raise ValueError(f"its words have at least {self.cleaning.min_token_length} characters")
         if self.grams and (self.buckets or 0) > MAX_WORD_ID:
@@ -211,7 +253,7 @@ class Manifest(ModelSpec):
             raise ValueError(f"it must have both n-grams and {GRAMS}, or neither")
         if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0][:_MAX_SHOWN]!r} that does not belong to a bundle")
-        if len(self.labels) > 2 and self.decision != MOST_PROBABLE:
+        if (len(self.labels) > 2 or self.task != "classification") and self.decision != MOST_PROBABLE:
             raise ValueError("it has a threshold, which only two labels can have")
         coverage = self.metrics.get("coverage")
         if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from sentray.errors import SentrayError
+from sentray.task import Task, activation, outputs
 
 Floats = NDArray[np.float32]
 WIDE, DEEP = "wide", "deep"
@@ -43,7 +44,7 @@ class DeepSpec(BaseModel):
 
 
 @dataclass(frozen=True)
-class Shape:
+class NetworkSpec:
     """What a network is made for.
 
     Attributes:
@@ -54,6 +55,8 @@ class Shape:
         freeze: Whether the words' vectors stay as they are.
         gram_rows: Rows of the n-grams' weights, the padding's 0 among them.
         deep: Sizes of the deep half; None where there is none.
+        task: What is asked of a review.
+        numbers: How many numbers a review has besides its text.
     """
 
     rows: int
@@ -63,6 +66,19 @@ class Shape:
     freeze: bool = False
     gram_rows: int = 1
     deep: DeepSpec | None = None
+    task: Task = "classification"
+    numbers: int = 0
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network gives for a review."""
+        return outputs(self.task, self.classes)
+
+    def output(self) -> Any:
+        """The last layer: a dense one of the task's outputs and activation."""
+        from keras import layers
+
+        return layers.Dense(self.outputs, activation=activation(self.task, self.classes), name=OUTPUT)
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,8 @@ class Architecture(ABC):
         *,
         gram_rows: int = 1,
         deep: DeepSpec | None = None,
+        task: Task = "classification",
+        numbers: int = 0,
     ) -> Any:
         """Make the Keras model.
 
@@ -102,15 +120,17 @@ class Architecture(ABC):
             freeze: Whether the embedding stays as it is.
             gram_rows: Rows of the n-grams' weights, the padding's 0 among them.
             deep: Sizes of the deep half; None where there is none.
+            task: What is asked of a review.
+            numbers: How many numbers a review has besides its text.
         """
         dimensions = vectors.shape[1] if isinstance(vectors, np.ndarray) else vectors or self.dimensions
-        model = self._model(Shape(rows, length, classes, dimensions, freeze, gram_rows, deep))
+        model = self._model(NetworkSpec(rows, length, classes, dimensions, freeze, gram_rows, deep, task, numbers))
         if isinstance(vectors, np.ndarray):
             model.get_layer(EMBEDDING).set_weights([vectors])
         return model
 
     @abstractmethod
-    def _model(self, shape: Shape) -> Any:
+    def _model(self, spec: NetworkSpec) -> Any:
         """The Keras model with its first values."""
 
     @property
@@ -128,13 +148,13 @@ class Stack(Architecture):
 
     layers: Callable[[Any], list[Any]]
 
-    def _model(self, shape: Shape) -> Any:
+    def _model(self, spec: NetworkSpec) -> Any:
         import keras
         from keras import layers
 
-        ids = keras.Input((shape.length,), dtype="int32", name="ids")
-        embedding = layers.Embedding(shape.rows, shape.dimensions, trainable=not shape.freeze, name=EMBEDDING)
-        return keras.Sequential([ids, embedding, *self.layers(layers), output(shape.classes)], name=self._model_name)
+        ids = keras.Input((spec.length,), dtype="int32", name="ids")
+        embedding = layers.Embedding(spec.rows, spec.dimensions, trainable=not spec.freeze, name=EMBEDDING)
+        return keras.Sequential([ids, embedding, *self.layers(layers), spec.output()], name=self._model_name)
 
 
 @dataclass(frozen=True)
@@ -149,40 +169,40 @@ class Halves(Architecture):
     score at any padded length. `heads` are the halves it has.
     """
 
-    def _model(self, shape: Shape) -> Any:
+    def _model(self, spec: NetworkSpec) -> Any:
         import keras
         from keras import layers
 
-        made = [_HALVES[head](shape) for head in self.heads]
+        made = [_HALVES[head](spec) for head in self.heads]
         features = [feature for _, values in made for feature in values]
         values = layers.Concatenate()(features) if len(features) > 1 else features[0]
         inputs = [each for given, _ in made for each in given]
-        return keras.Model(inputs, output(shape.classes)(values), name=self._model_name)
+        return keras.Model(inputs, spec.output()(values), name=self._model_name)
 
 
-def _wide(shape: Shape) -> tuple[list[Any], list[Any]]:
+def _wide(spec: NetworkSpec) -> tuple[list[Any], list[Any]]:
     """The inputs and features of a wide half: for each review its n-grams' rows and values, and the sum of weights."""
     import keras
     from keras import layers
 
     grams = keras.Input((None,), dtype="int32", name="grams")
     values = keras.Input((None,), dtype="float32", name="values")
-    weights = layers.Embedding(shape.gram_rows, outputs(shape.classes), "zeros", name=WIDE)(grams)
+    weights = layers.Embedding(spec.gram_rows, spec.outputs, "zeros", name=WIDE)(grams)
     return [grams, values], [layers.Dot(axes=1)([weights, values])]
 
 
-def _deep(shape: Shape) -> tuple[list[Any], list[Any]]:
+def _deep(spec: NetworkSpec) -> tuple[list[Any], list[Any]]:
     """The input and features of a deep half: for each review its word ids; the units of each width, and the mean."""
     import keras
     from keras import layers
 
-    assert shape.deep is not None
+    assert spec.deep is not None
     ids = keras.Input((None,), dtype="int32", name="ids")
-    vectors = layers.Embedding(shape.rows, shape.deep.dimensions, trainable=not shape.freeze, name=EMBEDDING)(ids)
+    vectors = layers.Embedding(spec.rows, spec.deep.dimensions, trainable=not spec.freeze, name=EMBEDDING)(ids)
     features = []
-    for width in shape.deep.widths:
+    for width in spec.deep.widths:
         windows = layers.AveragePooling1D(width, 1)(layers.ZeroPadding1D(width - 1)(vectors))
-        units = layers.Conv1D(shape.deep.filters, 1, activation="relu", use_bias=False, name=f"units{width}")(windows)
+        units = layers.Conv1D(spec.deep.filters, 1, activation="relu", use_bias=False, name=f"units{width}")(windows)
         features.append(layers.GlobalMaxPooling1D()(units))
     # Of a mean over much padding the variance is small: epsilon is smaller still.
     normalized = layers.LayerNormalization(center=False, scale=False, epsilon=1e-20)
@@ -253,18 +273,6 @@ def keras_file(model: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model.keras")
         return Path(folder, "model.keras").read_bytes()
-
-
-def outputs(classes: int) -> int:
-    """Numbers that a network gives: the logit of the second of two classes, else one a class."""
-    return 1 if classes == 2 else classes
-
-
-def output(classes: int) -> Any:
-    """The last layer: one sigmoid unit for two classes (the probability of the second), else a softmax."""
-    from keras import layers
-
-    return layers.Dense(outputs(classes), activation="sigmoid" if classes == 2 else "softmax", name=OUTPUT)
 
 
 ARCHITECTURES: dict[str, Architecture] = {

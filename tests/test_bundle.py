@@ -190,7 +190,8 @@ def test_the_form_of_a_bundle_stays() -> None:
     stored, again = json.loads(found.files[bundle.MANIFEST]), json.loads(bundle.update(found).files[bundle.MANIFEST])
     assert stored.pop("versions").keys() == again.pop("versions").keys()
     decision = {"threshold": None, "unsure": None}
-    new = {"format_version": 4, "grams": None, "deep": None, "calibration": None, "decision": decision}
+    new = {"format_version": 5, "grams": None, "deep": None, "calibration": None, "decision": decision}
+    new |= {"task": "classification", "numeric": [], "function": None}
     assert stored | new == again
 
 
@@ -241,10 +242,10 @@ def test_refuses_forged_buckets(hashed: Bundle, change: Callable[[dict], object]
         (lambda folder: (folder / "bundle.json").write_text("{"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), r"bundle\.json cannot be parsed"),
         (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe"), r"bundle\.json cannot be parsed"),
-        (edit(lambda values: values.update(format_version=5)), "bundle format 5"),
+        (edit(lambda values: values.update(format_version=6)), "bundle format 6"),
         (
             edit(lambda values: values.update(format_version=10**30)),
-            r"cannot be parsed \(Input.*or equal to 4",
+            r"cannot be parsed \(Input.*or equal to 5",
         ),
         (edit(lambda values: values.update(format_version=1.5)), r"bundle\.json cannot be parsed"),
         (edit(lambda values: values.update(format_version=1e400)), r"bundle\.json cannot be parsed"),

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentray.models import OUTPUT, WIDE, outputs
+from sentray.models import OUTPUT, WIDE
+from sentray.task import outputs
 from sentray.text.ngrams import GramRows, Grams
 from sentray.text.simd import compiled
 from sentray.training.allreduce import AllReduce
@@ -73,7 +74,7 @@ def ratios(counts: Ints) -> Floats:
     """
     total = counts.sum(axis=1, dtype=np.float64)
     occurs = total > 0
-    found = np.zeros((len(counts), outputs(counts.shape[1])), np.float32)
+    found = np.zeros((len(counts), outputs("classification", counts.shape[1])), np.float32)
     for output in range(found.shape[1]):
         inside = counts[occurs, output - found.shape[1]] + 1.0
         outside = total[occurs] + 2.0 - inside

@@ -14,7 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from sentray.models import EMBEDDING, OUTPUT, DeepSpec, outputs
+from sentray.models import EMBEDDING, OUTPUT, DeepSpec
+from sentray.task import outputs
 from sentray.text.simd import CACHED
 from sentray.training.adam import Adam, Floats, Rate, TableAndDense
 from sentray.training.batches import Reviews, laid_out, numbered
@@ -115,7 +116,7 @@ class WindowSums(TableAndDense):
     ) -> None:
         self._sizes, self._spec, self._seed = sizes, sizes.spec, seed
         self._pooled = sizes.spec.filters * len(sizes.spec.widths)
-        dimensions, ends = sizes.spec.dimensions, outputs(classes)
+        dimensions, ends = sizes.spec.dimensions, outputs("classification", classes)
         generator = np.random.default_rng(seed)
         shapes = [(dimensions, self._pooled), (self._pooled + dimensions, ends), (ends,)]
         # Glorot and Bengio 2010, as in Keras; but for the mean vector, whose many large numbers would drown the units.

@@ -142,7 +142,7 @@ def test_networks_without_pooling_or_convolution(length: int, dimensions: int, c
     words = keras.Input((length,), dtype="int32")
     for truncating, hidden in (("pre", []), ("post", [layers.Dense(6, activation="relu")])):
         tensor = shape(layers.SpatialDropout1D(0.2)(layers.Embedding(WORDS, dimensions)(words)))
-        for layer in (layers.Dropout(0.5), *hidden, models.output(classes)):
+        for layer in (layers.Dropout(0.5), *hidden, models.NetworkSpec(WORDS, LENGTH, classes, 11).output()):
             tensor = layer(tensor)
         model = with_random_weights(keras.Model(words, tensor), seed=length)
         assert_equals_keras(model, length, truncating)
@@ -150,7 +150,7 @@ def test_networks_without_pooling_or_convolution(length: int, dimensions: int, c
 
 def test_branches_that_pool_the_same_windows_share_a_table() -> None:
     words = keras.Input((LENGTH,), dtype="int32")
-    tensor = models.output(2)(both_poolings(layers.Embedding(WORDS, 11)(words)))
+    tensor = models.NetworkSpec(WORDS, LENGTH, 2, 11).output()(both_poolings(layers.Embedding(WORDS, 11)(words)))
     made = engine(with_random_weights(keras.Model(words, tensor), seed=4))
     first, second, other = (branch.table for branch in made.branches)
     assert first is second
