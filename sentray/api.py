@@ -17,6 +17,7 @@ from sentray.bench import settings as bench
 from sentray.config import STANDARD_INPUT, Settings
 from sentray.console import Console
 from sentray.errors import SentrayError, first_line
+from sentray.models import NetworkSpec as NetworkSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,16 +1,21 @@
-"""Keras networks under versioned names. A bundle names the version it was trained with, so a version never changes.
+"""Keras networks under versioned names, and those that a user's function builds from a `NetworkSpec`.
 
-Networks are made of stock Keras layers only, so that plain Keras loads them with safe mode on.
+A bundle names the version it was trained with, so a version never changes. Networks of a name are made of stock Keras
+layers only, so that plain Keras loads them with safe mode on. Functions follow one contract, see `NetworkSpec`.
 """
 
 import contextlib
 import difflib
+import hashlib
+import importlib
+import inspect
 import os
 import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, first_line
 from sentray.task import Task, activation, outputs
 
 Floats = NDArray[np.float32]
@@ -26,6 +31,11 @@ WIDE, DEEP = "wide", "deep"
 """Names of the halves."""
 EMBEDDING, OUTPUT = "embedding", "output"
 """Names of the layers of words' vectors and of the last one; that of n-grams' weights is `WIDE`."""
+IDS, NUMBERS = "ids", "numbers"
+"""Names of the inputs of a function's network."""
+FUNCTION = "function"
+"""The architecture of a bundle whose network a user's function built."""
+MIN_PADDED = 8
 
 
 class DeepSpec(BaseModel):
@@ -45,11 +55,14 @@ class DeepSpec(BaseModel):
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network is made for.
+    """What a network is made for: what a function `build(spec) -> keras.Model` gets.
+
+    The model's inputs are `ids()` and, where reviews come with numbers, `numbers_input()`, its last layer is
+    `output()`, and between them may be any layers. It may be compiled with an optimizer, without a loss.
 
     Attributes:
-        rows: Rows of the embedding: ids, the padding's 0 among them.
-        length: Word ids a review is padded or cut to; `Halves` takes any number.
+        rows: Rows of the embedding: the words' ids from 1 on, and the padding's 0.
+        length: Word ids a review is cut to and, where `ids` has a fixed length, padded to.
         classes: How many labels.
         dimensions: Numbers of a word's vector.
         freeze: Whether the words' vectors stay as they are.
@@ -57,6 +70,8 @@ class NetworkSpec:
         deep: Sizes of the deep half; None where there is none.
         task: What is asked of a review.
         numbers: How many numbers a review has besides its text.
+        labels: Names of the labels.
+        vectors: First values of the words' vectors, float32 [rows, dimensions]; None where Keras draws them.
     """
 
     rows: int
@@ -68,17 +83,67 @@ class NetworkSpec:
     deep: DeepSpec | None = None
     task: Task = "classification"
     numbers: int = 0
+    labels: tuple[str, ...] = ()
+    vectors: Floats | None = field(default=None, repr=False)
 
     @property
     def outputs(self) -> int:
         """Numbers that the network gives for a review."""
         return outputs(self.task, self.classes)
 
-    def output(self) -> Any:
-        """The last layer: a dense one of the task's outputs and activation."""
+    def ids(self, fixed: bool = True) -> Any:
+        """The input of a review's word ids, int32 [reviews, words], padded behind with 0.
+
+        Args:
+            fixed: Whether every review is padded to `length`, or to a length of `padded_length`; a network of any
+                length should mask the padding, as layers behind `embedding(mask=True)` do.
+        """
+        import keras
+
+        return keras.Input((self.length if fixed else None,), dtype="int32", name=IDS)
+
+    def numbers_input(self) -> Any:
+        """The input of a review's numbers, float32 [reviews, numbers], standardised."""
+        import keras
+
+        return keras.Input((self.numbers,), dtype="float32", name=NUMBERS)
+
+    def embedding(self, mask: bool = False, name: str = EMBEDDING) -> Any:
+        """A layer of words' vectors with their first values, float32 [..., dimensions].
+
+        Args:
+            mask: Whether the layers behind it leave out the padding.
+            name: Of the layer; a network of several needs others.
+        """
         from keras import layers
 
-        return layers.Dense(self.outputs, activation=activation(self.task, self.classes), name=OUTPUT)
+        layer = layers.Embedding(self.rows, self.dimensions, mask_zero=mask, trainable=not self.freeze, name=name)
+        if self.vectors is not None:
+            layer.build()
+            layer.set_weights([self.vectors])
+        return layer
+
+    def output(self) -> Any:
+        """The last layer: a dense one of the task's outputs and activation, computed in float32."""
+        from keras import layers
+
+        return layers.Dense(self.outputs, activation=activation(self.task, self.classes), dtype="float32", name=OUTPUT)
+
+
+def padded_length(words: NDArray[np.integer[Any]], most: int) -> NDArray[np.int64]:
+    """To how many ids reviews are padded in a network of any length, in training and in scoring.
+
+    Powers of two and the halves between them from 8 on (8, 12, 16, 24, ...), at most `most`: few, so that a network is
+    traced for each once, and less than a third of a longer review's ids is padding.
+
+    Args:
+        words: Ids of each review, [...].
+        most: Ids that the network takes at most.
+    """
+    power = np.int64(1) << np.ceil(np.log2(np.maximum(words, MIN_PADDED))).astype(np.int64)
+    between = power // 4 * 3
+    padded: NDArray[np.int64] = np.minimum(np.where((words <= between) & (between > MIN_PADDED), between, power), most)
+    return padded
 
 
 @dataclass(frozen=True)
@@ -109,6 +174,7 @@ class Architecture(ABC):
         deep: DeepSpec | None = None,
         task: Task = "classification",
         numbers: int = 0,
+        labels: tuple[str, ...] = (),
     ) -> Any:
         """Make the Keras model.
 
@@ -122,12 +188,12 @@ class Architecture(ABC):
             deep: Sizes of the deep half; None where there is none.
             task: What is asked of a review.
             numbers: How many numbers a review has besides its text.
+            labels: Names of the labels.
         """
+        first = vectors if isinstance(vectors, np.ndarray) else None
         dimensions = vectors.shape[1] if isinstance(vectors, np.ndarray) else vectors or self.dimensions
-        model = self._model(NetworkSpec(rows, length, classes, dimensions, freeze, gram_rows, deep, task, numbers))
-        if isinstance(vectors, np.ndarray):
-            model.get_layer(EMBEDDING).set_weights([vectors])
-        return model
+        sizes = (rows, length, classes, dimensions, freeze, gram_rows, deep)
+        return self._model(NetworkSpec(*sizes, task, numbers, labels, first))
 
     @abstractmethod
     def _model(self, spec: NetworkSpec) -> Any:
@@ -152,9 +218,41 @@ class Stack(Architecture):
         import keras
         from keras import layers
 
-        ids = keras.Input((spec.length,), dtype="int32", name="ids")
-        embedding = layers.Embedding(spec.rows, spec.dimensions, trainable=not spec.freeze, name=EMBEDDING)
-        return keras.Sequential([ids, embedding, *self.layers(layers), spec.output()], name=self._model_name)
+        given = [spec.ids(), spec.embedding(), *self.layers(layers), spec.output()]
+        return keras.Sequential(given, name=self._model_name)
+
+
+@dataclass(frozen=True)
+class Built(Architecture):
+    """A network that a function builds, ours or a user's.
+
+    Attributes:
+        function: Builds it from what it is made for.
+        source: `package.module:function`, where it is a user's; its architecture is `FUNCTION`.
+    """
+
+    function: Callable[[NetworkSpec], Any]
+    source: str = field(default="", kw_only=True)
+
+    def _model(self, spec: NetworkSpec) -> Any:
+        return self.function(spec)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the source of the function's module, or of the function where a notebook has it.
+
+        Raises:
+            SentrayError: There is no source to be read.
+        """
+        module = sys.modules[self.function.__module__]
+        try:
+            path = getattr(module, "__file__", None)
+            content = Path(path).read_bytes() if path else inspect.getsource(self.function).encode()
+        except (OSError, TypeError) as error:
+            raise SentrayError(
+                f"the source of --model {self.source} cannot be read ({first_line(error)}): put it into a file"
+            ) from error
+        return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -212,12 +310,109 @@ def _deep(spec: NetworkSpec) -> tuple[list[Any], list[Any]]:
 _HALVES = {WIDE: _wide, DEEP: _deep}
 
 
+def _kim_cnn(spec: NetworkSpec) -> Any:
+    """Convolutions of several widths over a review's vectors, each unit's maximum, dropout (Kim 2014)."""
+    from keras import layers
+
+    ids = spec.ids()
+    vectors = spec.embedding()(ids)
+    units = [layers.Conv1D(100, width, activation="relu", name=f"units{width}")(vectors) for width in (3, 4, 5)]
+    found = layers.Concatenate()([layers.GlobalMaxPooling1D()(each) for each in units])
+    return _finished(spec, ids, layers.Dropout(0.5)(found))
+
+
+def _bilstm(spec: NetworkSpec) -> Any:
+    """Long short-term memories that read a review from both ends (Graves and Schmidhuber 2005), dropout."""
+    from keras import layers
+
+    ids = spec.ids(fixed=False)
+    found = layers.Bidirectional(layers.LSTM(64))(spec.embedding(mask=True)(ids))
+    return _finished(spec, ids, layers.Dropout(0.5)(found))
+
+
+def _finished(spec: NetworkSpec, ids: Any, features: Any) -> Any:
+    """The model of these ids and features, which a review's numbers join."""
+    import keras
+
+    if not spec.numbers:
+        return keras.Model(ids, spec.output()(features))
+    numbers = spec.numbers_input()
+    return keras.Model([ids, numbers], spec.output()(keras.layers.Concatenate()([features, numbers])))
+
+
+GIVEN: dict[str, Any] = {}
+"""Functions and classes that came to this process by value, by their names: `package.module:name`."""
+
+
+def resolve(name: str) -> Built:
+    """A user's function by its name, `package.module:function`; see `named`."""
+    return Built(FUNCTION, 1, 100, named(name), source=name)
+
+
+def named(name: str) -> Any:
+    """A user's function or class by its name, `package.module:name`; the current folder is a place of modules.
+
+    Its module is imported, and so run, unless it came to this process by value.
+
+    Raises:
+        SentrayError: There is none.
+    """
+    if name in GIVEN:
+        return GIVEN[name]
+    module_name, _, own_name = name.partition(":")
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(module_name)
+    # A module may raise anything while it is imported.
+    except Exception as error:
+        raise SentrayError(
+            f"--model {name}: the module {module_name!r} cannot be imported ({type(error).__name__}: "
+            f"{first_line(error)}); start in the folder that holds it, or correct it"
+        ) from error
+    found = getattr(module, own_name, None)
+    if not callable(found):
+        near = difflib.get_close_matches(own_name, vars(module), n=1)
+        hint = f"; do you mean {near[0]!r}?" if near else ""
+        raise SentrayError(f"--model {name}: the module {module_name!r} has no function {own_name!r}{hint}")
+    return found
+
+
+def custom_layers(model: Any) -> tuple[str, ...]:
+    """What of a network is not Keras's own, as `package.module:Class`: layers, and functions that layers are given.
+
+    Each is there for `named` and, as `Class`, for `keras.saving.load_model(custom_objects=...)`; of what is registered
+    under another name the module's import does that. Code of a `Lambda` layer is called `:lambda`.
+    """
+    from keras.saving import serialize_keras_object
+
+    found: set[str] = set()
+
+    def look(part: Any) -> None:
+        if isinstance(part, dict):
+            if part.get("class_name") == "__lambda__":
+                found.add(":lambda")
+            elif part.get("registered_name") and part.get("module") != "builtins":
+                name = part["config"] if part["class_name"] == "function" else part["class_name"]
+                # Keras leaves out the name of `__main__`.
+                found.add(f"{part['module'] or '__main__'}:{name}")
+            part = list(part.values())
+        if isinstance(part, list | tuple):
+            for each in part:
+                look(each)
+
+    look(serialize_keras_object(model))
+    return tuple(sorted(found))
+
+
 def architecture(name: str) -> Architecture:
-    """The network called `name`; a name without version means its latest version.
+    """The network called `name`; a name without version means its latest version, one with a colon a user's function.
 
     Raises:
         SentrayError: There is no such network.
     """
+    if ":" in name:
+        return resolve(name)
     # In their order, so that a later version takes the place of an earlier.
     latest = {known.rpartition(".v")[0]: known for known in ARCHITECTURES}
     if found := ARCHITECTURES.get(latest.get(name, name)):
@@ -315,6 +510,10 @@ ARCHITECTURES: dict[str, Architecture] = {
                 layers.LayerNormalization(center=False, scale=False, epsilon=1e-12),
             ],
         ),
+        # Kim 2014, "Convolutional Neural Networks for Sentence Classification", CNN-non-static with 100 numbers a word
+        # and without the bound on the last layer's norm.
+        Built("kim-cnn.v1", 5, 100, _kim_cnn),
+        Built("bilstm.v1", 1, 100, _bilstm),
         Halves("wide-deep.v1", min_length=1, dimensions=100, heads=(WIDE, DEEP)),
         Halves("wide.v1", min_length=1, dimensions=0, heads=(WIDE,)),
         Halves("deep.v1", min_length=1, dimensions=100, heads=(DEEP,)),
