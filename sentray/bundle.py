@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
 
@@ -81,6 +82,21 @@ class Number(BaseModel):
     name: str = Field(max_length=MAX_LABEL)
     mean: float
     scale: float = Field(gt=0)
+
+
+MAX_STANDARDISED = 1e6
+"""Standardised numbers are at most so large, as float32 needs."""
+
+
+def standardised(columns: Sequence[Number], values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Numbers as a model takes them, float32 [reviews, columns].
+
+    Args:
+        columns: Of the model.
+        values: As they are in the corpus, float64 [reviews, columns].
+    """
+    means, scales = np.array([(each.mean, each.scale) for each in columns]).T
+    return np.clip((values - means) / scales, -MAX_STANDARDISED, MAX_STANDARDISED).astype(np.float32)
 
 
 class Function(BaseModel):

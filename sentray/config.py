@@ -124,9 +124,11 @@ Names = Annotated[
     AfterValidator(lambda values: tuple(name.strip() for value in values for name in value.split(","))),
 ]
 """Type of an option that lists names, with commas between them or repeated."""
+Distinct = Annotated[Names, AfterValidator(lambda names: tuple(dict.fromkeys(names)))]
+"""The same where each counts once."""
 
 
-FOLDS = frozenset({"test_fold", "fold_column", "group_column", "group_by"})
+FOLDS = frozenset({"test_fold", "fold_column", "group_column", "group_by", "numeric"})
 """Settings of a corpus that only training offers."""
 
 
@@ -175,6 +177,11 @@ class CorpusSettings(Settings):
         "id-block:N: reviews are held out together, N neighbouring numbers at the end of ids that are alike before it",
         None,
     )
+    numeric: Distinct = setting(
+        "columns of numbers, true or false that the network takes besides the text, as in helpful,price; each review "
+        "must have them, in training and in scoring",
+        (),
+    )
     max_bad_rows: float = setting("share of rows that may be quarantined before the run stops", 0.01, ge=0, le=1)
     excerpts: bool = setting("keep the first 200 characters of a quarantined row's text", True)
     shard_size: int = setting("size of a shard of input, in MB", 64, ge=1)
@@ -209,7 +216,7 @@ class CorpusSettings(Settings):
     @property
     def reading(self) -> dict[str, Any]:
         """How files are taken apart, by the names of the fields, as far as it is not the default."""
-        wanted = {"delimiter", "quote", "escape", "header", "columns", "encoding", "lines"}
+        wanted = {"delimiter", "quote", "escape", "header", "columns", "encoding", "lines", "numeric"}
         return self.model_dump(mode="json", include=wanted, exclude_defaults=True)
 
 

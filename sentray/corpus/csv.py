@@ -60,7 +60,7 @@ def cut(
 def _wanted(names: list[str], columns: Columns, path: str) -> dict[str, int]:
     """The columns to read of a file, and which of its fields each is; a name that no column has may be a number."""
     numbers = {*map(str, range(1, len(names) + 1))} - {*names}
-    numbered = numbers.intersection([*map(columns.name, columns.roles), *columns.keep])
+    numbered = numbers.intersection([*map(columns.name, columns.roles), *columns.further])
     chosen = columns.choose([*names, *sorted(numbered)], path)
     return {name: names.index(name) if name in names else int(name) - 1 for name in chosen}
 

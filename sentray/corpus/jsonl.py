@@ -191,7 +191,7 @@ class _Fields:
 
     def __init__(self, columns: Columns, file: str) -> None:
         roles = {columns.name(role): role for role in columns.roles}
-        self._kinds = dict.fromkeys(columns.keep, "keep") | roles
+        self._kinds = dict.fromkeys(columns.further, "keep") | roles
         self._file, self._makes_ids = file, not columns.ids_only
         self.names = list(self._kinds)
         self._has_paths = any("." in name for name in self.names)

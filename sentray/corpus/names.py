@@ -81,7 +81,7 @@ def said_of(piece: "Piece", columns: Columns) -> dict[str, str | None]:
     """The columns that a run wants and a piece's name gives, and what it says."""
     keys, roles = keys_of(piece.name), {columns.name(role): role for role in ("label", "split")}
     said = {}
-    for name in (*(name for name, role in roles.items() if role in columns.roles), *columns.keep):
+    for name in (*(name for name, role in roles.items() if role in columns.roles), *columns.further):
         value = getattr(piece, roles[name]) if name in roles else None
         if name in keys or value is not None:
             said[name] = keys.get(name, value)

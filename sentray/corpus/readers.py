@@ -105,8 +105,10 @@ def read_schema(
         SentrayError: the file cannot be read, or lacks a column; one to keep only with `need_keep`.
     """
     columns, said = _with_given(Columns(settings, tuple(keep), need_label, need_keep=need_keep), piece)
-    if need_keep and source.format not in WITH_COLUMNS and not said.keys() >= set(keep):
-        raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
+    if need_keep and source.format not in WITH_COLUMNS and not said.keys() >= set(columns.further):
+        if keep:
+            raise SentrayError(f"{source.uri} has no columns to keep: leave out --keep")
+        raise SentrayError(f"{source.uri} has no columns, and so none of numbers: give CSV, JSON Lines or Parquet")
     shard = Shard(0, source.format, (piece,), piece.bytes)
     if source.format in TYPED:
         block = reader(source.format).empty_block(source, piece, columns)

@@ -25,6 +25,7 @@ from sentray.errors import SentrayError
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
 
 ROW_SCHEMA = pa.schema(
     [
@@ -42,6 +43,9 @@ ROW_SCHEMA = pa.schema(
 file, `reason` is null for a good row and a `Reason` for a bad one, whose text is its first 200 characters and whose
 `detail` says why in words, where there is more to say."""
 
+NUMBERS = "numbers"
+"""The column of a row's numbers, a list, behind those of `ROW_SCHEMA` where a run has columns of numbers."""
+NUMBERS_TYPE = pa.list_(pa.float64())
 ROLES = ("id", "text", "label", "split")
 SPLIT_OF_WORD = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -67,6 +71,7 @@ _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_FINITE = r"^(-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|true|false)$"
 
 
 class Reason(StrEnum):
@@ -85,6 +90,8 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate_id"
     MISSING_LABEL = "missing_label"
     UNKNOWN_LABEL = "unknown_label"
+    INVALID_NUMBER = "invalid_number"
+    """A column of numbers that the model takes besides the text has none for the row."""
     CRASH = "crash"
     """The process that scored the row died of it, each time."""
     UNREADABLE_FILE = "unreadable_file"
@@ -162,6 +169,11 @@ class Columns:
     need_keep: bool = False
 
     @property
+    def further(self) -> tuple[str, ...]:
+        """The columns to read besides those of the roles: those to keep, and those of numbers."""
+        return self.keep if self.ids_only else tuple(dict.fromkeys((*self.keep, *self.settings.numeric)))
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """Those of `ROLES` that columns are looked for; what the verb has no use for is not."""
         roles = ("id",) if self.ids_only else ROLES
@@ -189,11 +201,11 @@ class Columns:
                 pass
             elif role == "text" or (role == "label" and self.need_label) or (role != "label" and name != role):
                 raise self._missing(name, f"--{role}-column", available, path)
-        for name in self.keep:
+        for name in self.further:
             if name in available:
                 chosen.append(name)
             elif self.need_keep and name not in self.given:
-                raise self._missing(name, "--keep", available, path)
+                raise self._missing(name, "--keep" if name in self.keep else "--numeric", available, path)
         twice = [name for name in chosen if list(available).count(name) > 1]
         if twice:
             raise SentrayError(f"{path} has more than one column {twice[0]!r}: rename all but one")
@@ -203,6 +215,8 @@ class Columns:
         shown = [each[:MAX_NAME] for each in available[:_COMPARED]]
         have = ", ".join(shown[:20]) + (", …" if len(available) > 20 else "")
         hint = _hint(name, option, shown)
+        if option == "--numeric" and "numeric" in self.settings.unused:
+            hint = "the bundle takes its numbers besides the text, so give a file that has it, or rename the right one"
         return SentrayError(f"{path} has no column {name!r} (it has: {have or 'none'}): {hint}")
 
 
@@ -221,7 +235,41 @@ def label_order(label: str) -> tuple[float, str]:
 
 def kept_name(column: str) -> str:
     """What a table calls a kept column, so that it hides none of `ROW_SCHEMA`."""
-    return f"kept {column}" if column in ROW_SCHEMA.names else column
+    return f"kept {column}" if column in (*ROW_SCHEMA.names, NUMBERS) else column
+
+
+def numbers_of(rows: pa.Table) -> Floats | None:
+    """The numbers of usable rows of a run, float64 [rows, columns]; None where it has no columns of numbers."""
+    if NUMBERS not in rows.column_names:
+        return None
+    return pc.list_flatten(rows[NUMBERS]).to_numpy().reshape(len(rows), -1)
+
+
+def _number(texts: pa.Array) -> pa.Array:
+    """Texts as numbers, float64: 1 and 0 for true and false, null for whatever is no finite number."""
+    texts = pc.utf8_ltrim(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), "+")
+    texts = pc.if_else(pc.match_substring_regex(texts, _FINITE), texts, None)
+    texts = pc.replace_substring_regex(pc.replace_substring_regex(texts, "^true$", "1"), "^false$", "0")
+    numbers = texts.cast(pa.float64())
+    return pc.if_else(pc.is_finite(numbers), numbers, None)
+
+
+def _numbers(block: Block, columns: Columns) -> tuple[pa.Array, Mask, pa.Array]:
+    """The numbers of a block's rows as a list each, which rows lack one, and what of these is said."""
+    count, names = len(block.rows), columns.settings.numeric
+    texts = [decode(block.columns.get(name, pa.nulls(count)), name, block.file)[0] for name in names]
+    found = [_number(each) for each in texts]
+    values = np.column_stack([each.to_numpy(zero_copy_only=False) for each in found])
+    told = pa.nulls(count, pa.large_string())
+    for name, text, number in zip(names, texts, found, strict=True):
+        if number.null_count:
+            around = (f"{name} '", "' is no number", "")
+            before, behind, between = (pa.scalar(each, pa.large_string()) for each in around)
+            shown = pc.binary_join_element_wise(before, pc.utf8_slice_codeunits(text, 0, MAX_NAME), behind, between)
+            wrong = pc.if_else(is_blank(text), f"{name} has no number", shown).fill_null(f"{name} has no number")
+            told = pc.coalesce(told, pc.if_else(pc.is_null(number), wrong, None))
+    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * len(names))
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel())), np.isnan(values).any(axis=1), told
 
 
 def _hint(name: str, option: str, available: Sequence[str]) -> str:
@@ -432,12 +480,16 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         else no_rows(count),
         Reason.UNKNOWN_LABEL: labels > 1,
     }
+    if columns.settings.numeric:
+        numbers, faults[Reason.INVALID_NUMBER], no_number = _numbers(block, columns)
     reason = pc.case_when(pc.make_struct(*map(pa.array, faults.values())), *map(str, faults))
     split = _split_by_hash(split, columns.settings, {"id": ids, "text": text})
     detail = pa.nulls(count, pa.string())
     if (labels > 1).any():
         told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
+    if columns.settings.numeric:
+        detail = pc.if_else(pc.equal(reason, str(Reason.INVALID_NUMBER)).fill_null(False), no_number, detail)
     if faults[Reason.INVALID_UTF8].any():
         given_texts = [of_role[role] for role in ROLES if role in of_role]
         if not block.all_text:
@@ -468,7 +520,8 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         else decode(given.get(name, missing), name, block.file, typed=not block.all_text)[0]
         for name in columns.keep
     ]
-    return pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
+    rows = pa.table([*arrays, *kept], names=[*ROW_SCHEMA.names, *map(kept_name, columns.keep)])
+    return rows.append_column(NUMBERS, numbers) if columns.settings.numeric else rows
 
 
 def canonical(split: pa.Array) -> pa.Array:

@@ -30,6 +30,7 @@ class Encoded:
         words: int32[n], words that cleaning kept, in the vocabulary or not.
         known: int32[n], those of them in the vocabulary; all of them where words are hashed.
         spaced: int32[n], words of the texts as they are, which white space separates.
+        numbers: float32[n, columns], standardised numbers besides the texts; None where there are none.
     """
 
     ids: npt.NDArray[np.int32]
@@ -37,6 +38,7 @@ class Encoded:
     words: npt.NDArray[np.int32]
     known: npt.NDArray[np.int32]
     spaced: npt.NDArray[np.int32]
+    numbers: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.words)
@@ -45,7 +47,8 @@ class Encoded:
         """Some of the reviews, with the same memory."""
         some = slice(start, stop)
         offsets = self.offsets[start : min(stop, len(self)) + 1]
-        return Encoded(self.ids, offsets, self.words[some], self.known[some], self.spaced[some])
+        numbers = None if self.numbers is None else self.numbers[some]
+        return Encoded(self.ids, offsets, self.words[some], self.known[some], self.spaced[some], numbers)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:

@@ -29,8 +29,13 @@ State = dict[str, NDArray[Any]]
 class Head(Protocol):
     """What is trained by one loss."""
 
-    def pack(self, reviews: Reviews) -> Any:
-        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Any:
+        """Lay reviews out for `gradients` and `logits`.
+
+        Args:
+            reviews: int32 [words] each, cut to the network's length.
+            numbers: Of the reviews besides their texts, float32 [reviews, columns]; None where they have none.
+        """
 
     def gradients(self, packed: Any, labels: NDArray[np.int32], weights: Floats, batch_rows: int) -> Gradients:
         """Loss of this worker's rows and what they add to the global batch's gradients.
@@ -67,12 +72,12 @@ class Head(Protocol):
 class Packs(dict[str, Any]):
     """Reviews as each head wants them, by the heads' names; for a head that learns no more only when asked for."""
 
-    def __init__(self, heads: Mapping[str, Head], reviews: Reviews) -> None:
-        self._heads, self._reviews = heads, reviews
+    def __init__(self, heads: Mapping[str, Head], reviews: Reviews, numbers: Floats | None = None) -> None:
+        self._heads, self._reviews, self._numbers = heads, reviews, numbers
 
     def __missing__(self, name: str) -> Any:
         """Lay the reviews out for a head."""
-        self[name] = packed = self._heads[name].pack(self._reviews)
+        self[name] = packed = self._heads[name].pack(self._reviews, self._numbers)
         return packed
 
 
@@ -106,9 +111,9 @@ class Heads:
         """The heads that are trained on, in the order of `gradients`."""
         return tuple(self._learning)
 
-    def pack(self, reviews: Reviews) -> "Packs":
-        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients` and `logits`."""
-        packs = Packs(self._all, reviews)
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> "Packs":
+        """Lay reviews out for `gradients` and `logits`; see `Head.pack`."""
+        packs = Packs(self._all, reviews, numbers)
         for name in self._learning:
             packs[name]
         return packs
@@ -209,8 +214,11 @@ def new_network(
         # As the corpus asks for, whatever part of it a fit trains on.
         sizes = replace(window_sums.sizes(len(lengths), float(lengths.mean())), spec=spec.deep)
         vectors = np.array(dataset.vectors)
-        heads[models.DEEP] = window_sums.WindowSums(vectors, sizes, classes, seed, *rates(sizes.pace), settings.freeze)
-    build = partial(architecture.build, words, spec.max_length, classes, gram_rows=gram_rows, deep=spec.deep)
+        heads[models.DEEP] = window_sums.WindowSums(
+            vectors, sizes, classes, seed, *rates(sizes.pace), settings.freeze, numbers=len(spec.numeric)
+        )
+    sizes_of = {"gram_rows": gram_rows, "deep": spec.deep, "numbers": len(spec.numeric)}
+    build = partial(architecture.build, words, spec.max_length, classes, **sizes_of)
     return Heads(heads, build, fixed, settings.max_norm)
 
 

@@ -5,6 +5,7 @@ Where words are hashed there is nothing to count, and one pass does.
 
 import heapq
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,14 +16,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sentray import cluster, models, profile
-from sentray.bundle import ModelSpec, TrainedOn
+from sentray.bundle import ModelSpec, Number, TrainedOn, standardised
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.groups import group_keys
 from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
-from sentray.corpus.rows import QUARANTINE_FILE, Hashes, kept_name, label_order, set_aside
+from sentray.corpus.rows import (
+    NUMBERS,
+    NUMBERS_TYPE,
+    QUARANTINE_FILE,
+    Hashes,
+    kept_name,
+    label_order,
+    numbers_of,
+    set_aside,
+)
 from sentray.corpus.vocab import survey, training_rows
 from sentray.embeddings import ppmi
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
@@ -59,11 +69,12 @@ REVIEWS_SCHEMA = pa.schema(
         pa.field("weight", pa.float32()),
         pa.field("words", pa.int32()),
         pa.field("known", pa.int32()),
+        pa.field(NUMBERS, NUMBERS_TYPE),
     ]
 )
 """A row for an encoded training review: its word ids, its label, the hash of its text, what is equal for those that are
-held out together, whether its split is validation, how much it counts, its words, and those of them that a vocabulary
-of the other reviews would have too."""
+held out together, whether its split is validation, how much it counts, its words, those of them that a vocabulary of
+the other reviews would have too, and its numbers."""
 _FACTS = {"hash": np.uint64, "group": np.uint64, "given": np.bool_, "weight": np.float32}
 
 
@@ -96,8 +107,8 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
         vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
-    met, offsets, labels, targets, held, weights, used, left, texts, trained_on, hashes, reference = _write_reviews(
-        corpus, Encoder(rules, words), words, counts, folder, settings, console
+    met, offsets, labels, targets, held, weights, used, left, texts, trained_on, hashes, reference, numbers = (
+        _write_reviews(corpus, Encoder(rules, words), words, counts, folder, settings, console)
     )
     if settings.encoder == "hash":
         inspection = _checked(met, corpus, folder, settings)
@@ -125,6 +136,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         max_length=max_length,
         grams=chosen and chosen.spec,
         deep=deep and deep.spec,
+        numeric=_measured(settings.numeric, numbers),
     )
     if len(labels) > 2 and (settings.threshold or settings.unsure):
         raise SentrayError(
@@ -148,9 +160,24 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         console.say(line)
     if chosen:
         console.say(chosen.line)
+    if spec.numeric:
+        known = ", ".join(f"{each.name} (mean {each.mean:,.4g}, deviation {each.scale:,.4g})" for each in spec.numeric)
+        console.say(f"numbers besides the text: {known}")
     table = make_table(chosen.keys) if chosen else None
     training_set.write(
-        folder, facts, words, offsets, targets, held, texts, corpus.source, vectors, table, weights, hashes
+        folder,
+        facts,
+        words,
+        offsets,
+        targets,
+        held,
+        texts,
+        corpus.source,
+        vectors,
+        table,
+        weights,
+        hashes,
+        standardised(spec.numeric, numbers) if spec.numeric else None,
     )
 
 
@@ -179,6 +206,10 @@ def require_files(settings: TrainSettings) -> None:
             raise SentrayError("--characters needs --encoder vocabulary: of a hashed word no character is known")
         if settings.buckets > MAX_WORD_ID:
             raise SentrayError(f"with n-grams, as of --model {settings.model}, --buckets is at most {MAX_WORD_ID:,}")
+    if settings.numeric and DEEP not in architecture.heads and uses_grams:
+        raise SentrayError(
+            f"--model {settings.model} looks at n-grams alone, not at --numeric: take --model wide-deep or deep"
+        )
     rules_from(settings)
     _dimensions(settings)
 
@@ -265,6 +296,7 @@ def clean_and_encode(
         known = (known - strange).astype(np.int32)
     columns = [lists, chosen["label"], hashes, group_keys(chosen, settings), given, _weights(chosen, settings)]
     columns += [pa.array(encoded.words), pa.array(known)]
+    columns += [chosen[NUMBERS] if settings.numeric else pa.nulls(len(chosen), NUMBERS_TYPE)]
     reviews = pa.table(columns, REVIEWS_SCHEMA)
     left = Left.of(encoded, chosen["text"]).table()
     return {**inspect_rows(rows), "reviews": reviews, "left": left, **content_of(rows)}
@@ -307,6 +339,7 @@ def _write_reviews(
     TrainedOn,
     Hashes,
     dict[str, Any],
+    NDArray[np.float64],
 ]:
     """Encode the training reviews, and write their ids to a file.
 
@@ -315,13 +348,15 @@ def _write_reviews(
         [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; the fold that holds it out;
         how much it counts, where they do not count alike; how many of the ids occur; what the cleaning and the
         vocabulary left; the hashes of the texts that are trained on; what is known of the corpus; each text's hash;
-        what other reviews are compared with (see `scoring.drift.Reference`), without scores.
+        what other reviews are compared with (see `scoring.drift.Reference`), without scores; its numbers, float64
+        [reviews, columns].
     """
     inspection, seen, left = Inspection(), np.zeros(words.size, np.bool_), Left()
     times = _times(words, counts) if isinstance(words, Vocabulary) else None
     bins: dict[str, Any] = {"lengths": 0, "known": 0, "words": 0}
     lengths, chunks, contents = [np.zeros(1, np.int64)], list[pa.Array](), list[int]()
     facts: dict[str, list[Any]] = {name: [np.empty(0, kind)] for name, kind in _FACTS.items()}
+    numbers = [np.empty((0, len(settings.numeric)))]
     with folder.create(training_set.IDS_FILE) as stream:
         for found in corpus.map_blocks(clean_and_encode, encoder=encoder, settings=settings, counts=times):
             ids, label = found["reviews"]["ids"], found["reviews"]["label"]
@@ -333,6 +368,8 @@ def _write_reviews(
             for name, of_blocks in facts.items():
                 # A copy, since the block's memory goes with any part of it.
                 of_blocks.append(np.array(found["reviews"][name]))
+            if settings.numeric:
+                numbers.append(numbers_of(found["reviews"]).copy())
             of_words, known = (found["reviews"][name].to_numpy() for name in ("words", "known"))
             bins["lengths"] += profile.of_lengths(of_words)
             bins["known"] += profile.of_known(of_words, known)
@@ -366,7 +403,17 @@ def _write_reviews(
         name: np.asarray(found).tolist() for name, found in bins.items() if name != "words" or times is not None
     }
     reference["rows"] = len(targets)
-    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash, reference
+    values = np.concatenate(numbers)
+    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash, reference, values
+
+
+def _measured(names: Sequence[str], values: NDArray[np.float64]) -> tuple[Number, ...]:
+    """The columns of these names with mean and deviation of their values, float64 [reviews, columns]."""
+    both = zip(names, values.mean(axis=0).tolist(), values.std(axis=0).tolist(), strict=True)
+    # Of equal values the mean may differ by a rounding error, of which no scale is to be made.
+    return tuple(
+        Number(name=name, mean=mean, scale=scale if scale > 1e-9 * abs(mean) else 1) for name, mean, scale in both
+    )
 
 
 def _times(words: Vocabulary, counts: Counter[str]) -> NDArray[np.int32]:

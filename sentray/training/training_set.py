@@ -32,8 +32,8 @@ from sentray.training.folds import NEVER, Folds
 IDS_FILE = "ids.bin"
 """The reviews' word ids, int32, one after the other."""
 _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
-_OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS, _HASHES = (
-    f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights", "hashes")
+_OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS, _HASHES, _NUMBERS = (
+    f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights", "hashes", "numbers")
 )
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
@@ -101,6 +101,7 @@ class TrainingSet:
         vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
         grams: The n-grams that the network looks at; None where it looks at none.
         weights: float32 [rows], how much each review counts; None where they count alike.
+        numbers: float32 [rows, columns], standardised numbers besides the text; None where there are none.
     """
 
     facts: Facts
@@ -113,6 +114,7 @@ class TrainingSet:
     vectors: NDArray[np.float32] | None = None
     grams: Grams | None = None
     weights: NDArray[np.float32] | None = None
+    numbers: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -127,6 +129,10 @@ class TrainingSet:
         spec = self.facts.spec
         return [self.ids[where] for where in cut(self.offsets, rows, spec.max_length, spec.truncating)]
 
+    def numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Numbers of some reviews besides their texts, float32 [len(rows), columns]; None where there are none."""
+        return None if self.numbers is None else self.numbers[rows]
+
     @classmethod
     def load(cls, folder: str) -> Self:
         """Map a training set that `write` made.
@@ -138,7 +144,7 @@ class TrainingSet:
         Raises:
             SentrayError: This machine does not see it, or has no room for it.
         """
-        facts, vectors, grams, weights = Facts.read(folder), None, None, None
+        facts, vectors, grams, weights, numbers = Facts.read(folder), None, None, None, None
         try:
             with _on_disk(folder) as path:
                 ids, offsets, targets, held = (
@@ -159,9 +165,11 @@ class TrainingSet:
                     grams = Grams(facts.spec.grams, _mapped(path / GRAMS, np.uint64), listed)
                 if (path / _WEIGHTS).exists():
                     weights = _mapped(path / _WEIGHTS, np.float32)
+                if columns := len(facts.spec.numeric):
+                    numbers = _mapped(path / _NUMBERS, np.float32).reshape(-1, columns)
         except OSError as error:
             raise unseen(folder, error) from error
-        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams, weights)
+        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams, weights, numbers)
 
 
 @contextlib.contextmanager
@@ -239,6 +247,7 @@ def write(
     grams: Keys | None = None,
     weights: NDArray[np.float32] | None = None,
     hashes: Hashes | None = None,
+    numbers: NDArray[np.float32] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
 
@@ -247,7 +256,7 @@ def write(
     """
     arrays = {
         **{_OFFSETS: offsets, _TARGETS: targets, _HELD: held},
-        **{_VECTORS: vectors, GRAMS: grams, _WEIGHTS: weights, _HASHES: hashes},
+        **{_VECTORS: vectors, GRAMS: grams, _WEIGHTS: weights, _HASHES: hashes, _NUMBERS: numbers},
     }
     for name, array in arrays.items():
         if array is not None:

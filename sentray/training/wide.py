@@ -100,8 +100,8 @@ class Wide:
         # Of each output the bias and its sum of squares.
         self._bias = np.zeros((2, ratio.shape[1]), np.float32)
 
-    def pack(self, reviews: Reviews) -> GramRows:
-        """See `Head`: the reviews' n-grams."""
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> GramRows:
+        """See `Head`: the reviews' n-grams; numbers are not its own."""
         return self._grams.of(*laid_out(reviews))
 
     def gradients(self, packed: GramRows, labels: Ints, weights: Floats, batch_rows: int) -> Gradients:

@@ -8,7 +8,7 @@ those of `deep.v1` in `sentray.models`, as a test shows; TensorFlow is not neede
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -80,11 +80,13 @@ class PackedWords:
         words: int32 [distinct words], ascending vocabulary ids; id 0, the padding, is always among them.
         ids: int32 [positions], the index of each word in `words`.
         offsets: int64 [reviews + 1], where each review begins.
+        numbers: float32 [reviews, numbers], what a review has besides its text.
     """
 
     words: Ids
     ids: Ids
     offsets: Offsets
+    numbers: Floats
 
 
 class WindowSums(TableAndDense):
@@ -102,6 +104,7 @@ class WindowSums(TableAndDense):
         learning_rate: Adam's step size, or its schedule.
         embedding_learning_rate: That of the word vectors; the same where not given.
         freeze: Whether the vectors stay as they are.
+        numbers: How many a review has besides its text. They join the features, are never dropped, and start from 0.
     """
 
     def __init__(
@@ -113,12 +116,14 @@ class WindowSums(TableAndDense):
         learning_rate: Rate,
         embedding_learning_rate: Rate | None = None,
         freeze: bool = False,
+        *,
+        numbers: int = 0,
     ) -> None:
         self._sizes, self._spec, self._seed = sizes, sizes.spec, seed
         self._pooled = sizes.spec.filters * len(sizes.spec.widths)
         dimensions, ends = sizes.spec.dimensions, outputs("classification", classes)
         generator = np.random.default_rng(seed)
-        shapes = [(dimensions, self._pooled), (self._pooled + dimensions, ends), (ends,)]
+        shapes = [(dimensions, self._pooled), (self._pooled + dimensions + numbers, ends), (ends,)]
         # Glorot and Bengio 2010, as in Keras; but for the mean vector, whose many large numbers would drown the units.
         limits = [math.sqrt(6 / (dimensions + sizes.spec.filters)), math.sqrt(6 / sum(shapes[1])), 0.0]
         weights = [generator.uniform(-limit, limit, shape) for limit, shape in zip(limits, shapes, strict=True)]
@@ -129,11 +134,12 @@ class WindowSums(TableAndDense):
         self._shapes, self._ends = shapes, np.cumsum([math.prod(shape) for shape in shapes])
         self._widths = np.array(sizes.spec.widths, np.int64)
 
-    def pack(self, reviews: Reviews) -> PackedWords:
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> PackedWords:
         """See `Head`."""
         ids, offsets = laid_out(reviews)
         words, ids = numbered(ids, len(self.embedding.weights))
-        return PackedWords(words, ids, offsets)
+        given = np.zeros((len(reviews), 0), np.float32) if numbers is None else numbers
+        return PackedWords(words, ids, offsets, given)
 
     def gradients(self, packed: PackedWords, labels: Ids, weights: Floats, batch_rows: int) -> Gradients:
         """See `Head`."""
@@ -142,14 +148,16 @@ class WindowSums(TableAndDense):
         dense = np.zeros_like(self.dense.weights[0])
         of_kernels, of_output, of_bias = self._parts(dense)
         vectors = self.embedding.rows(packed.words)
-        ids, mask = self._dropout(packed, len(output))
-        kept = PackedWords(packed.words, ids, packed.offsets)
+        numbers = packed.numbers
+        from_words = len(output) - numbers.shape[1]
+        ids, mask = self._dropout(packed, from_words)
+        kept = replace(packed, ids=ids)
         pools, winners, means, norms = self._features(kept, vectors, kernels)
-        features: Floats = np.concatenate([pools, means], axis=1) * mask
+        features: Floats = np.concatenate([np.concatenate([pools, means], axis=1) * mask, numbers], axis=1)
         loss, correct, of_logits = cross_entropy(features @ output + bias, labels, weights)
         of_logits /= np.float32(batch_rows)
         of_output[:], of_bias[:] = features.T @ of_logits, of_logits.sum(axis=0)
-        of_features = (of_logits @ output.T) * mask
+        of_features = (of_logits @ output[:from_words].T) * mask
         of_pools = np.where(pools > 0, of_features[:, :pooled], np.float32(0))
         of_products = np.zeros((len(packed.words), pooled), np.float32)
         _to_winners(ids, packed.offsets, winners, of_pools, self._widths, of_products)
@@ -166,7 +174,8 @@ class WindowSums(TableAndDense):
         """See `Head`."""
         kernels, output, bias = self._parts(self.dense.weights[0])
         pools, _, means, _ = self._features(packed, self.embedding.rows(packed.words), kernels)
-        logits: Floats = pools @ output[: self._pooled] + means @ output[self._pooled :] + bias
+        features: Floats = np.concatenate([means, packed.numbers], axis=1)
+        logits: Floats = pools @ output[: self._pooled] + features @ output[self._pooled :] + bias
         return logits
 
     def layers(self) -> dict[str, list[Floats]]:

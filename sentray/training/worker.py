@@ -356,7 +356,8 @@ class Replica:
         mine, found = rows[self._allreduce.rank :: world], list[Floats]()
         for start in range(0, max(len(mine), 1), _SCORED):
             some = self._dataset.reviews(mine[start : start + _SCORED])
-            found.append(self.network.logits(self.network.pack(some)))
+            numbers = self._dataset.numbers_of(mine[start : start + _SCORED])
+            found.append(self.network.logits(self.network.pack(some, numbers)))
         parts = self._allreduce.gather(np.concatenate(found).astype(np.float32).tobytes())
         every = np.empty((len(rows), *found[0].shape[1:]), np.float32)
         for rank, part in enumerate(parts):
@@ -382,7 +383,7 @@ class Replica:
     def _step(self, batch: batches.Rows, mine: batches.Rows) -> tuple[list[Gradients], bool]:
         """Train on a batch; what it says of this worker's rows by head, and whether the network reacts."""
         with self._timed("data"):
-            packed = self.network.pack(self._dataset.reviews(mine))
+            packed = self.network.pack(self._dataset.reviews(mine), self._dataset.numbers_of(mine))
             labels = self._dataset.targets[mine]
             weights = self._weights_of(mine)
         with self._timed("network"):
