@@ -47,6 +47,7 @@ class Model:
     Args:
         bundle: Folder or URI (`s3://…`) of the bundle, or a loaded `Model`, whose engine `auto` then means.
         engine: What computes the scores: `auto`, `folded` or `keras`.
+        trust_model: Whether the code of the bundle's own layers may run: the module that it names is imported.
 
     Attributes:
         path: Folder or URI, as given.
@@ -55,13 +56,14 @@ class Model:
         SentrayError: The bundle cannot be read, is damaged, or does not give its golden texts' scores here.
     """
 
-    def __init__(self, bundle: "Source | Model", engine: str = "auto") -> None:
+    def __init__(self, bundle: "Source | Model", engine: str = "auto", trust_model: bool = False) -> None:
         from sentray import bundle as bundles
         from sentray.inference.scorer import Scorer
 
         self.path = os.fspath(bundle)
         self._engine: str = bundle._engine if engine == "auto" and isinstance(bundle, Model) else engine
-        self._scorer = Scorer(bundles.load(self.path), self._engine)
+        self._trusted: bool = trust_model or (isinstance(bundle, Model) and bundle._trusted)
+        self._scorer = Scorer(bundles.load(self.path, self._trusted), self._engine)
 
     @property
     def labels(self) -> list[str]:
@@ -83,35 +85,38 @@ class Model:
         """What training measured, as in `metrics.json`: rows, accuracy, and what the test rows gave."""
         return self._scorer.bundle.metrics
 
-    def predict(self, texts: Any) -> "NDArray[np.str_]":
+    def predict(self, texts: Any, numbers: Any = None) -> "NDArray[np.str_]":
         """The label of each text: the most probable one, or as the bundle's threshold says.
 
         Args:
             texts: A list or tuple, a NumPy or Arrow array, a pandas or Polars series, or any other column of texts.
+            numbers: Where the model takes numbers besides the text (`spec.columns`), what has these columns by name, as
+                long as the texts: a dict, a pandas frame, an Arrow table.
 
         Returns:
             The labels, an array [texts] of strings; of objects, None where the model is unsure, where it may be.
 
         Raises:
-            SentrayError: These are no texts, or one of them is null or blank.
+            SentrayError: These are no texts, one of them is null or blank, or a number is missing.
         """
         import numpy as np
 
         # What it is unsure of has the last position.
         names = np.array([*self.labels, None] if self._scorer.bundle.decision.unsure else self.labels)
-        labels: NDArray[np.str_] = names[self._score(texts).classes]
+        labels: NDArray[np.str_] = names[self._score(texts, numbers).classes]
         return labels
 
-    def predict_proba(self, texts: Any) -> "NDArray[np.float32]":
+    def predict_proba(self, texts: Any, numbers: Any = None) -> "NDArray[np.float32]":
         """The probability of each label for each text, float32 [texts, labels], in the order of `labels`.
 
         Args:
             texts: As for `predict`.
+            numbers: Likewise.
 
         Raises:
-            SentrayError: These are no texts, or one of them is null or blank.
+            SentrayError: As `predict`.
         """
-        return self._score(texts).probabilities
+        return self._score(texts, numbers).probabilities
 
     def explain(self, texts: Any, method: "Method" = "paths", label: str | None = None) -> "Explanations":
         """What each word and n-gram of the texts adds to their scores; a notebook shows the words in colours.
@@ -128,8 +133,38 @@ class Model:
 
         return explain(self._scorer, self._column(texts).to_pylist(), method, label)
 
-    def _score(self, texts: Any) -> "Scores":
-        return self._scorer.score(self._column(texts))
+    def _score(self, texts: Any, numbers: Any = None) -> "Scores":
+        import numpy as np
+
+        column = self._column(texts)
+        values = self._numbers(numbers, len(column))
+        if values is not None and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            raise SentrayError(
+                f"text {row} (of {len(column):,}, counted from 0) lacks a number of {', '.join(self.spec.columns)}: "
+                "leave such texts out, or use sentray.score, which sets them aside with a reason"
+            )
+        return self._scorer.score(column, values)
+
+    def _numbers(self, given: Any, count: int) -> "NDArray[np.float64] | None":
+        """The columns of numbers that the model takes, float64 [texts, columns], of whatever has them by name."""
+        import numpy as np
+
+        names = self.spec.columns
+        if given is None:
+            return None
+        if not names:
+            raise SentrayError(f"{self.path} takes no numbers besides the text: leave them out")
+        try:
+            values = np.column_stack([np.asarray(given[name], np.float64) for name in names])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise SentrayError(
+                f"these are not the numbers that {self.path} takes ({first_line(error)}): give the columns "
+                f"{', '.join(names)} by name, as a dict, a frame or a table"
+            ) from error
+        if len(values) != count:
+            raise SentrayError(f"there are {len(values):,} numbers for {count:,} texts: give one of each column a text")
+        return values
 
     def _column(self, texts: Any) -> "pa.ChunkedArray":
         column = _texts(texts)
@@ -157,16 +192,16 @@ class Model:
     def __fspath__(self) -> str:
         return self.path
 
-    def __reduce__(self) -> tuple[type["Model"], tuple[str, str]]:
-        return Model, (self.path, self._engine)
+    def __reduce__(self) -> tuple[type["Model"], tuple[str, str, bool]]:
+        return Model, (self.path, self._engine, self._trusted)
 
     def __repr__(self) -> str:
         return f"sentray.load({self.path!r})  # {', '.join(self.labels)}"
 
 
-def load(bundle: Source | Model, engine: str = "auto") -> Model:
+def load(bundle: Source | Model, engine: str = "auto", trust_model: bool = False) -> Model:
     """Load a trained model; see `Model` for arguments and errors."""
-    return Model(bundle, engine)
+    return Model(bundle, engine, trust_model)
 
 
 class Predictor:
@@ -177,14 +212,16 @@ class Predictor:
         )
 
     Each batch gets the columns `label` and `score`, the probability of that label; both are null where the text is
-    null or blank, the label also where the model is unsure. This is the way without exactly-once: no ledger, no
-    quarantine, no resume. Where each row has to be accounted for, use `sentray.score`.
+    null or blank, or lacks a number in a column that the model takes besides (`spec.columns`), the label also where the
+    model is unsure. This is the way without exactly-once: no ledger, no quarantine, no resume. Where each row has to be
+    accounted for, use `sentray.score`.
 
     Args:
         model: Folder or URI of the bundle, which each node must see, or a loaded `Model`.
         text_column: Column of the texts.
         keep: Column or columns of the batch to give on; all where not given.
         engine: What computes the scores: `auto`, `folded` or `keras`.
+        trust_model: As for `Model`.
 
     Raises:
         SentrayError: The bundle cannot be used.
@@ -196,8 +233,9 @@ class Predictor:
         text_column: str = "text",
         keep: str | Sequence[str] | None = None,
         engine: str = "auto",
+        trust_model: bool = False,
     ) -> None:
-        self._model = Model(model, engine)
+        self._model = Model(model, engine, trust_model)
         self._text_column, self._keep = text_column, [keep] if isinstance(keep, str) else keep
 
     def __call__(self, batch: Any) -> Any:
@@ -212,12 +250,14 @@ class Predictor:
         Raises:
             SentrayError: A column is not there, holds no texts, or is called as one that is added.
         """
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         names = list(getattr(batch, "column_names", batch))
         keep = names if self._keep is None else list(self._keep)
-        for name in (self._text_column, *keep):
+        columns = self._model.spec.columns
+        for name in (self._text_column, *keep, *columns):
             if name not in names:
                 raise SentrayError(f"the batch has no column {name!r}: it has {', '.join(names)}")
         if taken := {"label", "score"}.intersection(keep):
@@ -227,7 +267,9 @@ class Predictor:
             )
         texts = _texts(batch[self._text_column])
         blank = _blank(texts).to_numpy()
-        scores = self._model._scorer.score(texts)
+        if (numbers := self._model._numbers(batch if columns else None, len(texts))) is not None:
+            blank = blank | ~np.isfinite(numbers).all(axis=1)
+        scores = self._model._scorer.score(texts, numbers)
         label = pc.if_else(pa.array(blank), None, scores.labels(self._model.labels))
         score = pa.array(scores.best, pa.float32(), mask=blank)
         if isinstance(batch, pa.Table):
@@ -364,6 +406,8 @@ def _function(verb: Verb, name: str) -> Callable[..., Any]:
         known = {key: given[key] for key in given.keys() & signature.parameters}
         bound = signature.bind_partial(*arguments, **known).arguments
         values = options.by_field(verb.settings, given | bound, f"sentray.{name}")
+        if "trust_model" in verb.settings.model_fields and any(getattr(v, "_trusted", False) for v in values.values()):
+            values.setdefault("trust_model", True)
         values = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
         tables = {key: values[key] for key in TABLES if not isinstance(values.get(key), str | None)}
         values |= dict.fromkeys(tables, "a table in memory")
@@ -375,7 +419,8 @@ def _function(verb: Verb, name: str) -> Callable[..., Any]:
             # No output is redirected into a log, as the command line does: it belongs to the process that calls.
             stack.callback(cluster.show_workers.reset, cluster.show_workers.set(False))
             result = run(verb, settings, Console(as_json=as_json, verb=name, silent=not progress))
-        return load(settings.out) if type(settings) is config.TrainSettings else result
+        # Who trained it has given its function.
+        return load(settings.out, trust_model=True) if type(settings) is config.TrainSettings else result
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = (
@@ -428,13 +473,17 @@ def _stored(table: Any, key: str, settings: Settings) -> contextlib.AbstractCont
     return memory.stored(table, work_folder(settings.out), settings.out, add=not getattr(settings, "dry_run", False))
 
 
-def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "list[Prediction]":
+def predict(
+    bundle: Source | Model, texts: Any, *, numbers: Any = None, engine: str = "auto", trust_model: bool = False
+) -> "list[Prediction]":
     """Label and probability of each text, as `sentray predict` prints them.
 
     Args:
         bundle: Folder or URI of the bundle, or a loaded `Model`, which is faster where this is called again and again.
         texts: One text, or a column of them as for `Model.predict`.
+        numbers: As for `Model.predict`.
         engine: What computes the scores: `auto`, `folded` or `keras`.
+        trust_model: As for `Model`.
 
     Returns:
         For each text its `label`, `score`, the probability of that label, and `known_words`.
@@ -444,13 +493,19 @@ def predict(bundle: Source | Model, texts: Any, *, engine: str = "auto") -> "lis
     """
     from sentray.inference.predict import predictions
 
-    model = _model(bundle, engine)
-    scores = model._score([texts] if isinstance(texts, str) else texts)
+    model = _model(bundle, engine, trust_model)
+    scores = model._score([texts] if isinstance(texts, str) else texts, numbers)
     return predictions(scores, model.labels)
 
 
 def explain(
-    bundle: Source | Model, texts: Any, *, method: "Method" = "paths", label: str | None = None, engine: str = "auto"
+    bundle: Source | Model,
+    texts: Any,
+    *,
+    method: "Method" = "paths",
+    label: str | None = None,
+    engine: str = "auto",
+    trust_model: bool = False,
 ) -> "Explanations":
     """What each word and n-gram of the texts adds to their scores, as `sentray explain` prints it.
 
@@ -460,15 +515,17 @@ def explain(
         method: As for `Model.explain`.
         label: As for `Model.explain`.
         engine: What computes the scores: `auto`, `folded` or `keras`.
+        trust_model: As for `Model`.
 
     Raises:
         SentrayError: As `predict`, or there is no such label.
     """
-    return _model(bundle, engine).explain([texts] if isinstance(texts, str) else texts, method, label)
+    return _model(bundle, engine, trust_model).explain([texts] if isinstance(texts, str) else texts, method, label)
 
 
-def _model(bundle: Source | Model, engine: str) -> Model:
-    return bundle if isinstance(bundle, Model) and engine in ("auto", bundle._engine) else Model(bundle, engine)
+def _model(bundle: Source | Model, engine: str, trusted: bool) -> Model:
+    loaded = isinstance(bundle, Model) and engine in ("auto", bundle._engine)
+    return bundle if loaded else Model(bundle, engine, trusted)  # type: ignore[return-value]
 
 
 def _reviews(settings: config.ReadSettings, console: Console) -> Any:

@@ -96,7 +96,8 @@ def standardised(columns: Sequence[Number], values: NDArray[np.float64]) -> NDAr
         values: As they are in the corpus, float64 [reviews, columns].
     """
     means, scales = np.array([(each.mean, each.scale) for each in columns]).T
-    return np.clip((values - means) / scales, -MAX_STANDARDISED, MAX_STANDARDISED).astype(np.float32)
+    shrunk = np.clip((values - means) / scales, -MAX_STANDARDISED, MAX_STANDARDISED)
+    return np.asarray(shrunk, np.float32)
 
 
 class Function(BaseModel):
@@ -160,6 +161,11 @@ class ModelSpec(BaseModel):
         if self.grams and (self.buckets or 0) > MAX_WORD_ID:
             raise ValueError(f"n-grams are of at most {MAX_WORD_ID:,} buckets")
         return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of numbers."""
+        return tuple(each.name for each in self.numeric)
 
     @classmethod
     def of(cls, words: Words, **values: Any) -> Self:
@@ -294,6 +300,7 @@ class Bundle:
         decision: How its probabilities become labels.
         golden: Texts with their scores, compared whenever the bundle is loaded for scoring.
         files: Names and contents of its files, `bundle.json` among them; see `unpack`.
+        trusted: Whether the user trusts who made it, so that code of its own may run: that of its custom layers.
     """
 
     path: str = field(compare=False)
@@ -308,6 +315,7 @@ class Bundle:
     decision: Decision
     golden: tuple[GoldenText, ...]
     files: dict[str, bytes] = field(repr=False, compare=False)
+    trusted: bool = field(default=False, compare=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -422,11 +430,12 @@ def update(
     )
 
 
-def load(path: str | Path) -> Bundle:
+def load(path: str | Path, trusted: bool = False) -> Bundle:
     """Read a bundle and check every file of it.
 
     Args:
         path: Its folder, as a path or a URI (`s3://…`, `gs://…`).
+        trusted: As the attribute.
 
     Raises:
         SentrayError: When it is no bundle, is damaged, or has a newer format than this sentray knows.
@@ -447,15 +456,17 @@ def load(path: str | Path) -> Bundle:
             raise _damaged(path, f"{name} is missing or cannot be read") from error
 
     manifest = content(MANIFEST)
-    return unpack({MANIFEST: manifest, **{name: content(name) for name in _manifest(manifest, path).files}}, path)
+    files = {MANIFEST: manifest, **{name: content(name) for name in _manifest(manifest, path).files}}
+    return unpack(files, path, trusted)
 
 
-def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
+def unpack(files: Mapping[str, bytes], path: str = "", trusted: bool = False) -> Bundle:
     """The bundle that files make up, each of them checked.
 
     Args:
         files: `Bundle.files` or `Bundle.scoring_files`, for instance of a bundle that another process read.
         path: Path or URI of the folder that they come from.
+        trusted: As the attribute.
 
     Raises:
         SentrayError: As `load`.
@@ -489,6 +500,7 @@ def unpack(files: Mapping[str, bytes], path: str = "") -> Bundle:
         decision=manifest.decision,
         golden=golden,
         files={name: files[name] for name in (MANIFEST, *names)},
+        trusted=trusted,
     )
 
 

@@ -15,6 +15,7 @@ from sentray.config import CompareSettings
 from sentray.console import Console
 from sentray.corpus.dataset import Tables
 from sentray.corpus.identity import TextHashes
+from sentray.corpus.rows import numbers_of
 from sentray.decision import UNSURE
 from sentray.errors import SentrayError
 from sentray.evaluation import PackedScorer, measure
@@ -59,7 +60,8 @@ class Beside:
         if scores is None:
             return {"other": OTHER_SCHEMA.empty_table(), "differing": DIFFERING_SCHEMA.empty_table()}
         scorer = self.packed.scorer()
-        found, theirs = scorer.score(rows["text"]), list(scorer.bundle.labels)
+        found = scorer.score(rows["text"], numbers_of(rows, scorer.bundle.spec.columns))
+        theirs = list(scorer.bundle.labels)
         probabilities = found.probabilities[:, [theirs.index(label) for label in self.labels]]
         # What is unsure has the last position.
         classes = np.array([*(self.labels.index(label) for label in theirs), UNSURE], np.int32)[found.classes]
@@ -99,10 +101,12 @@ def compare(settings: CompareSettings, console: Console) -> dict[str, Any]:
     Raises:
         SentrayError: When the bundles do not fit together, or one of them or the corpus cannot be used.
     """
-    one, other = bundle.load(settings.bundle), bundle.load(settings.other)
+    one, other = (bundle.load(path, settings.trust_model) for path in (settings.bundle, settings.other))
     texts = _require_comparable(one, other, settings)
-    look = Beside(PackedScorer(other.digest, settings.engine, other.scoring_files), one.labels, settings.excerpts)
-    measured = measure(settings, console, look, others=texts)
+    packed = PackedScorer(other.digest, settings.engine, other.scoring_files, other.trusted)
+    look = Beside(packed, one.labels, settings.excerpts)
+    reading = settings.model_copy(update={"numeric": other.spec.columns})
+    measured = measure(reading, console, look, others=texts)
     found, beside = measured.metrics, measured.kept["other"]
     probabilities = pc.list_flatten(beside["probabilities"]).to_numpy().reshape(-1, len(one.labels))
     ours, theirs = one.decision.classes(measured.probabilities), beside["class"].to_numpy()

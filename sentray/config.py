@@ -32,6 +32,7 @@ DEFAULT_JOB_SERVER = "http://127.0.0.1:8265"
 RUNTIME_ENV = "jobs/runtime_env.yaml"
 EngineName = Literal["auto", "folded", "keras"]
 ENGINE_HELP = "what computes the scores: the folded network without TensorFlow, or Keras"
+TRUST_HELP = "run the code of the bundle's own layers: the module that it names is imported"
 
 
 def setting(about: str, default: Any = ..., **more: Any) -> Any:
@@ -451,6 +452,7 @@ class EvaluateSettings(CorpusSettings, PoolSettings):
         "reviews to use; where not given, the test rows of a corpus with splits, else those not trained on", None
     )
     engine: EngineName = setting(ENGINE_HELP, "auto")
+    trust_model: bool = setting(TRUST_HELP, False)
     json_file: str | None = setting("file to write the metrics to", None, alias="json")
 
 
@@ -495,6 +497,7 @@ class ScoreSettings(CorpusSettings, PoolSettings):
         "write a column of so many words that moved each score most, with their weights", None, ge=1, le=1000
     )
     engine: EngineName = setting(ENGINE_HELP, "auto")
+    trust_model: bool = setting(TRUST_HELP, False)
     gpu: bool = setting("give each worker one GPU; needs the engine keras", False)
     new_input: bool = setting("score the files that were added since the output was made", False)
     dry_run: bool = setting("say shards, workers and estimated core time from a sample, and write nothing", False)
@@ -524,6 +527,7 @@ class PredictSettings(LogSettings):
     bundle: str = argument("folder or URL of the bundle")
     text: str = argument("the review, or - for one review a line on the standard input")
     engine: EngineName = setting(ENGINE_HELP, "auto")
+    trust_model: bool = setting(TRUST_HELP, False)
 
 
 class ExplainSettings(LogSettings):
@@ -544,6 +548,7 @@ class ExplainSettings(LogSettings):
     html: str | None = setting("file for a page with the words in colours", None)
     json_file: str | None = setting("file to write the explanations to", None, alias="json")
     engine: EngineName = setting(ENGINE_HELP, "auto")
+    trust_model: bool = setting(TRUST_HELP, False)
 
 
 class ReportSettings(EvaluateSettings):
@@ -581,6 +586,7 @@ class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
     label_errors: str | None = setting(
         "folder or URL of a bundle, by which labels are found that are likely wrong", None
     )
+    trust_model: bool = setting(f"{TRUST_HELP}; for --label-errors", False)
     strict: bool = setting("end with status 1 where training would stop; in Python look at the report's problem", False)
 
 
@@ -624,6 +630,7 @@ class WordsSettings(LogSettings):
     word: str | None = setting("for neighbours: a word of the vocabulary", None, argument=True)
     out: str | None = setting("file for export, folder for projector", None)
     count: int = setting("words to print as neighbours, or n-grams of each label", 10, ge=1)
+    trust_model: bool = setting(TRUST_HELP, False)
 
     @model_validator(mode="after")
     def _enough(self) -> Self:

@@ -18,7 +18,8 @@ from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.identity import TextHashes, hashes_of
 from sentray.corpus.inspect import Inspection, inspect_rows, mark_unknown, warnings_of
 from sentray.corpus.limits import MAX_NAME
-from sentray.corpus.rows import NO_SPLIT, kept_name
+from sentray.corpus.readers import require_columns
+from sentray.corpus.rows import NO_SPLIT, kept_name, numbers_of
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, Scores, unpacked_scorer
 from sentray.metrics import metrics
@@ -48,11 +49,13 @@ class PackedScorer:
         digest: of the bundle.
         engine: its name, or `auto`.
         files: the packed bundle.
+        trusted: whether code of its own may run.
     """
 
     digest: str
     engine: str
     files: dict[str, bytes] = field(compare=False, repr=False)
+    trusted: bool = False
 
     def scorer(self) -> Scorer:
         """The scorer, which a process makes once for all its tasks."""
@@ -63,7 +66,7 @@ class PackedScorer:
 @lru_cache(maxsize=2)
 def _scorer(packed: PackedScorer) -> Scorer:
     # A task has one CPU.
-    return unpacked_scorer(packed.files, packed.engine, threads=1)
+    return unpacked_scorer(packed.files, packed.engine, threads=1, trusted=packed.trusted)
 
 
 class Further(Protocol):
@@ -144,7 +147,7 @@ def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str,
     predictions, scores = PREDICTIONS_SCHEMA.empty_table(), None
     if scored.num_rows:
         truth = pc.index_in(scored["label"], pa.array(labels, pa.string()))
-        scores = scorer.score(scored["text"])
+        scores = scorer.score(scored["text"], numbers_of(scored, scorer.bundle.spec.columns))
         predictions = pa.table([truth, lists(scores.probabilities)], PREDICTIONS_SCHEMA)
         scored = scored.append_column("truth", truth)
     counted = labelled.filter(seen).group_by("split", use_threads=False).aggregate([([], "count_all")])
@@ -230,8 +233,11 @@ def measure(
     Raises:
         SentrayError: When the bundle or the corpus cannot be used, or too many rows are bad.
     """
-    model = bundle.load(settings.bundle)
+    model = bundle.load(settings.bundle, settings.trust_model)
     texts = (model.texts or TextHashes.of([])) | (others or TextHashes.of([]))
+    if columns := (*settings.numeric, *model.spec.columns):
+        settings = settings.model_copy(update={"numeric": tuple(dict.fromkeys(columns))})
+        require_columns(settings.corpus, settings, need_label=True)
     with cluster.connect(settings.address, verbose=settings.verbose):
         workers = settings.workers or max(1, int(cluster.resources().max_cpus))
         cluster.plan(workers, cpus_each=1)
@@ -333,7 +339,7 @@ def _measure(
     console: Console,
     look: Further | None,
 ) -> Measured:
-    packed = PackedScorer(model.digest, settings.engine, model.scoring_files)
+    packed = PackedScorer(model.digest, settings.engine, model.scoring_files, model.trusted)
     inspection, seen, tables, scored = Inspection(), Counter[str](), [PREDICTIONS_SCHEMA.empty_table()], 0
     kept = {} if look is None else look(pa.table({}), None)
     for found in corpus.map_blocks(predict, packed=packed, texts=texts, split=split, look=look):

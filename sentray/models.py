@@ -6,6 +6,7 @@ layers only, so that plain Keras loads them with safe mode on. Functions follow 
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -13,7 +14,7 @@ import os
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -218,8 +219,11 @@ class Stack(Architecture):
         import keras
         from keras import layers
 
-        given = [spec.ids(), spec.embedding(), *self.layers(layers), spec.output()]
-        return keras.Sequential(given, name=self._model_name)
+        given = [spec.ids(), spec.embedding(), *self.layers(layers)]
+        if spec.numbers:
+            hidden = functools.reduce(lambda values, layer: layer(values), given)
+            return _finished(spec, given[0], hidden)
+        return keras.Sequential([*given, spec.output()], name=self._model_name)
 
 
 @dataclass(frozen=True)
@@ -290,7 +294,10 @@ def _wide(spec: NetworkSpec) -> tuple[list[Any], list[Any]]:
 
 
 def _deep(spec: NetworkSpec) -> tuple[list[Any], list[Any]]:
-    """The input and features of a deep half: for each review its word ids; the units of each width, and the mean."""
+    """The inputs and features of a deep half: for each review its word ids; the units of each width, and the mean.
+
+    Its numbers, where it has any, are inputs and features as they are.
+    """
     import keras
     from keras import layers
 
@@ -304,7 +311,8 @@ def _deep(spec: NetworkSpec) -> tuple[list[Any], list[Any]]:
         features.append(layers.GlobalMaxPooling1D()(units))
     # Of a mean over much padding the variance is small: epsilon is smaller still.
     normalized = layers.LayerNormalization(center=False, scale=False, epsilon=1e-20)
-    return [ids], [*features, normalized(layers.GlobalAveragePooling1D()(vectors))]
+    numbers = [spec.numbers_input()] if spec.numbers else []
+    return [ids, *numbers], [*features, normalized(layers.GlobalAveragePooling1D()(vectors)), *numbers]
 
 
 _HALVES = {WIDE: _wide, DEEP: _deep}
@@ -378,24 +386,35 @@ def named(name: str) -> Any:
     return found
 
 
-def custom_layers(model: Any) -> tuple[str, ...]:
-    """What of a network is not Keras's own, as `package.module:Class`: layers, and functions that layers are given.
+def custom_layers(model: Any, module: str) -> tuple[str, ...]:
+    """What of a network is not Keras's own: layers, and functions that layers are given; see `custom_objects`.
 
-    Each is there for `named` and, as `Class`, for `keras.saving.load_model(custom_objects=...)`; of what is registered
-    under another name the module's import does that. Code of a `Lambda` layer is called `:lambda`.
+    Args:
+        model: The network.
+        module: Where that is whose module Keras does not write down, as of functions and of all in `__main__`.
+
+    Returns:
+        For each `package.module:NAME`, in which NAME is what Keras calls it: that of the class, or `group>Class` where
+        it is registered so. The code of a `Lambda` layer is `:lambda`.
     """
-    from keras.saving import serialize_keras_object
+    from keras.saving import deserialize_keras_object, serialize_keras_object
 
     found: set[str] = set()
 
     def look(part: Any) -> None:
         if isinstance(part, dict):
-            if part.get("class_name") == "__lambda__":
+            name, kind = part.get("registered_name"), part.get("class_name")
+            if kind == "__lambda__":
                 found.add(":lambda")
-            elif part.get("registered_name") and part.get("module") != "builtins":
-                name = part["config"] if part["class_name"] == "function" else part["class_name"]
-                # Keras leaves out the name of `__main__`.
-                found.add(f"{part['module'] or '__main__'}:{name}")
+            elif kind == "function":
+                try:
+                    known = ">" not in part["config"] and deserialize_keras_object(part)
+                except (TypeError, ValueError):
+                    known = False
+                if not known:
+                    found.add(f"{module}:{part['config']}")
+            elif name and not str(part["module"]).startswith(("keras.", "builtins")):
+                found.add(f"{part['module'] or module}:{name}")
             part = list(part.values())
         if isinstance(part, list | tuple):
             for each in part:
@@ -403,6 +422,19 @@ def custom_layers(model: Any) -> tuple[str, ...]:
 
     look(serialize_keras_object(model))
     return tuple(sorted(found))
+
+
+def custom_objects(names: Iterable[str]) -> dict[str, Any]:
+    """What `keras.saving.load_model` needs to know for the names that `custom_layers` gave; their modules are run.
+
+    Raises:
+        SentrayError: One is not there.
+    """
+    found = {}
+    for name in names:
+        module, _, registered = name.partition(":")
+        found[registered] = named(f"{module}:{registered.rpartition('>')[2]}")
+    return found
 
 
 def architecture(name: str) -> Architecture:

@@ -37,7 +37,7 @@ def words(
         SentrayError: the bundle cannot be read or has no words, it does not know the word or its vector is zero, or the
             output cannot be written.
     """
-    bundle = bundles.load(settings.bundle)
+    bundle = bundles.load(settings.bundle, settings.trust_model)
     if settings.action == "grams":
         heaviest = heaviest_grams(bundle, settings.count)
         console.table(("label", "n-gram", "weight"), heaviest)

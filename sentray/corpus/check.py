@@ -203,7 +203,7 @@ def find_label_errors(bundle: str, settings: CheckSettings, console: Console) ->
     from sentray.report.evidence import Evidence, label_errors
 
     shared = {name: getattr(settings, name) for name in {*CorpusSettings.model_fields, *PoolSettings.model_fields}}
-    asked = EvaluateSettings(bundle=bundle, corpus=settings.corpus, **shared)
+    asked = EvaluateSettings(bundle=bundle, corpus=settings.corpus, trust_model=settings.trust_model, **shared)
     model = bundles.load(bundle)
     if model.texts is None:
         raise SentrayError(

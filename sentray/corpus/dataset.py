@@ -17,7 +17,7 @@ from sentray.console import count
 from sentray.corpus.duplicates import IdBlock, Rows, find_duplicates, mark_duplicates
 from sentray.corpus.groups import columns_of, with_test_fold
 from sentray.corpus.readers import may_have_ids, read_ids, read_shard
-from sentray.corpus.rows import NUMBERS, NUMBERS_TYPE, ROLES, ROW_SCHEMA, TABLE_BYTES, decode, kept_name
+from sentray.corpus.rows import NUMBERS, ROLES, ROW_SCHEMA, TABLE_BYTES, decode, kept_name, numbers_type
 from sentray.corpus.source import Source, resolve
 from sentray.corpus.splits import Shard, ShardPlan, plan_shards, reader
 from sentray.errors import SentrayError
@@ -145,7 +145,7 @@ class Corpus:
             options: for `ray.data.read_datasource`.
         """
         kept = [pa.field(kept_name(column), pa.large_string()) for column in columns_of(self.settings)]
-        numbers = [pa.field(NUMBERS, NUMBERS_TYPE)] if self.settings.numeric else []
+        numbers = [pa.field(NUMBERS, numbers_type(names))] if (names := self.settings.numeric) else []
         return self._read("Reviews", self._read_rows, pa.schema([*ROW_SCHEMA, *kept, *numbers]), **options)
 
     def map_blocks(

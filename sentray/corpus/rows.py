@@ -44,8 +44,7 @@ file, `reason` is null for a good row and a `Reason` for a bad one, whose text i
 `detail` says why in words, where there is more to say."""
 
 NUMBERS = "numbers"
-"""The column of a row's numbers, a list, behind those of `ROW_SCHEMA` where a run has columns of numbers."""
-NUMBERS_TYPE = pa.list_(pa.float64())
+"""The column of a row's numbers, by their names, behind those of `ROW_SCHEMA` where a run has columns of numbers."""
 ROLES = ("id", "text", "label", "split")
 SPLIT_OF_WORD = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -238,11 +237,16 @@ def kept_name(column: str) -> str:
     return f"kept {column}" if column in (*ROW_SCHEMA.names, NUMBERS) else column
 
 
-def numbers_of(rows: pa.Table) -> Floats | None:
-    """The numbers of usable rows of a run, float64 [rows, columns]; None where it has no columns of numbers."""
-    if NUMBERS not in rows.column_names:
+def numbers_type(names: Sequence[str]) -> pa.DataType:
+    """Of the column `NUMBERS`."""
+    return pa.struct([(name, pa.float64()) for name in names])
+
+
+def numbers_of(rows: pa.Table, names: Sequence[str]) -> Floats | None:
+    """Some columns of the numbers of rows, float64 [rows, columns]; None where none are asked for."""
+    if not names:
         return None
-    return pc.list_flatten(rows[NUMBERS]).to_numpy().reshape(len(rows), -1)
+    return np.column_stack([pc.struct_field(rows[NUMBERS], [name]).to_numpy() for name in names])
 
 
 def _number(texts: pa.Array) -> pa.Array:
@@ -255,11 +259,10 @@ def _number(texts: pa.Array) -> pa.Array:
 
 
 def _numbers(block: Block, columns: Columns) -> tuple[pa.Array, Mask, pa.Array]:
-    """The numbers of a block's rows as a list each, which rows lack one, and what of these is said."""
+    """The numbers of a block's rows, which rows lack one, and what of these is said."""
     count, names = len(block.rows), columns.settings.numeric
     texts = [decode(block.columns.get(name, pa.nulls(count)), name, block.file)[0] for name in names]
     found = [_number(each) for each in texts]
-    values = np.column_stack([each.to_numpy(zero_copy_only=False) for each in found])
     told = pa.nulls(count, pa.large_string())
     for name, text, number in zip(names, texts, found, strict=True):
         if number.null_count:
@@ -268,8 +271,7 @@ def _numbers(block: Block, columns: Columns) -> tuple[pa.Array, Mask, pa.Array]:
             shown = pc.binary_join_element_wise(before, pc.utf8_slice_codeunits(text, 0, MAX_NAME), behind, between)
             wrong = pc.if_else(is_blank(text), f"{name} has no number", shown).fill_null(f"{name} has no number")
             told = pc.coalesce(told, pc.if_else(pc.is_null(number), wrong, None))
-    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * len(names))
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel())), np.isnan(values).any(axis=1), told
+    return pa.StructArray.from_arrays(found, fields=list(numbers_type(names))), as_mask(pc.is_valid(told)), told
 
 
 def _hint(name: str, option: str, available: Sequence[str]) -> str:

@@ -53,9 +53,10 @@ class KerasEngine:
         model = load_network(bundle)
         self._model, self._spec, self.grams, self._process = model, bundle.spec, bundle.grams, os.getpid()
         self._inputs = [each.name for each in model.inputs]
-        self._length: int | None = model.inputs[0].shape[1]
+        # Of each input, 0 where it may have any.
+        self._fixed = np.array([each.shape[1] or 0 for each in model.inputs])
         self._batch = GPU_BATCH if tf.config.get_visible_devices("GPU") else BATCH
-        shapes = [tf.TensorSpec((self._batch + SPARE, self._length), each.dtype) for each in model.inputs]
+        shapes = [tf.TensorSpec((self._batch + SPARE, each.shape[1]), each.dtype) for each in model.inputs]
         self._network = tf.function(
             lambda *given: model(list(given) if len(given) > 1 else given[0], training=False), input_signature=shapes
         )
@@ -107,7 +108,7 @@ class KerasEngine:
         found = np.empty((len(encoded), self._model.output_shape[1]), np.float32)
         inputs = self._ragged(encoded)
         lengths = np.array([np.diff(offsets) for _, offsets in inputs]).T
-        sizes = _padded(lengths) if self._length is None else np.full_like(lengths, self._length)
+        sizes = np.where(self._fixed == 0, _padded(lengths), self._fixed)
         kinds, kind_of = np.unique(sizes, axis=0, return_inverse=True)
         for kind, size in enumerate(kinds):
             alike = np.flatnonzero(kind_of == kind)
@@ -123,10 +124,15 @@ class KerasEngine:
     def _ragged(self, encoded: Encoded) -> list[_Ragged]:
         """What the network's inputs take of the reviews."""
         ids, offsets = cut_all(encoded, self._spec.max_length, self._spec.truncating)
-        found: dict[str, _Ragged] = {}
+        # Without numbers they are as on average.
+        numbers = np.zeros((len(encoded), len(self._spec.numeric)), np.float32)
+        numbers = numbers if encoded.numbers is None else encoded.numbers
+        found: dict[str, _Ragged] = {
+            "numbers": (numbers.ravel(), np.arange(len(encoded) + 1, dtype=np.int64) * numbers.shape[1])
+        }
         if self.grams is not None:
             grams = self.grams.of(ids, offsets)
-            found = {"grams": (grams.rows, grams.offsets), "values": (grams.values, grams.offsets)}
+            found |= {"grams": (grams.rows, grams.offsets), "values": (grams.values, grams.offsets)}
         return [found.get(name, (ids, offsets)) for name in self._inputs]
 
 

@@ -184,13 +184,15 @@ def explained(settings: ExplainSettings, console: Console, stream: BufferedIOBas
     Raises:
         SentrayError: When the bundle or the label cannot be used, a line is not UTF-8, or the page cannot be written.
     """
-    scorer = Scorer(bundles.load(settings.bundle), settings.engine)
+    scorer = Scorer(bundles.load(settings.bundle, settings.trust_model), settings.engine)
     texts = [settings.text]
     if settings.text == STANDARD_INPUT:
         with open(0, "rb", closefd=False) if stream is None else stream as lines:
             content = lines.read()
             texts = decoded(content.removesuffix(b"\n").split(b"\n"), 1) if content else []
     found = explain(scorer, texts, settings.method, settings.label)
+    if columns := scorer.bundle.spec.columns:
+        console.say(f"the scores and logits are for the mean of {', '.join(columns)} in training")
     for number, each in enumerate(found, 1):
         if len(found) > 1:
             console.say(f"line {number:,}")
@@ -236,7 +238,7 @@ def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", labe
 
     Args:
         scorer: With the bundle and its engine; both engines' explanations are the same.
-        texts: None of them null.
+        texts: None of them null. Where the bundle takes numbers besides, they are as on average.
         method: `paths` or `leave-one-out`.
         label: Of more than two labels the one whose logit is looked at; the one that a text got where not given.
 

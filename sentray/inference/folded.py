@@ -151,12 +151,14 @@ class Network:
         branches: in the order of their outputs; of a network with a length each is a `Branch`, else none is.
         activations: of the dense layers.
         epsilon: what `normalize` adds to the variance.
+        numbers: how many a review has besides its text; they meet the last dense layer.
     """
 
     length: int | None
     branches: tuple[Branch | Part, ...]
     activations: tuple[Activation, ...]
     epsilon: float = 0.0
+    numbers: int = 0
 
 
 _NETWORK = TypeAdapter(Network)
@@ -196,7 +198,8 @@ def pack(network: Network, weights: Mapping[str, Floats]) -> dict[str, bytes]:
         network: the whole network.
         weights: `embedding` [words, dimensions], where a branch has words; of each `Branch` `kernel0`
             [width, dimensions, filters] and `bias0` [filters], of `Sums` `kernel0` [dimensions, filters] and of `Wide`
-            [rows, columns], `kernel1`, …; for each dense layer `weights0` [inputs, units] and `units0` [units], ….
+            [rows, columns], `kernel1`, …; for each dense layer `weights0` [inputs, units] and `units0` [units], …;
+            where there are numbers, those of the last layer for them, `numbers` [numbers, units].
     """
     arrays = io.BytesIO()
     np.savez(arrays, **{name: np.asarray(value, np.float32, "C") for name, value in weights.items()})  # type: ignore[arg-type]
@@ -223,6 +226,8 @@ def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
                 rows = len(weights[f"kernel{number}"])
                 _require(rows == grams, f"it knows {rows:,} n-grams, the bundle {grams:,}")
         _require(scores == labels or (scores, labels) == (1, 2), f"it gives {scores:,} scores for {labels:,} labels")
+        takes = len(bundle.spec.numeric)
+        _require(network.numbers == takes, f"it takes {network.numbers:,} numbers, the bundle {takes:,}")
     # zipfile and NumPy let through whatever a damaged file makes them raise.
     except Exception as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
@@ -290,6 +295,8 @@ def checked(network: Network, read: Callable[[str], Floats]) -> dict[str, Floats
     for number in range(len(network.activations)):
         _, units = take(f"weights{number}", units, None)
         take(f"units{number}", units)
+    if network.numbers:
+        take("numbers", network.numbers, units)
     _require(len(weights["units0"]) <= MAX_UNITS, f"its first layer has {len(weights['units0']):,} units")
     return weights
 
@@ -359,7 +366,7 @@ class FoldedEngine:
         self._network, weights = self.description = description
         self.grams = grams
         layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._network.activations))]
-        self._bias, self._layers = layers[0][1], layers[1:]
+        self._bias, self._layers, self._numbers = layers[0][1], layers[1:], weights.get("numbers")
         self.branches: list[Folded] = []
         self.free: Free | None = None
         if self._network.length is None:
@@ -387,12 +394,14 @@ class FoldedEngine:
         """What the activation of each dense layer is applied to, float32 [reviews, units] each.
 
         Args:
-            encoded: The reviews; `GROUP` at most where there are notes.
+            encoded: The reviews; `GROUP` at most where there are notes. Without numbers these are as on average.
             notes: Of a network without a length, what each branch returns is added to it; see `halves`.
         """
         found, activations = [self._sums(encoded, notes)], self._network.activations
         for (weights, units), activation in zip(self._layers, activations, strict=False):
             found.append(_layer(_activate(found[-1], activation, self._network.epsilon), weights, units))
+        if self._numbers is not None and encoded.numbers is not None:
+            found[-1] += _layer(encoded.numbers, self._numbers, np.zeros_like(found[-1][0]))
         return found
 
     def _sums(self, encoded: Encoded, notes: list[Any] | None) -> Floats:

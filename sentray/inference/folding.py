@@ -89,35 +89,38 @@ def describe(model: Any) -> tuple[Network, dict[str, Floats]]:
     Args:
         model: embedding → one or more parallel branches, each of Conv1D and pooling, either of which may be missing →
             perhaps a layer normalization → dense layers, with dropout anywhere. Where a review may have any length, the
-            branches are other ones: see `_Graph.part`.
+            branches are other ones: see `_Graph.part`. What the last dense layer takes may have numbers behind it.
 
     Raises:
         Unfoldable: it is another network.
     """
-    graph, tensor = _Graph(model), model.outputs[0]
+    graph = _Graph(model)
     stack: list[_Dense] = []
-    kind, layer = graph.maker(tensor)
-    while kind == "Dense":
-        stack.insert(0, (layer.get_weights()[0], _bias(layer, layer.units), layer.activation.__name__))
-        tensor = layer.input
-        kind, layer = graph.maker(tensor)
+    weights: dict[str, Floats] = {}
+    tensors = [model.outputs[0]]
+    kind, layer = graph.maker(tensors[0])
+    while kind == "Dense" and len(tensors) == 1:
+        kernel = layer.get_weights()[0]
+        tensors = graph.parts_of(layer.input)
+        if not stack and tensors[-1] is graph.numbers:
+            kernel, weights["numbers"] = np.split(kernel, [-graph.numbers.shape[1]])
+            tensors.pop()
+        stack.insert(0, (kernel, _bias(layer, layer.units), layer.activation.__name__))
+        kind, layer = graph.maker(tensors[0])
     if not stack:
         raise Unfoldable(f"it ends with {layer.name}, which is not dense")
     epsilon, length = 0.0, graph.length
-    if kind == "LayerNormalization" and length:
+    if kind == "LayerNormalization" and length and len(tensors) == 1:
         # A dense layer that leaves its values as they are, and normalizes them.
         size = len(stack[0][0])
         if size > MAX_NORMALIZED:
             raise Unfoldable(f"it normalizes {size:,} values, more than {MAX_NORMALIZED}")
         stack.insert(0, (np.eye(size, dtype=np.float32), np.zeros(size, np.float32), "normalize"))
-        epsilon, tensor = float(layer.epsilon), layer.input
-        kind, layer = graph.maker(tensor)
-    tensors = layer.input if kind == "Concatenate" else [tensor]
+        epsilon, tensors = float(layer.epsilon), graph.parts_of(layer.input)
     folds = [graph.branch(each) if length else graph.part(each) for each in tensors]
     embeddings = {id(each.embedding): each.embedding for each in folds if each.embedding is not None}
     if len(embeddings) > 1:
         raise Unfoldable("its branches have different embeddings")
-    weights: dict[str, Floats] = {}
     for embedding in embeddings.values():
         weights["embedding"] = embedding.get_weights()[0]
     for number, each in enumerate(folds):
@@ -126,7 +129,7 @@ def describe(model: Any) -> tuple[Network, dict[str, Floats]]:
     for number, (inputs, units, _) in enumerate(stack):
         weights |= {f"weights{number}": inputs, f"units{number}": units}
     branches, activations = tuple(each.branch for each in folds), tuple(activation for _, _, activation in stack)
-    return Network(length, branches, activations, epsilon), weights
+    return Network(length, branches, activations, epsilon, len(weights.get("numbers", ()))), weights
 
 
 class _Fold(NamedTuple):
@@ -142,12 +145,13 @@ class _Graph:
     """A network's layers, found from the tensors that they make."""
 
     def __init__(self, model: Any) -> None:
-        lengths = {each.shape[1] for each in model.inputs}
-        if len(model.outputs) != 1 or not (len(model.inputs) == 1 or lengths == {None}):
+        inputs = {each.name: each for each in model.inputs}
+        self.numbers = inputs.pop("numbers", None)
+        lengths = {each.shape[1] for each in inputs.values()}
+        if len(model.outputs) != 1 or not (len(inputs) == 1 or lengths == {None}):
             raise Unfoldable("it has several inputs of a length, or several outputs")
         self.length: int | None = lengths.pop()
-        inputs = {each.name: each for each in model.inputs}
-        self._ids = model.inputs[0] if len(inputs) == 1 else inputs.get("ids")
+        self._ids = next(iter(inputs.values())) if len(inputs) == 1 else inputs.get("ids")
         self._grams, self._values = inputs.get("grams"), inputs.get("values")
         try:
             self._makers = {id(layer.output): layer for layer in model.layers}
@@ -168,6 +172,11 @@ class _Graph:
             if config.get(name, values[0]) not in values:
                 raise Unfoldable(f"{layer.name} has the {name} {config[name]!r}, which is not computed")
         return kind, layer
+
+    def parts_of(self, tensor: Any) -> list[Any]:
+        """The tensors that are laid side by side in one, or that itself."""
+        kind, layer = self.maker(tensor)
+        return list(layer.input) if kind == "Concatenate" else [tensor]
 
     def branch(self, tensor: Any) -> _Fold:
         """The branch that ends in a tensor.

@@ -73,10 +73,17 @@ class Heaviest:
             if isinstance(branch, Mean):
                 self._in_mean = _in_mean(table, rows, weights["embedding"].shape[1])
 
-    def score(self, texts: pa.Array | pa.ChunkedArray) -> tuple[Scores, pa.Array]:
-        """Score texts, each on its own, and give of each the words that moved the score most, of `WORDS_TYPE`."""
+    def score(
+        self, texts: pa.Array | pa.ChunkedArray, numbers: NDArray[np.float64] | None = None
+    ) -> tuple[Scores, pa.Array]:
+        """Score texts, each on its own, and give of each the words that moved the score most, of `WORDS_TYPE`.
+
+        Args:
+            texts: As `Scorer.score` takes them.
+            numbers: Likewise; what they add is no word's.
+        """
         scorer, folded, spec = self._scorer, self._folded, self._scorer.bundle.spec
-        encoded = scorer.encoder.encode(texts)
+        encoded = scorer.encode(texts, numbers)
         own = folded is not None and folded is scorer.engine
         probabilities = np.empty((len(encoded), len(spec.labels)), np.float32) if own else scorer.engine.scores(encoded)
         where = np.empty((len(encoded), self._count), np.int32)

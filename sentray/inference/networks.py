@@ -1,49 +1,96 @@
-"""`load_network`: a bundle's network, rebuilt by the name of its architecture and given the weights of its file.
+"""`load_network`: a bundle's network, with the weights of its file.
 
-Nothing in `model.keras` says what is built or run. Of its members only the weights are read, an HDF5 file, in which
-every array must be stored as it is, and which must be large enough for the network before memory is taken for it.
+A network that sentray knows is rebuilt by the name of its architecture, and nothing in `model.keras` says what is built
+or run. One that a user's function built is what the file says, within bounds: Keras's safe mode alone still imports
+what a file names and lets older formats in, so `_known` goes through the file first and lets pass the layers and
+operations of a list alone. What only training needs is left out. Where the user trusts the bundle, the module of its
+own layers is imported, and the file may say anything.
+
+Of the weights, an HDF5 file, every array must be stored as it is, and all must be as large as the network's before
+memory is taken for it.
 """
 
+import copy
+import importlib
 import io
+import json
 import math
 import tempfile
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sentray import models
+from sentray import models, task
 from sentray.bundle import GRAMS, MAX_BYTES, MODEL, Bundle
 from sentray.errors import SentrayError
 from sentray.storage import first_line
 
-_WEIGHTS = "model.weights.h5"
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_MAX_CONFIG = 1 << 19
+"""Bytes of a network's description; one of a hundred layers has a tenth."""
 _EMBEDDING = "layers/embedding/vars/0"
 MAX_VALUES = 1 << 24
 """Numbers of a review that a layer gives: a batch of 32 of these takes 2 GB."""
+_OF_LAYERS = """
+    InputLayer Embedding Dense EinsumDense Activation ReLU LeakyReLU PReLU ELU Softmax Masking Identity
+    Conv1D SeparableConv1D DepthwiseConv1D MaxPooling1D AveragePooling1D GlobalMaxPooling1D GlobalAveragePooling1D
+    ZeroPadding1D Cropping1D UpSampling1D Flatten Reshape Permute RepeatVector
+    LSTM GRU SimpleRNN RNN LSTMCell GRUCell SimpleRNNCell StackedRNNCells Bidirectional TimeDistributed
+    Attention AdditiveAttention MultiHeadAttention GroupQueryAttention
+    BatchNormalization LayerNormalization RMSNormalization GroupNormalization UnitNormalization
+    Dropout SpatialDropout1D GaussianNoise GaussianDropout AlphaDropout
+    Concatenate Add Subtract Multiply Average Maximum Minimum Dot
+"""
+_OF_NUMPY = """
+    Absolute Abs Add Subtract Multiply Divide TrueDivide Negative Power Square Sqrt Exp Log Log1p Tanh Maximum Minimum
+    Clip Sum Mean Max Min Var Std Prod Cumsum Matmul Dot Einsum Transpose Swapaxes Reshape ExpandDims Squeeze
+    Concatenate Stack Where GetItem Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot
+    Any All OnesLike ZerosLike
+"""
+_OF_NN = "Relu Relu6 LeakyRelu Elu Selu Gelu Silu Sigmoid HardSigmoid Softmax LogSoftmax Softplus Softsign"
+_PARTS = {
+    "keras": {"Sequential", "Functional", "DTypePolicy"},
+    "keras.src.models.functional": {"Functional"},
+    "keras.layers": set(_OF_LAYERS.split()),
+    "keras.src.ops.numpy": set(_OF_NUMPY.split()),
+    "keras.src.ops.nn": set(_OF_NN.split()),
+    "keras.src.ops.core": {"Cast"},
+    None: {"__keras_tensor__", "__slice__", "__ellipsis__"},
+}
+"""What a network may be made of without trust: classes by their modules."""
 
 
 def load_network(bundle: Bundle) -> Any:
     """The bundle's network as a Keras model.
 
     Raises:
-        SentrayError: When this sentray does not know the architecture, or the file does not hold its weights.
+        SentrayError: When this sentray does not know the architecture, the bundle has layers of its own and is not
+            trusted, or the file does not hold the network and its weights.
     """
-    architecture = models.ARCHITECTURES.get(bundle.spec.architecture)
-    if architecture is None:
+    spec = bundle.spec
+    architecture, function = models.ARCHITECTURES.get(spec.architecture), spec.function
+    if architecture is None and (spec.architecture != models.FUNCTION or function is None):
         raise SentrayError(
-            f"{bundle} has a network {bundle.spec.architecture!r}, which this sentray does not know; use the sentray "
+            f"{bundle} has a network {spec.architecture!r}, which this sentray does not know; use the sentray "
             f"that made it ({bundle.versions.get('sentray', 'its version is not recorded')}), or train it again"
         )
+    require_trust(bundle)
     models.prepare_tensorflow()
     try:
         with zipfile.ZipFile(io.BytesIO(bundle.files[MODEL])) as archive:
-            info = archive.getinfo(_WEIGHTS)
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > MAX_BYTES[MODEL]:
-                raise ValueError(f"its {_WEIGHTS} is compressed or too large")
-            return _rebuilt(architecture, bundle, archive.read(info))
+            content = _member(archive, _WEIGHTS, MAX_BYTES[MODEL])
+            if architecture is not None:
+                return _rebuilt(architecture, bundle, content)
+            config = json.loads(_member(archive, _CONFIG, _MAX_CONFIG))
+            # How it was trained is no matter.
+            config["compile_config"] = None
+            return _as_described(bundle, config, content)
+    except SentrayError:
+        raise
     # zipfile, h5py and Keras let through whatever a damaged file makes them raise.
     except Exception as error:
         raise SentrayError(
@@ -51,27 +98,167 @@ def load_network(bundle: Bundle) -> Any:
         ) from error
 
 
+def require_trust(bundle: Bundle) -> None:
+    """Refuse a bundle with layers of its own that is not trusted.
+
+    Raises:
+        SentrayError: With the layers and the cure.
+    """
+    function = bundle.spec.function
+    if function is not None and function.layers and not bundle.trusted:
+        names = ", ".join(function.layers[:5]) + (" and more" if len(function.layers) > 5 else "")
+        raise SentrayError(
+            f"{bundle} has layers that are not Keras's own ({names}), so that using it runs its maker's code: give "
+            "--trust-model (in Python trust_model=True) if you trust that, or train without such layers"
+        )
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
+        raise ValueError(f"its {name} is compressed or too large")
+    return archive.read(info)
+
+
+def _as_described(bundle: Bundle, config: Any, content: bytes) -> Any:
+    """The network of a description, with the weights of an HDF5 file.
+
+    Raises:
+        SentrayError: When its layers' module cannot be imported or lacks one.
+        ValueError: When it is made of what is not known, or does not fit the bundle or the weights.
+    """
+    import h5py
+    import keras
+    from keras.src.saving.serialization_lib import ObjectSharingScope
+
+    own = _own_layers(bundle) if bundle.trusted else {}
+
+    def build() -> Any:
+        with ObjectSharingScope():
+            made = keras.saving.deserialize_keras_object(
+                copy.deepcopy(config), custom_objects=own, safe_mode=not bundle.trusted
+            )
+        if not isinstance(made, keras.Model):
+            raise ValueError("it describes no model")
+        _require_fits(bundle, made)
+        return made
+
+    if not bundle.trusted:
+        config = _known(config)
+        planned = _planned(build)
+        with h5py.File(io.BytesIO(content), "r") as file:
+            _require_bytes(planned, _stored_bytes(file))
+        _require_small(planned, bundle.spec.max_length)
+    return _with_weights(build(), content)
+
+
+def _own_layers(bundle: Bundle) -> dict[str, Any]:
+    """What of a trusted bundle's network is not Keras's own, by its class's name.
+
+    Raises:
+        SentrayError: When it cannot be imported.
+    """
+    function = bundle.spec.function
+    found = {}
+    if function is not None and function.layers:
+        models.resolve(function.name)
+        for name in function.layers:
+            module, _, layer = name.partition(":")
+            if layer != "__lambda__":
+                found[layer] = getattr(importlib.import_module(module), layer, None)
+            if layer != "__lambda__" and found[layer] is None:
+                raise SentrayError(
+                    f"{bundle} needs the layer {layer!r}, which the module {module!r} no longer has: bring back what "
+                    f"{function.name} was when the bundle was trained, or train it again"
+                )
+    return found
+
+
+def _known(part: Any) -> Any:
+    """A copy of a network's description, or of a part of it, without what only training needs.
+
+    Raises:
+        ValueError: When it is made of anything else than `_PARTS`.
+    """
+    if isinstance(part, list):
+        return [_known(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "class_name" in part:
+        module, name = part.get("module"), part["class_name"]
+        if not isinstance(name, str) or name not in _PARTS.get(module, ()):
+            raise ValueError(f"it has a part {f'{module}.{name}'[:100]!r}, which needs --trust-model")
+        if part.get("registered_name") not in (None, name) or part.get("compile_config"):
+            raise ValueError(f"its {name} is registered or compiled, which needs --trust-model")
+    found: dict[str, Any] = {}
+    for key, value in part.items():
+        if key.endswith("_initializer") and value is not None:
+            found[key] = "zeros"
+        elif key.endswith(("_regularizer", "_constraint")):
+            found[key] = None
+        else:
+            found[key] = False if key == "unroll" else _known(value)
+    return found
+
+
+def _require_fits(bundle: Bundle, model: Any) -> None:
+    """Refuse a network of other inputs or outputs than the bundle's.
+
+    Raises:
+        ValueError: Saying which.
+    """
+    spec, wanted = bundle.spec, task.outputs(bundle.spec.task, len(bundle.labels))
+    takes = {(models.IDS, "int32", (None, length)) for length in (None, spec.max_length)}
+    takes.add((models.NUMBERS, "float32", (None, len(spec.numeric))))
+    for given in model.inputs:
+        if (given.name, given.dtype, given.shape) not in takes:
+            raise ValueError(f"its input {given.name!r} of {given.dtype} has the shape {given.shape}")
+    if len({given.name for given in model.inputs}) < len(model.inputs) or model.output_shape != (None, wanted):
+        raise ValueError(f"it has an input twice, or gives another shape than (None, {wanted})")
+    for layer in model.layers:
+        if type(layer).__name__ == "Embedding" and any(layer.input is each for each in model.inputs):
+            _require_words(layer.input_dim, bundle)
+
+
+def _require_words(rows: int, bundle: Bundle) -> None:
+    if rows != bundle.vocabulary.size:
+        raise ValueError(f"it knows {rows:,} words, the bundle {bundle.vocabulary.size:,}")
+
+
+def _require_small(model: Any, length: int) -> None:
+    """Refuse a network in which a review of so many words becomes too large anywhere.
+
+    Raises:
+        ValueError: With the step that gives so many numbers.
+    """
+    import tensorflow as tf
+
+    shapes = [(1, *(length if side is None else side for side in each.shape[1:])) for each in model.inputs]
+    given = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, model.inputs, strict=True)]
+    traced = tf.function(lambda *inputs: model(list(inputs), training=False)).get_concrete_function(*given)
+    for step in traced.graph.get_operations():
+        for each in step.outputs:
+            size = each.shape.num_elements() or 0
+            if size > MAX_VALUES:
+                raise ValueError(f"its step {step.name} gives {size:,} numbers for a review")
+
+
 def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) -> Any:
-    """The network with the weights of an HDF5 file.
+    """The network of an architecture, with the weights of an HDF5 file.
 
     Raises:
         ValueError: When they are not those of this network, or a review becomes too large in it.
     """
     import h5py
-    import keras
-    from keras.src.backend.common import global_state
 
-    spec, words = bundle.spec, bundle.vocabulary.size
+    spec, words, dimensions = bundle.spec, bundle.vocabulary.size, None
     with h5py.File(io.BytesIO(content), "r") as file:
         stored = _stored_bytes(file)
-        if isinstance(architecture, models.Stack):
+        if not isinstance(architecture, models.Halves):
             if _EMBEDDING not in file:
                 raise ValueError(f"its {_WEIGHTS} has no array {_EMBEDDING}")
             rows, dimensions = file[_EMBEDDING].shape
-            if rows != words:
-                raise ValueError(f"it knows {rows:,} words, the bundle {words:,}")
-        else:
-            dimensions = None
+            _require_words(rows, bundle)
     if spec.max_length < architecture.min_length:
         raise ValueError(f"it takes {architecture.min_length} words at least, the bundle {spec.max_length}")
     for half, known in {models.WIDE: spec.grams, models.DEEP: spec.deep}.items():
@@ -85,19 +272,42 @@ def _rebuilt(architecture: models.Architecture, bundle: Bundle, content: bytes) 
         dimensions,
         gram_rows=len(bundle.files.get(GRAMS, b"")) // 8 + 1,
         deep=spec.deep,
+        task=spec.task,
+        numbers=len(spec.numeric),
     )
-    # Without any memory for its weights: they may be larger than all that the file has.
-    with keras.StatelessScope(initialize_variables=False):
-        planned = build()
-    # Else the next such scope in this process, as training enters, would make these weights after all.
-    global_state.set_global_attribute("uninitialized_variables", [])
-    if 4 * planned.count_params() != stored:
-        raise ValueError(f"its weights take {stored:,} bytes, those of the network {4 * planned.count_params():,}")
+    planned = _planned(build)
+    _require_bytes(planned, stored)
     for layer in planned.layers:
         size = math.prod(spec.max_length if side is None else side for side in layer.output.shape[1:])
         if size > MAX_VALUES:
             raise ValueError(f"its layer {layer.name} gives {size:,} numbers for a review")
-    model = build()
+    return _with_weights(build(), content)
+
+
+def _planned(build: Callable[[], Any]) -> Any:
+    """A network without any memory for its weights: they may be larger than all that the file has."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    with keras.StatelessScope(initialize_variables=False):
+        planned = build()
+    # Else the next such scope in this process, as training enters, would make these weights after all.
+    global_state.set_global_attribute("uninitialized_variables", [])
+    return planned
+
+
+def _require_bytes(planned: Any, stored: int) -> None:
+    """Refuse weights of another size than a network's.
+
+    Raises:
+        ValueError: With both sizes.
+    """
+    wanted = 4 * planned.count_params()
+    if wanted != stored or any(each.dtype != "float32" for each in planned.weights):
+        raise ValueError(f"its weights take {stored:,} bytes, those of the network {wanted:,}")
+
+
+def _with_weights(model: Any, content: bytes) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, _WEIGHTS).write_bytes(content)
         model.load_weights(f"{folder}/{_WEIGHTS}")
@@ -114,6 +324,9 @@ def _stored_bytes(group: Any) -> int:
 
     total = 0
     for name in group:
+        if (group.name, name) == ("/", "optimizer"):
+            # Never read.
+            continue
         found: Any = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
         if isinstance(found, h5py.Group):
             total += _stored_bytes(found)

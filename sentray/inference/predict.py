@@ -45,7 +45,9 @@ def predict(settings: PredictSettings, console: Console, stream: BufferedIOBase 
     Raises:
         SentrayError: When the bundle cannot be used, or a line is not UTF-8.
     """
-    scorer = Scorer(bundle.load(settings.bundle), settings.engine)
+    scorer = Scorer(bundle.load(settings.bundle, settings.trust_model), settings.engine)
+    # A bundle that takes numbers besides the text is refused before a line is read.
+    scorer.score(pa.array([], pa.large_string()))
     if settings.text == STANDARD_INPUT:
         with open(0, "rb", closefd=False) if stream is None else stream as lines:
             yield from _told(predict_lines(scorer, lines), "line {:,}", console)

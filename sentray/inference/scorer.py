@@ -12,7 +12,7 @@ from sentray.bundle import Bundle, GoldenText
 from sentray.decision import MOST_PROBABLE, UNSURE, Decision
 from sentray.errors import SentrayError
 from sentray.inference.engines import KerasEngine, load_engine
-from sentray.text.encoding import Encoder
+from sentray.text.encoding import Encoded, Encoder
 from sentray.text.ngrams import CHARACTERS, MAX_WORD_ID, WORD_BITS, Grams
 from sentray.text.vocabulary import Vocabulary
 
@@ -82,9 +82,31 @@ class Scorer:
         self.encoder = Encoder(model.spec.cleaning, model.vocabulary)
         self._check_golden()
 
-    def score(self, texts: pa.Array | pa.ChunkedArray) -> Scores:
-        """Score texts (`string` or `large_string`, null as empty), each on its own."""
-        encoded = self.encoder.encode(texts)
+    def encode(self, texts: pa.Array | pa.ChunkedArray, numbers: NDArray[np.float64] | None = None) -> Encoded:
+        """What the engine takes of texts and their numbers; see `score`."""
+        columns, encoded = self.bundle.spec.numeric, self.encoder.encode(texts)
+        if not columns:
+            return encoded
+        if numbers is None:
+            raise SentrayError(
+                f"{self.bundle} takes numbers besides the text ({', '.join(self.bundle.spec.columns)}), and none "
+                "are given: score a file or table that has these columns with `sentray score`, or in Python give "
+                "model.predict(texts, numbers=...)"
+            )
+        return replace(encoded, numbers=bundle.standardised(columns, numbers))
+
+    def score(self, texts: pa.Array | pa.ChunkedArray, numbers: NDArray[np.float64] | None = None) -> Scores:
+        """Score texts, each on its own.
+
+        Args:
+            texts: `string` or `large_string`, null as empty.
+            numbers: Where the bundle takes numbers, those of each text as they are in a corpus, float64
+                [texts, columns].
+
+        Raises:
+            SentrayError: The bundle takes numbers, and there are none.
+        """
+        encoded = self.encode(texts, numbers)
         probabilities = self.engine.scores(encoded)
         return Scores(probabilities, encoded.words, encoded.known, encoded.spaced, self.bundle.decision, encoded.ids)
 
@@ -92,7 +114,7 @@ class Scorer:
         golden = self.bundle.golden
         if not golden:
             return
-        found = self.score(pa.array([text.text for text in golden], pa.large_string())).probabilities
+        found = _golden(self, [text.text for text in golden])
         wanted = np.array([[text.scores[label] for label in self.bundle.labels] for text in golden], np.float32)
         if not np.allclose(found, wanted, rtol=0, atol=GOLDEN_TOLERANCE):
             made_with = ", ".join(f"{library} {version}" for library, version in self.bundle.versions.items())
@@ -102,9 +124,11 @@ class Scorer:
             )
 
 
-def unpacked_scorer(files: Mapping[str, bytes], engine: str = "auto", threads: int | None = None) -> Scorer:
+def unpacked_scorer(
+    files: Mapping[str, bytes], engine: str = "auto", threads: int | None = None, trusted: bool = False
+) -> Scorer:
     """A scorer from the files of a bundle that another process read; see `Bundle.files`."""
-    return Scorer(bundle.unpack(files), engine, threads)
+    return Scorer(bundle.unpack(files, trusted=trusted), engine, threads)
 
 
 def _of_neighbours(grams: Grams) -> str:
@@ -115,6 +139,12 @@ def _of_neighbours(grams: Grams) -> str:
     return " ".join(grams.gram_texts(known[:: max(len(known) // 30, 1)].tolist()))
 
 
+def _golden(scorer: Scorer, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Probabilities of golden texts, whose numbers are a deviation above the mean, so that their weights count."""
+    numbers = np.array([[each.mean + each.scale for each in scorer.bundle.spec.numeric]] * len(texts))
+    return scorer.score(pa.array(texts, pa.large_string()), numbers).probabilities
+
+
 def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:
     """Texts with the scores that Keras gives them, to be kept in a new bundle by `sentray.bundle.update`.
 
@@ -122,7 +152,8 @@ def golden_texts(model: Bundle, texts: Sequence[str]) -> list[GoldenText]:
     """
     if model.grams and isinstance(model.vocabulary, Vocabulary):
         texts = [*texts, _of_neighbours(model.grams)]
-    scores = Scorer(model, KerasEngine.name).score(pa.array(texts, pa.large_string())).probabilities
+    # Who makes a bundle has built its network.
+    scores = _golden(Scorer(replace(model, trusted=True), KerasEngine.name), texts)
     return [
         GoldenText(text=text, scores=dict(zip(model.labels, row, strict=True)))
         for text, row in zip(texts, scores.tolist(), strict=True)

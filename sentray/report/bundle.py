@@ -60,7 +60,7 @@ def report(settings: ReportSettings, console: Console) -> Page:
 
 def look_at(settings: ReportSettings, console: Console) -> Subject:
     """The subject of a report: what lies beside the bundle or, with a corpus, what is measured anew."""
-    bundle = bundles.load(settings.bundle)
+    bundle = bundles.load(settings.bundle, settings.trust_model)
     subject = Subject.of(bundle, settings.bundle, history=_history(settings.bundle))
     if settings.corpus is None:
         return replace(subject, evidence=Evidence.beside(bundle, settings.excerpts))

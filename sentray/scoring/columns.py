@@ -61,6 +61,8 @@ def kept_columns(
             break
     if first is None:
         raise mistake or SentrayError(f"{settings.input} holds no row; check the path and that its files are not empty")
+    if settings.numeric:
+        read_schema(source, first, settings)
     inputs = kept_inputs(settings.keep, files)
     if len(inputs) < len(settings.keep):
         raise SentrayError("--keep gives two columns one name: give each its own, as in --keep OLD:NEW")

@@ -58,11 +58,12 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     """
     require_apart(settings.input, settings.out)
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
-    model = bundle.load(settings.bundle)
+    model = bundle.load(settings.bundle, settings.trust_model)
     reference = drift.reference_of(model)
     compare = partial(drift.compare, reference, labels=model.labels)
     if settings.fail_on_drift and reference is None:
         raise SentrayError(f"{drift.UNKNOWN}, or leave out --fail-on-drift")
+    settings = settings.model_copy(update={"numeric": model.spec.columns})
     source, out = resolve(settings.input, settings), OutputFolder(settings.out)
     inputs, kept = kept_columns(source, settings, console.say)
     schema = output_schema(model.labels, kept, model.digest, settings.scores == "all", settings.explain is not None)

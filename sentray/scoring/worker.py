@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from sentray.config import ScoreSettings
 from sentray.corpus.duplicates import Ids, Rows, mark_duplicates
 from sentray.corpus.readers import OnUnreadable, read_ids, read_shard
-from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, kept_name, mark, set_aside
+from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, kept_name, mark, numbers_of, set_aside
 from sentray.corpus.source import Source
 from sentray.corpus.splits import Shard
 from sentray.errors import SentrayError
@@ -133,9 +133,9 @@ class ShardScorer:
         for table in self._rows(task, "quarantine"):
             indices = np.arange(index, index + table.num_rows)
             chosen = pc.and_(pc.is_null(table["reason"]), pa.array((indices >= start) & (indices < stop)))
-            texts = table["text"].filter(chosen)
-            if len(texts):
-                self._scored(texts)
+            some = table.filter(chosen)
+            if len(some):
+                self._scored(some)
             index += table.num_rows
         return index
 
@@ -144,24 +144,25 @@ class ShardScorer:
         began, scoring, scored, rows = time.perf_counter(), 0.0, 0, 0
         for table in self._rows(task, "quarantine"):
             rows += table.num_rows
-            texts = table["text"].filter(pc.is_null(table["reason"]))
-            if len(texts) and scored < SAMPLE_ROWS:
+            good = table.filter(pc.is_null(table["reason"]))
+            if len(good) and scored < SAMPLE_ROWS:
                 before = time.perf_counter()
-                self._scored(texts)
+                self._scored(good)
                 scoring += time.perf_counter() - before
                 scored += table.num_rows
         reading = time.perf_counter() - began - scoring
         return scored, reading + scoring * rows / max(1, scored)
 
-    def _scored(self, texts: pa.ChunkedArray) -> tuple[Scores, list[pa.Array]]:
-        """Scores of texts, and the column `explained` where it is wanted."""
+    def _scored(self, rows: pa.Table) -> tuple[Scores, list[pa.Array]]:
+        """Scores of good rows, and the column `explained` where it is wanted."""
+        texts, numbers = rows["text"], numbers_of(rows, self._scorer.bundle.spec.columns)
         if self._heaviest is None:
-            return self._scorer.score(texts), []
-        scores, words = self._heaviest.score(texts)
+            return self._scorer.score(texts, numbers), []
+        scores, words = self._heaviest.score(texts, numbers)
         return scores, [words]
 
     def _load(self, files: dict[str, bytes]) -> Scorer:
-        return unpacked_scorer(files, self._job.engine, WORKER_CPUS)
+        return unpacked_scorer(files, self._job.engine, WORKER_CPUS, self._job.settings.trust_model)
 
     def _persist(self, read: Callable[[OnUnreadable], T]) -> T:
         """Read a shard, again where an object store fails; at last what cannot be read is set aside."""
@@ -233,7 +234,7 @@ class ShardScorer:
 
     def _table(self, rows: pa.Table, counts: Counts) -> pa.Table:
         """Score good rows: the output's columns of them."""
-        (scores, explained), labels = self._scored(rows["text"]), self._scorer.bundle.labels
+        (scores, explained), labels = self._scored(rows), self._scorer.bundle.labels
         counts.add_scores(scores, labels, rows[kept_name(self._by) if self._by else "file"])
         own = [*own_columns(rows["id"], scores, labels, self._job.settings.scores == "all"), *explained]
         kept = [self._cast(rows, name, column) for name, column in self._job.kept.items()]

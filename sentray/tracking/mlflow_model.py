@@ -17,8 +17,8 @@ class SentrayModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._predictor = sentray.Predictor(context.artifacts["bundle"], keep=())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Columns `label` and `score` of a frame's first column of texts; see `sentray.Predictor`."""
-        return self._predictor(model_input.iloc[:, :1].set_axis(["text"], axis=1))
+        """Columns `label` and `score` of a frame's first column, of texts, and those of numbers by their names."""
+        return self._predictor(model_input.rename(columns={model_input.columns[0]: "text"}))
 
 
 set_model(SentrayModel())

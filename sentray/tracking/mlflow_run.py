@@ -151,12 +151,14 @@ def model_of(made: Bundle, folder: str) -> dict[str, Any]:
     from mlflow.types import ColSpec, Schema
 
     columns = [ColSpec("string", "label", required=False), ColSpec("float", "score", required=False)]
+    numbers = [ColSpec("double", name) for name in made.spec.columns]
+    given = [ColSpec("string", "text"), *numbers] if numbers else [ColSpec("string")]
     extra = "[segment]" if made.spec.cleaning.segment else ""
     return {
         "python_model": str(Path(__file__).with_name("mlflow_model.py")),
         "artifacts": {"bundle": folder},
         # Without a name, so that a list is taken as well as a frame, of which it is the first column.
-        "signature": ModelSignature(Schema([ColSpec("string")]), Schema(columns)),
+        "signature": ModelSignature(Schema(given), Schema(columns)),
         # MLflow would add itself, with its server and a bound on pyarrow, where none of its packages is named.
         "pip_requirements": [f"mlflow-skinny=={version('mlflow-skinny')}", f"sentray{extra}=={__version__}"],
         "metadata": {"sentray.digest": made.digest},

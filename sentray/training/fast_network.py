@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from sentray.training.batches import Reviews
+from sentray.training.gradients import Floats
 from sentray.training.network import Network, Packed
 
 
@@ -45,7 +46,7 @@ class WindowNetwork(FastNetwork):
     def _pool(self) -> int:
         return int(self._model.layers[2].pool_size[0])
 
-    def pack(self, reviews: Reviews) -> Packed:
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Packed:
         """See `pack_windows`."""
         convolution, pooling = self._model.layers[1:3]
         kernel, max_cells = convolution.kernel_size[0], pooling.output.shape[1]
@@ -91,7 +92,7 @@ class AverageNetwork(FastNetwork):
 
     input_layers = 2
 
-    def pack(self, reviews: Reviews) -> Packed:
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Packed:
         """See `pack_bags`."""
         return pack_bags(reviews, len(self.embedding.weights))
 

@@ -217,8 +217,8 @@ def new_network(
         heads[models.DEEP] = window_sums.WindowSums(
             vectors, sizes, classes, seed, *rates(sizes.pace), settings.freeze, numbers=len(spec.numeric)
         )
-    sizes_of = {"gram_rows": gram_rows, "deep": spec.deep, "numbers": len(spec.numeric)}
-    build = partial(architecture.build, words, spec.max_length, classes, **sizes_of)
+    build = partial(architecture.build, words, spec.max_length, classes, gram_rows=gram_rows, deep=spec.deep)
+    build = partial(build, numbers=len(spec.numeric))
     return Heads(heads, build, fixed, settings.max_norm)
 
 

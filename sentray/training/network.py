@@ -106,7 +106,7 @@ class Network(TableAndDense):
         self._gradient_graph = tf.function(self._gradient, input_signature=[*signature, ints, floats, scalar])
         self._logits_graph = tf.function(self._logits, input_signature=signature)
 
-    def pack(self, reviews: Reviews) -> Packed:
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Packed:
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
         return pack_padded(reviews, self._length, len(self.embedding.weights))
 

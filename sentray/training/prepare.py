@@ -25,7 +25,6 @@ from sentray.corpus.identity import TextHashes, content_in, content_of, digest, 
 from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
 from sentray.corpus.rows import (
     NUMBERS,
-    NUMBERS_TYPE,
     QUARANTINE_FILE,
     Hashes,
     kept_name,
@@ -69,7 +68,7 @@ REVIEWS_SCHEMA = pa.schema(
         pa.field("weight", pa.float32()),
         pa.field("words", pa.int32()),
         pa.field("known", pa.int32()),
-        pa.field(NUMBERS, NUMBERS_TYPE),
+        pa.field(NUMBERS, pa.list_(pa.float64())),
     ]
 )
 """A row for an encoded training review: its word ids, its label, the hash of its text, what is equal for those that are
@@ -296,7 +295,8 @@ def clean_and_encode(
         known = (known - strange).astype(np.int32)
     columns = [lists, chosen["label"], hashes, group_keys(chosen, settings), given, _weights(chosen, settings)]
     columns += [pa.array(encoded.words), pa.array(known)]
-    columns += [chosen[NUMBERS] if settings.numeric else pa.nulls(len(chosen), NUMBERS_TYPE)]
+    numbers = numbers_of(chosen, settings.numeric)
+    columns += [pa.nulls(len(chosen)) if numbers is None else pa.array(list(numbers))]
     reviews = pa.table(columns, REVIEWS_SCHEMA)
     left = Left.of(encoded, chosen["text"]).table()
     return {**inspect_rows(rows), "reviews": reviews, "left": left, **content_of(rows)}
@@ -369,7 +369,8 @@ def _write_reviews(
                 # A copy, since the block's memory goes with any part of it.
                 of_blocks.append(np.array(found["reviews"][name]))
             if settings.numeric:
-                numbers.append(numbers_of(found["reviews"]).copy())
+                values = pc.list_flatten(found["reviews"][NUMBERS]).to_numpy()
+                numbers.append(values.reshape(-1, len(settings.numeric)).copy())
             of_words, known = (found["reviews"][name].to_numpy() for name in ("words", "known"))
             bins["lengths"] += profile.of_lengths(of_words)
             bins["known"] += profile.of_known(of_words, known)
@@ -403,8 +404,8 @@ def _write_reviews(
         name: np.asarray(found).tolist() for name, found in bins.items() if name != "words" or times is not None
     }
     reference["rows"] = len(targets)
-    values = np.concatenate(numbers)
-    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash, reference, values
+    given = np.concatenate(numbers)
+    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash, reference, given
 
 
 def _measured(names: Sequence[str], values: NDArray[np.float64]) -> tuple[Number, ...]:
