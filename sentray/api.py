@@ -85,8 +85,8 @@ class Model:
         """What training measured, as in `metrics.json`: rows, accuracy, and what the test rows gave."""
         return self._scorer.bundle.metrics
 
-    def predict(self, texts: Any, numbers: Any = None) -> "NDArray[np.str_]":
-        """The label of each text: the most probable one, or as the bundle's threshold says.
+    def predict(self, texts: Any, numbers: Any = None) -> "NDArray[Any]":
+        """The label of each text: the most probable one, or as the bundle's threshold says; or its labels, or number.
 
         Args:
             texts: A list or tuple, a NumPy or Arrow array, a pandas or Polars series, or any other column of texts.
@@ -95,16 +95,23 @@ class Model:
 
         Returns:
             The labels, an array [texts] of strings; of objects, None where the model is unsure, where it may be.
+            Multilabel: of objects, a tuple of the labels of each text. Regression: float32, the numbers.
 
         Raises:
             SentrayError: These are no texts, one of them is null or blank, or a number is missing.
         """
         import numpy as np
 
+        scores = self._score(texts, numbers)
+        if scores.task == "regression":
+            return scores.decided
+        if scores.task == "multilabel":
+            labels = np.empty(len(scores.words), object)
+            labels[:] = [*map(tuple, scores.labels(self.labels).to_pylist())]
+            return labels
         # What it is unsure of has the last position.
         names = np.array([*self.labels, None] if self._scorer.bundle.decision.unsure else self.labels)
-        labels: NDArray[np.str_] = names[self._score(texts, numbers).classes]
-        return labels
+        return np.asarray(names[scores.decided])
 
     def predict_proba(self, texts: Any, numbers: Any = None) -> "NDArray[np.float32]":
         """The probability of each label for each text, float32 [texts, labels], in the order of `labels`.
@@ -114,8 +121,10 @@ class Model:
             numbers: Likewise.
 
         Raises:
-            SentrayError: As `predict`.
+            SentrayError: As `predict`, or the model gives a number.
         """
+        if self.spec.task == "regression":
+            raise SentrayError(f"{self.path} gives a number and no probabilities: take `predict`")
         return self._score(texts, numbers).probabilities
 
     def explain(self, texts: Any, method: "Method" = "paths", label: str | None = None) -> "Explanations":
@@ -213,8 +222,9 @@ class Predictor:
 
     Each batch gets the columns `label` and `score`, the probability of that label; both are null where the text is
     null or blank, or lacks a number in a column that the model takes besides (`spec.columns`), the label also where the
-    model is unsure. This is the way without exactly-once: no ledger, no quarantine, no resume. Where each row has to be
-    accounted for, use `sentray.score`.
+    model is unsure. By task it is `labels` and `scores`, lists, or `value`, or `expected` beside the two, as in the
+    output of `sentray.score`. This is the way without exactly-once: no ledger, no quarantine, no resume. Where each row
+    has to be accounted for, use `sentray.score`.
 
     Args:
         model: Folder or URI of the bundle, which each node must see, or a loaded `Model`.
@@ -245,7 +255,7 @@ class Predictor:
             batch: A `pyarrow.Table`, a pandas frame, or a dict of NumPy arrays (Ray's `batch_format="numpy"`).
 
         Returns:
-            A batch of the same kind with the columns kept, and `label` and `score`.
+            A batch of the same kind with the columns kept, and `label` and `score` or what the task has.
 
         Raises:
             SentrayError: A column is not there, holds no texts, or is called as one that is added.
@@ -254,13 +264,15 @@ class Predictor:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        from sentray.inference.scorer import ANSWERS
+
         names = list(getattr(batch, "column_names", batch))
         keep = names if self._keep is None else list(self._keep)
         columns = self._model.spec.columns
         for name in (self._text_column, *keep, *columns):
             if name not in names:
                 raise SentrayError(f"the batch has no column {name!r}: it has {', '.join(names)}")
-        if taken := {"label", "score"}.intersection(keep):
+        if taken := ANSWERS[self._model.spec.task].keys() & set(keep):
             raise SentrayError(
                 f"the batch has a column {min(taken)!r} already, which Predictor adds: rename it before "
                 "(dataset.rename_columns), or name with keep= the columns to give on"
@@ -269,12 +281,14 @@ class Predictor:
         blank = _blank(texts).to_numpy()
         if (numbers := self._model._numbers(batch if columns else None, len(texts))) is not None:
             blank = blank | ~np.isfinite(numbers).all(axis=1)
-        scores = self._model._scorer.score(texts, numbers)
-        label = pc.if_else(pa.array(blank), None, scores.labels(self._model.labels))
-        score = pa.array(scores.best, pa.float32(), mask=blank)
+        answers = self._model._scorer.score(texts, numbers).answers(self._model.labels)
+        added = {name: pc.if_else(pa.array(blank), None, values) for name, values in answers.items()}
         if isinstance(batch, pa.Table):
-            return batch.select(keep).append_column("label", label).append_column("score", score)
-        added = {"label": label.to_numpy(zero_copy_only=False), "score": score.to_numpy(zero_copy_only=False)}
+            found = batch.select(keep)
+            for name, values in added.items():
+                found = found.append_column(name, values)
+            return found
+        added = {name: values.to_numpy(zero_copy_only=False) for name, values in added.items()}
         if isinstance(batch, Mapping):
             return {name: batch[name] for name in keep} | added
         return batch[keep].assign(**added)

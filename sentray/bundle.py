@@ -25,7 +25,7 @@ from sentray.decision import MOST_PROBABLE, Decision
 from sentray.errors import SentrayError
 from sentray.models import DeepSpec
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
-from sentray.task import Task
+from sentray.task import VALUE, Task
 from sentray.text.cleaning import CleaningRules
 from sentray.text.encoding import Truncating
 from sentray.text.hashing import MAX_BUCKETS, HashedWords, Words
@@ -187,6 +187,11 @@ class ModelSpec(BaseModel):
                 f"no bundle can hold this model ({where}: {error.errors()[0]['msg']}): change it"
             ) from error
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of what it says of a review: the labels, or `VALUE` of a regression."""
+        return self.labels or (VALUE,)
+
     def words(self, vocabulary: bytes | None) -> Words:
         """How words get their ids.
 
@@ -241,7 +246,7 @@ class Calibration(BaseModel):
 
 
 class GoldenText(BaseModel):
-    """A text and the probability of each label, in the bundle's order, as the new model gave it."""
+    """A text and the probability of each label, or the number, as the new model gave it; see `ModelSpec.scores`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: str
@@ -275,8 +280,7 @@ class Manifest(ModelSpec):
             raise ValueError(f"it must have both n-grams and {GRAMS}, or neither")
         if foreign := [name for name in self.files if name not in MAX_BYTES or name == MANIFEST]:
             raise ValueError(f"it lists a file {foreign[0][:_MAX_SHOWN]!r} that does not belong to a bundle")
-        if (len(self.labels) > 2 or self.task != "classification") and self.decision != MOST_PROBABLE:
-            raise ValueError("it has a threshold, which only two labels can have")
+        self.decision.require_fits(self.task, len(self.labels))
         coverage = self.metrics.get("coverage")
         if coverage is not None and not (isinstance(coverage, int | float) and 0 <= coverage <= 1):
             raise ValueError("its coverage is no share")
@@ -483,7 +487,7 @@ def unpack(files: Mapping[str, bytes], path: str = "", trusted: bool = False) ->
             require_table(files[GRAMS])
         golden = _GOLDEN_TEXTS.validate_json(files[GOLDEN])
         vocabulary = manifest.words(files.get(VOCABULARY))
-        if any(text.scores.keys() != set(manifest.labels) for text in golden):
+        if any(text.scores.keys() != set(manifest.scores) for text in golden):
             raise ValueError("a golden text has other labels than the bundle")
     except (ValueError, SentrayError) as error:
         raise _damaged(path, f"{GOLDEN}, {VOCABULARY} or {GRAMS} cannot be parsed") from error

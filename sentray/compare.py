@@ -109,11 +109,9 @@ def compare(settings: CompareSettings, console: Console) -> dict[str, Any]:
     measured = measure(reading, console, look, others=texts)
     found, beside = measured.metrics, measured.kept["other"]
     probabilities = pc.list_flatten(beside["probabilities"]).to_numpy().reshape(-1, len(one.labels))
-    ours, theirs = one.decision.classes(measured.probabilities), beside["class"].to_numpy()
+    ours, theirs = one.decision.of(measured.probabilities), beside["class"].to_numpy()
     about = ("rows", "of", "why", "trained_on", "split", "quarantined_rows", "quarantined", "corpus", "labels")
-    compared = differences(
-        measured.truth, (measured.probabilities, ours), (probabilities, theirs), labels=len(one.labels)
-    )
+    compared = differences(measured.truth, (measured.probabilities, ours), (probabilities, theirs), one.labels)
     ends = {name: compared.pop(name) for name in ("intervals", "bootstrap")}
     test = mcnemar(ours == measured.truth, theirs == measured.truth)
     right = right_difference(test["only_a_right"], test["only_b_right"], len(measured.truth))

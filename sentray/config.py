@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sentray.cluster import WorkerRange
+from sentray.task import Task
 
 
 class Settings(BaseModel):
@@ -131,6 +132,8 @@ Distinct = Annotated[Names, AfterValidator(lambda names: tuple(dict.fromkeys(nam
 
 FOLDS = frozenset({"test_fold", "fold_column", "group_column", "group_by", "numeric"})
 """Settings of a corpus that only training offers."""
+LABELS = frozenset({"label_column", "label_from", "label_separator", "task"})
+"""Settings of a corpus that say what its labels are."""
 
 
 class LogSettings(Settings):
@@ -150,6 +153,17 @@ class CorpusSettings(Settings):
     label_column: str = setting("column that holds the label", "label")
     id_column: str = setting("column that holds a unique id; path and position where absent, or for none", "id")
     split_column: str = setting("column that says train, test or validation", "split")
+    task: Task = setting(
+        "what is asked of a review: its one label (classification), all labels that fit (multilabel), its step on a "
+        "scale such as stars (ordinal), or a number (regression)",
+        "classification",
+    )
+    label_separator: str | None = setting(
+        "with --task multilabel, what parts the labels of a column of text, as in drama;comedy; alone in a cell it "
+        "says that none fits",
+        None,
+        min_length=1,
+    )
     label_from: Literal["column", "name"] = setting(
         "where a label is: in a column or a folder, or in the file's name, as in reviews.pos and reviews.neg", "column"
     )
@@ -212,6 +226,8 @@ class CorpusSettings(Settings):
             raise ValueError("--fold-column needs --test-fold, which of its values to test on; crossvalidate takes all")
         if self.test_fold is not None and self.test_fraction:
             raise ValueError("--test-fold and --test-fraction both say which rows to test on: leave one out")
+        if self.label_separator is not None and self.task != "multilabel" and "task" not in self.unused:
+            raise ValueError("--label-separator needs --task multilabel: else a review has one label")
         return self
 
     @property
@@ -346,8 +362,8 @@ class HeldOutSettings(Settings):
         "make probabilities as sure as they are right on held-out rows, or leave them", "temperature"
     )
     threshold: Annotated[str, AfterValidator(_threshold)] | None = setting(
-        "of two labels, probability above which a review gets the second: f1, balanced (accuracy) or precision=0.9, "
-        "as held-out rows say, or a number; 0.5 where not given",
+        "of two labels, probability above which a review gets the second, with --task multilabel each by its own: f1, "
+        "balanced (accuracy) or precision=0.9, as held-out rows say, or a number; 0.5 where not given",
         None,
     )
     unsure: Annotated[str, AfterValidator(_unsure)] | None = setting(
@@ -400,6 +416,10 @@ class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettin
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if self.task != "classification":
+            self._refuse(f"is about --task classification, not {self.task}: leave it out", "unsure", "class_weight")
+        if self.task in ("ordinal", "regression"):
+            self._refuse("needs labels that a review has or not: leave it out, or take --task multilabel", "threshold")
         if self.embedding is None:
             self._refuse("is about the word vectors of a file; name it with --embedding", "freeze", "center", "oov")
         if self.freeze:
@@ -444,7 +464,7 @@ class CrossvalidateSettings(TrainSettings):
 class EvaluateSettings(CorpusSettings, PoolSettings):
     """Measure a bundle on labelled reviews."""
 
-    unused = FOLDS | {"test_fraction", "split_by"}
+    unused = FOLDS | {"test_fraction", "split_by", "task"}
 
     bundle: str = argument("folder or URL of the bundle")
     corpus: str = argument("labelled reviews, as for train")
@@ -480,7 +500,7 @@ class CompareSettings(EvaluateSettings):
 class ScoreSettings(CorpusSettings, PoolSettings):
     """Score reviews and write Parquet."""
 
-    unused = FOLDS | {"label_column", "label_from", "split_column", "test_fraction", "split_by"}
+    unused = FOLDS | LABELS | {"split_column", "test_fraction", "split_by"}
 
     bundle: str = argument("folder or URL of the bundle")
     input: str = argument(
@@ -558,7 +578,7 @@ class ReportSettings(EvaluateSettings):
     whose name ends in .md gets the model card.
     """
 
-    unused = FOLDS | {"test_fraction", "split_by", "json_file"}
+    unused = FOLDS | {"test_fraction", "split_by", "task", "json_file"}
 
     bundle: str = argument("folder or URL of the bundle")
     corpus: str | None = setting(  # type: ignore[assignment]
@@ -593,7 +613,7 @@ class CheckSettings(CorpusSettings, TextSettings, PoolSettings):
 class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
     """Count the words of a corpus's training reviews and write the vocabulary, a word a line."""
 
-    unused = FOLDS | {"label_column"}
+    unused = FOLDS | (LABELS - {"label_from"})
 
     corpus: str = argument("reviews, as for train")
     out: str = setting("file for the vocabulary")
@@ -602,7 +622,7 @@ class VocabSettings(CorpusSettings, TextSettings, PoolSettings):
 class EmbedSettings(CorpusSettings, TextSettings, PoolSettings):
     """Learn word vectors (word2vec) from a corpus's reviews and write them, one word a line."""
 
-    unused = FOLDS | {"label_column", "label_from", "max_words", "unknown"}
+    unused = FOLDS | LABELS | {"max_words", "unknown"}
 
     corpus: str = argument("reviews, as for train; those held out for testing are left out, labels are not needed")
     out: str = setting("file for the vectors, in word2vec's text format")
@@ -649,7 +669,7 @@ class WordsSettings(LogSettings):
 class ReadSettings(CorpusSettings):
     """Read reviews as a Ray Dataset of id, text, label and split, for pipelines of your own."""
 
-    unused = FOLDS | {"max_bad_rows", "excerpts"}
+    unused = FOLDS | {"max_bad_rows", "excerpts", "task", "label_separator"}
 
     uri: str = argument("reviews: nltk:movie_reviews, synthetic:N, a file, folder, glob or URL")
 

@@ -280,7 +280,7 @@ def measure(
     console.say(corpus.describe())
     whole = rows == sum(count for (_, label), count in inspection.labels.items() if label is not None)
     figures = {
-        **metrics(found.truth, found.probabilities, model.labels, model.decision.classes(found.probabilities)),
+        **metrics(found.truth, found.probabilities, model.labels, model.decision.of(found.probabilities)),
         "of": inspection.rows,
         "why": why,
         "trained_on": None if model.texts is None else found.seen.total() * texts.sampled,

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentray.decision import UNSURE
+from sentray.task import Task
 
 SCORE_BINS = 20
-"""Equal ones from 0 to 1, of the probability of the second of two labels, or of the best of more."""
+"""Equal ones from 0 to 1, of the probability of the second of two labels, or of the best of more; of numbers equal ones
+from where training says to where."""
 LENGTHS = (1, *(each << power for power in range(11) for each in (2, 3)), 4096)
 """Words of a review at which its bin begins; before the first is that of reviews without a word."""
 KNOWN = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -27,20 +29,40 @@ Counts = NDArray[np.int64]
 Ints = NDArray[np.integer[Any]]
 
 
-def of_scores(probabilities: NDArray[np.floating[Any]]) -> Counts:
-    """Reviews by a probability, given that of each label; [reviews, labels]."""
-    binned = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities.max(axis=1)
+def of_scores(
+    probabilities: NDArray[np.floating[Any]], task: Task = "classification", span: tuple[float, float] | None = None
+) -> Counts:
+    """Reviews by a probability, given that of each label, [reviews, labels]; or by a number, [reviews, 1].
+
+    Args:
+        probabilities: Of the reviews.
+        task: What is asked.
+        span: Of a regression, where the bins begin and end; the outer ones hold what lies beyond. Without it none does.
+    """
+    if task == "regression":
+        values = np.clip(probabilities[:, 0], *span) if span else probabilities[:0, 0]
+        return np.histogram(values, SCORE_BINS, span or (0, 1))[0]
+    two = task == "classification" and probabilities.shape[1] == 2
+    binned = probabilities[:, 1] if two else probabilities.max(axis=1)
     return np.histogram(binned, SCORE_BINS, (0, 1))[0]
 
 
-def of_labels(classes: Ints, labels: int) -> Counts:
+def span_of(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """Where the bins of a regression's numbers begin and end: it holds all but the outermost hundredths of these."""
+    low, high = np.percentile(values, [1, 99]).tolist()
+    return low, max(high, float(np.nextafter(np.float32(low), np.float32(np.inf))))
+
+
+def of_labels(decided: NDArray[Any], labels: int) -> Counts:
     """Reviews by the label they got, int64 [labels]; those that got none are in none of the bins.
 
     Args:
-        classes: Position of each review's label; [reviews].
+        decided: Position of each review's label, [reviews], or whether it got each label, [reviews, labels].
         labels: How many there are.
     """
-    return np.bincount(classes[classes != UNSURE], minlength=labels)
+    if decided.ndim == 2:
+        return np.asarray(decided.sum(axis=0, dtype=np.int64))
+    return np.bincount(decided[decided != UNSURE], minlength=labels)
 
 
 def of_lengths(words: Ints) -> Counts:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Task = Literal["classification", "multilabel", "ordinal", "regression"]
 Floats = NDArray[np.floating[Any]]
 
+VALUE = "value"
+"""What the number of a regression is called, where others have a label."""
 SEPARATOR = "\x1f"
 """Between the labels of a row of the task multilabel, in a column of one string a row; sorted, each once."""
 
@@ -56,6 +58,13 @@ def wanted(task: Task, targets: NDArray[Any], labels: int) -> NDArray[Any]:
     if task == "ordinal":
         return (targets[:, None] > np.arange(labels - 1)).astype(np.float32)
     return targets.astype(np.float32).reshape(len(targets), -1)
+
+
+def hits(task: Task, targets: NDArray[Any], labels: int) -> NDArray[np.float32]:
+    """As `wanted`, for a classification too 1 where an output should be high; float32 [reviews, outputs]."""
+    if task == "classification":
+        return np.asarray(targets[:, None] == np.arange(labels)[-outputs(task, labels) :], np.float32)
+    return wanted(task, targets, labels)
 
 
 def probabilities(task: Task, found: Floats) -> Floats:

@@ -133,7 +133,7 @@ def test_intervals_of_differences_are_paired_and_hold(monkeypatch: pytest.Monkey
             predicted = np.where(hard & (random.random(rows) < share), 1 - truth, truth)
             second = predicted * 0.5 + random.random(rows) * 0.25 + 0.1
             models.append((np.stack([1 - second, second], axis=1).astype(np.float32), predicted))
-        found = differences(truth, *models, labels=2)
+        found = differences(truth, *models, labels=["neg", "pos"])
         low, high = found["intervals"]["accuracy"]
         held += low <= 0.04 <= high
     assert 52 <= held <= 60
@@ -143,5 +143,104 @@ def test_intervals_of_differences_are_paired_and_hold(monkeypatch: pytest.Monkey
     assert high - low < sum(
         ends[1] - ends[0] for ends in (one["intervals"]["accuracy"], other["intervals"]["accuracy"])
     )
-    same = differences(truth, models[0], models[0], labels=2)
+    same = differences(truth, models[0], models[0], labels=["neg", "pos"])
     assert {value for ends in same.pop("intervals").values() for value in ends} == {0.0}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(2, 60), st.integers(2, 4))
+def test_those_of_several_labels_are_scikit_learn_s(seed: int, rows: int, labels: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, 2, (rows, labels)).astype(np.uint8)
+    probabilities = np.round((truth * 0.3 + random.random((rows, labels)) * 0.7), 1).astype(np.float32)
+    predicted = probabilities > 0.5
+    names = [f"label{number}" for number in range(labels)]
+    found = metrics(truth, probabilities, names, predicted, "multilabel")
+    assert found["exact_match"] == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted))
+    assert found["hamming_loss"] == pytest.approx(sklearn_metrics.hamming_loss(truth, predicted))
+    for average, prefix in (("micro", "micro_"), ("macro", "")):
+        wanted = sklearn_metrics.precision_recall_fscore_support(truth, predicted, average=average, zero_division=0)
+        for name, value in zip(("precision", "recall", "f1"), wanted, strict=False):
+            assert found[prefix + name] == pytest.approx(value)
+    cells = truth.ravel(), probabilities.astype(float).ravel()
+    assert found["log_loss"] == pytest.approx(sklearn_metrics.log_loss(*cells, labels=[0, 1]), abs=1e-5)
+    assert found["brier"] == pytest.approx(sklearn_metrics.brier_score_loss(*cells), abs=1e-6)
+    assert found["cardinality"] == pytest.approx(truth.sum() / rows)
+    defined = [at for at in range(labels) if 0 < truth[:, at].sum() < rows]
+    for name, function in (
+        ("roc_auc", sklearn_metrics.roc_auc_score),
+        ("pr_auc", sklearn_metrics.average_precision_score),
+    ):
+        areas = {at: function(truth[:, at], probabilities[:, at]) for at in defined}
+        assert found[name] == (pytest.approx(np.mean(list(areas.values()))) if areas else None)
+        for at, label in enumerate(names):
+            assert found["classes"][label][name] == (pytest.approx(areas[at]) if at in areas else None)
+            assert found["classes"][label]["rows"] == truth[:, at].sum()
+
+
+def test_the_calibration_of_several_labels_is_that_of_their_decisions() -> None:
+    probabilities = np.array([[0.9, 0.2], [0.9, 0.6]], np.float32)
+    found = metrics(np.array([[1, 0], [0, 1]]), probabilities, ["a", "b"], task="multilabel")
+    assert found["ece"] == pytest.approx(np.mean([abs(0.9 - 0.5) * 2, 0.2, 0.4]) * 3 / 4)
+    # One wrong of two at 0.9, right at 0.8, right at 0.6.
+    curve = calibration_curve(np.array([[1, 0], [0, 1]]), probabilities)
+    assert [(round(each["probability"], 4), each["right"], each["rows"]) for each in curve] == [
+        (0.6, 1.0, 1),
+        (0.8, 1.0, 1),
+        (0.9, 0.5, 2),
+    ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_those_of_steps_are_scikit_learn_s(rows: list[tuple[int, int]]) -> None:
+    truth, predicted = np.array(rows).T
+    numbers = np.array([1, 2, 4, 5])
+    probabilities = np.eye(4, dtype=np.float32)[predicted]
+    found = metrics(truth, probabilities, [str(number) for number in numbers], predicted, "ordinal")
+    assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted))
+    wanted = sklearn_metrics.mean_absolute_error(numbers[truth], numbers[predicted])
+    assert found["mean_absolute_error"] == pytest.approx(wanted)
+    if len({*truth, *predicted}) > 1:
+        kappa = sklearn_metrics.cohen_kappa_score(truth, predicted, labels=range(4), weights="quadratic")
+        assert found["quadratic_kappa"] == pytest.approx(kappa, abs=1e-9)
+    else:
+        assert found["quadratic_kappa"] is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(2, 60), st.sampled_from([0.0, 1e6]))
+def test_those_of_numbers_are_scikit_learn_s_and_scipy_s(seed: int, rows: int, far: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.default_rng(seed)
+    truth = (far + random.integers(0, 8, rows)).astype(np.float32)
+    values = (truth + np.round(random.normal(size=rows))).astype(np.float32)
+    found = metrics(truth, values[:, None], (), task="regression")
+    pair = truth.astype(float), values.astype(float)
+    assert found["mean_absolute_error"] == pytest.approx(sklearn_metrics.mean_absolute_error(*pair))
+    assert found["rmse"] == pytest.approx(sklearn_metrics.mean_squared_error(*pair) ** 0.5)
+    varied = len(set(truth.tolist())) > 1
+    assert found["r2"] == (pytest.approx(sklearn_metrics.r2_score(*pair)) if varied else None)
+    for name, function in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+        both = varied and len(set(values.tolist())) > 1
+        assert found[name] == (pytest.approx(function(*pair).statistic, abs=1e-9) if both else None)
+    for name, (low, high) in found["intervals"].items():
+        assert low <= high, name
+
+
+def test_an_interval_of_ranks_is_that_of_rows_drawn_anew() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.default_rng(1)
+    truth = random.integers(0, 5, 300).astype(np.float32)
+    values = truth + random.normal(size=300).astype(np.float32)
+    draws = random.integers(0, 300, (300, 300))
+    drawn = [stats.spearmanr(truth[some], values[some]).statistic for some in draws]
+    found = metrics(truth, values[:, None], (), task="regression")
+    assert found["intervals"]["spearman"] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
+
+
+def test_differences_are_of_any_task() -> None:
+    truth, near = np.array([1.0, 2.0, 4.0] * 40), np.array([1.5, 2.0, 4.0] * 40)
+    found = differences(truth, (truth[:, None] + 1, truth + 1), (near[:, None], near), (), "regression")
+    assert found["mean_absolute_error"] == pytest.approx(1 / 6 - 1)
+    assert found["intervals"]["mean_absolute_error"][1] < 0

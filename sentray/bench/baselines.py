@@ -84,7 +84,7 @@ def sentray(_: list[str], __: list[str], source: str, explain: int = 0) -> Predi
 
     def predict(texts: list[str]) -> list[str]:
         column = pa.array(texts, pa.large_string())
-        return list(labels[(heaviest.score(column)[0] if heaviest else scorer.score(column)).classes])
+        return list(labels[(heaviest.score(column)[0] if heaviest else scorer.score(column)).decided])
 
     return predict
 

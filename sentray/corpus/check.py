@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -21,6 +22,7 @@ from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
 from sentray.corpus.rows import Hashes, label_order
 from sentray.errors import SentrayError
 from sentray.report.evidence import Doubt
+from sentray.task import Task, split
 from sentray.text.cleaning import CleaningRules, rules_from
 from sentray.text.coverage import Left
 from sentray.text.encoding import Encoder
@@ -83,6 +85,7 @@ class Report:
         left: what the cleaning leaves of the usable reviews.
         cleaning: which cleaning that is, and how much it leaves, in words.
         label_errors: rows whose label is likely wrong, where a bundle was given to find them.
+        task: what is asked of a review.
     """
 
     corpus: str
@@ -96,17 +99,18 @@ class Report:
     left: Left = field(default_factory=Left)
     cleaning: tuple[str, ...] = ()
     label_errors: "LabelErrors | None" = None
+    task: Task = "classification"
 
     def lines(self) -> list[str]:
         """The report as plain text."""
         counts, w = self.inspection, self.words
         lines = [self.corpus, f"rows            {counts.rows:,}, usable {counts.usable:,}"]
-        for split, labels in self._labels().items():
-            total = sum(labels.values())
+        for part, labels in self._labels().items():
+            total = sum(rows for (of, _), rows in counts.labels.items() if of == part)
             shares = counted({label or "no label": rows for label, rows in labels.items()}, total)
-            unused = "" if split in ("train", "validation", "test") else "; neither trained on nor tested"
-            lines.append(f"{split:<16}{total:,}: {shares}{unused}")
-            lines += [f"  {line}" for line in (warnings_of(labels) if split == "test" else ())]
+            unused = "" if part in ("train", "validation", "test") else "; neither trained on nor tested"
+            lines.append(f"{part:<16}{total:,}: {shares}{unused}")
+            lines += [f"  {line}" for line in (warnings_of(counts.of_split(part)) if part == "test" else ())]
         if w:
             lines.append(
                 f"words a review  least {w['min']:,.0f}, mean {w['mean']:,.1f}, median {w['median']:,.0f}, "
@@ -124,8 +128,13 @@ class Report:
             lines += [f"  {one} is {other}" for one, other in examples]
         if self.label_errors is not None:
             lines += self.label_errors.lines()
-        train = counts.of_split("train")
-        says = f"training would learn {len(train):,} labels from {train.total():,} reviews"
+        train = counts.classes("train")
+        what = (
+            f"numbers from {train[0]} to {train[-1]}"
+            if self.task == "regression" and train
+            else f"{len(train):,} labels"
+        )
+        says = f"training would learn {what} from {counts.of_split('train').total():,} reviews"
         return [*lines, f"training would stop: {self.problem}" if self.problem else says]
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,22 +159,24 @@ class Report:
         }
 
     def _labels(self) -> dict[str, dict[str, int]]:
-        """Usable rows by split and label, sorted; the last label is "", of those without one."""
-        labels: dict[str, dict[str, int]] = {}
-        for split, label in sorted(self.inspection.labels, key=_in_order):
-            labels.setdefault(split, {})[label or ""] = self.inspection.labels[split, label]
-        return labels
+        """Usable rows by split and label, sorted; the last label is "", of those without one.
+
+        A row of several labels counts for each of them.
+        """
+        found = Counter[tuple[str, str]]()
+        for (part, labels), rows in self.inspection.labels.items():
+            for label in split(labels or "") or [""]:
+                found[part, label] += rows
+        by_split: dict[str, dict[str, int]] = {}
+        for part, label in sorted(found, key=lambda key: (key[0], not key[1], label_order(key[1]))):
+            by_split.setdefault(part, {})[label] = found[part, label]
+        return by_split
 
     def _first_bad(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = (
             self.inspection.bad[:EXAMPLES].select(["file", "row", "reason", "detail"]).to_pylist()
         )
         return rows
-
-
-def _in_order(key: tuple[str, str | None]) -> tuple[Any, ...]:
-    split, label = key
-    return split, label is None, label_order(label or "")
 
 
 def _why(bad: dict[str, Any]) -> str:
@@ -260,13 +271,13 @@ def report(
         tables.append(found["reviews"])
         left += Left.sum(found["left"])
         console.progress(f"{inspection.rows:,} rows looked at")
-    problem, inspection = None, as_trained(inspection, lambda labels: look(labels=labels))
+    problem, inspection = None, as_trained(inspection, lambda labels: look(labels=labels), task=settings.task)
     try:
-        inspection.check_trainable(settings.corpus, settings.max_bad_rows)
+        inspection.check_trainable(settings.corpus, settings.max_bad_rows, settings.task)
     except SentrayError as error:
         problem = str(error)
     if not inspection.usable:
-        return Report(name, inspection, problem=problem)
+        return Report(name, inspection, problem=problem, task=settings.task)
     reviews = pa.concat_tables(tables)
     hashes, words, ids = reviews["hash"].to_numpy(), reviews["words"].to_numpy(), reviews["id"]
     train, test = (np.flatnonzero(pc.equal(reviews["split"], split).to_numpy()) for split in ("train", "test"))
@@ -287,6 +298,7 @@ def report(
         _pairs(ids, test[both], twin[both]),
         problem,
         left,
+        task=settings.task,
     )
 
 

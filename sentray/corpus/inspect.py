@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS, MAX_NAME
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, as_mask, label_form, label_order, mark, set_aside
 from sentray.errors import SentrayError
+from sentray.task import Task, join, split
 
 LABELS_SCHEMA = pa.schema(
     [pa.field("split", pa.string()), pa.field("label", pa.string()), pa.field("rows", pa.int64())]
@@ -46,18 +47,20 @@ def inspect_rows(rows: pa.Table, labels: Sequence[str] | None = None, need_label
 
 
 def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:
-    """Set rows aside whose label is none of `labels` (those without a label are left as they are).
+    """Set rows aside that have a label which is none of `labels` (those without a label are left as they are).
 
     Older bundles have labels such as 0.0 and True: the rows get theirs.
     """
-    known, forms = pa.array(labels, pa.string()), pa.array(map(label_form, labels), pa.string())
-    found = pc.coalesce(pc.index_in(rows["label"], known), pc.index_in(rows["label"], forms))
-    unknown = as_mask(pc.and_(pc.is_valid(rows["label"]), pc.is_null(found)))
-    shown = pc.utf8_slice_codeunits(rows["label"], 0, MAX_NAME)
-    detail = pc.binary_join_element_wise("label '", shown, f"' is none of {listed(labels)}", "")
+    known = {label_form(label): label for label in labels} | {label: label for label in labels}
+    encoded = rows["label"].combine_chunks().dictionary_encode()
+    given = [split(label) for label in encoded.dictionary.to_pylist()]
+    strange = [next((each for each in of_row if each not in known), None) for of_row in given]
+    label = pa.array([join([known.get(each, each) for each in of_row]) for of_row in given], pa.string())
+    detail = [None if each is None else f"label '{each[:MAX_NAME]}' is none of {listed(labels)}" for each in strange]
     column = rows.schema.get_field_index("label")
-    label = pc.coalesce(known.take(found), rows["label"]) if len(known) else rows["label"]
-    return mark(rows.set_column(column, rows.schema.field(column), label), unknown, Reason.UNKNOWN_LABEL, detail)
+    rows = rows.set_column(column, rows.schema.field(column), label.take(encoded.indices))
+    told = pa.array(detail, pa.string()).take(encoded.indices)
+    return mark(rows, as_mask(pc.is_valid(told)), Reason.UNKNOWN_LABEL, told)
 
 
 def listed(labels: Sequence[str]) -> str:
@@ -81,7 +84,8 @@ class Inspection:
     """Counts of some rows; those of two parts of a corpus add up with `+`.
 
     Attributes:
-        labels: usable rows by split and label; the label is None for a review without one.
+        labels: usable rows by split and label, of several labels by all of them as `task.join` has them; the label is
+            None for a review without one.
         bad: the rows set aside, in `QUARANTINE_SCHEMA`.
     """
 
@@ -92,8 +96,8 @@ class Inspection:
     def of(cls, tables: dict[str, pa.Table]) -> "Inspection":
         """What `inspect_rows` counted, of one block of rows or of several."""
         labels: Counter[tuple[str, str | None]] = Counter()
-        for split, label, rows in zip(*(column.to_pylist() for column in tables["labels"].columns), strict=True):
-            labels[split, label] += rows
+        for part, label, rows in zip(*(column.to_pylist() for column in tables["labels"].columns), strict=True):
+            labels[part, label] += rows
         return cls(labels, tables["bad"])
 
     @property
@@ -118,7 +122,7 @@ class Inspection:
 
     def classes(self, *splits: str) -> list[str]:
         """The labels that occur in splits, in their order."""
-        return sorted({label for split in splits for label in self.of_split(split)}, key=label_order)
+        return sorted({each for part in splits for each in by_label(self.of_split(part))}, key=label_order)
 
     def check_usable(self, name: str, max_bad_rows: float) -> None:
         """Refuse a corpus without a usable row, or with too many rows that are not.
@@ -145,34 +149,42 @@ class Inspection:
         )
         raise SentrayError(f"{bad:,} of {self.rows:,} rows of {name} cannot be used ({reasons}), {allowed}; {cure}")
 
-    def check_trainable(self, name: str, max_bad_rows: float) -> None:
+    def check_trainable(self, name: str, max_bad_rows: float, task: Task = "classification") -> None:
         """Refuse a corpus that nothing can be learnt from.
+
+        Args:
+            name: of the corpus, for the message.
+            max_bad_rows: the share of rows that may be set aside.
+            task: what is asked of a review.
 
         Raises:
             SentrayError: as `check_usable`, and where no row is for training, or of one class only, or the labels are
                 none.
         """
-        train = self.of_split("train")
+        rows = self.of_split("train")
+        train = rows if task == "regression" else by_label(rows)
         once = sum(rows == 1 for rows in train.values())
-        if len(train) > MAX_LISTED and once > _ONCE * len(train):
+        if task != "regression" and len(train) > MAX_LISTED and once > _ONCE * len(train):
             raise SentrayError(
-                f"nearly every label of {name} occurs once ({once:,} of {len(train):,}, in {train.total():,} training "
+                f"nearly every label of {name} occurs once ({once:,} of {len(train):,}, in {rows.total():,} training "
                 "reviews): is --label-column right?"
             )
-        if len(train) > MAX_LABELS or any(len(label) > MAX_LABEL for label in train):
+        if task != "regression" and (len(train) > MAX_LABELS or any(len(label) > MAX_LABEL for label in train)):
             raise SentrayError(
                 f"{name} has {len(train):,} labels of up to {max(map(len, train)):,} characters, and a model can have "
                 f"{MAX_LABELS:,} of up to {MAX_LABEL:,}: is --label-column right?"
             )
         self.check_usable(name, max_bad_rows)
         classes = self.classes("train")
-        if not classes:
-            splits = ", ".join(sorted({split for split, _ in self.labels}))
+        if not rows:
+            splits = ", ".join(sorted({part for part, _ in self.labels}))
             raise SentrayError(
                 f"{name} has no labelled review whose split is train (its splits: {splits}): name the right "
                 "columns with --split-column and --label-column, or rename a file whose name says another split"
             )
-        if len(classes) == 1:
+        if task == "multilabel" and len(rows) == 1:
+            raise SentrayError(f"all training reviews of {name} have the same labels: give reviews that differ in them")
+        if task != "multilabel" and len(classes) == 1:
             raise SentrayError(
                 f"{name} has only the class {classes[0]!r} to train on: give reviews of two classes or more"
             )
@@ -190,8 +202,17 @@ def warnings_of(rows: Mapping[str, int]) -> list[str]:
             f"only {total:,} rows are measured, so that a single one is {1 / max(total, 1):.1%} of the accuracy"
         )
     if len(rows) == 1:
-        said.append(f"all rows that are measured have the label {next(iter(rows))!r}")
+        said.append(f"all rows that are measured have the label {', '.join(split(next(iter(rows))))!r}")
     return said
+
+
+def by_label(rows: Mapping[str, int]) -> Counter[str]:
+    """Rows by label from those by all labels of a row: one of several labels counts for each of them."""
+    found: Counter[str] = Counter()
+    for labels, count in rows.items():
+        for label in split(labels):
+            found[label] += count
+    return found
 
 
 def counted(labels: Mapping[str, int], total: int = 0) -> str:
@@ -207,8 +228,9 @@ def counted(labels: Mapping[str, int], total: int = 0) -> str:
 
 def as_trained(
     inspection: Inspection,
-    look: Callable[[list[str]], Iterable[dict[str, pa.Table]]],
+    look: Callable[[list[str] | None], Iterable[dict[str, pa.Table]]],
     splits: Sequence[str] = ("train",),
+    task: Task = "classification",
 ) -> Inspection:
     """A corpus's inspection as training sees it: rows without a label, or with one that no training row has, are bad.
 
@@ -216,9 +238,11 @@ def as_trained(
         inspection: of the corpus.
         look: gives what `inspect_rows` finds with these labels alone, of all blocks of the corpus.
         splits: of the rows that are trained on.
+        task: what is asked of a review; a number need not be one that a training row has.
     """
     labels = inspection.classes(*splits)
-    lacking = any(label is None and split != "unsup" for split, label in inspection.labels)
-    if not labels or not (lacking or set(inspection.classes("test")) - set(labels)):
+    lacking = any(label is None and part != "unsup" for part, label in inspection.labels)
+    strange = task != "regression" and set(inspection.classes("test")) - set(labels)
+    if not labels or not (lacking or strange):
         return inspection
-    return sum(map(Inspection.of, look(labels)), start=Inspection())
+    return sum(map(Inspection.of, look(None if task == "regression" else labels)), start=Inspection())

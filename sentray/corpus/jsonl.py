@@ -324,7 +324,7 @@ def _strings(values: tuple[Any, ...]) -> pa.Array:
         lists = [value if value is None or isinstance(value, list) else [value] for value in values]
         inner = _strings(tuple(each for value in lists if value for each in value))
         ends = np.cumsum([0, *(len(value or ()) for value in lists)])
-        return pa.LargeListArray.from_arrays(ends, inner)
+        return pa.LargeListArray.from_arrays(ends, inner, mask=pa.array([value is None for value in lists]))
     try:
         return pa.array(values, pa.large_string())
     except UnicodeEncodeError:

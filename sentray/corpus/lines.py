@@ -31,12 +31,16 @@ def read(source: Source, piece: Piece, columns: Columns) -> Iterator[Block]:
         parts = dict(zip(found.type.names, found.flatten(), strict=True))
 
         bad = {"no tab with a label behind it": pc.and_(pc.is_null(found), pc.is_valid(lines))}
-        if "more" in parts and "label" in columns.roles:
+        several_fit = columns.settings.task == "multilabel"
+        if "more" in parts and "label" in columns.roles and not several_fit:
             several = pc.greater(pc.binary_length(parts["more"]), 0)
-            bad["several labels, where a review has one"] = several.fill_null(False)
+            bad["several labels; --task multilabel takes them"] = several.fill_null(False)
         elif "more" in parts:
             more = pc.replace_substring_regex(parts["more"], r"__label__(\S*)\s*", r" \1")
             parts["label"] = pc.binary_join_element_wise(parts["label"], more, pa.scalar("", more.type))
+            if several_fit:
+                known = pc.if_else(pc.equal(parts["label"], b""), None, parts["label"])
+                parts["label"] = pc.split_pattern(known, " ")
         for why, mask in bad.items():
             for row in np.flatnonzero(as_mask(mask)).tolist():
                 broken[row] = Broken(Reason.INVALID_RECORD, limits.excerpt(lines[row].as_py()), why)

@@ -21,6 +21,7 @@ from sentray import console
 from sentray.config import CorpusSettings
 from sentray.corpus.limits import EXCERPT_CHARACTERS, MAX_NAME
 from sentray.errors import SentrayError
+from sentray.task import join
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
@@ -69,7 +70,7 @@ _DATA = re.compile(r"\s*|[+-]?[\d.,]+|(\S+\s+){5,}\S+|.{60,}", re.DOTALL)
 _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _FINITE = r"^(-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|true|false)$"
 
 
@@ -227,6 +228,12 @@ def label_form(label: str) -> str:
     return label if whole is None else "0" if whole[1] == "-0" else whole[1]
 
 
+def number_form(label: str) -> str | None:
+    """A number as every format gives it; None where a label is none, or has no end."""
+    number = float(label) if _NUMBER.fullmatch(label.strip()) else math.inf
+    return label_form(repr(number)) if math.isfinite(number) else None
+
+
 def label_order(label: str) -> tuple[float, str]:
     """The key by which labels are sorted: numbers by their size, before all others."""
     return (float(label) if _NUMBER.fullmatch(label) else math.inf, label)
@@ -369,6 +376,29 @@ def _only_labels(array: pa.Array) -> tuple[pa.Array, Numbers]:
     return labels.take(positions), counts.to_numpy().astype(np.int64)
 
 
+def _all_labels(array: pa.Array, separator: str | None, name: str, file: object) -> tuple[pa.Array, Mask]:
+    """All labels of each row as `task.join` has them, null where it says nothing; which rows hold invalid UTF-8."""
+    if is_list(array.type):
+        missing, counts = pc.is_null(array), pc.list_value_length(array).fill_null(0).to_numpy()
+        values, wrong = decode(pc.list_flatten(array), name, file)
+        given, ends = values.to_pylist(), np.cumsum(np.append(0, counts)).tolist()
+        of_rows = [given[start:end] for start, end in itertools.pairwise(ends)]
+        invalid = np.bincount(np.repeat(np.arange(len(array)), counts)[wrong], minlength=len(array)) > 0
+    else:
+        values, invalid = decode(array, name, file)
+        missing = pc.is_null(values := blank_to_null(values))
+        of_rows = [(text or "").split(separator) if separator else [text] for text in values.to_pylist()]
+    labels = [join([label_form(each.strip()) for each in of_row if each and each.strip()]) for of_row in of_rows]
+    return pa.array(labels, pa.large_string(), mask=as_mask(missing)), invalid
+
+
+def _label_numbers(labels: pa.Array) -> pa.Array:
+    """Labels by `number_form`."""
+    encoded = labels.dictionary_encode()
+    forms = pa.array(map(number_form, encoded.dictionary.to_pylist()), pa.large_string())
+    return forms.take(encoded.indices)
+
+
 def of_one_form(labels: pa.Array) -> pa.Array:
     """Labels by `label_form`, without blank ones."""
     encoded = blank_to_null(labels).dictionary_encode()
@@ -464,10 +494,24 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         given = {id_column: pc.binary_join_element_wise(block.file, rows.cast(pa.string()), ":"), **given}
     of_role = {role: given.get(columns.name(role), pa.nulls(count)) for role in {"id", *columns.roles}}
     of_role["text"] = _joined(of_role.get("text", pa.nulls(count)))
-    of_role["label"], labels = _only_labels(of_role.get("label", pa.nulls(count)))
-    decoded = [decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file) for role in ROLES]
-    ids, text, label, split = (array for array, _ in decoded)
-    ids, label, split = blank_to_null(ids), of_one_form(label), blank_to_null(split)
+    task, given_labels, no_label = columns.settings.task, of_role.get("label", pa.nulls(count)), no_rows(count)
+    labels = np.ones(count, np.int64)
+    if task != "multilabel":
+        given_labels, labels = _only_labels(given_labels)
+    of_role["label"] = given_labels
+    decoded = {
+        role: _all_labels(given_labels, columns.settings.label_separator, columns.name(role), block.file)
+        if role == "label" and task == "multilabel"
+        else decode(of_role.get(role, pa.nulls(count)), columns.name(role), block.file)
+        for role in ROLES
+    }
+    ids, text, label, split = (array for array, _ in decoded.values())
+    ids, split = blank_to_null(ids), blank_to_null(split)
+    if task != "multilabel":
+        label = of_one_form(label)
+    if task in ("ordinal", "regression"):
+        written, label = label, _label_numbers(label)
+        no_label = as_mask(pc.and_(pc.is_valid(written), pc.is_null(label)))
     split = canonical(split)
     supervised = pc.not_equal(split, "unsup").fill_null(True)
     # In the order of `Reason`: a row with several faults has the first.
@@ -475,12 +519,12 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         Reason.TOO_LARGE: no_rows(count) if block.too_large is None else block.too_large,
         Reason.NULL_TEXT: pc.is_null(text),
         Reason.EMPTY_TEXT: is_blank(text),
-        Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded]),
+        Reason.INVALID_UTF8: np.logical_or.reduce([invalid for _, invalid in decoded.values()]),
         Reason.MISSING_ID: pc.is_null(ids),
-        Reason.MISSING_LABEL: as_mask(pc.and_(pc.is_null(label), supervised)) & (labels < 2)
+        Reason.MISSING_LABEL: as_mask(pc.and_(pc.is_null(label), supervised)) & (labels < 2) & ~no_label
         if columns.need_label
         else no_rows(count),
-        Reason.UNKNOWN_LABEL: labels > 1,
+        Reason.UNKNOWN_LABEL: (labels > 1) | no_label,
     }
     if columns.settings.numeric:
         numbers, faults[Reason.INVALID_NUMBER], no_number = _numbers(block, columns)
@@ -488,8 +532,15 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     split = _split_by_hash(split, columns.settings, {"id": ids, "text": text})
     detail = pa.nulls(count, pa.string())
     if (labels > 1).any():
-        told = [f"the label is a list of {number:,}" if number > 1 else None for number in labels.tolist()]
+        told = [
+            f"the label is a list of {number:,}; --task multilabel takes several" if number > 1 else None
+            for number in labels.tolist()
+        ]
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
+    if no_label.any():
+        shown = pc.utf8_slice_codeunits(written.cast(pa.string()), 0, MAX_NAME)
+        told = pc.binary_join_element_wise("label '", shown, f"' is no number, as --task {task} needs", "")
+        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)).fill_null(False), told, detail)
     if columns.settings.numeric:
         detail = pc.if_else(pc.equal(reason, str(Reason.INVALID_NUMBER)).fill_null(False), no_number, detail)
     if faults[Reason.INVALID_UTF8].any():

@@ -21,16 +21,22 @@ MAX_TOLD = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """A text's label, the probability of that label, and how many words of the text the bundle knows.
+    """What a text got, and how many words of it the bundle knows.
 
-    Where the bundle is unsure there is no label, and the probability is that of the most probable one.
+    Attributes:
+        label: Its label, None where the bundle is unsure; of several labels a tuple of them; `value` of a number.
+        score: The label's probability, or that of the most probable one where there is none; of several labels a tuple
+            of theirs; or the number.
+        known_words: Words that the bundle knows.
     """
 
-    label: str | None
-    score: float
+    label: str | tuple[str, ...] | None
+    score: float | tuple[float, ...]
     known_words: int
 
     def __str__(self) -> str:
+        if isinstance(self.score, tuple):
+            return f"{', '.join(self.label or ()) or 'none'}\t{', '.join(f'{score:.6f}' for score in self.score)}"
         return f"{self.label or 'unsure'}\t{self.score:.6f}"
 
 
@@ -75,8 +81,10 @@ def predict_texts(scorer: Scorer, texts: Sequence[str]) -> list[Prediction]:
 
 def predictions(scores: Scores, labels: Sequence[str]) -> list[Prediction]:
     """Scores as they are shown, one a text."""
-    columns = (scores.labels(labels).to_pylist(), scores.best.tolist(), scores.known.tolist())
-    return [Prediction(*row) for row in zip(*columns, strict=True)]
+    label, score = scores.labels(labels).to_pylist(), scores.best.tolist()
+    if scores.task == "multilabel":
+        label, score = (list(map(tuple, values.to_pylist())) for values in scores.answers(labels).values())
+    return [Prediction(*row) for row in zip(label, score, scores.known.tolist(), strict=True)]
 
 
 def predict_lines(scorer: Scorer, stream: BufferedIOBase) -> Iterator[Prediction]:

@@ -403,7 +403,7 @@ def _how_it_fails(subject: Subject) -> Section:
 def _review(subject: Subject, row: Mapping[str, Any], shown: Markup) -> Markup:
     """A row that got a wrong label, with its text."""
     labels, chances = subject.bundle.labels, np.array(row["probabilities"], np.float32)
-    scored = int(subject.bundle.decision.classes(chances[None])[0])
+    scored = int(subject.bundle.decision.of(chances[None])[0])
     got = "no label" if scored == UNSURE else f"{labels[scored]} ({percent(float(chances[scored]))})"
     is_said = f"{labels[row['truth']]} ({percent(float(chances[row['truth']]))})"
     about = Markup("is <b>{}</b>, scored <b>{}</b>").format(text(is_said, MAX_NAME), text(got, MAX_NAME))

@@ -55,7 +55,7 @@ class Subject:
 
     def right(self, rows: pa.Table) -> NDArray[np.bool_]:
         """Which rows of the evidence got their label."""
-        classes = self.bundle.decision.classes(probabilities_of(rows))
+        classes = self.bundle.decision.of(probabilities_of(rows))
         found: NDArray[np.bool_] = classes == rows["truth"].to_numpy()
         return found
 

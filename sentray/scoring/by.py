@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,12 @@ OTHERS = "\0others"
 SPECIAL = {"": "(none)", OTHERS: "(others)"}
 """What is no value, and what it is called."""
 NO_LABEL = ""
-"""The key of rows of which the bundle is unsure."""
+"""The key of rows without a label, of which the bundle is unsure or which have none of several."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 
 By = dict[str, dict[str, int]]
-"""Rows by value, and by the label that they got. Null and an empty text are one value, the empty one."""
+"""Rows by value, and by the label that they got; of several labels a row counts for each. Null and an empty text are
+one value, the empty one."""
 
 
 def is_countable(kind: pa.DataType) -> bool:
@@ -35,22 +37,28 @@ def is_countable(kind: pa.DataType) -> bool:
     return kind in texts or any(test(kind) for test in tests)
 
 
-def count(values: pa.ChunkedArray, classes: NDArray[np.int64], labels: Sequence[str]) -> By:
+def count(values: pa.ChunkedArray, decided: NDArray[Any], labels: Sequence[str]) -> By:
     """Scored rows by value and label.
 
     Args:
         values: Of each row; a time counts as its day.
-        classes: Position of each row's label, `UNSURE` where it has none.
+        decided: Position of each row's label, `UNSURE` where it has none, [rows]; or whether it has each label,
+            [rows, labels].
         labels: The bundle's.
     """
+    rows, classes = np.arange(len(decided)), decided
+    if decided.ndim == 2:
+        # Those without a label have one before the first.
+        rows, classes = np.nonzero(np.column_stack([~decided.any(axis=1), decided]))
+        classes = classes + UNSURE
     plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
     encoded = plain.combine_chunks().dictionary_encode("encode")
     texts, names = _texts(encoded.dictionary), (NO_LABEL, *labels)
-    cells = encoded.indices.to_numpy().astype(np.int64) * len(names) + classes - UNSURE
-    rows = np.bincount(cells)
+    cells = encoded.indices.to_numpy().astype(np.int64)[rows] * len(names) + classes - UNSURE
+    number = np.bincount(cells)
     found: By = {}
-    for cell in np.flatnonzero(rows).tolist():
-        add(found, {texts[cell // len(names)]: {names[cell % len(names)]: int(rows[cell])}})
+    for cell in np.flatnonzero(number).tolist():
+        add(found, {texts[cell // len(names)]: {names[cell % len(names)]: int(number[cell])}})
     return found
 
 

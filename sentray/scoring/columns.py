@@ -16,8 +16,9 @@ from sentray.corpus.source import Source
 from sentray.corpus.splits import Piece
 from sentray.errors import SentrayError
 from sentray.inference.heaviest import WORDS_TYPE
-from sentray.inference.scorer import Scores
+from sentray.inference.scorer import ANSWERS, Scores
 from sentray.scoring.by import is_countable
+from sentray.task import Task
 
 _FIRST_FILES, _LOOKED_AT = 1000, 50
 """Among so many files one must have a row that tells what columns there are; columns to keep are looked for in more."""
@@ -130,26 +131,48 @@ def _require_partition(settings: ScoreSettings, kept: pa.Schema) -> None:
         )
 
 
+def require_task(settings: ScoreSettings, task: Task) -> None:
+    """Refuse what the output of a task cannot have.
+
+    Raises:
+        SentrayError: Something asks for one label a review, or for a label at all.
+    """
+    gives = {"multilabel": "several labels a review", "regression": "a number and no label"}.get(task)
+    if gives and settings.partition_by == "label":
+        raise SentrayError(
+            f"--partition-by label: {settings.bundle} gives {gives}; name a column that --keep keeps, or leave it out"
+        )
+    if task == "regression" and (settings.scores == "all" or settings.by is not None):
+        option = "--scores all" if settings.scores == "all" else f"--by {settings.by}"
+        raise SentrayError(f"{option} is about labels, and {settings.bundle} gives {gives}: leave it out")
+
+
 def output_schema(
-    labels: tuple[str, ...], kept: pa.Schema, digest: str, every: bool = False, explained: bool = False
+    labels: tuple[str, ...],
+    kept: pa.Schema,
+    digest: str,
+    every: bool = False,
+    explained: bool = False,
+    task: Task = "classification",
 ) -> pa.Schema:
     """Columns of the output: the same for every file that a bundle writes from an input.
 
     Args:
-        labels: The bundle's labels; two of them get the column `positive`, the probability of the second.
+        labels: The bundle's labels; two classes get the column `positive`, the probability of the second.
         kept: Columns of the input that are passed through.
         digest: The bundle's digest, noted in the metadata beside sentray's version.
         every: Whether there is a column for the probability of each label.
         explained: Whether there is a column of the words that moved the score.
+        task: The bundle's.
 
     Raises:
         SentrayError: When a kept column has the name of one of ours, or of another.
     """
-    probabilities = ["score", *(["positive"] if len(labels) == 2 else []), *(score_names(labels) if every else [])]
+    further = [*(["positive"] if _has_positive(labels, task) else []), *(score_names(labels) if every else [])]
     own = [
         pa.field("id", pa.string()),
-        pa.field("label", pa.string()),
-        *(pa.field(name, pa.float32()) for name in probabilities),
+        *(pa.field(name, kind) for name, kind in ANSWERS[task].items()),
+        *(pa.field(name, pa.float32()) for name in further),
         pa.field("words", pa.int32()),
         pa.field("known_words", pa.int32()),
         *([pa.field("explained", WORDS_TYPE)] if explained else []),
@@ -178,13 +201,15 @@ def score_names(labels: Sequence[str]) -> list[str]:
 
 def own_columns(ids: pa.ChunkedArray, scores: Scores, labels: tuple[str, ...], every: bool = False) -> list[Any]:
     """The columns of `output_schema` but the kept ones, for scored rows."""
-    positive = [scores.probabilities[:, 1]] if len(labels) == 2 else []
     return [
         ids,
-        scores.labels(labels),
-        scores.best,
-        *positive,
+        *scores.answers(labels).values(),
+        *([scores.probabilities[:, 1]] if _has_positive(labels, scores.task) else []),
         *(scores.probabilities.T if every else ()),
         scores.words,
         scores.known,
     ]
+
+
+def _has_positive(labels: tuple[str, ...], task: Task) -> bool:
+    return task == "classification" and len(labels) == 2

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import FiniteFloat
 from pydantic.dataclasses import dataclass
 
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
+from sentray.scoring.by import NO_LABEL
 from sentray.scoring.stats import Counts, KnownBins, LengthsBins, Number, ScoresBins, WordsBins
 
 SOME, MUCH = 0.1, 0.25
@@ -53,10 +54,12 @@ class Reference:
         words: Their commonest words; see `profile.of_words`. None where words are hashed.
         scores: Held-out reviews by a probability, by a fit that did not see them; see `profile.of_scores`. None where
             none were held out.
-        labels: The same by the label they got; those that got none are missing.
+        labels: The same by the label they got; those that got none are missing. Of several labels a review counts for
+            each, and one without any for `NO_LABEL`.
         rows: How many training reviews there are.
         scored_rows: How many held-out reviews.
         of: Which rows these are, in words.
+        span: Of a regression, where the bins of `scores` begin and end.
     """
 
     lengths: LengthsBins
@@ -67,6 +70,11 @@ class Reference:
     rows: Number
     scored_rows: Number
     of: dict[str, str]
+    span: tuple[FiniteFloat, FiniteFloat] | None = None
+
+    def __post_init__(self) -> None:
+        if self.span is not None and not self.span[0] < self.span[1]:
+            raise ValueError("its span ends before it begins")
 
 
 def reference_of(model: Bundle) -> Reference | None:
@@ -78,7 +86,7 @@ def reference_of(model: Bundle) -> Reference | None:
     found = model.metrics.get("reference")
     try:
         return None if found is None else Reference(**found)
-    except (ValidationError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise SentrayError(
             f"{model} says nothing readable of its training reviews (metrics.reference): train again"
         ) from error
@@ -211,9 +219,9 @@ def _is(drift: Mapping[str, Mapping[str, Any]], name: str, differs: str) -> bool
 
 
 def labelled(rows: Mapping[str, int], total: int, labels: Sequence[str]) -> list[int]:
-    """Rows of each label, and those without one."""
+    """Rows of each label, and those without one; of several labels a row counts for each."""
     found = [rows.get(label, 0) for label in labels]
-    return [*found, max(0, total - sum(found))]
+    return [*found, rows.get(NO_LABEL, max(0, total - sum(found)))]
 
 
 def _used(expected: Sequence[int], found: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -22,7 +22,7 @@ from sentray.errors import SentrayError, first_line
 from sentray.inference.engines import KerasEngine, choose
 from sentray.lease import Lease
 from sentray.scoring import drift, tasks
-from sentray.scoring.columns import kept_columns, output_schema
+from sentray.scoring.columns import kept_columns, output_schema, require_task
 from sentray.scoring.compaction import compact, compact_quarantine
 from sentray.scoring.output import REPORT, SUMMARY, Columns, Commits, Header, OutputFolder, Record
 from sentray.scoring.parts import SCORES, quarantine_name, read_part
@@ -59,6 +59,7 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     require_apart(settings.input, settings.out)
     console.expect(f"the bundle {settings.bundle} and the plan of {settings.input}")
     model = bundle.load(settings.bundle, settings.trust_model)
+    require_task(settings, model.spec.task)
     reference = drift.reference_of(model)
     compare = partial(drift.compare, reference, labels=model.labels)
     if settings.fail_on_drift and reference is None:
@@ -66,7 +67,8 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
     settings = settings.model_copy(update={"numeric": model.spec.columns})
     source, out = resolve(settings.input, settings), OutputFolder(settings.out)
     inputs, kept = kept_columns(source, settings, console.say)
-    schema = output_schema(model.labels, kept, model.digest, settings.scores == "all", settings.explain is not None)
+    asked = settings.scores == "all", settings.explain is not None, model.spec.task
+    schema = output_schema(model.labels, kept, model.digest, *asked)
     job = Job(source.lean(), settings, schema, _engine(settings, model), model.digest, inputs)
     header = _header(job)
     if settings.dry_run:
@@ -96,9 +98,11 @@ def score(settings: ScoreSettings, console: Console) -> Summary:
         speed["compaction_seconds"] = _compact(out, console)
         summary = {"sentray_version": __version__, "run": console.run, "bundle": model.digest, "engine": job.engine}
         summary |= {**stats.summary(model), "shards": len(plan), **speed, "drift": compare(stats.total)}
+        if model.spec.task == "regression":
+            summary["value_span"] = None if reference is None else reference.span
         _write_report(out, summary, stats.total, model, reference, settings, console)
         out.write_json(SUMMARY, summary)
-    tables.scores(console, summary, model.labels)
+    tables.scores(console, summary, model.labels, model.spec.task)
     if line := _drift_line(summary, reference, settings):
         console.say(line)
     console.say(f"{_in_and_out(summary)} in {settings.out}/{SCORES}")

@@ -46,8 +46,9 @@ class Counts:
         rows: Rows read.
         scored: Rows scored; the other rows are quarantined.
         quarantined: Rows set aside, by reason.
-        labels: Rows by the label they got; those of which the bundle is unsure got none.
-        histogram: Rows in equal bins from 0 to 1 of a probability: the second of two labels' or the best's.
+        labels: Rows by the label they got; those of which the bundle is unsure got none. Of several labels a row counts
+            for each, and one without any for `NO_LABEL`.
+        histogram: Rows in bins of a probability, or of the number; see `profile.of_scores`.
         words: Words of the scored rows.
         known_words: Those of them that the vocabulary has.
         spaced_words: Words of the scored rows as white space separates them.
@@ -106,28 +107,38 @@ class Counts:
             self.by = by.bounded(self.by)
         self.peak_rss_mb = max(self.peak_rss_mb, other.peak_rss_mb)
 
-    def add_scores(self, scores: Scores, labels: Sequence[str], values: pa.ChunkedArray | None = None) -> None:
+    def add_scores(
+        self,
+        scores: Scores,
+        labels: Sequence[str],
+        values: pa.ChunkedArray | None = None,
+        span: tuple[float, float] | None = None,
+    ) -> None:
         """Add rows that were scored.
 
         Args:
             scores: Of the rows.
             labels: The bundle's.
             values: By which of each row's values `by` counts it.
+            span: Of a regression's bins; see `profile.of_scores`.
         """
         rows = len(scores.words)
         self.rows += rows
         self.scored += rows
-        classes = scores.classes
-        found = profile.of_labels(classes, len(labels)).tolist()
-        _add(self.labels, {label: number for label, number in zip(labels, found, strict=True) if number})
+        if scores.task != "regression":
+            decided = scores.decided
+            found = dict(zip(labels, profile.of_labels(decided, len(labels)).tolist(), strict=True))
+            if decided.ndim == 2:
+                found[by.NO_LABEL] = int(np.count_nonzero(~decided.any(axis=1)))
+            _add(self.labels, {label: number for label, number in found.items() if number})
+            if values is not None:
+                by.add(self.by, by.count(values, decided, labels))
         self._add_bins(
-            histogram=profile.of_scores(scores.probabilities).tolist(),
+            histogram=profile.of_scores(scores.probabilities, scores.task, span).tolist(),
             lengths=profile.of_lengths(scores.words).tolist(),
             known_shares=profile.of_known(scores.words, scores.known).tolist(),
             commonest=profile.of_words(scores.ids).tolist(),
         )
-        if values is not None:
-            by.add(self.by, by.count(values, classes, labels))
         self.words += int(scores.words.sum(dtype=np.int64))
         self.known_words += int(scores.known.sum(dtype=np.int64))
         self.spaced_words += int(scores.spaced.sum(dtype=np.int64))

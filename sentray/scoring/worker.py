@@ -25,6 +25,7 @@ from sentray.inference.heaviest import Heaviest
 from sentray.inference.scorer import Scorer, Scores, unpacked_scorer
 from sentray.scoring.by import bounded
 from sentray.scoring.columns import own_columns
+from sentray.scoring.drift import reference_of
 from sentray.scoring.output import Attempt, Record
 from sentray.scoring.parts import PartFile, attempt_name, part_name, partition_folder, quarantine_name
 from sentray.scoring.stats import MAX_PARTITIONS, WORKER_CPUS, Counts, too_many_partitions
@@ -100,6 +101,8 @@ class ShardScorer:
         self._heaviest = Heaviest(self._scorer, wanted) if wanted else None
         by = job.settings.by
         self._by = by and job.kept.get(by, by)
+        reference = reference_of(self._scorer.bundle)
+        self._span = None if reference is None else reference.span
 
     def ids(self, task: Task) -> tuple[int, list[Ids], frozenset[str]]:
         """The shard's index, hashes of the ids that a column gives its rows, and the files that could not be read."""
@@ -235,7 +238,7 @@ class ShardScorer:
     def _table(self, rows: pa.Table, counts: Counts) -> pa.Table:
         """Score good rows: the output's columns of them."""
         (scores, explained), labels = self._scored(rows), self._scorer.bundle.labels
-        counts.add_scores(scores, labels, rows[kept_name(self._by) if self._by else "file"])
+        counts.add_scores(scores, labels, rows[kept_name(self._by) if self._by else "file"], self._span)
         own = [*own_columns(rows["id"], scores, labels, self._job.settings.scores == "all"), *explained]
         kept = [self._cast(rows, name, column) for name, column in self._job.kept.items()]
         return pa.table([*own, *kept], schema=self._job.schema)

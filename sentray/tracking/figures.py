@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sentray.tables import METRICS
+from sentray.tables import shown
 
 History = Sequence[Mapping[str, Any]]
 """Records of epochs, as in `State.history`."""
+_RIGHT = ("accuracy", "r2")
+"""What an epoch says besides its loss, by the task."""
 
 
 def fit_name(record: Mapping[str, Any], fits: int) -> str:
@@ -24,9 +26,13 @@ def epoch_figures(record: Mapping[str, Any]) -> dict[str, float]:
     seconds = record["seconds"]
     return {
         "loss": record["loss"],
-        "accuracy": record["accuracy"],
+        **{name: record[name] for name in _RIGHT if name in record},
         **{f"held_out_loss/{head}": loss for head, loss in record.get("held_out", {}).items()},
-        **{f"held_out_accuracy/{head}": share for head, share in record.get("held_out_accuracy", {}).items()},
+        **{
+            f"held_out_{name}/{head}": share
+            for name in _RIGHT
+            for head, share in record.get(f"held_out_{name}", {}).items()
+        },
         "rows_per_second": record["rows_seen"] / max(seconds, 1e-3),
         "seconds/epoch": seconds,
         "seconds/first_step": record["first_step_seconds"],
@@ -38,7 +44,7 @@ def epoch_figures(record: Mapping[str, Any]) -> dict[str, float]:
 def final_figures(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Of the validation and the test rows, where there are any, the metrics that are defined."""
     return {
-        split: {name: metrics[split][name] for name in METRICS if metrics[split][name] is not None}
+        split: {name: metrics[split][name] for name in shown(metrics[split]) if metrics[split][name] is not None}
         for split in ("validation", "test")
         if split in metrics
     }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from sentray import bundle, models
 from sentray.config import TrainSettings
 from sentray.console import count
 from sentray.errors import SentrayError
-from sentray.training.calibration import Floats, Mix, fit_mix
+from sentray.task import Task
+from sentray.training.calibration import Floats, Mix, fit_mix, probabilities
 from sentray.training.folds import NEVER
 from sentray.training.stopping import best_epoch, has_ended
 from sentray.training.training_set import TrainingSet
@@ -23,7 +24,7 @@ STATE_FILE, WEIGHTS_FILE, LOGITS_FILE, BUNDLE_FOLDER = "state.json", "weights.np
 HELD_OUT_FILE = "held_out.npz"
 
 Logits = dict[tuple[int, int], Floats]
-"""By fit and epoch the logits of the rows that the fit holds out, float32 [rows, heads, 1 or labels]."""
+"""By fit and epoch the logits of the rows that the fit holds out, float32 [rows, heads, outputs]."""
 
 
 class NothingToKeepError(SentrayError):
@@ -132,7 +133,7 @@ def choose(
     if settings.calibrate == "none":
         return Choice(epochs, Mix.mean(len(heads)))
     found = HeldOut.of(logits, epochs, dataset)
-    return Choice(epochs, fit_mix(found.logits, found.labels, found.weights))
+    return Choice(epochs, fit_mix(found.logits, found.wanted, found.weights, dataset.facts.spec.task))
 
 
 @dataclass(frozen=True)
@@ -140,28 +141,39 @@ class HeldOut:
     """All held-out rows as the fits that did not see them leave them, in the training set's order.
 
     Attributes:
-        logits: Of each head after its chosen epoch, float32 [rows, heads, 1 or labels].
-        labels: Positions of the true labels, int32 [rows].
+        logits: Of each head after its chosen epoch, float32 [rows, heads, outputs]; of a regression standardised.
+        labels: What is true of them, as `TrainingSet.targets`.
         weights: How much each row counts, float32 [rows]; 0 where its fit saw no row of its label.
+        wanted: What the outputs should be; see `Facts.wanted`.
+        mean: Of a regression what was subtracted from its numbers; see `Facts`.
+        scale: What they were divided by then.
     """
 
     logits: Floats
     labels: Any
     weights: Floats
+    wanted: Any
+    mean: float = 0.0
+    scale: float = 1.0
 
     @classmethod
     def of(cls, logits: Logits, epochs: Mapping[str, int], dataset: TrainingSet) -> "HeldOut":
         """The held-out rows of all folds, of each head after so many epochs."""
-        held, targets, labels = np.asarray(dataset.held), np.asarray(dataset.targets), len(dataset.facts.spec.labels)
+        held, targets, facts = np.asarray(dataset.held), np.asarray(dataset.targets), dataset.facts
         every = np.empty((len(held), *next(iter(logits.values())).shape[1:]), np.float32)
         weights = np.ones(len(held), np.float32) if dataset.weights is None else np.array(dataset.weights)
-        for fold in range(len(dataset.facts.held_out)):
+        for fold in range(len(facts.held_out)):
             mine = held == fold
             for column, epoch in enumerate(epochs.values()):
                 every[mine, column] = logits[fold, epoch][:, column]
-            weights[mine] *= np.bincount(targets[~mine], minlength=labels)[targets[mine]] > 0
+            if facts.spec.task == "classification":
+                weights[mine] *= np.bincount(targets[~mine], minlength=len(facts.spec.labels))[targets[mine]] > 0
         some = held != NEVER
-        return cls(every[some], targets[some], weights[some])
+        return cls(every[some], targets[some], weights[some], facts.wanted(targets[some]), facts.mean, facts.scale)
+
+    def scores(self, logits: Floats, task: Task) -> Any:
+        """Probability of each label, float32 [rows, labels], or the numbers, from logits [rows, outputs]."""
+        return probabilities(logits * self.scale + self.mean, task)
 
     @classmethod
     def read(cls, folder: str) -> "HeldOut | None":
@@ -169,11 +181,12 @@ class HeldOut:
         if not Path(folder, HELD_OUT_FILE).exists():
             return None
         with np.load(Path(folder, HELD_OUT_FILE)) as arrays:
-            return cls(**arrays)
+            found = {name: arrays[name] for name in arrays}
+        return cls(**found | {name: float(found[name]) for name in ("mean", "scale")})
 
     def write(self, folder: Path) -> None:
         """Write it into a folder."""
-        np.savez(folder / HELD_OUT_FILE, logits=self.logits, labels=self.labels, weights=self.weights)
+        np.savez(folder / HELD_OUT_FILE, **{each.name: getattr(self, each.name) for each in fields(self)})
 
 
 def write(folder: Path, state: State, network: Any, logits: Logits) -> None:

@@ -22,14 +22,17 @@ from sentray.corpus.source import require_apart
 from sentray.errors import SentrayError
 from sentray.metrics import LEVEL
 from sentray.storage import Folder, behind
-from sentray.tables import METRICS
+from sentray.tables import METRICS, headline, shown
 from sentray.tracking.mlflow_run import tracking_environment
 from sentray.training.progress import shown_on
 from sentray.training.run import train, work_folder
 
 FIGURES_FILE = "crossvalidation.json"
 MAX_FOLDS = 1000
-SHOWN = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss", "ece")
+SHOWN = (
+    *("accuracy", "balanced_accuracy", "exact_match", "mean_absolute_error", "rmse", "r2", "quadratic_kappa"),
+    *("f1", "micro_f1", "roc_auc", "log_loss", "ece"),
+)
 """The metrics in the table; the file has all."""
 BY_T = (
     "intervals: of the mean over the folds, 95 % by Student's t; the folds' training rows overlap, so that they are a "
@@ -42,7 +45,7 @@ def crossvalidate(settings: CrossvalidateSettings, console: Console) -> dict[str
 
     Returns:
         `folds`, for each its name as `fold`, and what `metrics.json` has of its test rows; `mean` and `intervals` of
-        each metric over the folds; `pooled`, the accuracy and the confusion matrix of all rows.
+        each metric over the folds; `pooled`, the accuracy, or what the task has, and the confusion matrix of all rows.
 
     Raises:
         SentrayError: The corpus or a fold cannot be used.
@@ -153,7 +156,8 @@ def train_each(
                 found[name] = ray.get(ready)
                 test = found[name]["test"]
                 done = f"{len(found)} of {len(jobs)} done"
-                console.say(f"{name}: accuracy {test['accuracy']:.4f} on {test['rows']:,} rows; {done}")
+                first, about = headline(test)
+                console.say(f"{name}: {about} {test[first]:.4f} on {test['rows']:,} rows; {done}")
     except ray.exceptions.RayError as error:
         if (mistake := cluster.user_error(error)) is None:
             raise
@@ -218,7 +222,7 @@ class _Relay(Console):
 def summary(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean of each metric over the folds and its interval, where it is defined in each, and how many rows there are."""
     mean, intervals = {}, {}
-    for name in METRICS:
+    for name in shown(tests[0]):
         values = np.array([test[name] for test in tests], float)
         if np.isfinite(values).all():
             mean[name], intervals[name] = float(values.mean()), list(interval(values))
@@ -235,7 +239,14 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def pooled(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy and confusion matrix of all rows, each by the model that did not see it."""
+    """The first metric of the task over all rows, each by the model that did not see it, and the confusion matrix.
+
+    That of an ordinal scale is its accuracy, too; where rows have no one label there is no matrix.
+    """
+    name, _ = headline(tests[0])
+    total = sum(test["rows"] for test in tests)
+    if "confusion_matrix" not in tests[0]:
+        return {name: sum(test[name] * test["rows"] for test in tests) / max(total, 1)}
     labels = sorted({label for test in tests for label in test["labels"]}, key=label_order)
     matrix = np.zeros((len(labels), len(labels)), np.int64)
     for test in tests:
@@ -247,9 +258,9 @@ def pooled(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(figures: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows: a row a fold, their mean, and the two ends of its interval."""
-    shown = [name for name in SHOWN if name in figures["mean"]]
-    rows = [[test["fold"], test["rows"], *(test[name] for name in shown)] for test in figures["folds"]]
-    rows.append(["mean", figures["rows"], *(figures["mean"][name] for name in shown)])
+    names = [name for name in SHOWN if name in figures["mean"]]
+    rows = [[test["fold"], test["rows"], *(test[name] for name in names)] for test in figures["folds"]]
+    rows.append(["mean", figures["rows"], *(figures["mean"][name] for name in names)])
     for end, about in enumerate(("95 % from", "to")):
-        rows.append([about, "", *(figures["intervals"][name][end] for name in shown)])
-    return ["fold", "rows", *(METRICS[name] for name in shown)], rows
+        rows.append([about, "", *(figures["intervals"][name][end] for name in names)])
+    return ["fold", "rows", *(METRICS[name] for name in names)], rows

@@ -110,7 +110,7 @@ def choose_grams(
     words: Words,
     offsets: NDArray[np.int64],
     max_length: int,
-    labels: int,
+    outputs: int,
     console: Console,
 ) -> Chosen:
     """Count the n-grams of the training reviews, and choose those that the network is to look at.
@@ -121,7 +121,7 @@ def choose_grams(
         words: How words got ids.
         offsets: int64 [reviews + 1], where each review starts in the file of ids, and the end of the last.
         max_length: Word ids that the network takes of a review.
-        labels: How many there are.
+        outputs: Numbers that the network gives for a review.
         console: Where to say how far it is.
     """
     lengths = np.minimum(np.diff(offsets), max_length)
@@ -130,7 +130,7 @@ def choose_grams(
     characters = listed is not None and (average <= SHORT if settings.characters is None else settings.characters)
     spec = GramSpec(characters=characters, scale=5.0 if average <= SHORT else 10.0)
     least = settings.min_gram_reviews or least_reviews(total)
-    most = settings.max_grams or min(MAX_GRAMS, MAX_WEIGHTS // (1 if labels == 2 else labels))
+    most = settings.max_grams or min(MAX_GRAMS, MAX_WEIGHTS // outputs)
     parts = partitions(total, int(cluster.resources().cpus))
     counting = Counting(folder, spec, listed, max_length, "pre", least, most, parts)
     keys, counts, distinct, frequent = count_grams(counting, offsets, console)

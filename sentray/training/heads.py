@@ -37,12 +37,12 @@ class Head(Protocol):
             numbers: Of the reviews besides their texts, float32 [reviews, columns]; None where they have none.
         """
 
-    def gradients(self, packed: Any, labels: NDArray[np.int32], weights: Floats, batch_rows: int) -> Gradients:
+    def gradients(self, packed: Any, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
         """Loss of this worker's rows and what they add to the global batch's gradients.
 
         Args:
             packed: This worker's reviews.
-            labels: int32 [reviews], positions of their classes.
+            wanted: What the outputs should be; see `sentray.task.wanted`.
             weights: float32 [reviews], weights of their losses.
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
@@ -51,7 +51,7 @@ class Head(Protocol):
         """Take a step with the global batch's gradients; whether the head can still learn."""
 
     def logits(self, packed: Any) -> Floats:
-        """The outputs before the last activation, without dropout; float32 [reviews, 1 or classes]."""
+        """The outputs before the last activation, without dropout; float32 [reviews, outputs]."""
 
     def layers(self) -> dict[str, list[Floats]]:
         """The weights as of now, by the names of the Keras model's layers.
@@ -118,11 +118,9 @@ class Heads:
             packs[name]
         return packs
 
-    def gradients(
-        self, packed: "Packs", labels: NDArray[np.int32], weights: Floats, batch_rows: int
-    ) -> list[Gradients]:
+    def gradients(self, packed: "Packs", wanted: NDArray[Any], weights: Floats, batch_rows: int) -> list[Gradients]:
         """`Head.gradients` of each head that still learns."""
-        return [head.gradients(packed[name], labels, weights, batch_rows) for name, head in self._learning.items()]
+        return [head.gradients(packed[name], wanted, weights, batch_rows) for name, head in self._learning.items()]
 
     def apply(self, gradients: Sequence[Gradients]) -> bool:
         """Take a step with the global batch's gradients; whether every head can still learn."""
@@ -131,7 +129,7 @@ class Heads:
         return all(can_learn)
 
     def logits(self, packed: "Packs") -> Floats:
-        """Each head's logits, without dropout; float32 [reviews, heads, 1 or classes]."""
+        """Each head's logits, without dropout; float32 [reviews, heads, outputs]."""
         return np.stack([head.logits(packed[name]) for name, head in self._all.items()], axis=1)
 
     def rest(self, name: str) -> None:
@@ -196,29 +194,42 @@ def new_network(
 
     if not isinstance(architecture, models.Halves):
         vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
-        build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze)
+        build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze, task=spec.task)
         network = _keras_network(settings, spec.architecture, build, seed, rates(1))
         return Heads({architecture.heads[0]: network}, network.keras_model, max_norm=settings.max_norm)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
-        counts = wide.presences(grams, dataset.reviews, rows, dataset.targets, classes, among)
+        counts = wide.presences(grams, dataset.reviews, rows, lambda some: facts.hits(dataset.targets[some]), among)
         if len(rows) < len(dataset):
             # A held-out review shall know no n-gram that it has alone, as a new one knows none.
-            known = counts.sum(axis=1) >= facts.metrics["grams"]["min_reviews"]
+            known = counts[:, 0] >= facts.metrics["grams"]["min_reviews"]
             grams, counts = grams.only(known), counts * known[:, None]
         gram_rows, fixed[models.WIDE] = grams.rows, min(wide.EPOCHS, settings.epochs)
-        heads[models.WIDE] = wide.Wide(grams, counts, fixed[models.WIDE] * -(-len(rows) // settings.batch_size))
+        wide_steps = fixed[models.WIDE] * -(-len(rows) // settings.batch_size)
+        heads[models.WIDE] = wide.Wide(grams, counts, wide_steps, spec.task)
     if spec.deep is not None:
         lengths = np.minimum(dataset.lengths, spec.max_length)
         # As the corpus asks for, whatever part of it a fit trains on.
         sizes = replace(window_sums.sizes(len(lengths), float(lengths.mean())), spec=spec.deep)
         vectors = np.array(dataset.vectors)
         heads[models.DEEP] = window_sums.WindowSums(
-            vectors, sizes, classes, seed, *rates(sizes.pace), settings.freeze, numbers=len(spec.numeric)
+            vectors,
+            sizes,
+            classes,
+            seed,
+            *rates(sizes.pace),
+            settings.freeze,
+            task=spec.task,
+            numbers=len(spec.numeric),
         )
-    build = partial(architecture.build, words, spec.max_length, classes, gram_rows=gram_rows, deep=spec.deep)
-    build = partial(build, numbers=len(spec.numeric))
+    sizes_of: dict[str, Any] = {
+        "gram_rows": gram_rows,
+        "deep": spec.deep,
+        "task": spec.task,
+        "numbers": len(spec.numeric),
+    }
+    build = partial(architecture.build, words, spec.max_length, classes, **sizes_of)
     return Heads(heads, build, fixed, settings.max_norm)
 
 

@@ -39,6 +39,7 @@ from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError, first_line
 from sentray.models import DEEP, WIDE, Architecture
 from sentray.storage import Folder
+from sentray.task import Task, outputs, split
 from sentray.text.cleaning import preset_of, rules_from
 from sentray.text.coverage import Left
 from sentray.text.encoding import Encoder
@@ -126,7 +127,9 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         console.say(f"deep half: {deep.reason}")
         if vectors is None:
             vectors, origin = _learnt(out, offsets, words, deep.spec.dimensions, settings.seed, console)
-    chosen = choose_grams(settings, out, words, offsets, max_length, len(labels), console) if uses_grams else None
+    chosen, task = None, settings.task
+    if uses_grams:
+        chosen = choose_grams(settings, out, words, offsets, max_length, outputs(task, len(labels)), console)
     spec = ModelSpec.of(
         words,
         architecture=architecture.name,
@@ -136,12 +139,19 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         grams=chosen and chosen.spec,
         deep=deep and deep.spec,
         numeric=_measured(settings.numeric, numbers),
+        task=task,
     )
-    if len(labels) > 2 and (settings.threshold or settings.unsure):
+    if task == "classification" and len(labels) > 2 and (settings.threshold or settings.unsure):
         raise SentrayError(
             f"--threshold and --unsure are about two labels, and {corpus.name} has {len(labels):,}: leave them out"
         )
-    label_rows = np.bincount(targets, minlength=len(labels)).tolist()
+    mean, scale, label_rows = 0.0, 1.0, list[int]()
+    if task == "regression":
+        mean, scale = float(targets.mean(dtype=np.float64)), float(targets.std(dtype=np.float64)) or 1.0
+    elif task == "multilabel":
+        label_rows = targets.sum(axis=0, dtype=np.int64).tolist()
+    else:
+        label_rows = np.bincount(targets, minlength=len(labels)).tolist()
     held_out = np.bincount(held[held != NEVER]).tolist()
     metrics = {
         **_word_metrics(words, counts, used, settings.excerpts),
@@ -153,8 +163,10 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         "test_rows": inspection.of_split("test").total(),
         "quarantined_rows": inspection.reasons.total(),
     }
-    facts = training_set.Facts(spec, tuple(label_rows), tuple(held_out), dimensions, metrics, trained_on)
-    _tell(console, facts, inspection, words, lengths, settings)
+    facts = training_set.Facts(
+        spec, len(targets), tuple(label_rows), tuple(held_out), dimensions, metrics, trained_on, mean, scale
+    )
+    _tell(console, facts, targets, inspection, words, lengths, settings)
     for line in left.lines(rules, settings.encoder == "vocabulary"):
         console.say(line)
     if chosen:
@@ -262,12 +274,12 @@ def _checked(inspection: Inspection, corpus: Corpus, folder: Folder, settings: T
         SentrayError: see `Inspection.check_trainable`.
     """
     inspection = as_trained(
-        inspection, lambda labels: corpus.map_blocks(inspect_rows, labels=labels), _splits(settings)
+        inspection, lambda labels: corpus.map_blocks(inspect_rows, labels=labels), _splits(settings), settings.task
     )
     if inspection.rows:
         with folder.create(QUARANTINE_FILE) as stream:
             pq.write_table(set_aside(inspection.bad, corpus.settings.excerpts), stream)
-    inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows)
+    inspection.check_trainable(corpus.name, corpus.settings.max_bad_rows, settings.task)
     if settings.test_fold is not None and not inspection.of_split("test"):
         where = f"--fold-column {settings.fold_column}" if settings.fold_column else corpus.name
         raise SentrayError(f"no row of {where} is in --test-fold {settings.test_fold}: name another fold")
@@ -330,7 +342,7 @@ def _write_reviews(
     Inspection,
     NDArray[np.int64],
     list[str],
-    NDArray[np.int32],
+    NDArray[Any],
     Folds,
     NDArray[np.float32] | None,
     int,
@@ -345,8 +357,8 @@ def _write_reviews(
 
     Returns:
         The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
-        [reviews + 1]; the labels in order; the position of each review's, int32 [reviews]; the fold that holds it out;
-        how much it counts, where they do not count alike; how many of the ids occur; what the cleaning and the
+        [reviews + 1]; the labels in order; what each review has of them, as `TrainingSet.targets`; the fold that holds
+        it out; how much it counts, where they do not count alike; how many of the ids occur; what the cleaning and the
         vocabulary left; the hashes of the texts that are trained on; what is known of the corpus; each text's hash;
         what other reviews are compared with (see `scoring.drift.Reference`), without scores; its numbers, float64
         [reviews, columns].
@@ -380,8 +392,7 @@ def _write_reviews(
             left += Left.sum(found["left"])
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
-    labels = sorted(pc.unique(of_reviews).to_pylist(), key=label_order)
-    targets = pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
+    labels, targets = _targets(of_reviews, settings.task)
     hash, group, given, weight = map(np.concatenate, facts.values())
     held = hold_out(group, given, settings.validation_fraction, settings.refit)
     if len(held) and np.bincount(held).max() == len(held) and held[0] != NEVER:
@@ -415,6 +426,21 @@ def _measured(names: Sequence[str], values: NDArray[np.float64]) -> tuple[Number
     return tuple(
         Number(name=name, mean=mean, scale=scale if scale > 1e-9 * abs(mean) else 1) for name, mean, scale in both
     )
+
+
+def _targets(of_reviews: pa.ChunkedArray, task: Task) -> tuple[list[str], NDArray[Any]]:
+    """The labels in order, none of a regression, and `TrainingSet.targets`, from the column of labels."""
+    if task == "regression":
+        return [], of_reviews.cast(pa.float32()).to_numpy()
+    every = pc.unique(of_reviews).to_pylist()
+    labels = sorted({label for each in every for label in split(each)}, key=label_order)
+    if task != "multilabel":
+        return labels, pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
+    at = {label: position for position, label in enumerate(labels)}
+    has = np.zeros((len(every), len(labels)), np.uint8)
+    for row, joined in enumerate(every):
+        has[row, [at[label] for label in split(joined)]] = 1
+    return labels, has[pc.index_in(of_reviews, pa.array(every, pa.string())).to_numpy()]
 
 
 def _times(words: Vocabulary, counts: Counter[str]) -> NDArray[np.int32]:
@@ -501,17 +527,22 @@ def usual_length(lengths: NDArray[np.int64]) -> int:
 def _tell(
     console: Console,
     facts: training_set.Facts,
+    targets: NDArray[Any],
     inspection: Inspection,
     words: Words,
     lengths: NDArray[np.int64],
     settings: TrainSettings,
 ) -> None:
+    found, training = facts.metrics, facts.rows
     shares = counted(dict(zip(facts.spec.labels, facts.label_rows, strict=True)))
-    found, training = facts.metrics, sum(facts.label_rows)
+    if facts.spec.task == "regression":
+        shares = f"numbers from {targets.min():g} to {targets.max():g}, mean {facts.mean:.4g}"
+    elif facts.spec.task == "multilabel":
+        shares += f"; {sum(facts.label_rows) / training:.2f} labels a review"
     others = Counter[str]()
-    for (split, label), rows in inspection.labels.items():
-        if split not in (*_splits(settings), "test") or label is None:
-            others[split if label is not None else "unlabelled"] += rows
+    for (part, label), rows in inspection.labels.items():
+        if part not in (*_splits(settings), "test") or label is None:
+            others[part if label is not None else "unlabelled"] += rows
     console.say(
         f"rows: {inspection.rows:,} read, {training:,} to train on ({shares}), {found['test_rows']:,} to test on, "
         f"{found['quarantined_rows']:,} quarantined"

@@ -88,7 +88,11 @@ def _show(kind: Kind, content: Any, console: Console, telemetry: Telemetry) -> N
         console.progress(progress_line(content))
     else:
         telemetry.epoch(content)
-        fields = {name: content[name] for name in ("epoch", "loss", "accuracy", "rows_seen", "seconds")}
+        fields = {
+            name: content[name]
+            for name in ("epoch", "loss", "accuracy", "r2", "rows_seen", "seconds")
+            if name in content
+        }
         # Of fits that only say how the last one shall be, a line each is enough.
         line = "" if content.get("trial") else epoch_line(content)
         console.event(f"epoch {content['epoch']} finished", line, **fields)
@@ -100,7 +104,7 @@ def epoch_line(record: dict[str, Any]) -> str:
     losses = record.get("held_out", {})
     held_out = "".join(f"held-out {head if len(losses) > 1 else 'loss'} {losses[head]:.4f}  " for head in losses)
     return (
-        f"epoch {record['epoch']}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.3f}  "
+        f"epoch {record['epoch']}  loss {record['loss']:.4f}  {_accuracy(record)}  "
         f"{held_out}{record['rows_seen'] / max(seconds, 1e-3):,.0f} rows/s  {duration(seconds)}"
     )
 
@@ -112,6 +116,10 @@ def progress_line(report: dict[str, Any]) -> str:
     return (
         f"{fit}epoch {report['epoch']}/{report['epochs']}  step {report['step']}/{report['steps']}  "
         f"ETA {duration(left * report['seconds'] / report['step'])}  "
-        f"loss {report['loss']:.4f}  accuracy {report['accuracy']:.3f}  "
+        f"loss {report['loss']:.4f}  {_accuracy(report)}  "
         f"{report['rows'] / report['seconds']:,.0f} rows/s"
     )
+
+
+def _accuracy(report: dict[str, Any]) -> str:
+    return f"R² {report['r2']:.3f}" if "r2" in report else f"accuracy {report['accuracy']:.3f}"

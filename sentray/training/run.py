@@ -320,7 +320,7 @@ def _metrics(
     test: dict[str, Any],
     settings: TrainSettings,
 ) -> dict[str, Any]:
-    rows, last, held = sum(facts.label_rows), state.history[-1], facts.held_out
+    rows, last, held = facts.rows, state.history[-1], facts.held_out
     left_out = [*held, held[0] if held and not settings.refit else 0]
     if any(record["rows_seen"] != rows - left_out[record["fit"]] for record in state.history):
         raise RuntimeError("an epoch did not see every training row of its fit exactly once")
@@ -337,7 +337,7 @@ def _metrics(
         "restarts": state.restarts,
         "seed": state.seed,
         "train_loss": last["loss"],
-        "train_accuracy": last["accuracy"],
+        "train_accuracy": last.get("accuracy"),
         **{
             f"{which}_{short}": figures.get(name)
             for which, figures in (("validation", validation), ("test", test))
@@ -361,7 +361,7 @@ def _reference(facts: training_set.Facts, validation: dict[str, Any]) -> dict[st
     }
     if validation:
         of["scores"] = f"the {validation['rows']:,} held-out rows, by fits that did not see them"
-    predicted = validation and dict(zip(facts.spec.labels, validation["predicted"], strict=True))
+    predicted = validation and dict(zip(facts.spec.labels, validation.get("predicted", ()), strict=False))
     return {
         "words": None,
         **reviews,
@@ -374,7 +374,7 @@ def _reference(facts: training_set.Facts, validation: dict[str, Any]) -> dict[st
 
 def _figures(facts: training_set.Facts, state: State, settings: TrainSettings) -> dict[str, str]:
     """Which fit and which rows each figure is of, in words."""
-    rows, folds = sum(facts.label_rows), len(facts.held_out)
+    rows, folds = facts.rows, len(facts.held_out)
     seen = f"all {rows:,} training rows"
     if folds and not settings.refit:
         seen = f"the {rows - facts.held_out[0]:,} training rows that are not held out"

@@ -16,6 +16,7 @@ from pyarrow import fs
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from sentray import task
 from sentray.bundle import GRAMS, TEXTS, ModelSpec, TrainedOn
 from sentray.corpus.identity import TextHashes, files_of
 from sentray.corpus.rows import Hashes
@@ -35,6 +36,13 @@ _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
 _OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS, _HASHES, _NUMBERS = (
     f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights", "hashes", "numbers")
 )
+_KINDS: dict[task.Task, Any] = {
+    "classification": np.int32,
+    "multilabel": np.uint8,
+    "ordinal": np.int32,
+    "regression": np.float32,
+}
+"""Of the targets."""
 FILES_FILE = "files.parquet"
 """The corpus's files as they were; see `files_of`."""
 
@@ -45,7 +53,8 @@ class Facts:
 
     Attributes:
         spec: What the model to be trained takes and gives.
-        label_rows: Training rows of each label.
+        rows: Training rows.
+        label_rows: Those of them that have each label.
         held_out: Rows that each fold holds out; see `folds.hold_out`.
         dimensions: Numbers of a word's vector; None for what the architecture has.
         metrics: What `metrics.json` says of words and rows: `vocabulary_distinct` words of the training reviews, in the
@@ -59,14 +68,32 @@ class Facts:
             `cleaning_left`, what the cleaning and the vocabulary left (as `text.coverage.Left`); `test_rows`;
             `quarantined_rows`.
         trained_on: What the reviews are and what was held out.
+        mean: Of a regression the mean of the rows' numbers; else 0.
+        scale: Their standard deviation, 1 where they are all the same; else 1.
     """
 
     spec: ModelSpec
+    rows: int
     label_rows: tuple[int, ...]
     held_out: tuple[int, ...]
     dimensions: int | None
     metrics: dict[str, Any]
     trained_on: TrainedOn
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def wanted(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """What a network should give for reviews of these targets, as `task.wanted`; numbers are standardised."""
+        return task.wanted(self.spec.task, self._standardised(targets), len(self.spec.labels))
+
+    def hits(self, targets: NDArray[Any]) -> NDArray[np.float32]:
+        """The same as `task.hits`."""
+        return task.hits(self.spec.task, self._standardised(targets), len(self.spec.labels))
+
+    def _standardised(self, targets: NDArray[Any]) -> NDArray[Any]:
+        if self.spec.task != "regression":
+            return targets
+        return ((targets - self.mean) / self.scale).astype(np.float32)
 
     @classmethod
     def read(cls, folder: str) -> Self:
@@ -95,7 +122,8 @@ class TrainingSet:
         vocabulary: How their words got ids.
         ids: int32 [total], the reviews' word ids, one review after the other.
         offsets: int64 [rows + 1], where each review starts in `ids`, and the end of the last.
-        targets: int32 [rows], positions of the reviews' labels.
+        targets: What the reviews have: positions of their labels, int32 [rows]; of several labels 1 for each, uint8
+            [rows, labels]; of a regression numbers in the corpus's units, float32 [rows].
         held: uint8 [rows], the fold that holds a review out; see `folds.hold_out`.
         texts: Hashes of their texts.
         vectors: float32 [ids, dimensions], word vectors to start from; None where there are none.
@@ -108,7 +136,7 @@ class TrainingSet:
     vocabulary: Words
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
-    targets: NDArray[np.int32]
+    targets: NDArray[Any]
     held: Folds
     texts: TextHashes
     vectors: NDArray[np.float32] | None = None
@@ -152,10 +180,12 @@ class TrainingSet:
                     for name, kind in (
                         (IDS_FILE, np.int32),
                         (_OFFSETS, np.int64),
-                        (_TARGETS, np.int32),
+                        (_TARGETS, _KINDS[facts.spec.task]),
                         (_HELD, np.uint8),
                     )
                 )
+                if facts.spec.task == "multilabel":
+                    targets = targets.reshape(-1, len(facts.spec.labels))
                 texts = TextHashes.from_bytes((path / TEXTS).read_bytes(), facts.trained_on.sampled)
                 words = facts.spec.words((path / _VOCABULARY).read_bytes() if facts.spec.buckets is None else None)
                 if facts.metrics["embedding"] is not None:
@@ -239,7 +269,7 @@ def write(
     facts: Facts,
     words: Words,
     offsets: NDArray[np.int64],
-    targets: NDArray[np.int32],
+    targets: NDArray[Any],
     held: Folds,
     texts: TextHashes,
     source: Source,

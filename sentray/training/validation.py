@@ -10,15 +10,29 @@ from sentray.bundle import Bundle, Calibration
 from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.corpus.inspect import warnings_of
-from sentray.decision import Decision, choose_threshold
+from sentray.decision import Decision, choose_threshold, choose_thresholds
 from sentray.metrics import calibration_curve, metrics
-from sentray.training.calibration import Mix, cross_fitted, probabilities
+from sentray.task import Task, join
+from sentray.training.calibration import Mix, cross_fitted
 from sentray.training.checkpoint import HeldOut, State
 
-BEFORE = ("ece", "brier", "log_loss")
-"""Figures of the probabilities that are also given as they were before they were calibrated."""
-COMPARED = ("accuracy", "f1", "matthews", "roc_auc")
+PROBABILITIES = ("ece", "brier", "log_loss")
+BEFORE: dict[Task, tuple[str, ...]] = {"regression": ("mean_absolute_error", "rmse")}
+"""Figures that are also given as they were before the outputs were calibrated; of probabilities `PROBABILITIES`."""
+COMPARED: dict[Task, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1", "matthews", "roc_auc"),
+    "ordinal": ("accuracy", "f1", "mean_absolute_error", "quadratic_kappa"),
+    "multilabel": ("exact_match", "f1", "micro_f1", "roc_auc"),
+    "regression": ("mean_absolute_error", "rmse", "r2", "spearman"),
+}
 """Figures of what the bundle is set beside."""
+CONSTANT: dict[Task, str] = {
+    "classification": "most frequent label",
+    "ordinal": "median label",
+    "multilabel": "labels that most have",
+    "regression": "mean number",
+}
+"""What says the same of every row."""
 
 
 def validated(
@@ -35,77 +49,115 @@ def validated(
     """
     low, _, high = (settings.unsure or "").partition(":")
     unsure = (float(low), float(high)) if settings.unsure else None
+    task, names = trained.spec.task, trained.labels
     if held_out is None or state.choice is None or (mix := state.choice.mix) is None:
         threshold = None if settings.threshold is None else float(settings.threshold)
-        return bundle.update(trained, decision=Decision(threshold=threshold, unsure=unsure)), {}, None
-    logits, labels, names = held_out.logits, held_out.labels, trained.labels
-    raw = probabilities(Mix.mean(logits.shape[1]).of(logits))
-    calibrated = raw if settings.calibrate == "none" else probabilities(cross_fitted(logits, labels, held_out.weights))
-    threshold = None
-    if settings.threshold is not None:
-        threshold = choose_threshold(settings.threshold, labels, calibrated[:, 1])
-        if threshold is None:
-            console.note(
-                f"no threshold fits --threshold {settings.threshold} on the held-out rows: the more probable label is "
-                "taken"
-            )
-    decision = Decision(threshold=threshold, unsure=unsure)
-    found = metrics(labels, calibrated, names, decision.classes(calibrated))
-    for line in warnings_of({names[label]: int((labels == label).sum()) for label in set(labels.tolist())}):
+        decision = Decision(threshold=threshold, unsure=unsure)
+        if task == "multilabel":
+            decision = Decision(thresholds=None if threshold is None else (threshold,) * len(names))
+        return bundle.update(trained, decision=decision), {}, None
+    logits, labels = held_out.logits, held_out.labels
+    raw = held_out.scores(Mix.mean(logits.shape[1]).of(logits), task)
+    calibrated = raw
+    if settings.calibrate != "none":
+        calibrated = held_out.scores(cross_fitted(logits, held_out.wanted, held_out.weights, task), task)
+    decision = _decision(settings, labels, calibrated, unsure, task, console)
+    decided = decision.of(calibrated, task)
+    found = metrics(labels, calibrated, names, decided, task)
+    values, rows = np.unique(labels, axis=0, return_counts=True)
+    for line in warnings_of({_told(value, names): int(count) for value, count in zip(values, rows, strict=True)}):
         console.say(f"warning: {line}")
     if unknown := int((held_out.weights == 0).sum()):
         console.say(
             f"warning: {unknown:,} held-out rows have a label that no row has which their fit saw (or count nothing): "
             "so few rows of a label, or so many copies of one text, are little to learn from"
         )
-    before = metrics(labels, raw, names) if settings.calibrate != "none" else found
+    before = metrics(labels, raw, names, task=task) if settings.calibrate != "none" else found
     shares = [weight * mix.temperature for weight in mix.weights]
     heads = dict(zip(state.choice.epochs, shares, strict=True))
-    calibration = None
+    calibration, curves = None, task != "regression"
     if settings.calibrate != "none":
         calibration = Calibration(temperature=mix.temperature, heads=heads, bias=mix.bias, rows=len(labels))
+        by, what = (
+            ("ece", "expected calibration error") if curves else ("rmse", "root of the mean square of the errors")
+        )
         console.say(
-            f"calibrated: temperature {mix.temperature:.3g}; on held-out rows expected calibration error "
-            f"{before['ece']:.4f} before, {found['ece']:.4f} after"
+            f"calibrated: temperature {mix.temperature:.3g}; on held-out rows {what} {before[by]:.4f} before, "
+            f"{found[by]:.4f} after"
         )
     found |= {
-        "threshold": threshold,
+        "threshold": decision.threshold,
+        **({} if decision.thresholds is None else {"thresholds": dict(zip(names, decision.thresholds, strict=True))}),
         "temperature": mix.temperature,
         "heads": heads,
         "epochs": dict(state.choice.epochs),
         "before_calibration": {
-            **{name: before[name] for name in BEFORE},
-            "calibration_curve": calibration_curve(labels, raw),
+            **{name: before[name] for name in BEFORE.get(task, PROBABILITIES)},
+            **({"calibration_curve": calibration_curve(labels, raw)} if curves else {}),
         },
-        "calibration_curve": calibration_curve(labels, calibrated),
+        **({"calibration_curve": calibration_curve(labels, calibrated)} if curves else {}),
         "score_histogram": profile.of_scores(calibrated).tolist(),
-        "predicted": profile.of_labels(decision.classes(calibrated), len(names)).tolist(),
-        "baselines": baselines(held_out, tuple(state.choice.epochs), trained.labels),
+        "predicted": profile.of_labels(decided, len(names)).tolist(),
+        "baselines": baselines(held_out, tuple(state.choice.epochs), names, task),
     }
     return bundle.update(trained, calibration=calibration, decision=decision), found, calibrated
 
 
-def baselines(held_out: HeldOut, heads: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, Any]:
-    """Figures of what a bundle should be better than on the same rows: one label for all, each head alone.
+def _told(value: Any, names: tuple[str, ...]) -> str:
+    """What is true of a row, in words."""
+    if np.ndim(value):
+        return join([name for name, has in zip(names, value, strict=True) if has])
+    return names[value] if names else f"{value:g}"
+
+
+def _decision(
+    settings: TrainSettings,
+    labels: NDArray[Any],
+    chances: NDArray[np.float32],
+    unsure: tuple[float, float] | None,
+    task: Task,
+    console: Console,
+) -> Decision:
+    """How probabilities become labels, as held-out rows say."""
+    rule = settings.threshold
+    if rule is None:
+        return Decision(unsure=unsure)
+    if task == "multilabel":
+        return Decision(thresholds=choose_thresholds(rule, labels, chances))
+    threshold = choose_threshold(rule, labels, chances[:, 1])
+    if threshold is None:
+        console.note(f"no threshold fits --threshold {rule} on the held-out rows: the more probable label is taken")
+    return Decision(threshold=threshold, unsure=unsure)
+
+
+def baselines(
+    held_out: HeldOut, heads: tuple[str, ...], labels: tuple[str, ...], task: Task = "classification"
+) -> dict[str, Any]:
+    """Figures of what a bundle should be better than on the same rows: one answer for all, each head alone.
 
     Args:
         held_out: Logits and labels.
         heads: Names of the heads.
         labels: Of the bundle.
+        task: What is asked.
 
     Returns:
         By what it is the figures of `COMPARED`, with their `intervals`.
     """
     truth = held_out.labels
-    shares = (np.bincount(truth, minlength=len(labels)) / len(truth)).astype(np.float32)
-    found = {"most frequent label": np.tile(shares, (len(truth), 1))}
+    if task in ("classification", "ordinal"):
+        answer = np.bincount(truth, minlength=len(labels)) / len(truth)
+    else:
+        answer = np.atleast_1d(truth.mean(axis=0, dtype=np.float64))
+    found = {CONSTANT[task]: np.tile(answer.astype(np.float32), (len(truth), 1))}
     if len(heads) > 1:
-        found |= {f"{head} half alone": probabilities(held_out.logits[:, at]) for at, head in enumerate(heads)}
-    figures = {name: metrics(truth, values, labels) for name, values in found.items()}
+        found |= {f"{head} half alone": held_out.scores(held_out.logits[:, at], task) for at, head in enumerate(heads)}
+    figures = {name: metrics(truth, values, labels, task=task) for name, values in found.items()}
+    compared = COMPARED[task]
     return {
         name: {
-            **{each: of[each] for each in COMPARED},
-            "intervals": {each: of["intervals"][each] for each in COMPARED if each in of["intervals"]},
+            **{each: of[each] for each in compared},
+            "intervals": {each: of["intervals"][each] for each in compared if each in of["intervals"]},
         }
         for name, of in figures.items()
     }

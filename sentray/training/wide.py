@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentray.models import OUTPUT, WIDE
-from sentray.task import outputs
+from sentray.task import Task
 from sentray.text.ngrams import GramRows, Grams
 from sentray.text.simd import compiled
 from sentray.training.allreduce import AllReduce
 from sentray.training.batches import Reviews, laid_out
 from sentray.training.gradients import Floats, Gradients
-from sentray.training.losses import cross_entropy
+from sentray.training.losses import loss_of
 
 RATE, EPOCHS, C = 0.1, 5, 1.0
 """Adagrad's first step size, the epochs in which it falls to 0, and how weakly weights are drawn to 0.
@@ -41,42 +41,55 @@ def presences(
     grams: Grams,
     reviews: Callable[[NDArray[np.int64]], Reviews],
     rows: NDArray[np.int64],
-    targets: Ints,
-    classes: int,
+    wanted: Callable[[NDArray[np.int64]], Floats],
     among: AllReduce,
-) -> Ints:
-    """In how many reviews of each class a gram occurs; int32 [gram rows, classes], the same on every worker.
+) -> Floats:
+    """In how many reviews a gram occurs, and what they want; the same on every worker.
 
     Args:
         grams: The table.
         reviews: Gives the word ids of some reviews, cut to the network's length.
         rows: The reviews to look at, of which every worker takes its share.
-        targets: int32 [all reviews], positions of their classes.
-        classes: How many there are.
+        wanted: Gives what each output should be for some reviews, [reviews, outputs]: 1, 0, or a number around 0.
         among: The workers.
+
+    Returns:
+        float32 [gram rows, 1 + outputs]: the number of reviews with the gram, and for each output the sum of what they
+        want.
     """
-    counts = np.zeros((grams.rows, classes), np.int32)
+    # Of so many outputs most are 0.
+    counts = np.zeros((grams.rows, 1 + wanted(rows[:0]).shape[1]), np.float32)
     mine = rows[among.rank :: among.world]
     for chunk in np.split(mine, range(_COUNTED, len(mine), _COUNTED)):
-        found = grams.of(*laid_out(reviews(chunk)))
-        _count(found.rows, found.offsets, targets[chunk], counts)
+        found, of_outputs = grams.of(*laid_out(reviews(chunk))), wanted(chunk)
+        owners, columns = np.nonzero(of_outputs)
+        starts = np.searchsorted(owners, np.arange(len(chunk) + 1))
+        _count(found.rows, found.offsets, starts, columns, of_outputs[owners, columns], counts)
     return among.sum(counts.ravel()).reshape(counts.shape)
 
 
-def ratios(counts: Ints) -> Floats:
-    """The naive-Bayes log-count ratios of each class against all others, float32 [gram rows, outputs].
+def ratios(counts: Floats, task: Task = "classification") -> Floats:
+    """The naive-Bayes log-count ratios of each output against its opposite, float32 [gram rows, outputs].
+
+    The log-count ratio log((p + 1) / (q + 1)) of p reviews for an output and q against it is 2 artanh(m), where m =
+    (p - q) / (p + q + 2) is the mean of what they want, 1 or -1, drawn to 0 by two reviews that want 0. Of a regression
+    the ratio is 2 m, m the mean of its numbers drawn to 0 likewise.
 
     Args:
-        counts: int32 [gram rows, classes], in how many reviews of each class a gram occurs.
+        counts: What `presences` gives.
+        task: What is asked.
 
     Returns:
-        Of two classes that of the second alone; 0 for a gram that does not occur.
+        0 for a gram that does not occur.
     """
-    total = counts.sum(axis=1, dtype=np.float64)
+    total = counts[:, 0].astype(np.float64)
     occurs = total > 0
-    found = np.zeros((len(counts), outputs("classification", counts.shape[1])), np.float32)
+    found = np.zeros((len(counts), counts.shape[1] - 1), np.float32)
     for output in range(found.shape[1]):
-        inside = counts[occurs, output - found.shape[1]] + 1.0
+        if task == "regression":
+            found[occurs, output] = 2 * counts[occurs, 1 + output] / (total[occurs] + 2.0)
+            continue
+        inside = counts[occurs, 1 + output].astype(np.float64) + 1.0
         outside = total[occurs] + 2.0 - inside
         found[occurs, output] = np.log(inside / inside.sum()) - np.log(outside / outside.sum())
     return found
@@ -89,13 +102,14 @@ class Wide:
         grams: The table of n-grams.
         counts: What `presences` says of the reviews that it is trained on.
         steps: Steps that the training has at most.
+        task: What is asked.
     """
 
-    def __init__(self, grams: Grams, counts: Ints, steps: int) -> None:
-        self._grams, self._steps, self._step = grams, steps, 0
-        ratio = ratios(counts)
+    def __init__(self, grams: Grams, counts: Floats, steps: int, task: Task = "classification") -> None:
+        self._grams, self._steps, self._step, self._task = grams, steps, 0, task
+        ratio = ratios(counts, task)
         self._cells = np.zeros((grams.rows, 1 + _EACH * ratio.shape[1]), np.float32)
-        self._cells[:, _PENALTY] = 1 / (C * np.maximum(counts.sum(axis=1), 1))
+        self._cells[:, _PENALTY] = 1 / (C * np.maximum(counts[:, 0], 1))
         self._cells[:, _RATIO::_EACH] = ratio
         # Of each output the bias and its sum of squares.
         self._bias = np.zeros((2, ratio.shape[1]), np.float32)
@@ -104,9 +118,9 @@ class Wide:
         """See `Head`: the reviews' n-grams; numbers are not its own."""
         return self._grams.of(*laid_out(reviews))
 
-    def gradients(self, packed: GramRows, labels: Ints, weights: Floats, batch_rows: int) -> Gradients:
+    def gradients(self, packed: GramRows, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
         """See `Head`."""
-        loss, correct, of_logits = cross_entropy(self.logits(packed), labels, weights)
+        loss, correct, of_logits = loss_of(self._task, self.logits(packed), wanted, weights)
         of_logits /= np.float32(batch_rows)
         size, share = len(packed.rows), np.float32(1 / batch_rows)
         owners, keys = np.empty(size, np.int32), np.empty(size, np.int64)
@@ -155,10 +169,21 @@ class Wide:
 
 
 @compiled
-def _count(rows: Ints, offsets: NDArray[np.int64], targets: Ints, counts: Ints) -> None:
+def _count(
+    rows: Ints,
+    offsets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    values: Floats,
+    counts: Floats,
+) -> None:
+    """Count each review's grams, and add its values to their columns; `starts` says where each review's begin."""
     for review in range(len(offsets) - 1):
         for position in range(offsets[review], offsets[review + 1]):
-            counts[rows[position], targets[review]] += 1
+            row = rows[position]
+            counts[row, 0] += 1
+            for number in range(starts[review], starts[review + 1]):
+                counts[row, 1 + columns[number]] += values[number]
 
 
 @compiled

@@ -9,18 +9,19 @@ those of `deep.v1` in `sentray.models`, as a test shows; TensorFlow is not neede
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from sentray.models import EMBEDDING, OUTPUT, DeepSpec
-from sentray.task import outputs
+from sentray.task import Task, outputs
 from sentray.text.simd import CACHED
 from sentray.training.adam import Adam, Floats, Rate, TableAndDense
 from sentray.training.batches import Reviews, laid_out, numbered
 from sentray.training.gradients import Gradients
-from sentray.training.losses import cross_entropy
+from sentray.training.losses import loss_of
 
 EPSILON = 1e-12
 """Added to the variance of a mean vector's numbers, far below that of one word's share."""
@@ -104,6 +105,7 @@ class WindowSums(TableAndDense):
         learning_rate: Adam's step size, or its schedule.
         embedding_learning_rate: That of the word vectors; the same where not given.
         freeze: Whether the vectors stay as they are.
+        task: What is asked.
         numbers: How many a review has besides its text. They join the features, are never dropped, and start from 0.
     """
 
@@ -117,11 +119,12 @@ class WindowSums(TableAndDense):
         embedding_learning_rate: Rate | None = None,
         freeze: bool = False,
         *,
+        task: Task = "classification",
         numbers: int = 0,
     ) -> None:
-        self._sizes, self._spec, self._seed = sizes, sizes.spec, seed
+        self._task, self._sizes, self._spec, self._seed = task, sizes, sizes.spec, seed
         self._pooled = sizes.spec.filters * len(sizes.spec.widths)
-        dimensions, ends = sizes.spec.dimensions, outputs("classification", classes)
+        dimensions, ends = sizes.spec.dimensions, outputs(task, classes)
         generator = np.random.default_rng(seed)
         shapes = [(dimensions, self._pooled), (self._pooled + dimensions + numbers, ends), (ends,)]
         # Glorot and Bengio 2010, as in Keras; but for the mean vector, whose many large numbers would drown the units.
@@ -141,7 +144,7 @@ class WindowSums(TableAndDense):
         given = np.zeros((len(reviews), 0), np.float32) if numbers is None else numbers
         return PackedWords(words, ids, offsets, given)
 
-    def gradients(self, packed: PackedWords, labels: Ids, weights: Floats, batch_rows: int) -> Gradients:
+    def gradients(self, packed: PackedWords, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
         """See `Head`."""
         pooled = self._pooled
         kernels, output, bias = self._parts(self.dense.weights[0])
@@ -154,7 +157,7 @@ class WindowSums(TableAndDense):
         kept = replace(packed, ids=ids)
         pools, winners, means, norms = self._features(kept, vectors, kernels)
         features: Floats = np.concatenate([np.concatenate([pools, means], axis=1) * mask, numbers], axis=1)
-        loss, correct, of_logits = cross_entropy(features @ output + bias, labels, weights)
+        loss, correct, of_logits = loss_of(self._task, features @ output + bias, wanted, weights)
         of_logits /= np.float32(batch_rows)
         of_output[:], of_bias[:] = features.T @ of_logits, of_logits.sum(axis=0)
         of_features = (of_logits @ output[:from_words].T) * mask

@@ -23,13 +23,15 @@ from sentray import models
 from sentray.config import TrainSettings
 from sentray.console import count
 from sentray.errors import SentrayError
+from sentray.task import Task, outputs
 from sentray.training import batches, checkpoint
 from sentray.training.allreduce import AllReduce
-from sentray.training.calibration import Floats, log_loss, probabilities
+from sentray.training.calibration import Floats, Mix, log_loss, right_share
 from sentray.training.checkpoint import Choice, HeldOut, Logits, NothingToKeepError, State, choose
 from sentray.training.gradients import Gradients, summed
 from sentray.training.heads import new_network
 from sentray.training.loss_watch import LossWatch
+from sentray.training.losses import chance
 from sentray.training.progress import POLL_SECONDS, Kind
 from sentray.training.stopping import parted
 from sentray.training.training_set import TrainingSet
@@ -38,6 +40,13 @@ Check = Callable[[], None]
 Tell = Callable[[Kind, Any], None]
 T = TypeVar("T")
 
+ACCURACY: dict[Task, str] = {
+    **dict.fromkeys(("classification", "multilabel", "ordinal"), "accuracy"),
+    "regression": "r2",
+}
+"""What an epoch's record says besides the loss: the share of the rows that are right in all of their outputs, or R²."""
+_SAMPLED = 1 << 24
+"""Outputs that are looked at to say what the loss of a network is that knows nothing of the texts."""
 _SCORED = 128
 """Held-out rows that are scored at a time."""
 
@@ -158,13 +167,11 @@ def _least(state: State, heads: Sequence[str]) -> str:
 
 def _judged(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[str]) -> dict[str, Any]:
     """By head the loss and the accuracy on the rows that the present fit holds out, after the epoch just trained."""
-    found, labels = logits[state.fit, state.epoch + 1], dataset.targets[dataset.held == state.fit]
-    right = {
-        head: float(np.mean(probabilities(found[:, column]).argmax(axis=1) == labels))
-        for column, head in enumerate(heads)
-    }
-    losses = {head: log_loss(found[:, column], labels) for column, head in enumerate(heads)}
-    return {"held_out": losses, "held_out_accuracy": right}
+    task, found = dataset.facts.spec.task, logits[state.fit, state.epoch + 1]
+    wanted = dataset.facts.wanted(dataset.targets[dataset.held == state.fit])
+    losses = {head: log_loss(found[:, column], wanted, task=task) for column, head in enumerate(heads)}
+    right = {head: right_share(found[:, column], wanted, task) for column, head in enumerate(heads)}
+    return {"held_out": losses, f"held_out_{ACCURACY[task]}": right}
 
 
 def _tell_step(tell: Tell, about: dict[str, Any], report: dict[str, Any]) -> None:
@@ -242,7 +249,9 @@ def _report(
             checkpoint.write(Path(scratch), state, network, logits)
             if choice is not None and all(state.ended(head, settings, network.fixed) for head in network.heads):
                 _prepare_tensorflow(settings)
-                checkpoint.write_bundle(Path(scratch), network.keras_model(choice.mix), settings, dataset)
+                mix = choice.mix or Mix.mean(len(network.heads))
+                model = network.keras_model(mix.scaled(dataset.facts.mean, dataset.facts.scale))
+                checkpoint.write_bundle(Path(scratch), model, settings, dataset)
                 if logits:
                     HeldOut.of(logits, choice.epochs, dataset).write(Path(scratch))
             stored = ray.train.Checkpoint.from_directory(scratch)
@@ -275,13 +284,15 @@ class Replica:
         self._batch_size = settings.batch_size
         spec = dataset.facts.spec
         self._lengths = np.minimum(dataset.lengths, spec.max_length)
-        counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels)).astype(np.float64)
-        even = len(self.rows) / (len(counts) * np.maximum(counts, 1))
-        self._class_weights = (even if settings.class_weight == "balanced" else np.ones_like(counts)).astype(np.float32)
-        weights = self._weights_of(self.rows)
-        shares = np.bincount(dataset.targets[self.rows], weights, len(counts)) / max(len(self.rows), 1)
-        known = shares[shares > 0]
-        self._watches = {head: LossWatch(float(-known @ np.log(known / known.sum()))) for head in self.network.heads}
+        self._class_weights: Floats | None = None
+        if settings.class_weight == "balanced":
+            counts = np.bincount(dataset.targets[self.rows], minlength=len(spec.labels))
+            self._class_weights = (len(self.rows) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+        # Of millions of rows with many labels some say it as well.
+        some = self.rows[:: -(-len(self.rows) * outputs(spec.task, len(spec.labels)) // _SAMPLED) or 1]
+        wanted, weights = dataset.facts.wanted(dataset.targets[some]), self._weights_of(some)
+        self._task, self._chance = spec.task, chance(spec.task, wanted, weights, len(spec.labels))
+        self._watches = {head: LossWatch(self._chance) for head in self.network.heads}
         self._seconds: dict[str, float] = {}
         # Kept across epochs: one that is shorter than the pause is progress too.
         self._reported = time.perf_counter()
@@ -297,10 +308,11 @@ class Replica:
             warn: Called where this worker's rows say that a head does not learn, once a head.
 
         Returns:
-            The epoch's record over all workers: `epoch` from 1, mean `loss` and `accuracy` of the heads, `rows_seen`,
-            `steps`, `started_at` (Unix time), `seconds`, of them `first_step_seconds` and by part of a step `parts`,
-            `peak_rss_mb`, and `dead`: whether the loss is no number, or no unit of some layer reacted to any row in
-            the epoch's second half.
+            The epoch's record over all workers: `epoch` from 1, mean `loss` and `accuracy` of the heads (of a
+            regression `r2`, the share of its numbers' variance that is explained), `rows_seen`, `steps`, `started_at`
+            (Unix time), `seconds`, of them `first_step_seconds` and by part of a step `parts`, `peak_rss_mb`, and
+            `dead`: whether the loss is no number, or no unit of some layer reacted to any row in the epoch's second
+            half.
         """
         started_at, started = time.time(), time.perf_counter()
         self._seconds = dict.fromkeys(("data", "network", "allreduce", "optimizer"), 0.0)
@@ -329,7 +341,7 @@ class Replica:
                     "step": step + 1,
                     "steps": len(steps),
                     "loss": sums[0] / seen,
-                    "accuracy": sums[1] / seen,
+                    **self._accuracy(sums[0], sums[1], seen),
                     "rows": (step + 1) * batch_size,
                     "seconds": time.perf_counter() - started,
                 }
@@ -338,7 +350,7 @@ class Replica:
         return {
             "epoch": number + 1,
             "loss": float(loss / rows),
-            "accuracy": float(correct / rows),
+            **self._accuracy(loss, correct, rows),
             "rows_seen": int(rows),
             "steps": len(steps),
             "started_at": started_at,
@@ -351,7 +363,7 @@ class Replica:
         }
 
     def held_out(self, fold: int) -> Floats:
-        """Logits of the rows of a fold, each worker's share gathered; float32 [rows, heads, 1 or labels]."""
+        """Logits of the rows of a fold, each worker's share gathered; float32 [rows, heads, outputs]."""
         rows, world = np.flatnonzero(self._dataset.held == fold), self._allreduce.world
         mine, found = rows[self._allreduce.rank :: world], list[Floats]()
         for start in range(0, max(len(mine), 1), _SCORED):
@@ -384,10 +396,10 @@ class Replica:
         """Train on a batch; what it says of this worker's rows by head, and whether the network reacts."""
         with self._timed("data"):
             packed = self.network.pack(self._dataset.reviews(mine), self._dataset.numbers_of(mine))
-            labels = self._dataset.targets[mine]
+            wanted = self._dataset.facts.wanted(self._dataset.targets[mine])
             weights = self._weights_of(mine)
         with self._timed("network"):
-            gradients = self.network.gradients(packed, labels, weights, len(batch))
+            gradients = self.network.gradients(packed, wanted, weights, len(batch))
         with self._timed("allreduce"):
             total = summed(gradients, self._allreduce)
         with self._timed("optimizer"):
@@ -396,8 +408,14 @@ class Replica:
 
     def _weights_of(self, rows: batches.Rows) -> Floats:
         """How much some rows count, by their labels and by themselves; float32 [rows]."""
-        weights = self._class_weights[self._dataset.targets[rows]]
-        return weights if self._dataset.weights is None else weights * self._dataset.weights[rows]
+        of_rows = self._dataset.weights
+        weights = np.ones(len(rows), np.float32) if of_rows is None else of_rows[rows]
+        return weights if self._class_weights is None else weights * self._class_weights[self._dataset.targets[rows]]
+
+    def _accuracy(self, loss: float, correct: float, rows: float) -> dict[str, float]:
+        """What the record of an epoch says besides the loss, of sums over rows."""
+        found = 1 - loss / rows / self._chance if self._task == "regression" else correct / rows
+        return {ACCURACY[self._task]: float(found)}
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

@@ -69,7 +69,7 @@ def test_labels_that_are_numbers_are_sorted_by_size():
 def test_a_label_that_is_a_list_says_how_many():
     label = pa.array([["a", "b"], ["a"], []], pa.list_(pa.string()))
     table = finished(text=pa.array(["x"] * 3), label=label)
-    assert table["detail"].to_pylist() == ["the label is a list of 2", None, None]
+    assert table["detail"].to_pylist() == ["the label is a list of 2; --task multilabel takes several", None, None]
     assert table["reason"].to_pylist() == ["unknown_label", None, "missing_label"]
 
 

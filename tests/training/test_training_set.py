@@ -36,7 +36,7 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     spec = ModelSpec.of(
         words, architecture="embedding-mlp.v1", cleaning=preset("reviews")[0], labels=("neg", "pos"), max_length=5
     )
-    facts = Facts(spec, (1, 1), (1,), None, {"embedding": {"rows": 3} if listed else None}, TRAINED_ON)
+    facts = Facts(spec, 2, (1, 1), (1,), None, {"embedding": {"rows": 3} if listed else None}, TRAINED_ON)
     vectors, weights = (VECTORS, np.array([0.5, 2], np.float32)) if listed else (None, None)
     held = np.array([255, 0], np.uint8)
     offsets, targets = np.array([0, 2, 3]), np.array([1, 0], np.int32)

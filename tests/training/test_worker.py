@@ -52,7 +52,7 @@ def dataset(tmp_path: Path) -> TrainingSet:
     counts = tuple(np.bincount(targets, minlength=2).tolist())
     spec = ModelSpec(architecture="tutorial-cnn.v1", cleaning=rules, labels=("neg", "pos"), max_length=20)
     trained_on = TrainedOn(split_by="text", test_fraction=0.1, sampled=1, bytes=0, digest="")
-    facts = Facts(spec, counts, (), None, {"embedding": None, "grams": {"min_reviews": 2}}, trained_on)
+    facts = Facts(spec, sum(counts), counts, (), None, {"embedding": None, "grams": {"min_reviews": 2}}, trained_on)
     vocabulary = Vocabulary([chr(ord("a") + index) for index in range(20)])
     write(
         Folder(str(tmp_path)),
