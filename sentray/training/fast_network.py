@@ -5,36 +5,177 @@ and the products are gathered, since a word occurs in a batch many times over. A
 what differs is computed: one pooled cell, for all of which the dense layer's weights are summed, or nothing.
 """
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from sentray.training.batches import Reviews
-from sentray.training.gradients import Floats
-from sentray.training.network import Network, Packed
+from sentray.task import Task
+from sentray.training.adam import Adam, Floats, Rate, TableAndDense
+from sentray.training.batches import Reviews, numbered
+from sentray.training.gradients import Gradients
+from sentray.training.network import has_zero_padding, loss_of
 
 
-class FastNetwork(Network):
-    """Trains a network of an embedding, input layers and dense layers; see `Network` for the arguments."""
+@dataclass(frozen=True)
+class Packed:
+    """Reviews laid one after the other.
 
-    from_logits = True
+    Attributes:
+        ids: int32 [positions], the index of each word in `words`.
+        words: int32 [distinct words], ascending vocabulary ids; id 0, the padding, is always among them.
+        cells: int32 [reviews, columns], what of the positions each review has; see the method that packed them.
+    """
+
+    ids: NDArray[np.int32]
+    words: NDArray[np.int32]
+    cells: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, positions: NDArray[np.int32], cells: NDArray[np.int32], vocabulary_rows: int) -> "Packed":
+        """Packed reviews from the vocabulary ids at all positions, for an embedding of so many rows."""
+        words, ids = numbered(positions, vocabulary_rows)
+        return cls(ids, words, cells)
+
+
+def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
+    """Lay reviews out padded to the network's length.
+
+    Returns:
+        `ids` are int32 [reviews * length]; `cells` int32 [reviews, 0].
+    """
+    padded = np.zeros((len(reviews), length), np.int32)
+    for row, review in zip(padded, reviews, strict=True):
+        row[: len(review)] = review
+    return Packed.of(padded.ravel(), np.empty((len(reviews), 0), np.int32), vocabulary_rows)
+
+
+class FastNetwork(TableAndDense):
+    """Trains a network of an embedding, input layers and dense layers.
+
+    The weights are kept here while they are trained, in float32; `keras_model` puts them back into the model. Adam
+    passes over them once, over an embedding's row when its word is there (`adam`).
+
+    Args:
+        model: Keras model of one embedding, which is trained where the layer says so.
+        learning_rate: Adam's step size, or its schedule.
+        embedding_learning_rate: That of the word vectors; the same where not given.
+        task: What is asked of a review.
+        device: Where the step runs, such as `/GPU:0`; where TensorFlow likes if None.
+    """
+
     input_layers: ClassVar[int]
     """Layers between the embedding and the first dense one, which a subclass computes."""
 
-    def _first_sums(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:
-        """The first dense layer before its activation, float32 [reviews, units].
+    def __init__(
+        self,
+        model: Any,
+        learning_rate: Rate,
+        embedding_learning_rate: Rate | None = None,
+        *,
+        task: Task = "classification",
+        device: str | None = None,
+    ) -> None:
+        self._model, self._task, self._device = model, task, device
+        self._keras_embedding = embedding = model.layers[0]
+        self._length: int = model.inputs[0].shape[1]
+        self._variables = [variable for variable in model.trainable_variables if variable is not embedding.weights[0]]
+        table, *others = [variable.numpy().copy() for variable in (embedding.weights[0], *self._variables)]
+        if has_zero_padding(model):
+            table[0] = 0
+        rate = embedding_learning_rate or learning_rate
+        dense = np.concatenate([weights.ravel() for weights in others])[None]
+        vectors_adam = Adam(table, rate if embedding.trainable else None)
+        super().__init__(vectors_adam, Adam(dense, learning_rate), others[0].size)
+        self._shapes = [weights.shape for weights in others]
+        self._sizes = [weights.size for weights in others]
+        ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
+        matrix, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
+        wanted = ints if task == "classification" else tf.TensorSpec([None, None], tf.float32)
+        vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
+        signature = [vectors, floats, ints, matrix]
+        self._gradient_graph = tf.function(self._gradient, input_signature=[*signature, wanted, floats, scalar])
+        self._logits_graph = tf.function(self._logits, input_signature=signature)
 
-        The arguments are those of `_outputs`; the weights that are used are taken off the list.
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Packed:
+        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
+        return pack_padded(reviews, self._length, len(self.embedding.weights))
+
+    def gradients(self, packed: Packed, labels: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
+        """Loss of this worker's rows and what they add to the global batch's gradients.
+
+        Args:
+            packed: This worker's reviews.
+            labels: What the network should give for them; see `sentray.task.wanted`.
+            weights: float32 [reviews], weights of their losses.
+            batch_rows: Rows of the global batch, over which the loss is averaged.
         """
-        raise NotImplementedError
+        flat = self.dense.weights[0]
+        if not len(labels):
+            words = packed.words[:0]
+            return Gradients(0.0, 0, words, self.embedding.rows(words), np.zeros_like(flat))
+        vectors = self.embedding.rows(packed.words)
+        with tf.device(self._device):
+            loss, correct, rows, dense = self._gradient_graph(
+                vectors, flat, packed.ids, packed.cells, labels, weights, np.float32(batch_rows)
+            )
+        return Gradients(float(loss), int(correct), packed.words[: len(rows)], np.asarray(rows), np.asarray(dense))
 
-    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any, training: bool) -> Any:
+    def logits(self, packed: Packed) -> Floats:
+        """Logits of reviews that are not trained on, float32 [reviews, 1 or classes]."""
+        vectors = self.embedding.rows(packed.words)
+        with tf.device(self._device):
+            return np.asarray(self._logits_graph(vectors, self.dense.weights[0], packed.ids, packed.cells))
+
+    def layers(self) -> dict[str, list[Floats]]:
+        """The weights as of now, by the names of the model's layers."""
+        return {layer.name: layer.get_weights() for layer in self.keras_model().layers if layer.weights}
+
+    def keras_model(self) -> Any:
+        """The Keras model with the weights as of now."""
+        self.embedding.settle()
+        self._keras_embedding.set_weights([self.embedding.weights])
+        others = np.split(self.dense.weights[0], np.cumsum(self._sizes)[:-1])
+        for variable, weights, shape in zip(self._variables, others, self._shapes, strict=True):
+            variable.assign(weights.reshape(shape))
+        return self._model
+
+    def _gradient(
+        self, vectors: Any, flat: Any, ids: Any, cells: Any, labels: Any, weights: Any, batch_rows: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        with tf.GradientTape() as tape:
+            tape.watch([vectors, flat])
+            losses, correct = loss_of(self._task, self._logits(vectors, flat, ids, cells), labels)
+            loss = tf.reduce_sum(losses * weights)
+            mean = loss / batch_rows
+        rows, dense = tape.gradient(mean, [vectors, flat])
+        rows = vectors[:0] if self.embedding.frozen else tf.convert_to_tensor(rows)
+        return loss, tf.math.count_nonzero(correct & (weights > 0)), rows, dense
+
+    def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
+        """The outputs before the last activation, float32 [reviews, outputs].
+
+        Args:
+            vectors: float32 [distinct words, dimensions], of the words of a `Packed`.
+            flat: The weights of the layers behind the embedding, one after the other.
+            ids: Its ids.
+            cells: Its cells.
+        """
+        parts = tf.split(flat, self._sizes)
+        weights = [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
         values = self._first_sums(vectors, weights, ids, cells)
         for layer in self._model.layers[1 + self.input_layers : -1]:
             values = tf.matmul(layer.activation(values), weights.pop(0)) + weights.pop(0)
         return values
+
+    def _first_sums(self, vectors: Any, weights: list[Any], ids: Any, cells: Any) -> Any:
+        """The first dense layer before its activation, float32 [reviews, units].
+
+        The arguments are those of `_logits`; of the weights, in the layers' order, those that are used are taken off.
+        """
+        raise NotImplementedError
 
 
 class WindowNetwork(FastNetwork):

@@ -1,7 +1,7 @@
 """`Gradients`, what a step says of a batch, and `summed`, which adds up those of the workers' parts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
@@ -24,6 +24,7 @@ class Gradients:
         rows: int32, ascending rows of the head's table, such as the ids of words; none where the table is frozen.
         values: float32 [rows, n], their gradients; those of all other rows are 0.
         dense: float32 [m], of all other weights, one after the other.
+        statistics: float32 [k], no gradients but how what is not trained changes, times the rows' share of the batch.
     """
 
     loss: float
@@ -31,6 +32,7 @@ class Gradients:
     rows: Rows
     values: Floats
     dense: Floats
+    statistics: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 def clipped(gradients: Gradients, most: float | None) -> Gradients:
@@ -57,17 +59,18 @@ def summed(parts: Sequence[Gradients], allreduce: AllReduce) -> list[Gradients]:
     """
     if allreduce.world == 1:
         return list(parts)
-    dense = allreduce.sum(np.concatenate([part.dense for part in parts]))
-    ends = np.cumsum([len(part.dense) for part in parts])
+    all_dense = [values for part in parts for values in (part.dense, part.statistics)]
+    dense = np.split(allreduce.sum(np.concatenate(all_dense)), np.cumsum([len(values) for values in all_dense])[:-1])
     message = b"".join(
         np.int64(len(part.rows)).tobytes() + part.rows.tobytes() + part.values.tobytes() for part in parts
     )
     widths = [part.values.shape[1] for part in parts]
     received = [_unpacked(each, widths) for each in allreduce.gather(message)]
     total = []
-    for part, mine, tables in zip(parts, np.split(dense, ends[:-1]), zip(*received, strict=True), strict=True):
+    for number, (part, tables) in enumerate(zip(parts, zip(*received, strict=True), strict=True)):
         rows, values = reduce(lambda left, right: _added(*left, *right), tables)
-        total.append(replace(part, rows=rows, values=values, dense=mine))
+        of_part, statistics = dense[2 * number : 2 * number + 2]
+        total.append(replace(part, rows=rows, values=values, dense=of_part, statistics=statistics))
     return total
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentray import models
+from sentray.bundle import ModelSpec
 from sentray.config import TrainSettings
 from sentray.models import OUTPUT
 from sentray.training import wide, window_sums
@@ -195,7 +196,8 @@ def new_network(
     if not isinstance(architecture, models.Halves):
         vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
         build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze, task=spec.task)
-        network = _keras_network(settings, spec.architecture, build, seed, rates(1))
+        build = partial(build, numbers=len(spec.numeric), labels=spec.labels)
+        network = _keras_network(settings, spec, build, seed, among.rank, rates(1))
         return Heads({architecture.heads[0]: network}, network.keras_model, max_norm=settings.max_norm)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
@@ -234,13 +236,19 @@ def new_network(
 
 
 def _keras_network(
-    settings: TrainSettings, name: str, build: Callable[[], Any], seed: int, rates: tuple[Rate, Rate]
+    settings: TrainSettings, spec: ModelSpec, build: Callable[[], Any], seed: int, rank: int, rates: tuple[Rate, Rate]
 ) -> Any:
-    """The `Network` of an architecture that TensorFlow trains."""
+    """The head of an architecture that TensorFlow trains."""
     import keras
 
     from sentray.training.fast_network import FAST
     from sentray.training.network import Network
 
     keras.utils.set_random_seed(seed)
-    return FAST.get(name, Network)(build(), *rates, device="/GPU:0" if settings.gpu else None)
+    device = "/GPU:0" if settings.gpu else None
+    if (fast := FAST.get(spec.architecture)) is not None and not spec.numeric:
+        return fast(build(), *rates, task=spec.task, device=device)
+    of_rows = rates[1] if settings.embedding_learning_rate else None
+    return Network(
+        build(), rates[0], of_rows, task=spec.task, most=spec.max_length, seed=seed, rank=rank, device=device
+    )

@@ -1,78 +1,59 @@
-"""A Keras model as it is trained: `Network` computes steps by the model's own layers, packed reviews in, gradients out.
+"""`Network`: any Keras model in training, by its own layers and optimizer; packed reviews in, gradients out.
 
-It is slow and general, and what is new is tried here first; `fast_network` computes the same numbers sooner for the
-shapes it knows. Adam passes over the weights once, over an embedding's row when its word is there (`adam`). It is Adam
-as published: Keras's own differs for embeddings, where it squares each of a word's gradients in a batch instead of
-their sum.
+Weights and optimizer are TensorFlow's variables and stay where TensorFlow has them. What a step adds to the global
+batch's gradients leaves it, and comes back summed over the workers; then every worker applies the optimizer to the same
+numbers. `fast_network` computes the same sooner for the shapes it knows, with Adam.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 
-from sentray.training.adam import Adam, Floats, Rate, TableAndDense
-from sentray.training.batches import Reviews, numbered
+from sentray.models import IDS, NUMBERS, OUTPUT, padded_length
+from sentray.task import Task
+from sentray.training.adam import Floats, Rate
+from sentray.training.batches import Reviews, laid_out
 from sentray.training.gradients import Gradients
-
-_MAX_LOGIT = 30.0
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Reviews laid one after the other.
+class Padded:
+    """Reviews laid out for a Keras model.
 
     Attributes:
-        ids: int32 [positions], the index of each word in `words`.
-        words: int32 [distinct words], ascending vocabulary ids; id 0, the padding, is always among them.
-        cells: int32 [reviews, columns], what of the positions each review has; see the method that packed them.
+        reviews: int32 [words] each.
+        numbers: Of each besides its text, float32 [reviews, numbers]; None where the network takes none.
     """
 
-    ids: NDArray[np.int32]
-    words: NDArray[np.int32]
-    cells: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, positions: NDArray[np.int32], cells: NDArray[np.int32], vocabulary_rows: int) -> "Packed":
-        """Packed reviews from the vocabulary ids at all positions, for an embedding of so many rows."""
-        words, ids = numbered(positions, vocabulary_rows)
-        return cls(ids, words, cells)
+    reviews: Reviews
+    numbers: Floats | None = None
 
 
-def pack_padded(reviews: Reviews, length: int, vocabulary_rows: int) -> Packed:
-    """Lay reviews out padded to the network's length.
+class Network:
+    """Trains a Keras model by the model's own layers.
 
-    Returns:
-        `ids` are int32 [reviews * length]; `cells` int32 [reviews, 0].
-    """
-    padded = np.zeros((len(reviews), length), np.int32)
-    for row, review in zip(padded, reviews, strict=True):
-        row[: len(review)] = review
-    return Packed.of(padded.ravel(), np.empty((len(reviews), 0), np.int32), vocabulary_rows)
-
-
-class Network(TableAndDense):
-    """Trains a Keras model with one embedding, by the model's own layers.
-
-    The weights are kept here while they are trained, in float32; `keras_model` puts them back into the model.
+    Variables that are gathered from, such as embeddings, give the gradients of a step's rows, each row once; all others
+    dense ones. Where a mean over the padding is taken (GlobalAveragePooling1D without a mask), the padding's vector
+    becomes 0 and stays so. Of a worker's state that is not trained, such as BatchNormalization's statistics, every
+    worker gets the mean after each step, weighted by rows.
 
     Args:
-        model: Keras model from word ids, int32 [reviews, length], to the probability of the second class or of each.
-            Its embedding is trained where the layer says so. Where a mean over the padding is taken
-            (GlobalAveragePooling1D without a mask), the padding's vector becomes 0 and stays so.
-        learning_rate: Adam's step size, or its schedule.
-        embedding_learning_rate: That of the word vectors; the same where not given.
+        model: Keras model of the contract of `sentray.models.NetworkSpec`, compiled with an optimizer or not at all.
+        learning_rate: Step size of Adam, or its schedule; of no use where the model has its own optimizer.
+        embedding_learning_rate: That of what is gathered from; the same where not given.
+        task: What is asked of a review.
+        most: Ids of a review at most, where the model takes any length.
+        seed: Fixes the dropout.
+        rank: This worker's number, which dropout depends on too.
         device: Where the step runs, such as `/GPU:0`; where TensorFlow likes if None.
-
-    Raises:
-        ValueError: The model has no embedding or several; or, at the first step, layers with state that is not trained.
     """
-
-    from_logits = False
-    """Whether `_outputs` gives logits, and not probabilities."""
 
     def __init__(
         self,
@@ -80,125 +61,300 @@ class Network(TableAndDense):
         learning_rate: Rate,
         embedding_learning_rate: Rate | None = None,
         *,
+        task: Task = "classification",
+        most: int = 0,
+        seed: int = 0,
+        rank: int = 0,
         device: str | None = None,
     ) -> None:
-        kinds = [type(layer).__name__ for layer in model.layers]
-        if kinds.count("Embedding") != 1:
-            raise ValueError(f"cannot train a network of the layers {kinds}: it needs one Embedding")
-        self._model, self._device = model, device
-        self._keras_embedding = embedding = model.layers[kinds.index("Embedding")]
-        self._length: int = model.inputs[0].shape[1]
-        self._zero_padding = "GlobalAveragePooling1D" in kinds and not embedding.mask_zero
-        self._variables = [variable for variable in model.trainable_variables if variable is not embedding.weights[0]]
-        table, *others = [variable.numpy().copy() for variable in (embedding.weights[0], *self._variables)]
+        self._model, self._task, self._device = model, task, device
+        self._most, self._seed, self._rank, self._step = most, seed, rank, 0
+        self._inputs = [each.name for each in model.inputs]
+        self._length: int | None = model.inputs[self._inputs.index(IDS)].shape[1]
+        self._output = model.get_layer(OUTPUT)
+        self._features = keras.Model(model.inputs, self._output.input)
+        self._trained: list[Any] = list(model.trainable_variables)
+        # A layer that is trained has weights that are not, its statistics; one that is frozen has no others.
+        self._statistics = [each for layer in model._flatten_layers() for each in layer._non_trainable_variables]
+        known = {id(each) for each in self._statistics}
+        self._frozen = [each for each in model.non_trainable_weights if id(each) not in known]
+        weights = {id(each) for each in model.weights}
+        own_seeds = [each for each in model.non_trainable_variables if id(each) not in weights]
+        self._seeds = [*own_seeds, global_seed_generator().state]
+        self._zero_padding = has_zero_padding(model)
         if self._zero_padding:
-            table[0] = 0
-        rate = embedding_learning_rate or learning_rate
-        dense = np.concatenate([weights.ravel() for weights in others])[None]
-        vectors_adam = Adam(table, rate if embedding.trainable else None)
-        super().__init__(vectors_adam, Adam(dense, learning_rate), others[0].size)
-        self._shapes = [weights.shape for weights in others]
-        self._sizes = [weights.size for weights in others]
+            table = next(layer for layer in model.layers if isinstance(layer, keras.layers.Embedding)).weights[0]
+            table.assign(tf.concat([tf.zeros_like(table[:1]), table[1:]], 0))
         ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
-        matrix, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
-        vectors = tf.TensorSpec([None, table.shape[1]], tf.float32)
-        signature = [vectors, floats, ints, matrix]
-        self._gradient_graph = tf.function(self._gradient, input_signature=[*signature, ints, floats, scalar])
-        self._logits_graph = tf.function(self._logits, input_signature=signature)
+        matrix, scalar = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([], tf.float32)
+        inputs = [tf.TensorSpec((None, *each.shape[1:]), each.dtype) for each in model.inputs]
+        wanted = ints if task == "classification" else matrix
+        seeds = tf.TensorSpec([len(self._seeds), 2], tf.int32)
+        # Where a step moves some rows alone, which the gradients' graph says.
+        self._tables: list[int] = []
+        with tf.device(device):
+            signature = [inputs, wanted, floats, scalar, scalar, seeds]
+            self._gradient_graph = tf.function(self._gradient, input_signature=signature)
+            self._gradient_graph.get_concrete_function()
+            self._logits_graph = tf.function(lambda given: self._outputs(given, training=False), [inputs])
+            self._parts = self._optimizers(learning_rate, embedding_learning_rate)
+            self._apply_graph = tf.function(self._apply, input_signature=[ints, matrix, floats, floats, scalar])
 
-    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Packed:
-        """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
-        return pack_padded(reviews, self._length, len(self.embedding.weights))
+    def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Padded:
+        """Lay reviews out for `gradients` and `logits`.
 
-    def gradients(self, packed: Packed, labels: NDArray[np.int32], weights: Floats, batch_rows: int) -> Gradients:
-        """Loss of this worker's rows and what they add to the global batch's gradients.
+        Args:
+            reviews: int32 [words] each, cut to the network's length.
+            numbers: Of each besides its text, float32 [reviews, numbers]; None where there are none.
+        """
+        return Padded(reviews, numbers)
+
+    def gradients(self, packed: Padded, labels: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
+        """Loss of this worker's rows and what they add to the global batch's gradients; no variable changes.
 
         Args:
             packed: This worker's reviews.
-            labels: int32 [reviews], positions of their classes.
+            labels: What the network should give for them; see `sentray.task.wanted`.
             weights: float32 [reviews], weights of their losses.
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
-        flat = self.dense.weights[0]
         if not len(labels):
-            words = packed.words[:0]
-            return Gradients(0.0, 0, words, self.embedding.rows(words), np.zeros_like(flat))
-        vectors = self.embedding.rows(packed.words)
+            width = max((self._row_size(table) for table in self._tables), default=0)
+            empty, dense = np.zeros((0, width), np.float32), np.zeros(sum(self._dense_sizes), np.float32)
+            return Gradients(0.0, 0, np.zeros(0, np.int32), empty, dense, np.zeros(sum(self._kept_sizes), np.float32))
+        generator = np.random.default_rng((self._seed, self._rank, self._step))
+        seeds = generator.integers(0, 1 << 31, (len(self._seeds), 2)).astype(np.int32)
+        width = self._length or int(self._widths(packed).max())
         with tf.device(self._device):
-            loss, correct, rows, dense = self._gradient_graph(
-                vectors, flat, packed.ids, packed.cells, labels, weights, np.float32(batch_rows)
-            )
-        return Gradients(float(loss), int(correct), packed.words[: len(rows)], np.asarray(rows), np.asarray(dense))
+            given = self._given(packed, np.arange(len(labels)), width)
+            found = self._gradient_graph(given, labels, weights, np.float32(batch_rows), self._scale(), seeds)
+        loss, correct, rows, values, dense, statistics = (each.numpy() for each in found)
+        return Gradients(float(loss), int(correct), rows, values, dense, statistics)
 
-    def logits(self, packed: Packed) -> Floats:
-        """Logits of reviews that are not trained on, float32 [reviews, 1 or classes]."""
-        vectors = self.embedding.rows(packed.words)
+    def apply(self, gradients: Gradients) -> bool:
+        """Take one step of the optimizer with the global batch's gradients.
+
+        Returns:
+            Whether the words' vectors, or where they are frozen the first of the other weights, got a gradient at all.
+            They get none once all units of a layer are dead.
+        """
+        self._step += 1
+        for optimizer, rate, _ in self._parts:
+            if callable(rate):
+                getattr(optimizer, "inner_optimizer", optimizer).learning_rate = rate(self._step)
         with tf.device(self._device):
-            return np.asarray(self._logits_graph(vectors, self.dense.weights[0], packed.ids, packed.cells))
+            scale, rows = self._scale(), gradients.rows
+            self._apply_graph(rows, gradients.values, gradients.dense, gradients.statistics, scale)
+        return bool(gradients.values.any() if self._tables else gradients.dense[: self._dense_sizes[0]].any())
+
+    def logits(self, packed: Padded) -> Floats:
+        """Logits of reviews that are not trained on, each padded as in scoring; float32 [reviews, outputs]."""
+        found = np.empty((len(packed.reviews), self._output.units), np.float32)
+        widths = self._widths(packed)
+        for width in np.unique(widths):
+            rows = np.flatnonzero(widths == width)
+            with tf.device(self._device):
+                found[rows] = self._logits_graph(self._given(packed, rows, int(width)))
+        return found
 
     def layers(self) -> dict[str, list[Floats]]:
         """The weights as of now, by the names of the model's layers."""
-        return {layer.name: layer.get_weights() for layer in self.keras_model().layers if layer.weights}
+        return {layer.name: layer.get_weights() for layer in self._model.layers if layer.weights}
 
     def keras_model(self) -> Any:
-        """The Keras model with the weights as of now."""
-        self.embedding.settle()
-        self._keras_embedding.set_weights([self.embedding.weights])
-        others = np.split(self.dense.weights[0], np.cumsum(self._sizes)[:-1])
-        for variable, weights, shape in zip(self._variables, others, self._shapes, strict=True):
-            variable.assign(weights.reshape(shape))
-        return self._model
+        """The Keras model itself, without its optimizer; its weights are those in training."""
+        model = self._model
+        return keras.Model(model.inputs, model.outputs, name=model.name) if model.compiled else model
+
+    def constants(self) -> list[NDArray[Any]]:
+        """What training does not change: vectors where they are frozen."""
+        return [_array(variable) for variable in self._frozen]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that training changes, by name: weights, statistics and the optimizer's variables, and the steps done."""
+        return {"step": np.array(self._step), **{name: _array(each) for name, each in self._changing.items()}}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a state that `state` gave."""
+        self._step = int(state["step"])
+        for name, variable in self._changing.items():
+            variable.assign(tf.cast(state[name], variable.dtype))
+
+    @property
+    def _changing(self) -> dict[str, Any]:
+        """All variables that training changes, by names that do not depend on what else Keras made in the process."""
+        of_optimizers = [each for optimizer, *_ in self._parts for each in optimizer.variables]
+        kinds = {"weights": self._trained, "statistics": self._statistics, "optimizer": of_optimizers}
+        return {f"{kind}.{number}": each for kind, some in kinds.items() for number, each in enumerate(some)}
+
+    @property
+    def _dense_sizes(self) -> list[int]:
+        return [math.prod(each.shape) for at, each in enumerate(self._trained) if at not in self._tables]
+
+    @property
+    def _kept_sizes(self) -> list[int]:
+        return [math.prod(each.shape) for each in self._statistics]
+
+    def _row_size(self, table: int) -> int:
+        return math.prod(self._trained[table].shape[1:])
+
+    def _optimizers(self, rate: Rate, of_tables: Rate | None) -> list[tuple[Any, Rate | None, list[int]]]:
+        """Who moves which of the trained variables, and at which step size where that is ours to say."""
+        every = list(range(len(self._trained)))
+        sizes: list[tuple[Rate, list[int]]] = [(rate, every)]
+        if of_tables is not None:
+            sizes = [(rate, [at for at in every if at not in self._tables]), (of_tables, self._tables)]
+        made: list[tuple[Any, Rate | None, list[int]]] = []
+        if self._model.compiled:
+            made, sizes = [(self._model.optimizer, None, every)], []
+        for size, which in sizes:
+            optimizer: Any = keras.optimizers.Adam(size(1) if callable(size) else size)
+            if any(layer.compute_dtype == "float16" for layer in self._model._flatten_layers()):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            made.append((optimizer, size, which))
+        for optimizer, _, which in made:
+            optimizer.build([self._trained[at] for at in which])
+        return made
+
+    def _scale(self) -> np.float32:
+        """What the loss is multiplied with, so that small gradients are numbers in half precision."""
+        return np.float32(self._parts[0][0].scale_loss(np.float32(1)))
+
+    def _widths(self, packed: Padded) -> NDArray[np.int64]:
+        """To how many ids each review is padded."""
+        lengths = np.fromiter(map(len, packed.reviews), np.int64, len(packed.reviews))
+        return np.full_like(lengths, self._length) if self._length else padded_length(lengths, self._most)
+
+    def _given(self, packed: Padded, rows: NDArray[np.int64], width: int) -> list[NDArray[Any]]:
+        """What the model's inputs take of some reviews."""
+        reviews = [packed.reviews[row] for row in rows]
+        ids, offsets = laid_out(reviews)
+        matrix = np.zeros((len(rows), width), np.int32)
+        matrix[np.arange(width) < np.diff(offsets)[:, None]] = ids
+        given: dict[str, Any] = {IDS: matrix, NUMBERS: None if packed.numbers is None else packed.numbers[rows]}
+        return [given[name] for name in self._inputs]
+
+    def _outputs(self, given: list[Any], training: bool) -> Any:
+        """The outputs before the last activation, float32 [reviews, outputs]."""
+        features = self._features(given if len(given) > 1 else given[0], training=training)
+        return tf.matmul(tf.cast(features, tf.float32), self._output.kernel) + self._output.bias
 
     def _gradient(
-        self, vectors: Any, flat: Any, ids: Any, cells: Any, labels: Any, weights: Any, batch_rows: Any
-    ) -> tuple[Any, Any, Any, Any]:
+        self, given: list[Any], wanted: Any, weights: Any, batch_rows: Any, scale: Any, seeds: Any
+    ) -> tuple[Any, ...]:
+        for variable, seed in zip(self._seeds, tf.unstack(seeds), strict=True):
+            variable.assign(tf.cast(seed, variable.dtype))
+        before = [tf.identity(variable.value) for variable in self._statistics]
+        share = tf.cast(tf.shape(weights)[0], tf.float32) / batch_rows
         with tf.GradientTape() as tape:
-            tape.watch([vectors, flat])
-            outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=True)
-            if outputs.shape[1] == 1:
-                losses = keras.losses.binary_crossentropy(labels[:, None], outputs, self.from_logits)
-                classes = tf.cast(outputs[:, 0] > (0 if self.from_logits else 0.5), tf.int32)
-            else:
-                losses = keras.losses.sparse_categorical_crossentropy(labels, outputs, self.from_logits)
-                classes = tf.argmax(outputs, 1, tf.int32)
+            losses, correct = loss_of(self._task, self._outputs(given, training=True), wanted)
             loss = tf.reduce_sum(losses * weights)
-            mean = loss / batch_rows
-        rows, dense = tape.gradient(mean, [vectors, flat])
-        rows = vectors[:0] if self.embedding.frozen else tf.convert_to_tensor(rows)
-        return loss, tf.math.count_nonzero((classes == labels) & (weights > 0)), rows, dense
+            further = [share * tf.cast(each, tf.float32) for each in self._features.losses]
+            total = scale * tf.add_n([loss / batch_rows, *further])
+        found = tape.gradient(total, [variable.value for variable in self._trained])
+        self._tables = [at for at, each in enumerate(found) if isinstance(each, tf.IndexedSlices)]
+        rows, values, first = [], [], 0
+        for at in self._tables:
+            of_rows, of_values = _by_rows(found[at], self._row_size(at), self._zero_padding)
+            rows.append(of_rows + first)
+            values.append(of_values)
+            first += self._trained[at].shape[0]
+        width = max((self._row_size(at) for at in self._tables), default=0)
+        wide = [tf.pad(each, [[0, 0], [0, width - each.shape[1]]]) for each in values]
+        dense = [
+            tf.zeros(variable.shape) if gradient is None else gradient
+            for at, (variable, gradient) in enumerate(zip(self._trained, found, strict=True))
+            if at not in self._tables
+        ]
+        changes = [
+            share * tf.cast(variable.value - old, tf.float32)
+            for variable, old in zip(self._statistics, before, strict=True)
+        ]
+        for variable, old in zip(self._statistics, before, strict=True):
+            variable.assign(old)
+        return (
+            loss,
+            tf.math.count_nonzero(correct & (weights > 0)),
+            tf.concat([tf.zeros(0, tf.int32), *rows], 0),
+            tf.concat([tf.zeros((0, width)), *wide], 0) / scale,
+            _laid_out(dense) / scale,
+            _laid_out(changes),
+        )
 
-    def _logits(self, vectors: Any, flat: Any, ids: Any, cells: Any) -> Any:
-        outputs = self._outputs(vectors, self._shaped(flat), ids, cells, training=False)
-        if self.from_logits:
-            return outputs
-        others = tf.math.log(1 - outputs) if outputs.shape[1] == 1 else 0.0
-        # Where a probability is 0 or 1 the logit has no end.
-        return tf.clip_by_value(tf.math.log(outputs) - others, -_MAX_LOGIT, _MAX_LOGIT)
+    def _apply(self, rows: Any, values: Any, dense: Any, statistics: Any, scale: Any) -> None:
+        gradients, first = dict[int, Any](), 0
+        for at in self._tables:
+            variable = self._trained[at]
+            start, end = tf.unstack(tf.searchsorted(rows, [first, first + variable.shape[0]]))
+            # Dense, since a sparse one would have Keras's optimizers take each step as one of these rows alone.
+            own = tf.math.unsorted_segment_sum(
+                scale * values[start:end, : self._row_size(at)], rows[start:end] - first, variable.shape[0]
+            )
+            gradients[at] = tf.reshape(own, variable.shape)
+            first += variable.shape[0]
+        others = [at for at in range(len(self._trained)) if at not in self._tables]
+        gradients |= zip(others, _shaped(scale * dense, [self._trained[at] for at in others]), strict=True)
+        for optimizer, _, which in self._parts:
+            mine = [self._trained[at] for at in which]
+            optimizer.apply([tf.cast(gradients[at], self._trained[at].dtype) for at in which], mine)
+        for variable, change in zip(self._statistics, _shaped(statistics, self._statistics), strict=True):
+            whole = tf.as_dtype(variable.dtype).is_integer
+            variable.assign_add(tf.cast(tf.round(change) if whole else change, variable.dtype))
 
-    def _shaped(self, flat: Any) -> list[Any]:
-        """The weights of the layers behind the embedding, in their order."""
-        parts = tf.split(flat, self._sizes)
-        return [tf.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
-    def _outputs(self, vectors: Any, weights: list[Any], ids: Any, cells: Any, training: bool) -> Any:
-        """The network's outputs for each review, float32 [reviews, classes or 1].
+def loss_of(task: Task, logits: Any, wanted: Any) -> tuple[Any, Any]:
+    """The losses of reviews, and which of them are answered right.
 
-        Args:
-            vectors: float32 [distinct words, dimensions], of the words of a `Packed`.
-            weights: Of the layers behind the embedding, in their order.
-            ids: its ids.
-            cells: its cells.
-            training: whether dropout drops.
-        """
-        if self._zero_padding:
-            vectors = tf.concat([tf.zeros_like(vectors[:1]), vectors[1:]], 0)
-        # The embedding as if the batch's words were the first of the vocabulary; the padding is so anyway.
-        rows, words = len(self.embedding.weights), tf.shape(vectors)[0]
-        table = tf.ensure_shape(tf.pad(vectors, [[0, rows - words], [0, 0]]), (rows, vectors.shape[1]))
-        given = [(self._keras_embedding.weights[0], table), *zip(self._variables, weights, strict=True)]
-        with keras.StatelessScope(given) as scope:
-            outputs = self._model(tf.reshape(ids, (tf.shape(cells)[0], self._length)), training=training)
-        others = [variable for variable in self._model.non_trainable_variables if variable is not given[0][0]]
-        if changed := [variable.path for variable in others if scope.get_current_value(variable) is not None]:
-            raise ValueError(f"cannot train a network whose layers keep state of their own: {', '.join(changed)}")
-        return outputs
+    Classification has a cross-entropy of their labels, multilabel and ordinal the sum of their outputs' binary ones,
+    regression half the squared error.
+
+    Args:
+        task: What is asked.
+        logits: Outputs before the last activation, float32 [reviews, outputs].
+        wanted: See `sentray.task.wanted`.
+
+    Returns:
+        float32 [reviews] and bool [reviews]; no number is right or wrong.
+    """
+    if task == "regression":
+        return tf.reduce_sum(0.5 * (logits - wanted) ** 2, 1), tf.zeros_like(logits[:, 0], tf.bool)
+    if task == "classification" and logits.shape[1] != 1:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)
+        return losses, tf.argmax(logits, 1, tf.int32) == wanted
+    if task == "classification":
+        wanted = tf.cast(wanted[:, None], tf.float32)
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits)
+    return tf.reduce_sum(losses, 1), tf.reduce_all((logits > 0) == (wanted > 0.5), 1)
+
+
+def has_zero_padding(model: Any) -> bool:
+    """Whether a mean over the padding is taken, so that the padding's vector must be 0."""
+    layers = {type(layer).__name__: layer for layer in model.layers}
+    return "GlobalAveragePooling1D" in layers and "Embedding" in layers and not layers["Embedding"].mask_zero
+
+
+def _by_rows(slices: Any, size: int, zero_padding: bool) -> tuple[Any, Any]:
+    """The distinct rows of a table that has a gradient, ascending, and the sums of theirs, float32 [rows, size]."""
+    distinct, index = tf.unique(tf.cast(tf.reshape(slices.indices, [-1]), tf.int32))
+    order = tf.argsort(distinct)
+    values = tf.cast(tf.reshape(slices.values, [-1, size]), tf.float32)
+    sums = tf.math.unsorted_segment_sum(values, tf.gather(tf.math.invert_permutation(order), index), tf.size(distinct))
+    rows = tf.gather(distinct, order)
+    return rows, sums * tf.cast(rows > 0, tf.float32)[:, None] if zero_padding else sums
+
+
+def _laid_out(parts: list[Any]) -> Any:
+    """Values one after the other, float32 [n]."""
+    return tf.concat([tf.zeros(0), *(tf.cast(tf.reshape(each, [-1]), tf.float32) for each in parts)], 0)
+
+
+def _shaped(flat: Any, variables: list[Any]) -> list[Any]:
+    """What `_laid_out` laid out, in the shapes of variables."""
+    parts = tf.split(flat, [math.prod(each.shape) for each in variables]) if variables else []
+    return [tf.reshape(part, each.shape) for part, each in zip(parts, variables, strict=True)]
+
+
+def _array(variable: Any) -> NDArray[Any]:
+    """A variable's values; of bfloat16, which NumPy does not know, as float32."""
+    value = tf.convert_to_tensor(variable.value)
+    return np.array(tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value)

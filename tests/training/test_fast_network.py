@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray import models
-from sentray.training.fast_network import FAST, pack_bags, pack_windows
+from sentray.training.fast_network import FAST, pack_bags, pack_padded, pack_windows
 from sentray.training.gradients import Gradients
-from sentray.training.network import Network, pack_padded
+from sentray.training.network import Network
 
 ROWS, LENGTH = 300, 60
 STACKS = [name for name, known in models.ARCHITECTURES.items() if isinstance(known, models.Stack)]

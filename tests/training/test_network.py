@@ -1,5 +1,6 @@
 """Both training networks against Keras's own gradients and optimizer, over the same weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ keras = pytest.importorskip("keras")
 
 from sentray.training.fast_network import FAST  # noqa: E402
 from sentray.training.gradients import Gradients  # noqa: E402
-from sentray.training.network import Network  # noqa: E402
+from sentray.training.network import Network, loss_of  # noqa: E402
 
 ROWS, LENGTH = 300, 60
 STACKS = [name for name, known in models.ARCHITECTURES.items() if isinstance(known, models.Stack)]
@@ -118,7 +119,8 @@ def test_training_goes_on_from_a_state(kinds: Any, freeze: bool) -> None:
     begun = network()
     step(begun)
     state = {name: values.copy() for name, values in begun.state().items()}
-    assert any(name.startswith("embedding") for name in state) != freeze
+    first = "weights.0" if kinds is not FAST else "embedding_weights"
+    assert (state[first].shape == (ROWS, 100) if first in state else False) != freeze
     step(begun)
     resumed = network()
     resumed.restore(state)
@@ -167,38 +169,82 @@ def test_dead_units_are_noticed(kinds: Any) -> None:
     assert not network.apply(gradients)
 
 
-def layers_of_other_kinds() -> list[Any]:
-    recurrent = keras.layers.Bidirectional(keras.layers.LSTM(6, activation="tanh"))
-    return [keras.layers.Embedding(ROWS, 12, mask_zero=True), recurrent, keras.layers.Dense(3, activation="softmax")]
+def mixture(spec: models.NetworkSpec, fixed: bool = False, precision: str = "float32") -> Any:
+    """A network of two embeddings, a mask, recurrence, attention, dropout and statistics, with its own optimizer."""
+    with_policy = {"dtype": precision}
+    ids = spec.ids(fixed)
+    vectors = keras.layers.Add()([spec.embedding(mask=True)(ids), spec.embedding(name="second")(ids)])
+    values = keras.layers.Bidirectional(
+        keras.layers.LSTM(4, return_sequences=True, recurrent_dropout=0.2, **with_policy), **with_policy
+    )(vectors)
+    values = keras.layers.GlobalMaxPooling1D(**with_policy)(keras.layers.Attention(**with_policy)([values, values]))
+    values = keras.layers.Dropout(0.3)(keras.layers.BatchNormalization(**with_policy)(values))
+    model = keras.Model(ids, spec.output()(values))
+    rate = keras.optimizers.schedules.CosineDecay(0.05, 20)
+    optimizer: Any = keras.optimizers.AdamW(rate, clipnorm=1.0)
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer)
+    return model
+
+
+def spec_of(classes: int = 3, **values: Any) -> models.NetworkSpec:
+    return models.NetworkSpec(ROWS, LENGTH, classes, 6, **values)
 
 
 def test_the_general_network_trains_any_layers_of_keras() -> None:
+    """Against Keras's own gradients and optimizer; dropout is left out, whose seeds differ."""
     keras.utils.set_random_seed(1)
-    ours, theirs = (keras.Sequential([keras.Input((LENGTH,)), *layers_of_other_kinds()]) for _ in range(2))
+    ours, theirs = (mixture(spec_of()) for _ in range(2))
+    for layer in [*ours._flatten_layers(), *theirs._flatten_layers()]:
+        for name in {"rate", "recurrent_dropout"} & set(vars(layer)):
+            setattr(layer, name, 0.0)
     theirs.set_weights(ours.get_weights())
-    network, parts, labels = Network(ours, 0.01), reviews([3, 9, 31, LENGTH]), np.array([0, 1, 2, 0], np.int32)
-    optimizer = keras.optimizers.Adam(0.01)
+    network, parts, labels = Network(ours, 1, most=LENGTH), reviews([3, 9, 31, LENGTH]), np.array([0, 1, 2, 0], "i4")
     for _ in range(3):
         gradients = network.gradients(network.pack(parts), labels, np.ones(4, np.float32), 4)
         network.apply(gradients)
         with tf.GradientTape() as tape:
-            wanted = tf.reduce_mean(cross_entropy(labels, theirs(padded(parts)), 3))
+            wanted = tf.reduce_mean(cross_entropy(labels, theirs(padded(parts), training=True), 3))
         dense = tape.gradient(wanted, [variable.value for variable in theirs.trainable_variables])
-        optimizer.apply([tf.convert_to_tensor(part) for part in dense], theirs.trainable_variables)
+        theirs.optimizer.apply([tf.convert_to_tensor(part) for part in dense], theirs.trainable_variables)
         assert gradients.loss / 4 == pytest.approx(float(wanted), abs=1e-5)
     for mine, keras_own in zip(network.keras_model().get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, keras_own, atol=2e-5)
+        np.testing.assert_allclose(mine, keras_own, atol=2e-4)
 
 
-def test_a_network_without_embedding_is_refused() -> None:
-    with pytest.raises(ValueError, match="it needs one Embedding"):
-        Network(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]), 0.001)
+@pytest.mark.parametrize(("task", "classes"), [("multilabel", 3), ("ordinal", 4), ("regression", 0)])
+def test_other_tasks_have_their_losses(task: Any, classes: int) -> None:
+    spec = spec_of(classes, task=task)
+    logits = np.random.default_rng(0).normal(size=(5, spec.outputs)).astype(np.float32)
+    wanted = np.random.default_rng(1).integers(0, 2, logits.shape).astype(np.float32)
+    losses, right = loss_of(task, tf.constant(logits), tf.constant(wanted))
+    outputs = spec.output().activation(logits)
+    if task == "regression":
+        np.testing.assert_allclose(losses, 0.5 * ((outputs - wanted) ** 2)[:, 0], rtol=1e-5)
+    else:
+        crosses = keras.losses.binary_crossentropy(wanted, outputs)
+        np.testing.assert_allclose(losses, crosses * spec.outputs, rtol=1e-4)
+        np.testing.assert_array_equal(right, ((outputs > 0.5) == (wanted > 0.5)).numpy().all(1))
 
 
-@pytest.mark.parametrize("name", ["BatchNormalization", "Dropout"])
-def test_state_that_would_be_lost_is_refused(name: str) -> None:
-    layer = keras.layers.Dropout(0.5) if name == "Dropout" else keras.layers.BatchNormalization()
-    layers = [keras.layers.Embedding(ROWS, 2), layer, keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
-    network = Network(keras.Sequential([keras.Input((LENGTH,)), *layers]), 0.001)
-    with pytest.raises(ValueError, match="keep state of their own: "):
-        network.gradients(network.pack(reviews([9])), np.zeros(1, np.int32), np.ones(1, np.float32), 1)
+def test_half_precision_trains_with_a_scaled_loss_and_skips_what_overflows() -> None:
+    keras.utils.set_random_seed(1)
+    network = Network(mixture(spec_of(), precision="mixed_float16"), 1, most=LENGTH)
+    packed, labels, weights = network.pack(reviews([9, 31])), np.array([0, 1], "i4"), np.ones(2, "f4")
+    optimizer = network._model.optimizer
+    losses = []
+    for _ in range(15):
+        gradients = network.gradients(packed, labels, weights, 2)
+        losses.append(gradients.loss)
+        network.apply(gradients)
+    assert losses[-1] < 0.7 * losses[0]
+    before, scale = network.state(), float(optimizer.dynamic_scale)
+    network.apply(replace(gradients, dense=np.full_like(gradients.dense, np.inf)))
+    assert float(optimizer.dynamic_scale) == scale / 2
+    assert np.array_equal(network.state()["weights.0"], before["weights.0"])
+
+
+def test_a_review_s_logits_do_not_depend_on_those_beside_it() -> None:
+    network = Network(models.architecture("bilstm").build(ROWS, LENGTH, 2), 0.01, most=LENGTH)
+    parts = reviews([0, 3, 9, 31, LENGTH])
+    alone = [network.logits(network.pack([part]))[0] for part in parts]
+    np.testing.assert_allclose(network.logits(network.pack(parts)), alone, atol=1e-6)
