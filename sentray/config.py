@@ -408,6 +408,11 @@ class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettin
     max_norm: float | None = setting("largest norm of a step's gradients; no limit where not given", None, gt=0)
     class_weight: Literal["none", "balanced"] = setting("weigh every review alike, or every class alike", "none")
     seed: int = setting("fixes first weights and order of reviews", 0, ge=0)
+    continue_from: str | None = setting(
+        "bundle to go on with, whose words, labels and first weights are taken; those of its own rows that CORPUS has "
+        "count, together, as all that it was trained on",
+        None,
+    )
     report: bool = setting(
         "make report.html, a page to look at, and README.md, the model card, beside the bundle", True
     )
@@ -431,6 +436,10 @@ class TrainSettings(HeldOutSettings, NetworkSettings, CorpusSettings, TextSettin
             # That every word counts, --min-count 1, is true of a hash.
             counting = ("max_words", "unknown", *(("min_count",) if self.min_count > 1 else ()))
             self._refuse("needs --encoder vocabulary: a hash counts no word and knows each", *counting)
+        if self.continue_from is not None:
+            # Model, task and numbers are compared with the bundle's.
+            theirs = {*TextSettings.model_fields, *NetworkSettings.model_fields} - {"model"}
+            self._refuse("is the bundle's to say with --continue-from: leave it out", *sorted(theirs))
         return self
 
     def _refuse(self, why: str, *names: str) -> None:
@@ -446,7 +455,7 @@ class CrossvalidateSettings(TrainSettings):
     Each fold is an ordinary `sentray train` with a bundle of its own, and those that are finished are not made again.
     """
 
-    unused = frozenset({"test_fold", "test_fraction", "split_by"})
+    unused = frozenset({"test_fold", "test_fraction", "split_by", "continue_from"})
     panel = "Folds"
 
     out: str = setting("folder or URL for the figures and each fold's bundle; what was stopped goes on there")

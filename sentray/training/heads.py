@@ -21,6 +21,7 @@ from sentray.training.adam import Rate, schedule
 from sentray.training.allreduce import AllReduce
 from sentray.training.batches import Reviews
 from sentray.training.calibration import Mix
+from sentray.training.continuing import layers_of
 from sentray.training.gradients import Floats, Gradients, clipped
 from sentray.training.training_set import TrainingSet
 
@@ -195,27 +196,31 @@ def new_network(
 
     if not isinstance(architecture, models.Halves):
         vectors = facts.dimensions if dataset.vectors is None else dataset.vectors
-        build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze, task=spec.task)
-        build = partial(build, numbers=len(spec.numeric), labels=spec.labels)
+        build = partial(architecture.build, words, spec.max_length, classes, vectors, settings.freeze)
+        build = partial(build, task=spec.task, numbers=len(spec.numeric), labels=spec.labels)
+        if (start := dataset.start) is not None:
+            build = partial(_started, build, [start[key] for key in sorted(start)])
         network = _keras_network(settings, spec, build, seed, among.rank, rates(1))
         return Heads({architecture.heads[0]: network}, network.keras_model, max_norm=settings.max_norm)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
     if (grams := dataset.grams) is not None:
         counts = wide.presences(grams, dataset.reviews, rows, lambda some: facts.hits(dataset.targets[some]), among)
-        if len(rows) < len(dataset):
+        if len(rows) < len(dataset) and dataset.start is None:
             # A held-out review shall know no n-gram that it has alone, as a new one knows none.
             known = counts[:, 0] >= facts.metrics["grams"]["min_reviews"]
             grams, counts = grams.only(known), counts * known[:, None]
         gram_rows, fixed[models.WIDE] = grams.rows, min(wide.EPOCHS, settings.epochs)
         wide_steps = fixed[models.WIDE] * -(-len(rows) // settings.batch_size)
-        heads[models.WIDE] = wide.Wide(grams, counts, wide_steps, spec.task)
+        heads[models.WIDE] = half = wide.Wide(grams, counts, wide_steps, spec.task)
+        if dataset.start is not None:
+            half.start(layers_of(dataset.start, models.WIDE))
     if spec.deep is not None:
         lengths = np.minimum(dataset.lengths, spec.max_length)
         # As the corpus asks for, whatever part of it a fit trains on.
         sizes = replace(window_sums.sizes(len(lengths), float(lengths.mean())), spec=spec.deep)
         vectors = np.array(dataset.vectors)
-        heads[models.DEEP] = window_sums.WindowSums(
+        heads[models.DEEP] = deep = window_sums.WindowSums(
             vectors,
             sizes,
             classes,
@@ -225,6 +230,8 @@ def new_network(
             task=spec.task,
             numbers=len(spec.numeric),
         )
+        if dataset.start is not None:
+            deep.start(layers_of(dataset.start, models.DEEP))
     sizes_of: dict[str, Any] = {
         "gram_rows": gram_rows,
         "deep": spec.deep,
@@ -233,6 +240,13 @@ def new_network(
     }
     build = partial(architecture.build, words, spec.max_length, classes, **sizes_of)
     return Heads(heads, build, fixed, settings.max_norm)
+
+
+def _started(build: Callable[[], Any], weights: list[Floats]) -> Any:
+    """A Keras model with these weights."""
+    model = build()
+    model.set_weights(weights)
+    return model
 
 
 def _keras_network(

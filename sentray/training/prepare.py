@@ -6,7 +6,7 @@ Where words are hashed there is nothing to count, and one pass does.
 import heapq
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sentray import cluster, models, profile
-from sentray.bundle import ModelSpec, Number, TrainedOn, standardised
+from sentray.bundle import GRAMS, Bundle, ModelSpec, Number, TrainedOn, standardised
 from sentray.config import TrainSettings
 from sentray.console import Console, count
 from sentray.corpus.dataset import Corpus, Tables
 from sentray.corpus.groups import group_keys
 from sentray.corpus.identity import TextHashes, content_in, content_of, digest, hashes_of
-from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows
+from sentray.corpus.inspect import Inspection, as_trained, counted, inspect_rows, listed
 from sentray.corpus.rows import (
     NUMBERS,
     QUARANTINE_FILE,
@@ -37,7 +37,7 @@ from sentray.embeddings import ppmi
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError, first_line
-from sentray.models import DEEP, WIDE, Architecture
+from sentray.models import DEEP, EMBEDDING, WIDE, Architecture
 from sentray.storage import Folder
 from sentray.task import Task, outputs, split
 from sentray.text.cleaning import preset_of, rules_from
@@ -47,6 +47,7 @@ from sentray.text.hashing import HashedWords, Words
 from sentray.text.ngrams import MAX_WORD_ID, make_table
 from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
+from sentray.training.continuing import base_of, rehearsal, start_of, trained_before
 from sentray.training.folds import NEVER, Folds, hold_out
 from sentray.training.gram_counts import choose_grams
 from sentray.training.window_sums import sizes
@@ -84,7 +85,8 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     Raises:
         SentrayError: The corpus cannot be used, see `Inspection.check_trainable`, or the word vectors cannot.
     """
-    rules, about = rules_from(settings)
+    base = base_of(settings)
+    rules, about = rules_from(settings) if base is None else (base.spec.cleaning, ())
     for line in about:
         console.say(line)
     dimensions = _dimensions(settings)
@@ -94,8 +96,9 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     folder.delete("")
     uses_grams = WIDE in architecture.heads
     counts: Counter[str] = Counter()
-    words: Words = HashedWords(settings.buckets)
-    if settings.encoder == "vocabulary":
+    words: Words = HashedWords(settings.buckets) if base is None else base.vocabulary
+    counted_first = settings.encoder == "vocabulary" and base is None
+    if counted_first:
         inspection, counts = survey(corpus, rules, console, _splits(settings))
         inspection = _checked(inspection, corpus, folder, settings)
         max_words = settings.max_words
@@ -103,16 +106,19 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
             # The shared id of the unknown is one more.
             max_words = min(max_words or MAX_WORD_ID, MAX_WORD_ID - 1)
         words = Vocabulary.from_counts(counts, settings.min_count, max_words, settings.unknown)
+    start = None
+    if base is not None:
+        console.expect(f"the weights of {base}")
+        start, dimensions = start_of(base)
     _require_memory(words, dimensions or architecture.dimensions, settings.freeze)
     vectors, origin = None, None
     if settings.embedding is not None and isinstance(words, Vocabulary):
         vectors, origin = _vectors(settings.embedding, words, counts, settings, console)
-    met, offsets, labels, targets, held, weights, used, left, texts, trained_on, hashes, reference, numbers = (
-        _write_reviews(corpus, Encoder(rules, words), words, counts, folder, settings, console)
-    )
-    if settings.encoder == "hash":
-        inspection = _checked(met, corpus, folder, settings)
-    if not used:
+    found = _write_reviews(corpus, Encoder(rules, words), words, counts, folder, settings, console, base)
+    offsets, labels, targets, held, left = found.offsets, found.labels, found.targets, found.held, found.left
+    if not counted_first:
+        inspection = _checked(found.inspection, corpus, folder, settings)
+    if not found.used:
         raise SentrayError(
             f"cleaning leaves no word of the {len(targets):,} reviews to train on; check --cleaning and --text-column"
         )
@@ -121,26 +127,33 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     usual = longest if preset_of(settings) == "tutorial" else usual_length(lengths)
     max_length = max(settings.max_length or usual, architecture.min_length)
     deep = None
-    if DEEP in architecture.heads:
+    if DEEP in architecture.heads and start is not None:
+        vectors, origin = start.pop(f"{DEEP}/{EMBEDDING}/0"), {"format": "bundle", "rows": words.size}
+    elif DEEP in architecture.heads:
         average = float(np.minimum(lengths, max_length).mean())
         deep = sizes(len(lengths), average, dimensions)
         console.say(f"deep half: {deep.reason}")
         if vectors is None:
             vectors, origin = _learnt(out, offsets, words, deep.spec.dimensions, settings.seed, console)
     chosen, task = None, settings.task
-    if uses_grams:
+    if uses_grams and base is None:
         chosen = choose_grams(settings, out, words, offsets, max_length, outputs(task, len(labels)), console)
-    spec = ModelSpec.of(
-        words,
-        architecture=architecture.name,
-        cleaning=rules,
-        labels=tuple(labels),
-        max_length=max_length,
-        grams=chosen and chosen.spec,
-        deep=deep and deep.spec,
-        numeric=_measured(settings.numeric, numbers),
-        task=task,
+    spec = (
+        base.spec
+        if base is not None
+        else ModelSpec.of(
+            words,
+            architecture=architecture.name,
+            cleaning=rules,
+            labels=tuple(labels),
+            max_length=max_length,
+            grams=chosen and chosen.spec,
+            deep=deep and deep.spec,
+            numeric=_measured(settings.numeric, found.numbers),
+            task=task,
+        )
     )
+    max_length = spec.max_length
     if task == "classification" and len(labels) > 2 and (settings.threshold or settings.unsure):
         raise SentrayError(
             f"--threshold and --unsure are about two labels, and {corpus.name} has {len(labels):,}: leave them out"
@@ -148,23 +161,26 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     mean, scale, label_rows = 0.0, 1.0, list[int]()
     if task == "regression":
         mean, scale = float(targets.mean(dtype=np.float64)), float(targets.std(dtype=np.float64)) or 1.0
+        mean, scale = (mean, scale) if base is None else base.metrics["target"]
     elif task == "multilabel":
         label_rows = targets.sum(axis=0, dtype=np.int64).tolist()
     else:
         label_rows = np.bincount(targets, minlength=len(labels)).tolist()
     held_out = np.bincount(held[held != NEVER]).tolist()
     metrics = {
-        **_word_metrics(words, counts, used, settings.excerpts),
+        **(_word_metrics(words, counts, found.used, settings.excerpts) if base is None else _words_before(base, left)),
         "embedding": origin,
-        "grams": chosen and chosen.metrics,
+        "grams": chosen.metrics if chosen else base and base.metrics["grams"],
+        "target": (mean, scale),
+        "continued": found.continued,
         "longest_review": longest,
         "cleaning_left": asdict(left),
-        "reference": reference,
+        "reference": found.reference,
         "test_rows": inspection.of_split("test").total(),
         "quarantined_rows": inspection.reasons.total(),
     }
     facts = training_set.Facts(
-        spec, len(targets), tuple(label_rows), tuple(held_out), dimensions, metrics, trained_on, mean, scale
+        spec, len(targets), tuple(label_rows), tuple(held_out), dimensions, metrics, found.trained_on, mean, scale
     )
     _tell(console, facts, targets, inspection, words, lengths, settings)
     for line in left.lines(rules, settings.encoder == "vocabulary"):
@@ -175,6 +191,8 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         known = ", ".join(f"{each.name} (mean {each.mean:,.4g}, deviation {each.scale:,.4g})" for each in spec.numeric)
         console.say(f"numbers besides the text: {known}")
     table = make_table(chosen.keys) if chosen else None
+    if base is not None and GRAMS in base.files:
+        table = np.frombuffer(base.files[GRAMS], np.uint64)
     training_set.write(
         folder,
         facts,
@@ -182,13 +200,14 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
         offsets,
         targets,
         held,
-        texts,
+        found.texts,
         corpus.source,
         vectors,
         table,
-        weights,
-        hashes,
-        standardised(spec.numeric, numbers) if spec.numeric else None,
+        found.weights,
+        found.hashes,
+        standardised(spec.numeric, found.numbers) if spec.numeric else None,
+        start,
     )
 
 
@@ -330,6 +349,43 @@ def _weights(rows: pa.Table, settings: TrainSettings) -> pa.Array:
     return weights
 
 
+@dataclass(frozen=True)
+class _Reviews:
+    """What is known of a corpus's rows, and of the training reviews besides their ids.
+
+    Attributes:
+        inspection: Of all rows of the corpus.
+        offsets: Where each review starts in the file of ids, and the end of the last, int64 [reviews + 1].
+        labels: In order.
+        targets: What each review has of them, as `TrainingSet.targets`.
+        held: The fold that holds it out.
+        weights: How much it counts, float32 [reviews], where they do not count alike.
+        used: How many of the ids occur.
+        left: What the cleaning and the vocabulary left.
+        texts: Hashes of the texts that are trained on.
+        trained_on: What is known of the corpus.
+        hashes: Of each text.
+        reference: What other reviews are compared with (see `scoring.drift.Reference`), without scores.
+        numbers: Besides the texts, float64 [reviews, columns].
+        continued: What is known of the rows where training goes on with a bundle.
+    """
+
+    inspection: Inspection
+    offsets: NDArray[np.int64]
+    labels: list[str]
+    targets: NDArray[Any]
+    held: Folds
+    weights: NDArray[np.float32] | None
+    used: int
+    left: Left
+    texts: TextHashes
+    trained_on: TrainedOn
+    hashes: Hashes
+    reference: dict[str, Any]
+    numbers: NDArray[np.float64]
+    continued: dict[str, Any] | None
+
+
 def _write_reviews(
     corpus: Corpus,
     encoder: Encoder,
@@ -338,31 +394,9 @@ def _write_reviews(
     folder: Folder,
     settings: TrainSettings,
     console: Console,
-) -> tuple[
-    Inspection,
-    NDArray[np.int64],
-    list[str],
-    NDArray[Any],
-    Folds,
-    NDArray[np.float32] | None,
-    int,
-    Left,
-    TextHashes,
-    TrainedOn,
-    Hashes,
-    dict[str, Any],
-    NDArray[np.float64],
-]:
-    """Encode the training reviews, and write their ids to a file.
-
-    Returns:
-        The inspection of all rows of the corpus; where each review starts in the file, and the end of the last, int64
-        [reviews + 1]; the labels in order; what each review has of them, as `TrainingSet.targets`; the fold that holds
-        it out; how much it counts, where they do not count alike; how many of the ids occur; what the cleaning and the
-        vocabulary left; the hashes of the texts that are trained on; what is known of the corpus; each text's hash;
-        what other reviews are compared with (see `scoring.drift.Reference`), without scores; its numbers, float64
-        [reviews, columns].
-    """
+    base: Bundle | None = None,
+) -> _Reviews:
+    """Encode the training reviews, and write their ids to a file."""
     inspection, seen, left = Inspection(), np.zeros(words.size, np.bool_), Left()
     times = _times(words, counts) if isinstance(words, Vocabulary) else None
     bins: dict[str, Any] = {"lengths": 0, "known": 0, "words": 0}
@@ -392,15 +426,23 @@ def _write_reviews(
             left += Left.sum(found["left"])
             console.progress(f"encoding: {inspection.rows:,} rows")
     of_reviews = pa.chunked_array(chunks, pa.string())
-    labels, targets = _targets(of_reviews, settings.task)
+    labels, targets = _targets(of_reviews, settings.task, base)
     hash, group, given, weight = map(np.concatenate, facts.values())
-    held = hold_out(group, given, settings.validation_fraction, settings.refit)
+    # What a bundle was trained on says nothing of what goes on with it.
+    fresh, continued = np.ones(len(hash), np.bool_) if base is None else ~trained_before(base, hash), None
+    held = np.full(len(hash), NEVER, np.uint8)
+    held[fresh] = hold_out(group[fresh], given[fresh], settings.validation_fraction, settings.refit)
+    if base is not None:
+        continued, line = rehearsal(base, ~fresh, weight)
+        console.say(line)
     if len(held) and np.bincount(held).max() == len(held) and held[0] != NEVER:
         raise SentrayError(
             f"all training rows of {corpus.name} would be held out together: give groups that are smaller, or "
             "--validation-fraction 0"
         )
     texts = TextHashes.of([hash if settings.refit else hash[held == NEVER]])
+    if base is not None and base.texts is not None:
+        texts |= base.texts
     trained_on = TrainedOn(
         split_by=corpus.settings.split_by,
         test_fraction=corpus.settings.test_fraction or 0.0,
@@ -409,14 +451,32 @@ def _write_reviews(
         digest=digest(corpus.source, contents),
     )
     used = int(np.count_nonzero(seen))
-    offsets, weights = np.cumsum(np.concatenate(lengths)), weight if settings.weight_column else None
+    offsets, weights = (
+        np.cumsum(np.concatenate(lengths)),
+        weight if settings.weight_column or base is not None else None,
+    )
     # The buckets of hashed words are in no order.
     reference: dict[str, Any] = {
         name: np.asarray(found).tolist() for name, found in bins.items() if name != "words" or times is not None
     }
     reference["rows"] = len(targets)
     given = np.concatenate(numbers)
-    return inspection, offsets, labels, targets, held, weights, used, left, texts, trained_on, hash, reference, given
+    return _Reviews(
+        inspection,
+        offsets,
+        labels,
+        targets,
+        held,
+        weights,
+        used,
+        left,
+        texts,
+        trained_on,
+        hash,
+        reference,
+        given,
+        continued,
+    )
 
 
 def _measured(names: Sequence[str], values: NDArray[np.float64]) -> tuple[Number, ...]:
@@ -428,12 +488,23 @@ def _measured(names: Sequence[str], values: NDArray[np.float64]) -> tuple[Number
     )
 
 
-def _targets(of_reviews: pa.ChunkedArray, task: Task) -> tuple[list[str], NDArray[Any]]:
-    """The labels in order, none of a regression, and `TrainingSet.targets`, from the column of labels."""
+def _targets(of_reviews: pa.ChunkedArray, task: Task, base: Bundle | None) -> tuple[list[str], NDArray[Any]]:
+    """The labels in order, none of a regression, and `TrainingSet.targets`, from the column of labels.
+
+    Raises:
+        SentrayError: There are other labels than those of the bundle that training goes on with.
+    """
     if task == "regression":
         return [], of_reviews.cast(pa.float32()).to_numpy()
     every = pc.unique(of_reviews).to_pylist()
     labels = sorted({label for each in every for label in split(each)}, key=label_order)
+    if base is not None:
+        if new := [label for label in labels if label not in base.labels]:
+            raise SentrayError(
+                f"{base} knows the labels {listed(base.labels)}, and the corpus has {listed(new)} as well: leave these "
+                "rows out, or train anew without --continue-from"
+            )
+        labels = list(base.labels)
     if task != "multilabel":
         return labels, pc.index_in(of_reviews, pa.array(labels, pa.string())).to_numpy()
     at = {label: position for position, label in enumerate(labels)}
@@ -444,8 +515,10 @@ def _targets(of_reviews: pa.ChunkedArray, task: Task) -> tuple[list[str], NDArra
 
 
 def _times(words: Vocabulary, counts: Counter[str]) -> NDArray[np.int32]:
-    """How often each id occurs; the unknown's without end."""
+    """How often each id occurs; the unknown's without end, and all where they are not counted."""
     times = np.full(words.size, np.iinfo(np.int32).max, np.int32)
+    if not counts:
+        return times
     times[1 : len(words) + 1] = [min(counts[word], times[0]) for word in words.words]
     return times
 
@@ -468,6 +541,13 @@ def _word_metrics(words: Words, counts: Counter[str], used: int, excerpts: bool)
         "sharing_words": sharing,
         "unknown_words": unknown if excerpts else [],
     }
+
+
+def _words_before(base: Bundle, left: Left) -> dict[str, Any]:
+    """The same of a bundle's words, which are not counted again."""
+    names = ("vocabulary_distinct", "vocabulary_distinct_estimated", "sharing_words")
+    coverage = round(left.known / max(left.words, 1), 6)
+    return {**{name: base.metrics.get(name) for name in names}, "coverage": coverage, "unknown_words": []}
 
 
 def _vectors(

@@ -38,6 +38,7 @@ from sentray.storage import Folder, behind, reading
 from sentray.tracking import Trackers
 from sentray.training import training_set
 from sentray.training.checkpoint import HeldOut, NothingToKeepError, State
+from sentray.training.continuing import pinned
 from sentray.training.held_out import evidence_of
 from sentray.training.prepare import prepare, require_files
 from sentray.training.training_set import FILES_FILE
@@ -79,6 +80,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     Raises:
         SentrayError: The corpus cannot be used, the cluster is too small for the plan, or `out` is taken.
     """
+    settings = pinned(settings)
     models.architecture(settings.model)
     require_files(settings)
     require_apart(settings.corpus, settings.out)

@@ -36,6 +36,7 @@ _FACTS, _VOCABULARY = "dataset.json", "vocabulary.txt"
 _OFFSETS, _TARGETS, _HELD, _VECTORS, _WEIGHTS, _HASHES, _NUMBERS = (
     f"{name}.bin" for name in ("offsets", "targets", "held", "embedding", "weights", "hashes", "numbers")
 )
+_START = "start.npz"
 _KINDS: dict[task.Task, Any] = {
     "classification": np.int32,
     "multilabel": np.uint8,
@@ -130,6 +131,7 @@ class TrainingSet:
         grams: The n-grams that the network looks at; None where it looks at none.
         weights: float32 [rows], how much each review counts; None where they count alike.
         numbers: float32 [rows, columns], standardised numbers besides the text; None where there are none.
+        start: Weights to start from, see `continuing.Start`; None where training does not go on with a bundle.
     """
 
     facts: Facts
@@ -143,6 +145,7 @@ class TrainingSet:
     grams: Grams | None = None
     weights: NDArray[np.float32] | None = None
     numbers: NDArray[np.float32] | None = None
+    start: dict[str, NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -173,6 +176,7 @@ class TrainingSet:
             SentrayError: This machine does not see it, or has no room for it.
         """
         facts, vectors, grams, weights, numbers = Facts.read(folder), None, None, None, None
+        start: dict[str, NDArray[np.float32]] | None = None
         try:
             with _on_disk(folder) as path:
                 ids, offsets, targets, held = (
@@ -195,11 +199,14 @@ class TrainingSet:
                     grams = Grams(facts.spec.grams, _mapped(path / GRAMS, np.uint64), listed)
                 if (path / _WEIGHTS).exists():
                     weights = _mapped(path / _WEIGHTS, np.float32)
+                if (path / _START).exists():
+                    with np.load(path / _START) as arrays:
+                        start = dict(arrays)
                 if columns := len(facts.spec.numeric):
                     numbers = _mapped(path / _NUMBERS, np.float32).reshape(-1, columns)
         except OSError as error:
             raise unseen(folder, error) from error
-        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams, weights, numbers)
+        return cls(facts, words, ids, offsets, targets, held, texts, vectors, grams, weights, numbers, start)
 
 
 @contextlib.contextmanager
@@ -278,6 +285,7 @@ def write(
     weights: NDArray[np.float32] | None = None,
     hashes: Hashes | None = None,
     numbers: NDArray[np.float32] | None = None,
+    start: dict[str, NDArray[np.float32]] | None = None,
 ) -> None:
     """Finish the training set whose `IDS_FILE` lies in the folder; the facts come last and mark it as whole.
 
@@ -294,6 +302,9 @@ def write(
     if isinstance(words, Vocabulary):
         folder.write(_VOCABULARY, words.to_text().encode())
     folder.write(TEXTS, texts.to_bytes())
+    if start is not None:
+        with folder.create(_START) as stream:
+            np.savez(stream, **start)  # type: ignore[arg-type]
     with folder.create(FILES_FILE) as stream:
         pq.write_table(files_of(source), stream, compression="zstd")
     folder.write(_FACTS, TypeAdapter(Facts).dump_json(facts, indent=1))

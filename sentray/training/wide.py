@@ -113,6 +113,11 @@ class Wide:
         self._cells[:, _RATIO::_EACH] = ratio
         # Of each output the bias and its sum of squares.
         self._bias = np.zeros((2, ratio.shape[1]), np.float32)
+        self._base: Floats | None = None
+
+    def start(self, layers: Mapping[str, list[Floats]]) -> None:
+        """Take over weights as `layers` gives them: what is learnt is added to them, and the penalty draws it to 0."""
+        self._base, self._bias[0] = layers[WIDE][0], layers[OUTPUT][1]
 
     def pack(self, reviews: Reviews, numbers: Floats | None = None) -> GramRows:
         """See `Head`: the reviews' n-grams; numbers are not its own."""
@@ -141,16 +146,21 @@ class Wide:
         """See `Head`."""
         logits = np.empty((len(packed.offsets) - 1, self._bias.shape[1]), np.float32)
         _logits(packed.rows, packed.offsets, packed.values, self._cells, self._bias[0], logits)
+        if self._base is not None:
+            _add(packed.rows, packed.offsets, packed.values, self._base, logits)
         return logits
 
     def layers(self) -> dict[str, list[Floats]]:
         """See `Head`."""
         weights = self._cells[:, _RATIO::_EACH] * self._cells[:, _WEIGHT::_EACH]
+        if self._base is not None:
+            weights += self._base
         return {WIDE: [weights], OUTPUT: [np.eye(len(self._bias[0]), dtype=np.float32), self._bias[0].copy()]}
 
     def constants(self) -> list[NDArray[Any]]:
-        """See `Head`: the ratios."""
-        return [np.ascontiguousarray(self._cells[:, _RATIO::_EACH])]
+        """See `Head`: the ratios, and the weights that it started from."""
+        ratio = np.ascontiguousarray(self._cells[:, _RATIO::_EACH])
+        return [ratio] if self._base is None else [ratio, self._base]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """See `Head`."""
@@ -197,6 +207,17 @@ def _logits(
                 row = rows[position]
                 total += values[position] * cells[row, ratio] * cells[row, weight]
             logits[review, output] = total + bias[output]
+
+
+@compiled
+def _add(rows: Ints, offsets: NDArray[np.int64], values: Floats, weights: Floats, logits: Floats) -> None:
+    """Add the sums of the grams' weights, [gram rows, outputs], times their values."""
+    for review in range(len(offsets) - 1):
+        for output in range(weights.shape[1]):
+            total = np.float32(0)
+            for position in range(offsets[review], offsets[review + 1]):
+                total += values[position] * weights[rows[position], output]
+            logits[review, output] += total
 
 
 @compiled

@@ -8,6 +8,7 @@ those of `deep.v1` in `sentray.models`, as a test shows; TensorFlow is not neede
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -191,6 +192,12 @@ class WindowSums(TableAndDense):
             for width, part in zip(self._spec.widths, parts, strict=True)
         }
         return {EMBEDDING: [self.embedding.weights], **units, OUTPUT: [output, bias]}
+
+    def start(self, layers: Mapping[str, list[Floats]]) -> None:
+        """Take over weights as `layers` gives them, but for the words' vectors, with which it is made."""
+        kernels, output, bias = self._parts(self.dense.weights[0])
+        units = [layers[f"units{width}"][0][0] / np.float32(math.sqrt(width)) for width in self._spec.widths]
+        kernels[:], output[:], bias[:] = np.concatenate(units, axis=1), *layers[OUTPUT]
 
     def _parts(self, flat: Floats) -> list[Floats]:
         """Kernels, last layer and its bias as views of the flat weights."""
