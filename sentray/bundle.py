@@ -7,6 +7,7 @@ stands for the whole content. Nothing in the folder is pickled. What every room 
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import from_json
 
-from sentray import __version__
+from sentray import __version__, models
 from sentray.corpus.identity import MAX_HASHES, TextHashes
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS
 from sentray.decision import MOST_PROBABLE, Decision
-from sentray.errors import SentrayError
+from sentray.errors import SentrayError, SentrayWarning
 from sentray.models import DeepSpec
 from sentray.storage import HALF_WRITTEN, Folder, UnsoundError, locate, read_whole
 from sentray.task import VALUE, Task
@@ -460,8 +461,23 @@ def load(path: str | Path, trusted: bool = False) -> Bundle:
             raise _damaged(path, f"{name} is missing or cannot be read") from error
 
     manifest = content(MANIFEST)
-    files = {MANIFEST: manifest, **{name: content(name) for name in _manifest(manifest, path).files}}
+    found = _manifest(manifest, path)
+    if trusted and found.function is not None:
+        _warn_if_changed(found.function, path)
+    files = {MANIFEST: manifest, **{name: content(name) for name in found.files}}
     return unpack(files, path, trusted)
+
+
+def _warn_if_changed(function: Function, path: str) -> None:
+    """Say so where the source of a function's module, which is not run, is not what a bundle was trained with."""
+    module = function.name.partition(":")[0]
+    if function.layers and (source := models.source_of(module)) and _sha256(source) != function.digest:
+        warnings.warn(
+            f"{_named(path)} was trained with another version of {module}: its layers may compute something else, and "
+            "its golden texts alone say whether they do",
+            SentrayWarning,
+            stacklevel=3,
+        )
 
 
 def unpack(files: Mapping[str, bytes], path: str = "", trusted: bool = False) -> Bundle:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from sentray import __version__, api, options, tables
 from sentray.api import VERBS, Verb
 from sentray.config import Settings
 from sentray.console import Console, printable
-from sentray.errors import SentrayError, first_line
+from sentray.errors import SentrayError, SentrayWarning, first_line
 
 USER_ERROR, UNEXPECTED_ERROR, INTERRUPTED, STOPPED = SentrayError.status, 3, 130, 143
 
@@ -87,7 +88,15 @@ def _run(name: str, verb: Verb, settings: Settings) -> None:
         stopped.set()
         raise SystemExit(STOPPED)
 
-    with contextlib.ExitStack() as stack, contextlib.ExitStack() as temporary:
+    def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        if issubclass(category, SentrayWarning):
+            console.note(str(message))
+        else:
+            usual(message, category, *where, **more)
+
+    usual = warnings.showwarning
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as temporary, warnings.catch_warnings():
+        warnings.showwarning = show
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, stop))
         try:
             log = _log_file(console, out, temporary)

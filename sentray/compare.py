@@ -1,6 +1,11 @@
-"""`compare`: two bundles on the same reviews, by paired intervals, McNemar's test and the reviews that part them."""
+"""`compare`: two bundles on the same reviews, by paired intervals, McNemar's test and the reviews that part them.
+
+Of several labels a review is right where it got all its labels and no other; numbers are compared by how far off they
+are.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +23,25 @@ from sentray.corpus.identity import TextHashes
 from sentray.corpus.rows import numbers_of
 from sentray.decision import UNSURE
 from sentray.errors import SentrayError
-from sentray.evaluation import PackedScorer, measure
+from sentray.evaluation import PackedScorer, measure, thresholds_of
 from sentray.inference.scorer import Scores
 from sentray.metrics import differences, metrics
-from sentray.report.evidence import lists
+from sentray.report.evidence import array_of, column_of, evidence_schema, is_right
+from sentray.task import Task, split
 
 MAX_DIFFERING = 100
 """Reviews with other labels that are kept, those whose probabilities differ most."""
 EXCERPT = 200
 """Characters that are kept of a review."""
 
-OTHER_SCHEMA = pa.schema([pa.field("probabilities", pa.list_(pa.float32())), pa.field("class", pa.int32())])
-"""A row for a scored review: what the other bundle gives it, by the labels of the first."""
 DIFFERING_SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("id", "text", "truth")),
-        *(pa.field(name, pa.int32()) for name in ("class_a", "class_b")),
+        *(pa.field(name, pa.string()) for name in ("id", "text", "truth", "label_a", "label_b")),
         *(pa.field(name, pa.float32()) for name in ("probability_a", "probability_b", "gap")),
     ]
 )
-"""A review with other labels: their positions, `UNSURE` for none, the probability of each, and half the sum of the
-probabilities' distances."""
+"""A review with other labels: what each bundle gives it, null for none, the probability of that, null where it is not
+one label, and half the sum of the probabilities' distances, or the distance of the numbers."""
 
 
 @dataclass(frozen=True)
@@ -49,39 +52,74 @@ class Beside:
         packed: the other bundle.
         labels: those of the first.
         excerpts: whether the beginnings of texts are kept.
+        task: what is asked of a review.
     """
 
     packed: PackedScorer
     labels: tuple[str, ...]
     excerpts: bool
+    task: Task = "classification"
 
     def __call__(self, rows: pa.Table, scores: Scores | None) -> Tables:
         """What the `other` bundle gives, of `OTHER_SCHEMA`, and the reviews that are `differing` most."""
+        schema = other_schema(self.task)
         if scores is None:
-            return {"other": OTHER_SCHEMA.empty_table(), "differing": DIFFERING_SCHEMA.empty_table()}
+            return {"other": schema.empty_table(), "differing": DIFFERING_SCHEMA.empty_table()}
         scorer = self.packed.scorer()
         found = scorer.score(rows["text"], numbers_of(rows, scorer.bundle.spec.columns))
-        theirs = list(scorer.bundle.labels)
-        probabilities = found.probabilities[:, [theirs.index(label) for label in self.labels]]
-        # What is unsure has the last position.
-        classes = np.array([*(self.labels.index(label) for label in theirs), UNSURE], np.int32)[found.classes]
-        gaps = np.abs(scores.probabilities - probabilities).sum(1) / 2
-        differ = np.flatnonzero(scores.classes != classes)
+        ours, theirs = scores.decided, scorer.bundle.labels
+        decided = in_order(found.decided, theirs, self.labels)
+        probabilities = np.ascontiguousarray(
+            found.probabilities[:, [theirs.index(each) for each in self.labels] or [0]]
+        )
+        gaps = np.abs(scores.probabilities - probabilities).sum(1) / (1 if self.task == "regression" else 2)
+        differ = np.flatnonzero(~is_right(ours, decided))
         differ = differ[np.argsort(-gaps[differ], kind="stable")[:MAX_DIFFERING]]
         some = rows.take(pa.array(differ))
         text = pc.utf8_slice_codeunits(some["text"], 0, EXCERPT) if self.excerpts else pa.nulls(len(some), pa.string())
-        columns = [some["id"], text.cast(pa.string()), some["label"].cast(pa.string())]
-        columns += [scores.classes[differ].astype(np.int32), classes[differ]]
-        columns += [scores.best[differ], found.best[differ], gaps[differ]]
+        columns = {"id": some["id"], "text": text.cast(pa.string()), "gap": gaps[differ]}
+        columns["truth"] = [", ".join(split(label)) for label in some["label"].to_pylist()]
+        for model, given, chances in (("a", ours, scores.probabilities), ("b", decided, probabilities)):
+            said = [_said(each, of, self.labels) for each, of in zip(given[differ], chances[differ], strict=True)]
+            columns |= {f"label_{model}": [label for label, _ in said], f"probability_{model}": [of for _, of in said]}
         return {
-            "other": pa.table([lists(np.ascontiguousarray(probabilities)), classes], schema=OTHER_SCHEMA),
-            "differing": pa.table(columns, schema=DIFFERING_SCHEMA),
+            "other": pa.table([column_of(probabilities), column_of(_stored(decided))], schema=schema),
+            "differing": pa.table([columns[name] for name in DIFFERING_SCHEMA.names], schema=DIFFERING_SCHEMA),
         }
 
     def merged(self, tables: Tables) -> Tables:
         """Of what several blocks gave the reviews that differ most."""
         most = tables["differing"].sort_by([("gap", "descending"), ("id", "ascending")])[:MAX_DIFFERING]
         return {**tables, "differing": most}
+
+
+def other_schema(task: Task) -> pa.Schema:
+    """A row for a scored review: what the other bundle gives it, by the labels of the first, and what it gets."""
+    of_row = evidence_schema(task)
+    return pa.schema([of_row.field("probabilities"), of_row.field("truth").with_name("decided")])
+
+
+def in_order(decided: NDArray[Any], theirs: Sequence[str], labels: Sequence[str]) -> NDArray[Any]:
+    """What rows got from a bundle, as `Decision.of` gives it, by the labels in another order."""
+    if decided.ndim == 2:
+        return np.asarray(decided[:, [theirs.index(label) for label in labels]])
+    if not labels:
+        return decided
+    # What is unsure has the last position.
+    return np.asarray(np.array([*(labels.index(label) for label in theirs), UNSURE], np.int32)[decided])
+
+
+def _stored(decided: NDArray[Any]) -> NDArray[Any]:
+    return decided.astype(np.uint8) if decided.ndim == 2 else decided
+
+
+def _said(decided: Any, chances: NDArray[np.float32], labels: Sequence[str]) -> tuple[str | None, float | None]:
+    """What a row got, in words, and its probability where it is one label."""
+    if isinstance(decided, np.floating):
+        return f"{decided:.6g}", None
+    if isinstance(decided, np.ndarray):
+        return ", ".join(label for label, has in zip(labels, decided, strict=True) if has), None
+    return (None, float(chances.max())) if decided == UNSURE else (labels[decided], float(chances[decided]))
 
 
 def compare(settings: CompareSettings, console: Console) -> dict[str, Any]:
@@ -94,46 +132,53 @@ def compare(settings: CompareSettings, console: Console) -> dict[str, Any]:
     Returns:
         `a` and `b`, each with what `sentray.metrics.metrics` gives and its `path` and `digest`; `differences`, B - A,
         their `intervals` and `bootstrap`, as `sentray.metrics.differences` gives them; `right`, the difference of the
-        shares of all rows that each gets right, and its interval, see `right_difference`; `mcnemar`; `differing`, the
-        reviews with other labels, at most `MAX_DIFFERING`, and `differing_rows`, how many there are; `verdict`, a
-        sentence, and whether what is required is `passed`; and which rows these are, as `evaluate` says it.
+        shares of all rows that each gets right, and its interval, see `right_difference`, and `mcnemar`, both None
+        where the bundles give numbers; `differing`, the reviews with other labels or numbers, at most `MAX_DIFFERING`,
+        and `differing_rows`, how many there are; `verdict`, a sentence, and whether what is required is `passed`; and
+        which rows these are, as `evaluate` says it.
 
     Raises:
         SentrayError: When the bundles do not fit together, or one of them or the corpus cannot be used.
     """
     one, other = (bundle.load(path, settings.trust_model) for path in (settings.bundle, settings.other))
     texts = _require_comparable(one, other, settings)
+    task = one.spec.task
     packed = PackedScorer(other.digest, settings.engine, other.scoring_files, other.trusted)
-    look = Beside(packed, one.labels, settings.excerpts)
     reading = settings.model_copy(update={"numeric": other.spec.columns})
-    measured = measure(reading, console, look, others=texts)
-    found, beside = measured.metrics, measured.kept["other"]
-    probabilities = pc.list_flatten(beside["probabilities"]).to_numpy().reshape(-1, len(one.labels))
-    ours, theirs = one.decision.of(measured.probabilities), beside["class"].to_numpy()
+    measured = measure(reading, console, Beside(packed, one.labels, settings.excerpts, task), others=texts)
+    found, truth, beside = measured.metrics, measured.truth, measured.kept["other"]
+    probabilities, theirs = (array_of(beside[name]) for name in beside.column_names)
+    ours = one.decision.of(measured.probabilities, task)
     about = ("rows", "of", "why", "trained_on", "split", "quarantined_rows", "quarantined", "corpus", "labels")
-    compared = differences(measured.truth, (measured.probabilities, ours), (probabilities, theirs), one.labels)
+    compared = differences(truth, (measured.probabilities, ours), (probabilities, theirs), one.labels, task)
     ends = {name: compared.pop(name) for name in ("intervals", "bootstrap")}
-    test = mcnemar(ours == measured.truth, theirs == measured.truth)
-    right = right_difference(test["only_a_right"], test["only_b_right"], len(measured.truth))
-    passed, verdict = judge(*right, settings.require, settings.margin)
+    right, test = None, None
+    if task == "regression":
+        name = "mean_absolute_error"
+        better = judge_errors(compared[name], ends["intervals"][name], found[name], settings.require, settings.margin)
+    else:
+        test = mcnemar(is_right(truth, ours), is_right(truth, theirs))
+        right = right_difference(test["only_a_right"], test["only_b_right"], len(truth))
+        better = judge(*right, settings.require, settings.margin)
     result = {
         **{name: found.pop(name) for name in about},
         "a": {**found, "bundle": settings.bundle, "digest": one.digest},
         "b": {
-            **metrics(measured.truth, probabilities, one.labels, theirs),
+            **metrics(truth, probabilities, one.labels, theirs, task),
+            **thresholds_of(other),
             "bundle": settings.other,
             "digest": other.digest,
         },
         "differences": compared,
         **ends,
-        "right": dict(zip(("difference", "interval"), right, strict=True)),
+        "right": right and dict(zip(("difference", "interval"), right, strict=True)),
         "mcnemar": test,
-        "differing_rows": int((ours != theirs).sum()),
-        "differing": _differing(measured.kept["differing"], one.labels),
+        "differing_rows": int((~is_right(ours, theirs)).sum()),
+        "differing": _differing(measured.kept["differing"]),
         "require": settings.require,
         "margin": settings.margin,
-        "passed": passed,
-        "verdict": verdict,
+        "passed": better[0],
+        "verdict": better[1],
     }
     if settings.html is not None:
         # It takes its time to load.
@@ -205,12 +250,37 @@ def judge(difference: float, ends: list[float], require: str, margin: float) -> 
     return {"none": True, "not-worse": low >= -margin, "better": low > 0}[require], f"{verdict}: {seen}"
 
 
+def judge_errors(difference: float, ends: list[float], error: float, require: str, margin: float) -> tuple[bool, str]:
+    """As `judge`, of bundles that give numbers, by how far off these are.
+
+    Args:
+        difference: Of the mean absolute errors, B - A.
+        ends: Of its interval.
+        error: That of A.
+        require: As for `judge`: `not-worse`, that the interval lies below the margin, or `better`, below 0.
+        margin: How much larger B's error may be, as a share of A's.
+    """
+    low, high = ends
+    seen = f"the mean absolute errors differ by {difference:+.4f} (B - A), 95 % from {low:+.4f} to {high:+.4f}"
+    verdict = "neither is shown to be better"
+    if low > 0 or high < 0:
+        verdict = f"{'B' if high < 0 else 'A'} is nearer"
+    if require == "not-worse":
+        verdict += f"; B {'may be' if high > margin * error else 'is not'} worse by more than {margin:g} of A's error"
+    return {"none": True, "not-worse": high <= margin * error, "better": high < 0}[require], f"{verdict}: {seen}"
+
+
 def _require_comparable(one: Bundle, other: Bundle, settings: CompareSettings) -> TextHashes:
     """The texts of the other bundle, where both can be measured on the same rows.
 
     Raises:
         SentrayError: They have other labels, or it is not known what they were trained on.
     """
+    if one.spec.task != other.spec.task:
+        raise SentrayError(
+            f"{settings.bundle} is for the task {one.spec.task} and {settings.other} for {other.spec.task}: only "
+            "bundles of the same task can be compared"
+        )
     if set(one.labels) != set(other.labels):
         raise SentrayError(
             f"{settings.bundle} has the labels {', '.join(one.labels)} and {settings.other} {', '.join(other.labels)}: "
@@ -232,14 +302,13 @@ def _require_comparable(one: Bundle, other: Bundle, settings: CompareSettings) -
     return texts
 
 
-def _differing(most: pa.Table, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+def _differing(most: pa.Table) -> list[dict[str, Any]]:
     """The reviews that differ most, as JSON values."""
-    names = [*labels, None]
     return [
         {
             **{name: row[name] for name in ("id", "text", "truth")},
             **{
-                model: {"label": names[row[f"class_{model}"]], "probability": row[f"probability_{model}"]}
+                model: {"label": row[f"label_{model}"], "probability": row[f"probability_{model}"]}
                 for model in ("a", "b")
             },
         }

@@ -8,6 +8,10 @@ class SentrayError(Exception):
     status = 1
 
 
+class SentrayWarning(UserWarning):
+    """What a user should know and what stops nothing; the command line prints it as one line."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line without its final stop."""
     lines = str(error).strip().splitlines()

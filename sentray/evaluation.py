@@ -1,6 +1,7 @@
 """How good a bundle is on labelled reviews: `predict` scores them where they are read, `evaluate` compares."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -23,7 +24,9 @@ from sentray.corpus.rows import NO_SPLIT, kept_name, numbers_of
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer, Scores, unpacked_scorer
 from sentray.metrics import metrics
-from sentray.report.evidence import EVIDENCE_SCHEMA, Evidence, lists, thin
+from sentray.report.evidence import Evidence, array_of, column_of, evidence_schema, is_right, thin
+from sentray.task import Task
+from sentray.task import split as split_labels
 
 TEST, ALL = "test", "all"
 FRESH, NEITHER, UNSEEN = "fresh", "neither", "unseen"
@@ -33,8 +36,6 @@ trained on."""
 
 _ALL = " (--split all measures all)"
 
-PREDICTIONS_SCHEMA = pa.schema([pa.field("truth", pa.int32()), pa.field("probabilities", pa.list_(pa.float32()))])
-"""A row for a scored review: the position of its label among the bundle's, and the probability of each of these."""
 SEEN_SCHEMA = pa.schema([pa.field("split", pa.string()), pa.field("rows", pa.int64())])
 """Labelled, usable rows by split whose text is one of a bundle's training texts."""
 SLICES_SCHEMA = pa.schema([pa.field("value", pa.string()), pa.field("right", pa.bool_()), pa.field("rows", pa.int64())])
@@ -85,23 +86,25 @@ class Look:
 
     Attributes:
         texts: whether texts are kept.
-        slice_column: column by whose values the right ones are counted.
+        slice_column: column by whose values the right ones are counted; a number is not right or wrong.
+        task: what is asked of a review.
     """
 
     texts: bool = True
     slice_column: str | None = None
+    task: Task = "classification"
 
     def __call__(self, rows: pa.Table, scores: Scores | None) -> Tables:
         """See `Further`."""
-        slices = SLICES_SCHEMA.empty_table()
+        slices, schema = SLICES_SCHEMA.empty_table(), evidence_schema(self.task)
         if scores is None:
-            return {"evidence": EVIDENCE_SCHEMA.empty_table(), "slices": slices}
+            return {"evidence": schema.empty_table(), "slices": slices}
         truth = rows["truth"]
         evidence = {
             "id": rows["id"],
             "hash": hashes_of(rows),
             "truth": truth,
-            "probabilities": lists(scores.probabilities),
+            "probabilities": column_of(scores.probabilities),
             "words": scores.words,
             "known": scores.known,
             "sampled": pa.nulls(len(rows), pa.bool_()),
@@ -109,10 +112,10 @@ class Look:
         }
         if self.slice_column is not None:
             values = pc.utf8_slice_codeunits(rows[kept_name(self.slice_column)].cast(pa.string()), 0, MAX_NAME)
-            right = pc.equal(truth, pa.array(scores.classes, pa.int32()))
+            right = pa.array(is_right(array_of(truth), scores.decided))
             counted = pa.table([values, right], ["value", "right"]).group_by(["value", "right"], use_threads=False)
             slices = counted.aggregate([([], "count_all")]).rename_columns(SLICES_SCHEMA.names).cast(SLICES_SCHEMA)
-        return {"evidence": thin(pa.table(evidence, EVIDENCE_SCHEMA)), "slices": slices}
+        return {"evidence": thin(pa.table(evidence, schema)), "slices": slices}
 
     def merged(self, tables: Tables) -> Tables:
         """See `Further`."""
@@ -129,11 +132,11 @@ def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str,
         texts: those that it was trained on.
         split: which of the labelled, usable rows to score: of `train`, `test` or `validation`, or `all`, `FRESH`,
             `NEITHER` or `UNSEEN`.
-        look: gives further tables, if any, of the scored rows with the position of their label as `truth`.
+        look: gives further tables, if any, of the scored rows with what is true of them as `truth`.
     """
     scorer = packed.scorer()
-    labels = scorer.bundle.labels
-    rows = mark_unknown(rows, labels)
+    labels, task = scorer.bundle.labels, scorer.bundle.spec.task
+    rows = rows if task == "regression" else mark_unknown(rows, labels)
     labelled = rows.filter(pc.and_(pc.is_null(rows["reason"]), pc.is_valid(rows["label"])))
     splits, seen = labelled["split"], pa.array(texts.among(labelled["text"]))
     fresh = pc.or_(pc.equal(splits, TEST), pc.and_not(pc.equal(splits, NO_SPLIT), seen))
@@ -144,11 +147,11 @@ def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str,
         NEITHER: pc.and_not(fresh, seen),
     }
     scored = labelled.filter(chosen[split] if split in chosen else pc.equal(splits, split))
-    predictions, scores = PREDICTIONS_SCHEMA.empty_table(), None
+    predictions, scores = predictions_schema(task).empty_table(), None
     if scored.num_rows:
-        truth = pc.index_in(scored["label"], pa.array(labels, pa.string()))
+        truth = column_of(truths(scored["label"], labels, task))
         scores = scorer.score(scored["text"], numbers_of(scored, scorer.bundle.spec.columns))
-        predictions = pa.table([truth, lists(scores.probabilities)], PREDICTIONS_SCHEMA)
+        predictions = pa.table([truth, column_of(scores.probabilities)], predictions.schema)
         scored = scored.append_column("truth", truth)
     counted = labelled.filter(seen).group_by("split", use_threads=False).aggregate([([], "count_all")])
     return {
@@ -159,6 +162,42 @@ def predict(rows: pa.Table, packed: PackedScorer, texts: TextHashes, split: str,
     }
 
 
+def truths(given: pa.ChunkedArray, labels: Sequence[str], task: Task) -> NDArray[Any]:
+    """What is true of rows, as a training set has it, by what the column of labels holds of them.
+
+    Args:
+        given: of each row the label, or the labels as `sentray.task.join` has them, or the number; none is null.
+        labels: of the bundle.
+        task: what is asked.
+
+    Returns:
+        Positions of the labels, int32 [rows]; multilabel: 1 for each that a row has, uint8 [rows, labels]; regression:
+        float32 [rows].
+    """
+    if task == "regression":
+        return np.asarray(given.cast(pa.float32()).to_numpy())
+    encoded, at = given.combine_chunks().dictionary_encode(), {label: position for position, label in enumerate(labels)}
+    distinct = encoded.dictionary.to_pylist()
+    if task == "multilabel":
+        found = np.zeros((len(distinct), len(labels)), np.uint8)
+        for row, joined in zip(found, distinct, strict=True):
+            row[[at[label] for label in split_labels(joined)]] = 1
+    else:
+        found = np.array([at[label] for label in distinct], np.int32)
+    return np.asarray(found[encoded.indices.to_numpy()])
+
+
+def rows_by_label(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
+    """Rows of each label, of several labels for each that they have; none of a regression.
+
+    Args:
+        truth: as `truths` gives it.
+        labels: of the bundle.
+    """
+    of_label = truth.sum(0) if truth.ndim == 2 else np.bincount(truth, minlength=len(labels)) if labels else ()
+    return {label: int(rows) for label, rows in zip(labels, of_label, strict=True) if rows}
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a pass over a corpus found.
@@ -167,15 +206,15 @@ class Measured:
         metrics: what `evaluate` gives.
         inspection: of all rows.
         seen: labelled rows by split that were trained on.
-        truth: positions of the true labels, int32 [reviews].
-        probabilities: float32 [reviews, labels].
+        truth: what is true of the reviews, as `truths` gives it.
+        probabilities: float32 [reviews, labels]; of a regression the numbers, [reviews, 1].
         kept: what a look keeps of these reviews.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
     inspection: Inspection = field(default_factory=Inspection)
     seen: Counter[str] = field(default_factory=Counter)
-    truth: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    truth: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.int32))
     probabilities: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     kept: Tables = field(default_factory=dict)
 
@@ -234,6 +273,8 @@ def measure(
         SentrayError: When the bundle or the corpus cannot be used, or too many rows are bad.
     """
     model = bundle.load(settings.bundle, settings.trust_model)
+    task = model.spec.task
+    settings = settings.model_copy(update={"task": task})
     texts = (model.texts or TextHashes.of([])) | (others or TextHashes.of([]))
     if columns := (*settings.numeric, *model.spec.columns):
         settings = settings.model_copy(update={"numeric": tuple(dict.fromkeys(columns))})
@@ -275,12 +316,14 @@ def measure(
             "--label-column and --split-column"
         )
     console.say(f"{rows:,} of {inspection.rows:,} rows: {why}")
-    for line in warnings_of(Counter(model.labels[label] for label in found.truth.tolist())):
+    for line in warnings_of(rows_by_label(found.truth, model.labels), rows):
         console.say(f"warning: {line}")
     console.say(corpus.describe())
     whole = rows == sum(count for (_, label), count in inspection.labels.items() if label is not None)
+    decided = model.decision.of(found.probabilities, task)
     figures = {
-        **metrics(found.truth, found.probabilities, model.labels, model.decision.of(found.probabilities)),
+        **metrics(found.truth, found.probabilities, model.labels, decided, task),
+        **thresholds_of(model),
         "of": inspection.rows,
         "why": why,
         "trained_on": None if model.texts is None else found.seen.total() * texts.sampled,
@@ -291,6 +334,12 @@ def measure(
         "corpus": settings.corpus,
     }
     return replace(found, metrics=figures)
+
+
+def thresholds_of(model: Bundle) -> dict[str, dict[str, float]]:
+    """The threshold of each label, as `thresholds`, where the bundle has any."""
+    found = model.decision.thresholds
+    return {} if found is None else {"thresholds": dict(zip(model.labels, found, strict=True))}
 
 
 def _instead(split: str, found: Measured, texts: TextHashes) -> str | None:
@@ -340,7 +389,8 @@ def _measure(
     look: Further | None,
 ) -> Measured:
     packed = PackedScorer(model.digest, settings.engine, model.scoring_files, model.trusted)
-    inspection, seen, tables, scored = Inspection(), Counter[str](), [PREDICTIONS_SCHEMA.empty_table()], 0
+    schema = predictions_schema(model.spec.task)
+    inspection, seen, tables, scored = Inspection(), Counter[str](), [schema.empty_table()], 0
     kept = {} if look is None else look(pa.table({}), None)
     for found in corpus.map_blocks(predict, packed=packed, texts=texts, split=split, look=look):
         inspection += Inspection.of(found)
@@ -352,6 +402,10 @@ def _measure(
             kept = look.merged({name: pa.concat_tables([table, found[name]]) for name, table in kept.items()})
         console.progress(f"{inspection.rows:,} rows read, {scored:,} scored")
     predictions = pa.concat_tables(tables)
-    probabilities = pc.list_flatten(predictions["probabilities"]).to_numpy()
-    of_labels = probabilities.reshape(-1, len(model.labels))
-    return Measured({}, inspection, seen, predictions["truth"].to_numpy(), of_labels, kept)
+    truth, probabilities = (array_of(predictions[name]) for name in schema.names)
+    return Measured({}, inspection, seen, truth, probabilities, kept)
+
+
+def predictions_schema(task: Task) -> pa.Schema:
+    """A row for a scored review: what is true of it, as `truths` gives it, and its probabilities."""
+    return pa.schema([evidence_schema(task).field(name) for name in ("truth", "probabilities")])

@@ -8,7 +8,7 @@ import contextlib
 import difflib
 import functools
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from sentray.errors import SentrayError, first_line
@@ -131,7 +131,7 @@ class NetworkSpec:
         return layers.Dense(self.outputs, activation=activation(self.task, self.classes), dtype="float32", name=OUTPUT)
 
 
-def padded_length(words: NDArray[np.integer[Any]], most: int) -> NDArray[np.int64]:
+def padded_length(words: NDArray[np.integer[Any]], most: ArrayLike) -> NDArray[np.int64]:
     """To how many ids reviews are padded in a network of any length, in training and in scoring.
 
     Powers of two and the halves between them from 8 on (8, 12, 16, 24, ...), at most `most`: few, so that a network is
@@ -384,6 +384,17 @@ def named(name: str) -> Any:
         hint = f"; do you mean {near[0]!r}?" if near else ""
         raise SentrayError(f"--model {name}: the module {module_name!r} has no function {own_name!r}{hint}")
     return found
+
+
+def source_of(module: str) -> bytes | None:
+    """The source of a module, which is not run, though the packages that it is in are; None where it has none."""
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found = importlib.util.find_spec(module)
+        return Path(found.origin).read_bytes() if found and found.origin else None
+    except (ImportError, OSError, ValueError):
+        return None
 
 
 def custom_layers(model: Any, module: str) -> tuple[str, ...]:

@@ -128,9 +128,11 @@ def compared(values: Mapping[str, Any]) -> list[list[Any]]:
 def judged(row: Mapping[str, Any]) -> list[Any]:
     """Of a review its id, its label, and what each bundle gives it."""
     given = [
-        value for model in "ab" for value in (_or(row[model]["label"], "unsure"), _or(row[model]["probability"], ""))
+        value
+        for model in "ab"
+        for value in (_or(row[model]["label"], "unsure") or "none", _or(row[model]["probability"], ""))
     ]
-    return [row["id"], row["truth"], *given]
+    return [row["id"], row["truth"] or "none", *given]
 
 
 def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str], task: Task = "classification") -> None:

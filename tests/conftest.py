@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from sentray.console import Console
+from sentray.task import Task
 from tests.in_process import InProcessTrainer
 
 if TYPE_CHECKING:
@@ -108,12 +109,19 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     from sentray.text.cleaning import preset
     from sentray.text.vocabulary import Vocabulary
 
-    def make(labels: tuple[str, ...] = ("neg", "pos"), seed: int = 0, length: int = LENGTH, fold: bool = True):
+    def make(
+        labels: tuple[str, ...] = ("neg", "pos"),
+        seed: int = 0,
+        length: int = LENGTH,
+        fold: bool = True,
+        task: Task = "classification",
+        **more: Any,
+    ):
         import keras
 
         words = Vocabulary(WORDS)
         keras.utils.set_random_seed(seed)
-        model = models.architecture("tutorial-cnn").build(words.size, length, len(labels))
+        model = models.architecture("tutorial-cnn").build(words.size, length, len(labels), task=task)
         # Far larger weights than a new network's, so that the scores differ.
         model.layers[0].set_weights([np.random.default_rng(seed).normal(size=(words.size, 100))])
         spec = ModelSpec.of(
@@ -122,9 +130,10 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             cleaning=preset("reviews")[0],
             labels=labels,
             max_length=length,
+            task=task,
         )
         files = {bundle.MODEL: models.keras_file(model), **(folding.fold(model) if fold else {})}
-        made = bundle.make(spec, words, files)
+        made = bundle.make(spec, words, files, **more)
         made = bundle.update(made, golden=golden_texts(made, ["good film", "not a good film", ""]))
         return bundle.publish(made, str(tmp_path_factory.mktemp("bundle")))
 

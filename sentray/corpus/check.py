@@ -216,6 +216,11 @@ def find_label_errors(bundle: str, settings: CheckSettings, console: Console) ->
     shared = {name: getattr(settings, name) for name in {*CorpusSettings.model_fields, *PoolSettings.model_fields}}
     asked = EvaluateSettings(bundle=bundle, corpus=settings.corpus, trust_model=settings.trust_model, **shared)
     model = bundles.load(bundle)
+    if model.spec.task in ("multilabel", "regression"):
+        raise SentrayError(
+            f"--label-errors finds rows that have another label than a bundle says, and {bundle} is for the task "
+            f"{model.spec.task}, where no label is the only one: leave it out"
+        )
     if model.texts is None:
         raise SentrayError(
             f"{bundle} is of an earlier format and does not say what it was trained on: train it again to find label "

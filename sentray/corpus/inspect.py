@@ -194,14 +194,17 @@ class Inspection:
         return Inspection(self.labels + other.labels, bad)
 
 
-def warnings_of(rows: Mapping[str, int]) -> list[str]:
-    """What is to be said of the rows, by label, that a model is measured on: they are few, or of one label."""
-    total, said = sum(rows.values()), []
+def warnings_of(rows: Mapping[str, int], total: int | None = None) -> list[str]:
+    """What is to be said of the rows, by label, that a model is measured on: they are few, or of one label.
+
+    Args:
+        rows: by label; of several labels a row counts for each.
+        total: how many rows these are; their sum where not given.
+    """
+    total, said = sum(rows.values()) if total is None else total, []
     if total < FEW:
-        said.append(
-            f"only {total:,} rows are measured, so that a single one is {1 / max(total, 1):.1%} of the accuracy"
-        )
-    if len(rows) == 1:
+        said.append(f"only {total:,} rows are measured, so that a single one is {1 / max(total, 1):.1%} of them")
+    if len(rows) == 1 and sum(rows.values()) == total:
         said.append(f"all rows that are measured have the label {', '.join(split(next(iter(rows))))!r}")
     return said
 

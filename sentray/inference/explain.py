@@ -28,8 +28,9 @@ from sentray.errors import SentrayError
 from sentray.inference.engines import Engine
 from sentray.inference.folded import Branch, Mean, Network, Sums, Wide
 from sentray.inference.predict import decoded
-from sentray.inference.scorer import Scorer, Scores
+from sentray.inference.scorer import Scorer
 from sentray.storage import write_text
+from sentray.task import Task, outputs
 from sentray.text.cleaning import clean
 from sentray.text.encoding import Encoded, cut
 from sentray.text.ngrams import MAX_WORD_ID, WORD_BITS, Grams, character_grams, character_keys
@@ -79,14 +80,16 @@ class Explanation:
 
     Attributes:
         text: As given.
-        label: The label that the text got, or that was asked for; None where the model is unsure.
-        score: Its probability, or that of the most probable label where there is none.
-        logit: Of two labels the log-odds of the second, whatever the label; else the label's own.
+        label: The label that the text got, or that was asked for; None where the model is unsure. Of several labels the
+            most probable one; of a number `value`.
+        score: Its probability, or that of the most probable label where there is none; or the number.
+        logit: Of two classes the log-odds of the second, whatever the label; else the label's own. Of an ordinal scale
+            the mean of the log-odds of each step; of a regression the number.
         bias: What no word makes: the network's biases, and windows of padding; None where one word is left out.
         words: Each word in the text's order; those that the model does not see have the weight 0.
         grams: N-grams of two words or more, or of characters, the heaviest first; their weights are the words' already.
-        toward: The label that words above 0 speak for.
-        against: The one that words below 0 speak for; of more than two labels all others.
+        toward: What words above 0 speak for.
+        against: What words below 0 speak for; of more than two classes all others.
     """
 
     text: str
@@ -240,27 +243,31 @@ def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", labe
         scorer: With the bundle and its engine; both engines' explanations are the same.
         texts: None of them null. Where the bundle takes numbers besides, they are as on average.
         method: `paths` or `leave-one-out`.
-        label: Of more than two labels the one whose logit is looked at; the one that a text got where not given.
+        label: Of several labels, or more than two classes, the one whose logit is looked at; the one that a text got
+            where not given.
 
     Raises:
         SentrayError: When there is no such label, or the network has a shape that has no paths.
     """
-    bundle, engine = scorer.bundle, scorer.engine
+    bundle, engine, task = scorer.bundle, scorer.engine, scorer.bundle.spec.task
     labels, words = bundle.labels, bundle.vocabulary
+    if label is not None and task in ("ordinal", "regression"):
+        raise SentrayError(f"{bundle} has one answer for the whole of its {task}: leave the label out")
     if label is not None and label not in labels:
         raise SentrayError(f"{bundle} has no label {label!r}; it has {', '.join(labels)}")
     encoded = scorer.encoder.encode(pa.array(texts, pa.large_string()))
     logits = engine.logits(encoded)
-    scores = Scores(engine.scores(encoded), encoded.words, encoded.known, decision=bundle.decision)
+    scores = scorer.scores(engine.scores(encoded), encoded)
     given, best = scores.labels(labels).to_pylist(), scores.best.tolist()
+    likeliest = scores.probabilities.argmax(axis=1)
     seen = cut(encoded.offsets, np.arange(len(texts)), bundle.spec.max_length, bundle.spec.truncating)
     found = Explanations()
     for row, (text, where) in enumerate(zip(texts, seen, strict=True)):
-        name, score = given[row], best[row]
+        name, score = given[row] if task != "multilabel" else labels[likeliest[row]], best[row]
         if label is not None:
             name, score = label, float(scores.probabilities[row, labels.index(label)])
-        toward, against = (labels[1], labels[0]) if len(labels) == 2 else (str(name), "other labels")
-        output = 0 if len(labels) == 2 else labels.index(toward)
+        toward, against = _sides(task, labels, name)
+        output = output_of(task, labels, name)
         tokens = clean(text, bundle.spec.cleaning)
         known = np.array([not isinstance(words, Vocabulary) or word in words.ids for word in tokens], bool)
         # Those with an id, and of these the ones that the network sees: where they are in the text.
@@ -273,11 +280,36 @@ def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", labe
             weights[positions], grams, bias = paths(*engine.description, ids, had, output)
             grams.sort(key=lambda each: -abs(each.weight))
         else:
-            weights[positions] = logits[row, output] - _without_each(engine, ids)[:, output]
+            weights[positions] = logits[row] @ output - _without_each(engine, ids) @ output
         each = tuple(map(Contribution, tokens, weights.tolist(), known.tolist()))
-        logit = float(logits[row, output])
+        logit = float(logits[row] @ output)
         found.append(Explanation(text, name, score, logit, bias, each, tuple(grams), toward, against))
     return found
+
+
+def output_of(task: Task, labels: Sequence[str], label: str | None) -> Doubles:
+    """How much each output of a network counts in what is explained, float64 [outputs].
+
+    Args:
+        task: What is asked.
+        labels: Of the bundle.
+        label: The one whose output is explained, where outputs are of labels.
+    """
+    count = outputs(task, len(labels))
+    if task == "ordinal":
+        return np.full(count, 1 / count)
+    return np.asarray(np.eye(count)[0 if count == 1 or label is None else labels.index(label)])
+
+
+def _sides(task: Task, labels: Sequence[str], label: str | None) -> tuple[str, str]:
+    """What words above 0 speak for, and what those below."""
+    if task == "regression":
+        return "more", "less"
+    if task == "ordinal":
+        return f"more, up to {labels[-1]}", f"less, down to {labels[0]}"
+    if task == "multilabel":
+        return str(label), f"not {label}"
+    return (labels[1], labels[0]) if len(labels) == 2 else (str(label), "other labels")
 
 
 def _without_each(engine: Engine, ids: Ids) -> Doubles:
@@ -385,7 +417,9 @@ _Back = Callable[[Doubles], tuple[Doubles, list[Contribution], float]]
 """From how much each output of a branch counts to what each word and n-gram adds, and the bias."""
 
 
-def paths(network: Network, weights: Mapping[str, NDArray[Any]], ids: Ids, found: Found | None, output: int) -> Parts:
+def paths(
+    network: Network, weights: Mapping[str, NDArray[Any]], ids: Ids, found: Found | None, output: Doubles
+) -> Parts:
     """What each word of a review adds to a logit along the active paths.
 
     Args:
@@ -393,7 +427,7 @@ def paths(network: Network, weights: Mapping[str, NDArray[Any]], ids: Ids, found
         weights: As `folded.pack` takes them.
         ids: Of the words as the network takes them, int [n].
         found: The known n-grams, where the network looks at them.
-        output: Which unit of the last layer.
+        output: How much each unit of the last layer counts, float64 [outputs]; see `output_of`.
 
     Raises:
         SentrayError: When a layer but the last has an activation that a path does not go straight through.
@@ -407,7 +441,7 @@ def paths(network: Network, weights: Mapping[str, NDArray[Any]], ids: Ids, found
         inside.append(values @ inputs + units)
         values = _activated(inside[-1], activation, network.epsilon)
     # From the logit back to the branches: how much each value counts.
-    counts, bias = np.eye(len(values))[output], 0.0
+    counts, bias = output, 0.0
     for number in range(len(layers) - 1, -1, -1):
         inputs, units = layers[number]
         bias += float(counts @ units)

@@ -42,6 +42,7 @@ from sentray.bundle import FOLDED, FOLDED_WEIGHTS, GRAMS, Bundle, ModelSpec
 from sentray.errors import SentrayError
 from sentray.inference.halves import add_lanes, add_mean, add_sums, add_wide, in_blocks, laid_out
 from sentray.inference.simd import BLOCK, LANES, dense, pool
+from sentray.task import outputs, probabilities
 from sentray.text.encoding import Encoded, cut_from
 from sentray.text.ngrams import Grams
 from sentray.text.simd import address, compiled
@@ -225,7 +226,8 @@ def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
             if isinstance(branch, Wide):
                 rows = len(weights[f"kernel{number}"])
                 _require(rows == grams, f"it knows {rows:,} n-grams, the bundle {grams:,}")
-        _require(scores == labels or (scores, labels) == (1, 2), f"it gives {scores:,} scores for {labels:,} labels")
+        fit = scores == outputs(bundle.spec.task, labels)
+        _require(fit, f"it gives {scores:,} scores for {labels:,} labels of the task {bundle.spec.task}")
         takes = len(bundle.spec.numeric)
         _require(network.numbers == takes, f"it takes {network.numbers:,} numbers, the bundle {takes:,}")
     # zipfile and NumPy let through whatever a damaged file makes them raise.
@@ -364,7 +366,7 @@ class FoldedEngine:
 
     def _make(self, description: Description, grams: Grams | None, spec: ModelSpec) -> None:
         self._network, weights = self.description = description
-        self.grams = grams
+        self.grams, self._task = grams, spec.task
         layers = [(weights[f"weights{n}"], weights[f"units{n}"]) for n in range(len(self._network.activations))]
         self._bias, self._layers, self._numbers = layers[0][1], layers[1:], weights.get("numbers")
         self.branches: list[Folded] = []
@@ -378,7 +380,7 @@ class FoldedEngine:
         self._length, self._truncating = spec.max_length, spec.truncating
 
     def scores(self, encoded: Encoded) -> Floats:
-        """Probability of each label for each review, float32 [reviews, labels]; each review on its own."""
+        """As `probabilities`; each review on its own."""
         return self.probabilities(self.layers(encoded)[-1])
 
     def logits(self, encoded: Encoded) -> Floats:
@@ -386,9 +388,8 @@ class FoldedEngine:
         return self.layers(encoded)[-1]
 
     def probabilities(self, logits: Floats) -> Floats:
-        """Probability of each label, float32 [reviews, labels]."""
-        values = _activate(logits, self._network.activations[-1], self._network.epsilon)
-        return np.hstack([1 - values, values]) if values.shape[1] == 1 else values
+        """Probability of each label, float32 [reviews, labels]; of a regression the numbers."""
+        return probabilities(self._task, _activate(logits, self._network.activations[-1], self._network.epsilon))
 
     def layers(self, encoded: Encoded, notes: list[Any] | None = None) -> list[Floats]:
         """What the activation of each dense layer is applied to, float32 [reviews, units] each.

@@ -85,7 +85,7 @@ class Heaviest:
         scorer, folded, spec = self._scorer, self._folded, self._scorer.bundle.spec
         encoded = scorer.encode(texts, numbers)
         own = folded is not None and folded is scorer.engine
-        probabilities = np.empty((len(encoded), len(spec.labels)), np.float32) if own else scorer.engine.scores(encoded)
+        probabilities = np.empty((len(encoded), len(spec.scores)), np.float32) if own else scorer.engine.scores(encoded)
         where = np.empty((len(encoded), self._count), np.int32)
         weights, counts = np.empty(where.shape, np.float32), np.empty(len(encoded), np.int32)
         parts = np.zeros(len(encoded.ids), np.float32)
@@ -97,9 +97,7 @@ class Heaviest:
                 layers = folded.layers(encoded.rows(start, start + AT_ONCE), notes)
                 if own:
                     probabilities[group] = folded.probabilities(layers[-1])
-            # Where the model may be unsure there are two labels.
-            labels = probabilities[group].argmax(axis=1)
-            outputs = labels if len(spec.labels) > 2 else np.zeros_like(labels)
+            outputs = self._outputs(probabilities[group])
             grams = _NO_GRAMS
             if folded is not None:
                 gates = self._gates(layers, outputs)
@@ -108,22 +106,35 @@ class Heaviest:
                 self._add_by_reference(given, outputs, parts)
             picked = where[group], weights[group], counts[group]
             _pick(*given, parts, scorer.bundle.vocabulary.size, *grams, *picked)
-        scores = Scores(
-            probabilities, encoded.words, encoded.known, encoded.spaced, scorer.bundle.decision, encoded.ids
-        )
-        return scores, self._column(texts, encoded, begins, where, weights, counts)
+        return scorer.scores(probabilities, encoded), self._column(texts, encoded, begins, where, weights, counts)
 
-    def _gates(self, layers: list[Floats], outputs: Indices) -> Floats:
+    def _outputs(self, probabilities: Floats) -> Indices | None:
+        """Which unit of the last layer is looked at for each review, that of its label; None where it is their mean.
+
+        Of an ordinal scale the median may be another label than the most probable; where the model may be unsure there
+        are two labels, and of these, as of a number, there is one unit.
+        """
+        spec = self._scorer.bundle.spec
+        if spec.task == "ordinal":
+            return None
+        labels: Indices = probabilities.argmax(axis=1)
+        return labels if self._layers[-1].shape[1] > 1 else np.zeros_like(labels)
+
+    def _gates(self, layers: list[Floats], outputs: Indices | None) -> Floats:
         """How much each unit of the first dense layer counts, float32 [reviews, units].
 
         Args:
             layers: As `FoldedEngine.layers` gives them.
-            outputs: Of each review which unit of the last layer.
+            outputs: Of each review which unit of the last layer; see `_outputs`.
         """
         network, (first, *others) = self._network, self._layers
+        last = others[-1].T if others else np.eye(first.shape[1], dtype=np.float32)
+        chosen = (
+            np.broadcast_to(last.mean(axis=0), (len(layers[0]), last.shape[1])) if outputs is None else last[outputs]
+        )
         if not others:
-            return np.eye(first.shape[1], dtype=np.float32)[outputs]
-        counts = others[-1].T[outputs].astype(np.float64)
+            return np.ascontiguousarray(chosen, np.float32)
+        counts = chosen.astype(np.float64)
         for number in range(len(others) - 1, -1, -1):
             counts = through(counts, layers[number], network.activations[number], network.epsilon)
             if number:
@@ -165,13 +176,15 @@ class Heaviest:
             counted,
         )
 
-    def _add_by_reference(self, given: _Given, outputs: Indices, parts: Floats) -> None:
+    def _add_by_reference(self, given: _Given, outputs: Indices | None, parts: Floats) -> None:
         engine, words, ids = self._scorer.engine, self._words, given[0]
-        for begin, length, output in zip(*given[1:], outputs, strict=True):
+        count = self._layers[-1].shape[1]
+        every = [np.full(count, 1 / count)] * len(given[1]) if outputs is None else np.eye(count)[outputs]
+        for begin, length, output in zip(*given[1:], every, strict=True):
             own = ids[begin : begin + length]
             names = [""] * length if words is None else [name or "" for name in words.take(own).to_pylist()]
             found = found_grams(engine.grams, own, names)
-            parts[begin : begin + length] = paths(*engine.description, own, found, int(output)).words
+            parts[begin : begin + length] = paths(*engine.description, own, found, output).words
 
     def _column(
         self,

@@ -11,7 +11,6 @@ memory is taken for it.
 """
 
 import copy
-import importlib
 import io
 import json
 import math
@@ -33,8 +32,10 @@ _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_CONFIG = 1 << 19
 """Bytes of a network's description; one of a hundred layers has a tenth."""
 _EMBEDDING = "layers/embedding/vars/0"
+BATCH = 32
 MAX_VALUES = 1 << 24
-"""Numbers of a review that a layer gives: a batch of 32 of these takes 2 GB."""
+"""Numbers of a review that a layer gives: a batch of these takes 2 GB."""
+_WORDS_AT_ONCE = 1 << 15
 _OF_LAYERS = """
     InputLayer Embedding Dense EinsumDense Activation ReLU LeakyReLU PReLU ELU Softmax Masking Identity
     Conv1D SeparableConv1D DepthwiseConv1D MaxPooling1D AveragePooling1D GlobalMaxPooling1D GlobalAveragePooling1D
@@ -98,6 +99,11 @@ def load_network(bundle: Bundle) -> Any:
         ) from error
 
 
+def batch(length: int) -> int:
+    """How many reviews of so many words, padding included, are computed together: fewer of long ones."""
+    return min(max(_WORDS_AT_ONCE // length, BATCH), 8 * BATCH)
+
+
 def require_trust(bundle: Bundle) -> None:
     """Refuse a bundle with layers of its own that is not trusted.
 
@@ -131,7 +137,15 @@ def _as_described(bundle: Bundle, config: Any, content: bytes) -> Any:
     import keras
     from keras.src.saving.serialization_lib import ObjectSharingScope
 
-    own = _own_layers(bundle) if bundle.trusted else {}
+    own = {}
+    if bundle.trusted and bundle.spec.function is not None:
+        try:
+            own = models.custom_objects(name for name in bundle.spec.function.layers if name != ":lambda")
+        except SentrayError as error:
+            raise SentrayError(
+                f"{bundle} needs its own layers: {error}; on a cluster each node needs the module, which `sentray "
+                "submit` takes along where it is in the current folder"
+            ) from error
 
     def build() -> Any:
         with ObjectSharingScope():
@@ -148,30 +162,9 @@ def _as_described(bundle: Bundle, config: Any, content: bytes) -> Any:
         planned = _planned(build)
         with h5py.File(io.BytesIO(content), "r") as file:
             _require_bytes(planned, _stored_bytes(file))
-        _require_small(planned, bundle.spec.max_length)
+        for length in {min(models.MIN_PADDED, bundle.spec.max_length), bundle.spec.max_length}:
+            _require_small(planned, length)
     return _with_weights(build(), content)
-
-
-def _own_layers(bundle: Bundle) -> dict[str, Any]:
-    """What of a trusted bundle's network is not Keras's own, by its class's name.
-
-    Raises:
-        SentrayError: When it cannot be imported.
-    """
-    function = bundle.spec.function
-    found = {}
-    if function is not None and function.layers:
-        models.resolve(function.name)
-        for name in function.layers:
-            module, _, layer = name.partition(":")
-            if layer != "__lambda__":
-                found[layer] = getattr(importlib.import_module(module), layer, None)
-            if layer != "__lambda__" and found[layer] is None:
-                raise SentrayError(
-                    f"{bundle} needs the layer {layer!r}, which the module {module!r} no longer has: bring back what "
-                    f"{function.name} was when the bundle was trained, or train it again"
-                )
-    return found
 
 
 def _known(part: Any) -> Any:
@@ -239,7 +232,7 @@ def _require_small(model: Any, length: int) -> None:
     for step in traced.graph.get_operations():
         for each in step.outputs:
             size = each.shape.num_elements() or 0
-            if size > MAX_VALUES:
+            if size > MAX_VALUES * BATCH // batch(length):
                 raise ValueError(f"its step {step.name} gives {size:,} numbers for a review")
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sentray import __version__
 from sentray import bundle as bundles
-from sentray.bundle import HISTORY_FILE, Bundle
+from sentray.bundle import HISTORY_FILE, Bundle, ModelSpec
 from sentray.config import ReportSettings, TrainSettings
 from sentray.console import Console, count, duration
 from sentray.corpus.inspect import warnings_of
@@ -28,7 +28,7 @@ from sentray.report.figures import MAX_LABELS, MAX_SLICES, named
 from sentray.report.page import BAR, Page, Section, Table, bar, folded, grid, interval, percent, render, text
 from sentray.report.subject import Subject
 from sentray.storage import Folder, write_text
-from sentray.tables import METRICS
+from sentray.tables import LOWER_IS_BETTER, METRICS, headline, shown
 from sentray.text.cleaning import clean
 from sentray.text.coverage import Left
 from sentray.text.vocabulary import Vocabulary
@@ -64,11 +64,13 @@ def look_at(settings: ReportSettings, console: Console) -> Subject:
     subject = Subject.of(bundle, settings.bundle, history=_history(settings.bundle))
     if settings.corpus is None:
         return replace(subject, evidence=Evidence.beside(bundle, settings.excerpts))
+    if settings.slice_column is not None and bundle.spec.task == "regression":
+        raise SentrayError(f"--slice is about rows that got their label, and {bundle} gives a number: leave it out")
     # It starts Ray.
     from sentray.evaluation import Look, measure
 
     column = settings.slice_column
-    found = measure(settings, console, Look(settings.excerpts, column))
+    found = measure(settings, console, Look(settings.excerpts, column, bundle.spec.task))
     return replace(subject, evidence=found.evidence, metrics=found.metrics, slices=found.slices, slice_column=column)
 
 
@@ -111,20 +113,13 @@ def page_of(subject: Subject) -> Page:
     key, of = [], ""
     if subject.measured:
         which, why, found = subject.measured[0]
-        most = max(of_label["rows"] for of_label in found["classes"].values()) / max(found["rows"], 1)
-        key = [
-            (percent(found["accuracy"]), f"accuracy ({interval(found['intervals'].get('accuracy'), True)})"),
-            (percent(most), "if it always said the most frequent label"),
-            *([(f"{found['roc_auc']:.3f}", "ROC AUC")] if found["roc_auc"] is not None else []),
-            (f"{found['ece']:.3f}", "calibration error"),
-            (f"{found['rows']:,}", which),
-        ]
+        key = [*_key(found), (f"{found['rows']:,}", which)]
         of = f"Measured on {found['rows']:,} {which}" + (f": {why}." if why else ".")
     return Page(
         render(
             "report.html",
             title=subject.name,
-            lead=f"{spec.architecture}, {count(len(spec.labels), 'label')}, trained on {trained}{subject.corpus}",
+            lead=f"{spec.architecture}, {_gives(spec)}, trained on {trained}{subject.corpus}",
             key=key,
             of=of,
             notes=[*_notes(subject), *_missing(subject)],
@@ -132,6 +127,26 @@ def page_of(subject: Subject) -> Page:
             made=f"Made by sentray {__version__}. Intervals hold 95 times in 100.",
         )
     )
+
+
+def _key(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figures at the head of the page."""
+    if "accuracy" in found:
+        yield percent(found["accuracy"]), f"accuracy ({interval(found['intervals'].get('accuracy'), True)})"
+        most = max(of_label["rows"] for of_label in found["classes"].values()) / max(found["rows"], 1)
+        yield percent(most), "if it always said the most frequent label"
+    if found.get("exact_match") is not None:
+        yield percent(found["exact_match"]), "of rows got all their labels and no other"
+    names = ("mean_absolute_error", "r2", "micro_f1", "roc_auc", "ece")
+    yield from ((f"{found[name]:.3f}", METRICS[name]) for name in names if found.get(name) is not None)
+
+
+def _gives(spec: ModelSpec) -> str:
+    """What a bundle gives for a review."""
+    if spec.task == "regression":
+        return "a number"
+    several = {"ordinal": " of a scale", "multilabel": ", several a review"}.get(spec.task, "")
+    return f"{count(len(spec.labels), 'label')}{several}"
 
 
 def card_of(subject: Subject) -> str:
@@ -146,6 +161,7 @@ def card_of(subject: Subject) -> str:
         trained=[(label, trained[label]) for label in subject.bundle.labels[:MAX_SLICES] if label in trained],
         measured=subject.measured,
         notes=[*_notes(subject)],
+        gives=_gives(subject.bundle.spec),
         metrics=METRICS,
         when=_when(subject),
     )
@@ -156,17 +172,19 @@ def _notes(subject: Subject) -> Iterator[str]:
     metrics, trained = subject.bundle.metrics, subject.bundle.metrics.get("label_rows", {})
     for _, _, found in subject.measured[:1]:
         rows = {label: of_label["rows"] for label, of_label in found["classes"].items() if of_label["rows"]}
-        yield from warnings_of(rows)
+        yield from warnings_of(rows, found["rows"])
         most = max(rows, key=lambda label: rows[label], default="")
-        if rows and found["intervals"].get("accuracy", (1, 1))[0] <= rows[most] / found["rows"]:
+        if "accuracy" in found and rows and found["intervals"].get("accuracy", (1, 1))[0] <= rows[most] / found["rows"]:
             yield f"It is hardly better than to say {most[:MAX_NAME]!r} of every review."
-        if (found["ece"] or 0) > _UNCALIBRATED:
+        if found.get("r2") is not None and found["intervals"].get("r2", (1, 1))[0] <= 0:
+            yield "It is hardly better than to say the mean of every review."
+        if (found.get("ece") or 0) > _UNCALIBRATED:
             yield f"Its probabilities are off by {found['ece']:.2f} on average: do not take them at their word."
-    if trained and max(trained.values()) > _UNBALANCED * min(trained.values()):
+    if trained and max(trained.values()) > _UNBALANCED * min(trained.values()) and len(trained) > 1:
         rare, often = (choose(trained, key=lambda label: trained[label]) for choose in (min, max))
         yield (
             f"Unbalanced: {trained[often]:,} training rows are {often[:MAX_NAME]!r} and {trained[rare]:,} are "
-            f"{rare[:MAX_NAME]!r}; look at the labels' own figures, not at accuracy alone."
+            f"{rare[:MAX_NAME]!r}; look at the labels' own figures, not at those of all alone."
         )
     if left := metrics.get("cleaning_left"):
         lines = Left(**left).lines(subject.bundle.spec.cleaning, subject.bundle.spec.buckets is None)
@@ -209,6 +227,8 @@ def _what(subject: Subject) -> Section:
         facts["calibration"] = f"temperature {bundle.calibration.temperature:.3g}, {of}"
     if bundle.decision.threshold is not None:
         facts["threshold"] = f"{bundle.decision.threshold:.3g} for {spec.labels[1]}"
+    if bundle.decision.thresholds is not None:
+        facts["thresholds"] = "one a label, beside its figures"
     if bundle.decision.unsure is not None:
         facts["unsure"] = "no label where the probability is from {} to {}".format(*bundle.decision.unsure)
     facts |= {"trained": _when(subject), "digest": bundle.digest}
@@ -232,11 +252,15 @@ def _when(subject: Subject) -> str:
 
 def _labels(subject: Subject) -> Iterator[Table]:
     trained = subject.bundle.metrics.get("label_rows", {})
-    which, _, found = subject.measured[0] if subject.measured else ("measured", "", {"classes": {}})
+    nothing: tuple[str, str, dict[str, Any]] = ("measured", "", {"classes": {}, "rows": 0})
+    which, _, found = subject.measured[0] if subject.measured else nothing
     measured = {label: of["rows"] for label, of in found["classes"].items()}
     counts = trained or measured
     labels = sorted(counts, key=lambda label: -counts[label])
     total, most = sum(counts.values()), max(counts.values(), default=1)
+    if subject.bundle.spec.task == "multilabel":
+        # A row counts for each of its labels.
+        total = subject.bundle.metrics.get("train_rows", total) if trained else found["rows"]
     rows = [
         (label, trained.get(label), measured.get(label), percent(counts[label] / total), bar(counts[label] / most))
         for label in labels[:MAX_SLICES]
@@ -262,15 +286,19 @@ def _how_good(subject: Subject) -> Section:
         return Section("good", "How good it is", ["It was not measured."])
     metrics, labels = list[Table](), list[Table]()
     for which, why, found in subject.measured:
-        rows = [(about, found[name], interval(found["intervals"].get(name))) for name, about in METRICS.items()]
+        rows = [(about, found[name], interval(found["intervals"].get(name))) for name, about in shown(found).items()]
         metrics.append(Table(f"On {found['rows']:,} {which}", ("metric", "value", "95 %"), rows, of=why))
         metrics += _beside(which, found)
-        worst = sorted(found["classes"].items(), key=lambda item: item[1]["f1"] or 0)
-        head = ("label", "rows", "precision", "95 %", "recall", "95 %", "F1", "95 %")
-        of_labels = [(label, of["rows"], *_with_ends(of)) for label, of in worst[:MAX_SLICES]]
-        more = f"; {len(worst) - MAX_SLICES:,} better ones are not listed" if len(worst) > MAX_SLICES else ""
-        labels.append(Table(f"Labels of the {which}, the worst first{more}", head, of_labels))
-    parts = (figures.confusion, figures.curves, figures.calibration, figures.histogram, figures.lengths, figures.slices)
+        labels += _of_labels(which, found)
+    parts = (
+        figures.confusion,
+        figures.numbers,
+        figures.curves,
+        figures.calibration,
+        figures.histogram,
+        figures.lengths,
+        figures.slices,
+    )
     pictures = [block for part in parts for block in part(subject)]
     return Section(
         "good",
@@ -279,13 +307,32 @@ def _how_good(subject: Subject) -> Section:
     )
 
 
+def _of_labels(which: str, found: Mapping[str, Any]) -> Iterator[Table]:
+    """The figures of each label, the worst first."""
+    worst = sorted(found["classes"].items(), key=lambda item: item[1]["f1"] or 0)
+    thresholds = found.get("thresholds", {})
+    head = ["label", "rows", "precision", "95 %", "recall", "95 %", "F1", "95 %"]
+    rows = [[label, of["rows"], *_with_ends(of)] for label, of in worst[:MAX_SLICES]]
+    if thresholds:
+        head, rows = [*head, "threshold"], [[*row, thresholds[row[0]]] for row in rows]
+    more = f"; {len(worst) - MAX_SLICES:,} better ones are not listed" if len(worst) > MAX_SLICES else ""
+    if rows:
+        yield Table(f"Labels of the {which}, the worst first{more}", head, rows)
+
+
 def _beside(which: str, found: Mapping[str, Any]) -> Iterator[Table]:
     """The bundle beside what it should be better than."""
     if not (others := found.get("baselines")):
         return
-    compared = [("this bundle", found), *sorted(others.items(), key=lambda item: -item[1]["accuracy"])]
-    rows = [(name, of["accuracy"], interval(of["intervals"].get("accuracy")), of["f1"]) for name, of in compared]
-    head = ("model", "accuracy", "95 %", "F1")
+    first, about = headline(found)
+    sign = 1 if first in LOWER_IS_BETTER else -1
+    compared = [("this bundle", found), *sorted(others.items(), key=lambda item: sign * (item[1][first] or 0))]
+    second = next((name for name in ("f1", "r2") if name in found and all(name in of for of in others.values())), None)
+    rows = [
+        (name, of[first], interval(of["intervals"].get(first)), *([of[second]] if second else []))
+        for name, of in compared
+    ]
+    head = ("model", about, "95 %", *([{"f1": "F1"}.get(second, METRICS[second])] if second else []))
     yield Table(f"Beside it, on the {found['rows']:,} {which}", head, rows, of="what it should be better than")
 
 
@@ -339,7 +386,7 @@ def _what_learnt(subject: Subject) -> Section:
         tables.append(Table(f"Words that it does not know of {of}", head, words.most_common(MAX_UNKNOWN)))
     if tables := [table for table in tables if table.rows]:
         blocks.append(folded("The commonest words that it does not know", *tables))
-    if subject.evidence is not None:
+    if subject.evidence is not None and spec.task in ("classification", "ordinal"):
         blocks += _doubtful(subject, subject.evidence)
     return Section("learnt", "What it learnt", blocks)
 
@@ -374,9 +421,10 @@ def _how_it_fails(subject: Subject) -> Section:
     if evidence is None:
         return Section("fails", title, ["The measured rows are not kept, so that no mistakes can be shown."])
     wrong = evidence.shown.filter(~subject.right(evidence.shown)).slice(0, MAX_MISTAKES).to_pylist()
+    of_number = subject.bundle.spec.task == "regression"
     if not wrong:
-        return Section("fails", title, ["No measured row got a wrong label."])
-    said = f"The surest mistakes among the {evidence.of:,} measured rows."
+        return Section("fails", title, [f"No measured row got a wrong {'number' if of_number else 'label'}."])
+    said = f"The {'largest errors' if of_number else 'surest mistakes'} among the {evidence.of:,} measured rows."
     if not any(row["text"] for row in wrong):
         reviews = [_review(subject, row, Markup("")) for row in wrong]
         return Section("fails", title, [f"{said} Their texts are not kept.", *reviews])
@@ -402,10 +450,20 @@ def _how_it_fails(subject: Subject) -> Section:
 
 def _review(subject: Subject, row: Mapping[str, Any], shown: Markup) -> Markup:
     """A row that got a wrong label, with its text."""
-    labels, chances = subject.bundle.labels, np.array(row["probabilities"], np.float32)
-    scored = int(subject.bundle.decision.of(chances[None])[0])
-    got = "no label" if scored == UNSURE else f"{labels[scored]} ({percent(float(chances[scored]))})"
-    is_said = f"{labels[row['truth']]} ({percent(float(chances[row['truth']]))})"
+    spec, chances, truth = subject.bundle.spec, np.array(row["probabilities"], np.float32), row["truth"]
+    decided = subject.bundle.decision.of(chances[None], spec.task)[0]
+    if spec.task == "multilabel":
+        is_said, got = (_named(spec.labels, has) for has in (truth, decided))
+    elif spec.task == "regression":
+        is_said, got = f"{truth:.4g}", f"{decided:.4g}"
+    else:
+        got = "no label" if decided == UNSURE else f"{spec.labels[decided]} ({percent(float(chances[decided]))})"
+        is_said = f"{spec.labels[truth]} ({percent(float(chances[truth]))})"
     about = Markup("is <b>{}</b>, scored <b>{}</b>").format(text(is_said, MAX_NAME), text(got, MAX_NAME))
     html = Markup('<article class="review"><p class="about">{}: {}</p>{}</article>')
     return html.format(text(row["id"] or "", 120), about, shown)
+
+
+def _named(labels: Sequence[str], has: Sequence[Any]) -> str:
+    """The labels that a row has."""
+    return ", ".join(label for label, each in zip(labels, has, strict=True) if each) or "none"

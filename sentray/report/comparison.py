@@ -9,11 +9,14 @@ from sentray import __version__
 from sentray.compare import EXCERPT
 from sentray.report import plots
 from sentray.report.page import Section, Table, grid, number, percent, render, text
-from sentray.tables import METRICS, compared, judged
+from sentray.tables import METRICS, compared, headline, judged
 
-_SHARES = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "pr_auc", "log_loss", "brier", "ece")
+_SHARES = (
+    *("accuracy", "balanced_accuracy", "exact_match", "r2", "quadratic_kappa", "f1", "micro_f1", "hamming_loss"),
+    *("roc_auc", "pr_auc", "log_loss", "brier", "ece", "pearson", "spearman"),
+)
 """Metrics that are drawn on one scale."""
-LESS = "Of log loss, Brier score and calibration error less is better, of the others more."
+LESS = "Of losses and errors less is better, of the others more."
 
 
 def page(values: Mapping[str, Any]) -> str:
@@ -23,20 +26,21 @@ def page(values: Mapping[str, Any]) -> str:
         values: What `sentray.compare.compare` gives.
     """
     first, second, test = values["a"], values["b"], values["mcnemar"]
+    name, about = headline(first)
     of = f"Of {values['rows']:,} of {values['of']:,} rows of {values['corpus']}: {values['why']}."
     return render(
         "report.html",
         title="Two models on the same reviews",
         lead=f"A is {first['bundle']}, B is {second['bundle']}: {values['verdict']}",
         key=[
-            (number(first["accuracy"]), "accuracy of A"),
-            (number(second["accuracy"]), "accuracy of B"),
-            (_signed(values["differences"]["accuracy"]), "B - A"),
-            (f"{test['p_value']:.3g}", "p of McNemar's exact test"),
+            (number(first[name]), f"{about} of A"),
+            (number(second[name]), f"{about} of B"),
+            (_signed(values["differences"][name]), "B - A"),
+            *([(f"{test['p_value']:.3g}", "p of McNemar's exact test")] if test else []),
         ],
         of=of,
         notes=[] if values["passed"] else [f"--require {values['require']} is not met."],
-        sections=[_figures(values), _right(values), _reviews(values)],
+        sections=[_figures(values), *([_right(values)] if test else []), _reviews(values)],
         made=f"sentray {__version__}; A is {first['digest']}, B is {second['digest']}",
     )
 
@@ -84,23 +88,26 @@ def _right(values: Mapping[str, Any]) -> Section:
             "is",
         )
         for model in ("a", "b")
+        if "confusion_matrix" in values[model]
     ]
     return Section("right", "Who is right", [about, table, grid(pictures)])
 
 
 def _reviews(values: Mapping[str, Any]) -> Section:
     differing = values["differing"]
-    about = f"{values['differing_rows']:,} of {values['rows']:,} reviews got other labels."
+    got = "labels" if values["mcnemar"] else "numbers"
+    about = f"{values['differing_rows']:,} of {values['rows']:,} reviews got other {got}."
     if not differing:
         return Section("reviews", "Where they differ", [about])
     if len(differing) < values["differing_rows"]:
-        about += f" The {len(differing):,} whose probabilities differ most:"
+        about += f" The {len(differing):,} that differ most:"
     return Section("reviews", "Where they differ", [about, *map(_review, differing)])
 
 
 def _review(row: Mapping[str, Any]) -> Markup:
     review, label, *given = (text(value, 80) if isinstance(value, str) else percent(value) for value in judged(row))
-    about = Markup("{} is <b>{}</b>; A says {} ({}), B says {} ({})").format(review, label, *given)
+    given = [Markup(" ({})").format(each) if at % 2 and each else each for at, each in enumerate(given)]
+    about = Markup("{} is <b>{}</b>; A says {}{}, B says {}{}").format(review, label, *given)
     # What was cut ends with an ellipsis.
     excerpt = Markup("<p>{}</p>").format(text(row["text"], EXCERPT - 1)) if row["text"] else ""
     return Markup('<div class="review"><p class="about">{}</p>{}</div>').format(about, excerpt)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sentray.errors import SentrayError, first_line
 from sentray.storage import Folder
+from sentray.task import Task
 
 if TYPE_CHECKING:
     from sentray.bundle import Bundle
@@ -23,20 +24,35 @@ EVIDENCE_FILE = "evidence.parquet"
 MAX_SAMPLE, MAX_SHOWN, MAX_TEXT = 20_000, 100, 10_000
 """Rows of a sample, rows that are kept with their text, characters of it."""
 
-EVIDENCE_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("hash", pa.uint64()),
-        pa.field("truth", pa.int32()),
-        pa.field("probabilities", pa.list_(pa.float32())),
-        pa.field("words", pa.int32()),
-        pa.field("known", pa.int32()),
-        pa.field("sampled", pa.bool_()),
-        pa.field("text", pa.large_string()),
-    ]
-)
-"""A row for a review: `hash` of its text, `truth` the position of its label, `words` that cleaning left, `known` those
-that have an id, `sampled` whether it stands for all rows, `text` of the rows to show, at most `MAX_TEXT` characters."""
+_TRUTHS: dict[Task, pa.DataType] = {
+    "classification": pa.int32(),
+    "ordinal": pa.int32(),
+    "multilabel": pa.list_(pa.uint8()),
+    "regression": pa.float32(),
+}
+
+
+def evidence_schema(task: Task) -> pa.Schema:
+    """Columns of a row for a review.
+
+    `hash` is of its text, `truth` what is true of it, as `sentray.evaluation.truths` gives it, `words` what cleaning
+    left, `known` those that have an id, `sampled` whether it stands for all rows, `text` of the rows to show, at most
+    `MAX_TEXT` characters.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("hash", pa.uint64()),
+            pa.field("truth", _TRUTHS[task]),
+            pa.field("probabilities", pa.list_(pa.float32())),
+            pa.field("words", pa.int32()),
+            pa.field("known", pa.int32()),
+            pa.field("sampled", pa.bool_()),
+            pa.field("text", pa.large_string()),
+        ]
+    )
+
+
 _ABOUT = b"sentray"
 _BEGINS = 80
 
@@ -46,7 +62,7 @@ class Evidence:
     """Rows that a bundle was measured on.
 
     Attributes:
-        rows: Of `EVIDENCE_SCHEMA`.
+        rows: Of `evidence_schema`.
         which: `validation` for rows that were held out of the fits that gave these probabilities, else `test`.
         of: Rows that were measured; more than `rows` where they are a sample.
         about: What else is known: the `bundle`'s digest, and `seconds` by stage of the training's last start.
@@ -70,13 +86,13 @@ class Evidence:
     @property
     def shown(self) -> pa.Table:
         """The rows whose label is denied most, the surest first, with texts where these are kept."""
-        margins = margin(probabilities_of(self.rows), self.rows["truth"].to_numpy())
+        margins = margin(array_of(self.rows["probabilities"]), array_of(self.rows["truth"]))
         return self.rows.take(np.argsort(margins, kind="stable")[:MAX_SHOWN])
 
     def without_texts(self) -> Self:
         """The same rows without their texts."""
         column = self.rows.schema.get_field_index("text")
-        rows = self.rows.set_column(column, EVIDENCE_SCHEMA.field("text"), pa.nulls(len(self.rows), pa.large_string()))
+        rows = self.rows.set_column(column, self.rows.schema.field("text"), pa.nulls(len(self.rows), pa.large_string()))
         return type(self)(rows, self.which, self.of, self.about)
 
     @classmethod
@@ -117,26 +133,49 @@ class Evidence:
         """
         table = pq.read_table(pa.BufferReader(content))
         about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"null"))
-        if about is None or table.schema.remove_metadata() != EVIDENCE_SCHEMA:
+        plain = table.replace_schema_metadata(None)
+        if about is None or plain.schema not in map(evidence_schema, _TRUTHS):
             raise ValueError("it is no evidence of sentray")
-        return cls(table.replace_schema_metadata(None), **about)
+        return cls(plain, **about)
 
 
-def probabilities_of(rows: pa.Table) -> NDArray[np.float32]:
-    """The probabilities of rows of `EVIDENCE_SCHEMA`, float32 [rows, labels]."""
-    flat: NDArray[np.float32] = pc.list_flatten(rows["probabilities"]).to_numpy()
-    return flat.reshape(len(rows), len(flat) // max(len(rows), 1))
+def column_of(values: NDArray[Any]) -> pa.Array:
+    """Numbers of rows, [rows] or [rows, n], as a column."""
+    if values.ndim == 1:
+        return pa.array(values)
+    rows, count = values.shape
+    return pa.ListArray.from_arrays(np.arange(0, rows * count + 1, count, dtype=np.int32), values.ravel())
 
 
-def lists(probabilities: NDArray[np.float32]) -> pa.ListArray:
-    """Probabilities [rows, labels] as a column."""
-    rows, labels = probabilities.shape
-    return pa.ListArray.from_arrays(np.arange(0, rows * labels + 1, labels, dtype=np.int32), probabilities.ravel())
+def array_of(column: pa.ChunkedArray) -> NDArray[Any]:
+    """What `column_of` was given; [0, 0] where there are no rows of lists."""
+    if not pa.types.is_list(column.type):
+        return np.asarray(column.to_numpy())
+    flat: NDArray[Any] = pc.list_flatten(column).to_numpy()
+    return flat.reshape(len(column), len(flat) // max(len(column), 1))
 
 
-def margin(probabilities: NDArray[np.floating[Any]], truth: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """By how much the true label's probability exceeds the greatest other; below 0 where the row is a mistake."""
+def is_right(truth: NDArray[Any], decided: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows got their label, or all their labels and no other; [rows].
+
+    Args:
+        truth: As `sentray.evaluation.truths` gives it.
+        decided: As `Decision.of` gives it.
+    """
+    same = np.asarray(truth == decided)
+    return same if same.ndim == 1 else np.asarray(same.all(axis=1))
+
+
+def margin(probabilities: NDArray[np.floating[Any]], truth: NDArray[Any]) -> NDArray[np.float64]:
+    """By how much the true label's probability exceeds the greatest other; below 0 where the row is a mistake.
+
+    Of several labels the least of their margins, each against having it not; of a number how far it is off, below 0.
+    """
     at, others = np.arange(len(truth)), probabilities.astype(np.float64)
+    if truth.dtype.kind == "f":
+        return np.asarray(-np.abs(others[:, 0] - truth))
+    if truth.ndim == 2:
+        return np.asarray(((2 * others - 1) * np.where(truth, 1, -1)).min(axis=1, initial=1))
     own = others[at, truth]
     others[at, truth] = -1
     found: NDArray[np.float64] = own - others.max(axis=1, initial=-1)
@@ -152,11 +191,11 @@ def chosen(hashes: NDArray[np.uint64], margins: NDArray[np.float64]) -> tuple[ND
 
 
 def thin(rows: pa.Table) -> pa.Table:
-    """Of rows of `EVIDENCE_SCHEMA` those that are kept; of two parts that were thinned, what all rows would give."""
-    sampled, shown = chosen(rows["hash"].to_numpy(), margin(probabilities_of(rows), rows["truth"].to_numpy()))
+    """Of rows of `evidence_schema` those that are kept; of two parts that were thinned, what all rows would give."""
+    sampled, shown = chosen(rows["hash"].to_numpy(), margin(array_of(rows["probabilities"]), array_of(rows["truth"])))
     texts = pc.if_else(pa.array(shown), pc.utf8_slice_codeunits(rows["text"], 0, MAX_TEXT), None)
     columns = {**{name: rows[name] for name in rows.column_names}, "sampled": pa.array(sampled), "text": texts}
-    return pa.table(columns, EVIDENCE_SCHEMA).filter(pa.array(sampled | shown))
+    return pa.table(columns, rows.schema).filter(pa.array(sampled | shown))
 
 
 @dataclass(frozen=True)
@@ -197,14 +236,14 @@ def label_errors(evidence: Evidence, labels: tuple[str, ...]) -> tuple[list[Doub
         labels: Of the bundle.
     """
     sample, shown = evidence.sample, evidence.shown
-    truth, probabilities = sample["truth"].to_numpy(), probabilities_of(sample)
+    truth, probabilities = sample["truth"].to_numpy(), array_of(sample["probabilities"])
     rows_of = np.bincount(truth, minlength=len(labels))
     sums = np.bincount(truth, probabilities[np.arange(len(truth)), truth], len(labels))
     means = np.divide(sums, rows_of, out=np.full(len(labels), np.inf), where=rows_of > 0)
 
     def confident(rows: pa.Table) -> NDArray[np.int64]:
         """The label that each row counts as; -1 for none."""
-        above = np.where(probabilities_of(rows) >= means, probabilities_of(rows), -1)
+        above = np.where(array_of(rows["probabilities"]) >= means, array_of(rows["probabilities"]), -1)
         return np.where(above.max(axis=1, initial=-1) < 0, -1, above.argmax(axis=1)) if len(rows) else np.zeros(0, int)
 
     counted = confident(sample)

@@ -7,10 +7,12 @@ import numpy as np
 from sentray.console import count
 from sentray.corpus.limits import MAX_NAME
 from sentray.metrics import calibration_curve
+from sentray.profile import span_of
 from sentray.report import plots
-from sentray.report.evidence import Evidence, probabilities_of
+from sentray.report.evidence import Evidence, array_of
 from sentray.report.page import Picture, Table, interval
 from sentray.report.subject import Subject
+from sentray.tables import binned
 
 MAX_LABELS, MAX_SLICES = 20, 50
 """Labels and values that a picture has room for, and values that a table lists."""
@@ -18,6 +20,8 @@ _BINS, _LENGTHS, _POINTS = 20, 6, 100
 """Of a histogram, of lengths, and half the points of a curve."""
 _PAIRS, _NUMBERED = 12, 8
 """Mistakes that are listed where the picture has more labels than it can show numbers of."""
+_TRUTHS = 10
+"""Of a regression, by how many ranges of its numbers the rows are shown."""
 _Z = 1.96
 
 Interval = tuple[float, float, float]
@@ -39,6 +43,8 @@ def wilson(right: int, rows: int) -> Interval:
 def confusion(subject: Subject) -> Iterator[Picture | Table]:
     """Which labels are taken for which."""
     for which, _, found in subject.measured[:1]:
+        if "confusion_matrix" not in found:
+            return
         labels, matrix = found["labels"], np.array(found["confusion_matrix"])
         wrong = matrix - np.diag(np.diag(matrix))
         order = [divmod(at, len(labels)) for at in np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS].tolist()]
@@ -52,17 +58,40 @@ def confusion(subject: Subject) -> Iterator[Picture | Table]:
             yield Table(f"The commonest mistakes on the {which}", ("is", "scored as", "rows"), pairs, left=2)
 
 
+def numbers(subject: Subject) -> Iterator[Picture]:
+    """Of a regression what rows of each number got."""
+    if subject.bundle.spec.task != "regression" or (evidence := subject.evidence) is None:
+        return
+    truth, values = (array_of(evidence.sample[name]).reshape(-1) for name in ("truth", "probabilities"))
+    if len(ends := np.unique(truth)) > _TRUTHS:
+        ends = np.unique(np.quantile(truth, np.linspace(0, 1, _TRUTHS + 1)[1:], method="inverted_cdf"))
+    bins = np.searchsorted(ends, truth)
+    found = dict[str, Interval]()
+    for bin in np.unique(bins):
+        mine = bins == bin
+        low, high = truth[mine].min(), truth[mine].max()
+        middle, *band = np.percentile(values[mine], [50, 10, 90]).tolist()
+        found[f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"] = (middle, band[0], band[1])
+    yield plots.points(
+        found,
+        "The numbers that rows got, by the number that they have",
+        f"What rows got by the number that they have: the median, and what eight of ten lie between; {named(evidence)}",
+        "number that they got",
+    )
+
+
 def curves(subject: Subject) -> Iterator[Picture]:
     """ROC and precision by recall, for any threshold."""
-    if (evidence := subject.evidence) is None:
+    if (evidence := subject.evidence) is None or not subject.bundle.labels:
         return
-    rows, labels = evidence.sample, subject.bundle.labels
-    truth, chances = rows["truth"].to_numpy(), probabilities_of(rows)
-    common = np.argsort(-np.bincount(truth, minlength=len(labels)), kind="stable")[: plots.MAX_SERIES]
-    ranked = [1] if len(labels) == 2 else sorted(common.tolist())
+    rows, labels, two = evidence.sample, subject.bundle.labels, _has_second(subject)
+    truth, chances = array_of(rows["truth"]), array_of(rows["probabilities"])
+    has = truth.astype(bool) if truth.ndim == 2 else truth[:, None] == np.arange(len(labels))
+    common = np.argsort(-has.sum(axis=0), kind="stable")[: plots.MAX_SERIES]
+    ranked = [1] if two else sorted(common.tolist())
     receiver, precision = {}, {}
     for label in ranked:
-        positive, order = truth == label, np.argsort(-chances[:, label], kind="stable")
+        positive, order = has[:, label], np.argsort(-chances[:, label], kind="stable")
         if not positive.any() or positive.all():
             continue
         # Rows that score alike are above a threshold together.
@@ -78,7 +107,7 @@ def curves(subject: Subject) -> Iterator[Picture]:
     if not receiver:
         return
     more = f", of the {len(ranked)} most frequent labels" if len(labels) > len(ranked) > 1 else ""
-    what = f"of {labels[1][:MAX_NAME]!r}" if len(labels) == 2 else f"of each label against the others{more}"
+    what = f"of {labels[1][:MAX_NAME]!r}" if two else f"of each label against the others{more}"
     yield plots.lines(
         receiver,
         f"ROC curve {what}",
@@ -101,6 +130,8 @@ def curves(subject: Subject) -> Iterator[Picture]:
 def calibration(subject: Subject) -> Iterator[Picture]:
     """Whether probabilities are as sure as they are right."""
     validation, evidence = subject.bundle.metrics.get("validation"), subject.evidence
+    if subject.bundle.spec.task == "regression":
+        return
     if subject.metrics is None and validation:
         of = f"the {validation['rows']:,} held-out rows"
         bins = {
@@ -109,7 +140,7 @@ def calibration(subject: Subject) -> Iterator[Picture]:
         }
     elif evidence is not None:
         of, rows = named(evidence), evidence.sample
-        bins = {"measured": calibration_curve(rows["truth"].to_numpy(), probabilities_of(rows))}
+        bins = {"measured": calibration_curve(array_of(rows["truth"]), array_of(rows["probabilities"]))}
     else:
         return
     series = {
@@ -134,24 +165,31 @@ def histogram(subject: Subject) -> Iterator[Picture]:
     """How the scores lie."""
     if (evidence := subject.evidence) is None:
         return
-    rows, labels, edges = evidence.sample, subject.bundle.labels, np.linspace(0, 1, _BINS + 1)
-    truth, chances = rows["truth"].to_numpy(), probabilities_of(rows)
-    if len(labels) == 2:
-        values, x = chances[:, 1], f"probability of {labels[1][:MAX_NAME]}"
-        parts = {f"is {label}": truth == at for at, label in enumerate(labels)}
+    rows, labels, task = evidence.sample, subject.bundle.labels, subject.bundle.spec.task
+    truth, chances, x = array_of(rows["truth"]), array_of(rows["probabilities"]), binned(labels, task)
+    low, high = span_of(chances) if task == "regression" and len(rows) else (0, 1)
+    edges, many = np.linspace(low, high, _BINS + 1), not _has_second(subject) and task != "regression"
+    if task == "regression":
+        values, parts = np.clip(chances[:, 0], low, high), {"rows": np.ones(len(rows), bool)}
+    elif many:
+        values, right = chances.max(axis=1, initial=0), subject.right(rows)
+        parts = {"right": right, "wrong": ~right}
     else:
-        values, x = chances.max(axis=1), "probability of the label"
-        parts = {"right": subject.right(rows), "wrong": ~subject.right(rows)}
+        values, parts = chances[:, 1], {f"is {label}": truth == at for at, label in enumerate(labels)}
     heights = {name: np.histogram(values[part], edges)[0].tolist() for name, part in parts.items()}
     alt, caption = f"Histogram of the {x}", f"How the scores lie, on {named(evidence)}"
-    many = len(labels) > 2
     y = "rows, logarithmic" if many else "rows"
     yield plots.bars(heights, alt, caption, x, y, edges=edges.tolist(), logarithmic=many)
 
 
+def _has_second(subject: Subject) -> bool:
+    """Whether the probability of the second of two classes says all."""
+    return subject.bundle.spec.task == "classification" and len(subject.bundle.labels) == 2
+
+
 def lengths(subject: Subject) -> Iterator[Picture]:
-    """How good it is for short and for long reviews."""
-    if (evidence := subject.evidence) is None or not len(evidence.sample):
+    """How good it is for short and for long reviews; a number is not right or wrong."""
+    if (evidence := subject.evidence) is None or not len(evidence.sample) or not subject.bundle.labels:
         return
     words, right = evidence.sample["words"].to_numpy(), subject.right(evidence.sample)
     ends = np.unique(np.quantile(words, np.linspace(0, 1, _LENGTHS + 1), method="inverted_cdf"))
@@ -161,9 +199,10 @@ def lengths(subject: Subject) -> Iterator[Picture]:
         figures[f"{words[mine].min():,} to {words[mine].max():,}"] = wilson(int(right[mine].sum()), int(mine.sum()))
     yield plots.points(
         figures,
-        "Accuracy by the number of words, with intervals",
-        f"Accuracy by words of the review, about as many rows each, with intervals of 95 in 100, on {named(evidence)}",
-        "accuracy",
+        f"{_share(subject)} by the number of words, with intervals",
+        f"{_share(subject)} by words of the review, about as many rows each, with intervals of 95 in 100, on "
+        f"{named(evidence)}",
+        _share(subject).lower(),
         whole=float(right.mean()),
         whole_name="all",
     )
@@ -178,9 +217,9 @@ def slices(subject: Subject) -> Iterator[Picture | Table]:
     right, total = (sum(each) for each in zip(*subject.slices.values(), strict=True))
     yield plots.points(
         {str(value)[:MAX_NAME]: figures[value] for value in order[:MAX_LABELS]},
-        f"Accuracy by {name}, the worst first, with intervals",
-        f"Accuracy by {name}, the worst of {count(len(order), 'value')} first, with intervals of 95 in 100",
-        "accuracy",
+        f"{_share(subject)} by {name}, the worst first, with intervals",
+        f"{_share(subject)} by {name}, the worst of {count(len(order), 'value')} first, with intervals of 95 in 100",
+        _share(subject).lower(),
         whole=right / total,
         whole_name="all",
     )
@@ -189,7 +228,14 @@ def slices(subject: Subject) -> Iterator[Picture | Table]:
         ("none" if value is None else value, subject.slices[value][1], figures[value][0], interval(figures[value][1:]))
         for value in order[:MAX_SLICES]
     ]
-    yield Table(f"Accuracy by {name}, the worst first{more}", (name, "rows", "accuracy", "95 %"), rows)
+    yield Table(
+        f"{_share(subject)} by {name}, the worst first{more}", (name, "rows", _share(subject).lower(), "95 %"), rows
+    )
+
+
+def _share(subject: Subject) -> str:
+    """What the share of the rows that are right is called."""
+    return "Exact match" if subject.bundle.spec.task == "multilabel" else "Accuracy"
 
 
 def learning(subject: Subject) -> Iterator[Picture]:

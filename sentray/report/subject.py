@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sentray.bundle import Bundle
-from sentray.report.evidence import Evidence, probabilities_of
+from sentray.report.evidence import Evidence, array_of, is_right
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,9 @@ class Subject:
         return [(f"rows of {_last(self.metrics['corpus'])}", self.metrics["why"], self.metrics), *found]
 
     def right(self, rows: pa.Table) -> NDArray[np.bool_]:
-        """Which rows of the evidence got their label."""
-        classes = self.bundle.decision.of(probabilities_of(rows))
-        found: NDArray[np.bool_] = classes == rows["truth"].to_numpy()
-        return found
+        """Which rows of the evidence got their label, or all their labels and no other."""
+        decided = self.bundle.decision.of(array_of(rows["probabilities"]), self.bundle.spec.task)
+        return is_right(array_of(rows["truth"]), decided)
 
 
 def _last(path: str) -> str:

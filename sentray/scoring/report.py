@@ -19,6 +19,7 @@ from sentray.scoring.drift import Reference
 from sentray.scoring.output import OutputFolder
 from sentray.scoring.parts import open_part
 from sentray.scoring.stats import Counts
+from sentray.tables import NO_LABEL, binned
 from sentray.text.vocabulary import Vocabulary
 
 MAX_VALUES, MAX_LABELS = 60, plots.MAX_SERIES
@@ -27,7 +28,6 @@ MAX_EXAMPLES, MAX_BATCHES, BATCH_ROWS = 3, 200, 5000
 """Quarantined rows of a reason that are shown, and how many batches of so many rows are looked through for them."""
 MAX_WORDS = 12
 """Words whose share differs most that are shown."""
-_UNSURE = "unsure, without a label"
 
 
 def page(
@@ -57,7 +57,7 @@ def page(
         notes=_notes(summary, reference),
         key=_key(summary),
         labels=_labels(counts, model, reference),
-        groups=_groups(counts, settings.by),
+        groups=_groups(counts, settings.by, NO_LABEL[model.spec.task]),
         pictures=_pictures(counts, model, reference),
         drift=_drift(summary["drift"] or {}),
         words=_words(counts, model, reference),
@@ -93,16 +93,23 @@ def _labels(counts: Counts, model: Bundle, reference: Reference | None) -> list[
     columns = [drift.labelled(counts.labels, counts.scored, model.labels)]
     if reference is not None and reference.labels is not None:
         columns.append(drift.labelled(reference.labels, reference.scored_rows, model.labels))
+    if model.spec.task == "regression":
+        return []
+    # Of several labels a row counts for each.
+    totals = [sum(column) for column in columns]
+    if model.spec.task == "multilabel":
+        totals = [counts.scored, *([reference.scored_rows] if reference else [])]
+    without = NO_LABEL[model.spec.task]
     table = [
-        [name, rows[0], *(percent(number / max(1, sum(column))) for number, column in zip(rows, columns, strict=True))]
-        for name, *rows in zip([*model.labels, _UNSURE], *columns, strict=True)
-        if name != _UNSURE or any(rows)
+        [name, rows[0], *(percent(number / max(1, total)) for number, total in zip(rows, totals, strict=False))]
+        for name, *rows in zip([*model.labels, without], *columns, strict=True)
+        if name != without or any(rows)
     ]
     # Of very many the commonest.
     return table if len(table) <= MAX_VALUES else sorted(table, key=lambda row: -row[1])[:MAX_VALUES]
 
 
-def _groups(counts: Counts, column: str | None) -> dict[str, Any] | None:
+def _groups(counts: Counts, column: str | None, without: str) -> dict[str, Any] | None:
     """The labels over files or values: a table, and of days a picture too; None where nothing was counted."""
     unit, found = by.coarser(counts.by, MAX_VALUES)
     if not found:
@@ -116,7 +123,7 @@ def _groups(counts: Counts, column: str | None) -> dict[str, Any] | None:
     if len(total) > MAX_LABELS:
         shown = shown[:-1]
     shown.sort()
-    names = [harmless(label, MAX_NAME) or _UNSURE for label in shown] + ["other labels"] * (len(total) > MAX_LABELS)
+    names = [harmless(label, MAX_NAME) or without for label in shown] + ["other labels"] * (len(total) > MAX_LABELS)
     parts = {
         value: [*(of_value.get(label, 0) for label in shown), sum(of_value.values())]
         for value, of_value in found.items()
@@ -174,18 +181,19 @@ def _pictures(counts: Counts, model: Bundle, reference: Reference | None) -> lis
     """Histograms of scores, lengths and shares of known words, beside those of training where these are known."""
     if not counts.scored:
         return []
-    two = len(model.labels) == 2
-    what = f"probability of {harmless(model.labels[1], 30)}" if two else "probability of the label"
-    pictures = [
-        _beside(
-            counts.histogram,
-            reference.scores if reference else None,
-            "Scores",
-            "training, held out",
-            what,
-            edges=[index / profile.SCORE_BINS for index in range(profile.SCORE_BINS + 1)],
+    low, high = (reference.span if reference else None) or (0.0, 1.0)
+    pictures = []
+    if any(counts.histogram):
+        pictures.append(
+            _beside(
+                counts.histogram,
+                reference.scores if reference else None,
+                "Scores",
+                "training, held out",
+                harmless(binned(model.labels, model.spec.task), 50),
+                edges=[low + (high - low) * index / profile.SCORE_BINS for index in range(profile.SCORE_BINS + 1)],
+            )
         )
-    ]
     if any(counts.lengths):
         lengths = [0, *profile.LENGTHS]
         known = [0, *profile.KNOWN]

@@ -14,18 +14,18 @@ from sentray.corpus.identity import hashes_of
 from sentray.corpus.rows import Hashes
 from sentray.corpus.vocab import training_rows
 from sentray.errors import SentrayError
-from sentray.report.evidence import EVIDENCE_SCHEMA, MAX_TEXT, Evidence, chosen, lists, margin
+from sentray.report.evidence import MAX_TEXT, Evidence, chosen, column_of, evidence_schema, margin
 from sentray.text.encoding import Encoder
 from sentray.training.training_set import held_out_hashes
 
 VALIDATION = "validation"
 _LOOKED_UP = ("id", "words", "known", "text")
-_FOUND = pa.schema([pa.field("position", pa.int64()), *map(EVIDENCE_SCHEMA.field, _LOOKED_UP)])
+_FOUND = pa.schema([pa.field("position", pa.int64()), *map(evidence_schema("classification").field, _LOOKED_UP)])
 
 
 def evidence_of(
     prepared: str,
-    truth: NDArray[np.int32],
+    truth: NDArray[Any],
     probabilities: NDArray[np.float32],
     trained: Bundle,
     settings: TrainSettings,
@@ -34,7 +34,7 @@ def evidence_of(
 
     Args:
         prepared: Folder of the training set.
-        truth: Positions of the rows' labels, in the training set's order.
+        truth: What is true of the rows, as the training set has it, in its order.
         probabilities: By fits that did not see the rows, float32 [rows, labels].
         trained: The bundle.
         settings: Of the run.
@@ -64,13 +64,14 @@ def evidence_of(
     rows = rows.take(at)
     columns = {
         "hash": hashes[kept],
-        "truth": truth[kept],
-        "probabilities": lists(probabilities[kept]),
+        "truth": column_of(truth[kept]),
+        "probabilities": column_of(probabilities[kept]),
         "sampled": sampled[kept],
         "text": pc.if_else(pa.array(shown[kept]), rows["text"], None),
     }
     every = {**{name: rows[name] for name in _LOOKED_UP}, **columns}
-    return Evidence(pa.table([every[name] for name in EVIDENCE_SCHEMA.names], EVIDENCE_SCHEMA), VALIDATION, len(truth))
+    schema = evidence_schema(trained.spec.task)
+    return Evidence(pa.table([every[name] for name in schema.names], schema), VALIDATION, len(truth))
 
 
 def look_up(rows: pa.Table, splits: tuple[str, ...], encoder: Encoder, wanted: Hashes, shown: Hashes) -> Tables:

@@ -399,7 +399,7 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     with TemporaryDirectory() as scratch:
         path = bundle.publish(trained, f"{scratch}/bundle").path
         asked = EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared)
-        return measure(asked, console, Look(settings.excerpts) if settings.report else None)
+        return measure(asked, console, Look(settings.excerpts, task=trained.spec.task) if settings.report else None)
 
 
 def _content(folder: str, name: str) -> bytes:

@@ -15,7 +15,8 @@ from sentray import bundle, models
 from sentray.bundle import Bundle, GoldenText
 from sentray.errors import SentrayError
 from sentray.inference import folding
-from sentray.inference.engines import BATCH, KerasEngine, choose, load_engine
+from sentray.inference.engines import KerasEngine, choose, load_engine
+from sentray.inference.networks import batch
 from sentray.inference.scorer import Scorer, golden_texts
 from sentray.text.encoding import Encoder, pad
 from sentray.text.ngrams import GramSpec, make_table, word_grams
@@ -96,7 +97,7 @@ def test_gives_what_plain_keras_gives(make_bundle, make_reviews, labels: tuple[s
 @pytest.mark.parametrize("engine", ["folded", "keras"])
 def test_a_score_has_the_same_bits_alone_and_in_company(either: Bundle, make_reviews, engine: str) -> None:
     scorer = Scorer(either, engine)
-    texts = pa.array(make_reviews(2 * BATCH + 5, seed=3))
+    texts = pa.array(make_reviews(2 * batch(LENGTH) + 5, seed=3))
     together = scorer.score(texts).probabilities
     backwards = scorer.score(texts.take(pa.array(range(len(texts) - 1, -1, -1)))).probabilities[::-1]
     alone = np.concatenate([scorer.score(texts.slice(row, 1)).probabilities for row in range(len(texts))])

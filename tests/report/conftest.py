@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from sentray import bundle
-from sentray.report.evidence import EVIDENCE_SCHEMA, Evidence, lists, thin
+from sentray.report.evidence import Evidence, column_of, evidence_schema, thin
 from sentray.report.subject import Subject
 
 HOSTILE = (
@@ -35,13 +35,13 @@ def rows(number: int, labels: int = 2, seed: int = 0, texts: bool = True) -> pa.
         "id": [f"<b>{at}</b>\u202e" if at == 0 else f"row {at}" for at in range(number)],
         "hash": chance.integers(0, 2**63, number).astype(np.uint64),
         "truth": truth,
-        "probabilities": lists(chances),
+        "probabilities": column_of(chances),
         "words": chance.integers(1, 400, number).astype(np.int32),
         "known": chance.integers(1, 300, number).astype(np.int32),
         "sampled": pa.nulls(number, pa.bool_()),
         "text": pa.array(written if texts else [None] * number, pa.large_string()),
     }
-    return thin(pa.table(columns, EVIDENCE_SCHEMA))
+    return thin(pa.table(columns, evidence_schema("classification")))
 
 
 HISTORY = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sentray.errors import SentrayError
 from sentray.report import evidence
-from sentray.report.evidence import EVIDENCE_FILE, EVIDENCE_SCHEMA, Evidence, label_errors, lists, margin, thin
+from sentray.report.evidence import EVIDENCE_FILE, Evidence, column_of, evidence_schema, label_errors, margin, thin
 from sentray.report.subject import Subject
 from tests.report.conftest import rows
 
@@ -53,9 +53,11 @@ def test_labels_are_doubted_where_another_is_as_probable_as_for_its_own_rows() -
     number = len(truth)
     columns = {
         **{"id": list("uvwxyz"), "hash": np.arange(number, dtype=np.uint64), "truth": truth},
-        **{"probabilities": lists(chances), "words": np.ones(number, np.int32), "known": np.ones(number, np.int32)},
+        **{"probabilities": column_of(chances), "words": np.ones(number, np.int32), "known": np.ones(number, np.int32)},
         **{"sampled": pa.nulls(number, pa.bool_()), "text": pa.array(["t"] * number, pa.large_string())},
     }
-    found, likely = label_errors(Evidence(thin(pa.table(columns, EVIDENCE_SCHEMA)), "test", number), ("a", "b"))
+    found, likely = label_errors(
+        Evidence(thin(pa.table(columns, evidence_schema("classification"))), "test", number), ("a", "b")
+    )
     assert likely == 1
     assert [doubt.line() for doubt in found] == ["w is a (0.100), likely b (0.900): t"]

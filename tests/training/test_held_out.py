@@ -14,7 +14,7 @@ from sentray.corpus.dataset import Corpus
 from sentray.corpus.identity import hashes_of
 from sentray.metrics import metrics
 from sentray.report import evidence
-from sentray.report.evidence import Evidence, probabilities_of
+from sentray.report.evidence import Evidence, array_of
 from sentray.training import run
 
 CORPUS = "synthetic:300"
@@ -32,7 +32,7 @@ def test_held_out_rows_are_those_of_the_corpus(
     assert kept is not None
     assert (kept.which, kept.of) == ("validation", trained.metrics["validation"]["rows"])
     rows = kept.rows
-    known = metrics(rows["truth"].to_numpy(), probabilities_of(rows), trained.labels)
+    known = metrics(rows["truth"].to_numpy(), array_of(rows["probabilities"]), trained.labels)
     assert known["accuracy"] == trained.metrics["validation"]["accuracy"]
     assert known["log_loss"] == pytest.approx(trained.metrics["validation"]["log_loss"])
     plan = Corpus.plan(CORPUS, CorpusSettings())
