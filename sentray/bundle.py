@@ -61,6 +61,8 @@ MAX_BYTES = {
 }
 """The files that a bundle may have, and how large they may be: whoever loads one holds them in memory."""
 
+_OWN_CODE = "(code)"
+"""No file, but goes with them from a process to others: what `models.packed` makes of a network's own layers."""
 MAX_WORDS, MAX_GOLDEN, MAX_NUMBERS = 1 << 23, 1000, 1000
 """Words of a review (as many as the longest row can have), golden texts, columns of numbers."""
 _MAX_SHOWN = 100
@@ -167,6 +169,16 @@ class ModelSpec(BaseModel):
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of numbers."""
         return tuple(each.name for each in self.numeric)
+
+    @property
+    def network(self) -> str:
+        """By which name `models.architecture` finds the network in training."""
+        return self.architecture if self.function is None else self.function.name
+
+    @property
+    def own_code(self) -> list[str]:
+        """What of the network is not Keras's own, as `models.named` takes it."""
+        return [] if self.function is None else [models.unregistered(name) for name in self.function.layers]
 
     @classmethod
     def of(cls, words: Words, **values: Any) -> Self:
@@ -353,11 +365,14 @@ class Bundle:
     def scoring_files(self) -> dict[str, Any]:
         """The files without what only `evaluate` needs, as they travel to other processes.
 
-        The table of n-grams is an array, since all processes of a machine see the same memory of one.
+        The table of n-grams is an array, since all processes of a machine see the same memory of one. Where the bundle
+        is trusted, the code of its own layers is with them, so that no other process has to import it.
         """
         files: dict[str, Any] = {name: content for name, content in self.files.items() if name != TEXTS}
         if GRAMS in files:
             files[GRAMS] = np.frombuffer(files[GRAMS], np.uint8)
+        if self.trusted and self.spec.own_code:
+            files[_OWN_CODE] = models.packed(self.spec.own_code)
         return files
 
     @property
@@ -492,6 +507,8 @@ def unpack(files: Mapping[str, bytes], path: str = "", trusted: bool = False) ->
         SentrayError: As `load`.
     """
     manifest = _manifest(files[MANIFEST], path)
+    if trusted and _OWN_CODE in files:
+        models.unpack(files[_OWN_CODE])
     names = [name for name in manifest.files if name in files or name != TEXTS]
     for name in names:
         if _sha256(files[name]) != manifest.files[name]:

@@ -363,7 +363,7 @@ class HeldOutSettings(Settings):
     )
     threshold: Annotated[str, AfterValidator(_threshold)] | None = setting(
         "of two labels, probability above which a review gets the second, with --task multilabel each by its own: f1, "
-        "balanced (accuracy) or precision=0.9, as held-out rows say, or a number; 0.5 where not given",
+        "balanced (accuracy) or precision=0.9, as held-out rows say, or a number; where not given 0.5, or f1 of each",
         None,
     )
     unsure: Annotated[str, AfterValidator(_unsure)] | None = setting(

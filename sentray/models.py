@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -352,6 +352,45 @@ GIVEN: dict[str, Any] = {}
 """Functions and classes that came to this process by value, by their names: `package.module:name`."""
 
 
+def name_of(function: Callable[[NetworkSpec], Any]) -> str:
+    """The name by which `resolve` finds a function again.
+
+    Raises:
+        SentrayError: It has none, as one within another function.
+    """
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    if not name.isidentifier() or not hasattr(function, "__code__"):
+        raise SentrayError(f"model={name} is no function at the top of a module or notebook: define it there")
+    return f"{function.__module__}:{name}"
+
+
+def packed(names: Sequence[str]) -> bytes:
+    """Functions and classes by value, so that a process can `unpack` them that cannot import their modules.
+
+    Args:
+        names: Of each, `package.module:name`.
+    """
+    from ray import cloudpickle
+
+    found = {name: named(name) for name in names}
+    modules = [sys.modules[name] for name in {name.partition(":")[0] for name in names} - {"__main__"}]
+    try:
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        content: bytes = cloudpickle.dumps(found)
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+    return content
+
+
+def unpack(content: bytes) -> None:
+    """Take what `packed` gave, for `named`."""
+    from ray import cloudpickle
+
+    GIVEN.update(cloudpickle.loads(content))
+
+
 def resolve(name: str) -> Built:
     """A user's function by its name, `package.module:function`; see `named`."""
     return Built(FUNCTION, 1, 100, named(name), source=name)
@@ -435,6 +474,12 @@ def custom_layers(model: Any, module: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def unregistered(name: str) -> str:
+    """A name that `custom_layers` gave, as `named` takes it."""
+    module, _, registered = name.partition(":")
+    return f"{module}:{registered.rpartition('>')[2]}"
+
+
 def custom_objects(names: Iterable[str]) -> dict[str, Any]:
     """What `keras.saving.load_model` needs to know for the names that `custom_layers` gave; their modules are run.
 
@@ -443,8 +488,7 @@ def custom_objects(names: Iterable[str]) -> dict[str, Any]:
     """
     found = {}
     for name in names:
-        module, _, registered = name.partition(":")
-        found[registered] = named(f"{module}:{registered.rpartition('>')[2]}")
+        found[name.partition(":")[2]] = named(unregistered(name))
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from sentray.console import Console, Share, core_time, count
-from sentray.task import Task
+from sentray.task import NO_LABEL, Task
 
 METRICS = {
     "accuracy": "accuracy",
@@ -30,7 +30,7 @@ METRICS = {
 }
 """The metrics that are printed, and what they are called; the first that a task has says most."""
 LOWER_IS_BETTER = ("mean_absolute_error", "rmse", "hamming_loss", "log_loss", "brier", "ece")
-NO_LABEL = dict.fromkeys(get_args(Task), "unsure, without a label") | {"multilabel": "without a label"}
+WITHOUT_LABEL = dict.fromkeys(get_args(Task), "unsure, without a label") | {"multilabel": "without a label"}
 """What rows without a label are called, by task."""
 MAX_DIFFERING = 10
 """Reviews that are printed of those with other labels."""
@@ -96,8 +96,8 @@ def comparison(console: Console, values: Mapping[str, Any]) -> None:
     """Print a comparison: the metrics of both bundles, the test, the reviews that differ most, and the verdict."""
     console.say(f"A is {values['a']['bundle']}, B is {values['b']['bundle']}")
     console.table(["", "A", "B", "B - A", "95 %", ""], compared(values))
-    console.say()
     if (test := values["mcnemar"]) is not None:
+        console.say()
         console.say(
             f"right: both {test['both_right']:,}, only A {test['only_a_right']:,}, only B {test['only_b_right']:,}, "
             f"neither {test['neither_right']:,}; McNemar's exact test: p = {test['p_value']:.3g}"
@@ -146,12 +146,12 @@ def scores(console: Console, summary: Mapping[str, Any], labels: Sequence[str], 
     """
     rows, scored = summary["rows"], summary["rows_scored"]
     given = summary["labels"]
-    without = given.get("", 0) if task == "multilabel" else scored - sum(given.values()) if labels else 0
+    without = given.get(NO_LABEL, 0) if task == "multilabel" else scored - sum(given.values()) if labels else 0
     shares = [
         ("rows", rows, rows),
         ("scored", scored, rows),
         *((f"  as {label}", given.get(label, 0), scored) for label in labels),
-        *([(f"  {NO_LABEL[task]}", without, scored)] if without else []),
+        *([(f"  {WITHOUT_LABEL[task]}", without, scored)] if without else []),
         ("quarantined", summary["rows_quarantined"], rows),
         *((f"  {reason}", number, rows) for reason, number in summary["quarantined"].items()),
     ]

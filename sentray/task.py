@@ -15,6 +15,8 @@ Floats = NDArray[np.floating[Any]]
 
 VALUE = "value"
 """What the number of a regression is called, where others have a label."""
+NO_LABEL = ""
+"""Where rows are counted by label, those without one: a bundle is unsure of them, or none of several labels fits."""
 SEPARATOR = "\x1f"
 """Between the labels of a row of the task multilabel, in a column of one string a row; sorted, each once."""
 
@@ -57,7 +59,7 @@ def wanted(task: Task, targets: NDArray[Any], labels: int) -> NDArray[Any]:
         return targets
     if task == "ordinal":
         return (targets[:, None] > np.arange(labels - 1)).astype(np.float32)
-    return targets.astype(np.float32).reshape(len(targets), -1)
+    return targets.astype(np.float32).reshape(len(targets), 1 if targets.ndim == 1 else labels)
 
 
 def hits(task: Task, targets: NDArray[Any], labels: int) -> NDArray[np.float32]:

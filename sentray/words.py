@@ -13,6 +13,7 @@ from sentray.console import Console, count
 from sentray.embeddings.vectors import Vectors, write_vectors
 from sentray.errors import SentrayError
 from sentray.inference import folded
+from sentray.inference.explain import sides
 from sentray.inference.networks import load_network
 from sentray.models import ARCHITECTURES, EMBEDDING, WIDE
 from sentray.storage import behind, create, write_text
@@ -102,6 +103,8 @@ def bundle_vectors(bundle: Bundle) -> Vectors:
 def heaviest_grams(bundle: Bundle, max_grams: int) -> list[tuple[str, str, float]]:
     """The n-grams that speak most for each label: the label, the n-gram, and its weight times the scale of its kind.
 
+    Of an ordinal scale and of numbers they speak for more or for less.
+
     A word between two that may be any is `_`; three to five characters between `<` and `>` are of words that have them.
 
     Args:
@@ -122,10 +125,14 @@ def heaviest_grams(bundle: Bundle, max_grams: int) -> list[tuple[str, str, float
         table = load_network(bundle).get_layer(WIDE).get_weights()[0]
     scales = np.where(grams.table & np.uint64(CHARACTERS), spec.character_scale, spec.scale)
     scaled = np.where(grams.table > 0, scales, 0)[:, None] * table[1:]
-    # Of two labels there is one weight, which speaks for the second.
-    of_labels = (-scaled[:, 0], scaled[:, 0]) if len(bundle.labels) == 2 else scaled.T
+    task, names, columns = bundle.spec.task, list(bundle.labels), scaled.T
+    if task in ("ordinal", "regression") or (task == "classification" and len(names) == 2):
+        # One weight, or the mean of those of each step, speaks for one side or the other.
+        toward, against = sides(task, names)
+        mean = scaled.mean(axis=1)
+        names, columns = [against, toward], np.stack([-mean, mean])
     found: list[tuple[str, str, float]] = []
-    for label, column in zip(bundle.labels, of_labels, strict=True):
+    for label, column in zip(names, columns, strict=True):
         first = np.argsort(-column, kind="stable")[: min(max_grams, grams.known)]
         texts = grams.gram_texts((first + 1).tolist())
         found += [(label, text, float(column[row])) for text, row in zip(texts, first, strict=True)]

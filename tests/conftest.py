@@ -145,6 +145,28 @@ def small_bundle(make_bundle: MakeBundle) -> "Bundle":
     return make_bundle()
 
 
+TASK_LABELS: dict[Task, tuple[str, ...]] = {
+    "multilabel": ("comedy", "drama", "war"),
+    "ordinal": ("1", "2", "4"),
+    "regression": (),
+}
+"""Labels of a bundle of each task but classification."""
+
+
+@pytest.fixture(scope="session")
+def bundle_of(make_bundle: MakeBundle) -> "Callable[[Task], Bundle]":
+    """A bundle with random weights for a task, made once; of several labels with a threshold for each."""
+    from functools import cache
+
+    from sentray.decision import Decision
+
+    def make(task: Task) -> "Bundle":
+        decision = Decision(thresholds=(0.4, 0.5, 0.6)) if task == "multilabel" else Decision()
+        return make_bundle(TASK_LABELS[task], task=task, decision=decision)
+
+    return cache(make)
+
+
 @pytest.fixture(scope="session")
 def make_reviews() -> MakeReviews:
     def make(count: int, seed: int = 0) -> list[str]:

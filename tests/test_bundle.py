@@ -189,7 +189,7 @@ def test_the_form_of_a_bundle_stays() -> None:
     found = bundle.load(DATA / "format-3")
     stored, again = json.loads(found.files[bundle.MANIFEST]), json.loads(bundle.update(found).files[bundle.MANIFEST])
     assert stored.pop("versions").keys() == again.pop("versions").keys()
-    decision = {"threshold": None, "unsure": None}
+    decision = {"threshold": None, "unsure": None, "thresholds": None}
     new = {"format_version": 5, "grams": None, "deep": None, "calibration": None, "decision": decision}
     new |= {"task": "classification", "numeric": [], "function": None}
     assert stored | new == again

@@ -30,11 +30,14 @@ WORDS = Vocabulary(["good"])
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     class Light(evaluation.PackedScorer):
         def scorer(self) -> Any:
-            def score(texts: pa.ChunkedArray) -> Scores:
+            def score(texts: pa.ChunkedArray, numbers: None = None) -> Scores:
                 nothing = np.zeros(len(texts), np.int32)
                 return Scores(np.full((len(texts), 2), 0.5, np.float32), nothing, nothing)
 
-            return SimpleNamespace(bundle=SimpleNamespace(labels=("neg", "pos")), score=score)
+            return SimpleNamespace(
+                bundle=SimpleNamespace(labels=("neg", "pos"), spec=SimpleNamespace(task="classification", columns=())),
+                score=score,
+            )
 
     read_here(monkeypatch, evaluation)
     monkeypatch.setattr(evaluation, "PackedScorer", Light)

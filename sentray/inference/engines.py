@@ -13,7 +13,7 @@ from sentray.bundle import Bundle
 from sentray.errors import SentrayError
 from sentray.inference.folded import FoldedEngine, Network
 from sentray.inference.folding import Unfoldable, describe
-from sentray.inference.networks import batch, load_network, require_trust
+from sentray.inference.networks import as_inputs, batch, load_network, require_trust
 from sentray.task import probabilities
 from sentray.text.encoding import Encoded, cut_all
 
@@ -63,7 +63,9 @@ class KerasEngine:
         self._fixed = np.array([each.shape[1] or 0 for each in model.inputs])
         self._gpu = bool(tf.config.get_visible_devices("GPU"))
         self._shapes = [tf.TensorSpec((None, each.shape[1]), each.dtype) for each in model.inputs]
-        self._network = tf.function(lambda *given: model(_inputs(given), training=False), input_signature=self._shapes)
+        self._network = tf.function(
+            lambda *given: model(as_inputs(given), training=False), input_signature=self._shapes
+        )
 
     def scores(self, encoded: Encoded) -> NDArray[np.float32]:
         """Probability of each label for each review, float32 [reviews, labels]; of a regression the numbers.
@@ -87,12 +89,12 @@ class KerasEngine:
         import keras
         import tensorflow as tf
 
-        last = self._model.layers[-1]
+        last = self._model.outputs[0]._keras_history.operation
         if not isinstance(last, keras.layers.Dense):
             raise SentrayError(f"this network cannot be explained: its last layer {last.name} is not dense")
         below = keras.Model(self._model.inputs, last.input)
         return tf.function(
-            lambda *given: tf.matmul(tf.cast(below(_inputs(given)), last.kernel.dtype), last.kernel) + last.bias,
+            lambda *given: tf.matmul(tf.cast(below(as_inputs(given)), last.kernel.dtype), last.kernel) + last.bias,
             input_signature=self._shapes,
         )
 
@@ -147,11 +149,6 @@ class KerasEngine:
             grams = self.grams.of(ids, offsets)
             found |= {"grams": (grams.rows, grams.offsets), "values": (grams.values, grams.offsets)}
         return [found.get(name, (ids, offsets)) for name in self._inputs]
-
-
-def _inputs(given: tuple[Any, ...]) -> Any:
-    """A network's inputs as Keras takes them."""
-    return list(given) if len(given) > 1 else given[0]
 
 
 def _matrix(

@@ -266,7 +266,7 @@ def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", labe
         name, score = given[row] if task != "multilabel" else labels[likeliest[row]], best[row]
         if label is not None:
             name, score = label, float(scores.probabilities[row, labels.index(label)])
-        toward, against = _sides(task, labels, name)
+        toward, against = sides(task, labels, name)
         output = output_of(task, labels, name)
         tokens = clean(text, bundle.spec.cleaning)
         known = np.array([not isinstance(words, Vocabulary) or word in words.ids for word in tokens], bool)
@@ -301,8 +301,14 @@ def output_of(task: Task, labels: Sequence[str], label: str | None) -> Doubles:
     return np.asarray(np.eye(count)[0 if count == 1 or label is None else labels.index(label)])
 
 
-def _sides(task: Task, labels: Sequence[str], label: str | None) -> tuple[str, str]:
-    """What words above 0 speak for, and what those below."""
+def sides(task: Task, labels: Sequence[str], label: str | None = None) -> tuple[str, str]:
+    """What words above 0 speak for, and what those below.
+
+    Args:
+        task: What is asked.
+        labels: Of the bundle.
+        label: The one whose output is explained, where outputs are of labels.
+    """
     if task == "regression":
         return "more", "less"
     if task == "ordinal":

@@ -16,7 +16,7 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,11 @@ def batch(length: int) -> int:
     return min(max(_WORDS_AT_ONCE // length, BATCH), 8 * BATCH)
 
 
+def as_inputs(given: Sequence[Any]) -> Any:
+    """A network's inputs as Keras takes them."""
+    return list(given) if len(given) > 1 else given[0]
+
+
 def require_trust(bundle: Bundle) -> None:
     """Refuse a bundle with layers of its own that is not trusted.
 
@@ -140,7 +145,7 @@ def _as_described(bundle: Bundle, config: Any, content: bytes) -> Any:
     own = {}
     if bundle.trusted and bundle.spec.function is not None:
         try:
-            own = models.custom_objects(name for name in bundle.spec.function.layers if name != ":lambda")
+            own = models.custom_objects(bundle.spec.function.layers)
         except SentrayError as error:
             raise SentrayError(
                 f"{bundle} needs its own layers: {error}; on a cluster each node needs the module, which `sentray "
@@ -228,7 +233,7 @@ def _require_small(model: Any, length: int) -> None:
 
     shapes = [(1, *(length if side is None else side for side in each.shape[1:])) for each in model.inputs]
     given = [tf.TensorSpec(shape, each.dtype) for shape, each in zip(shapes, model.inputs, strict=True)]
-    traced = tf.function(lambda *inputs: model(list(inputs), training=False)).get_concrete_function(*given)
+    traced = tf.function(lambda *inputs: model(as_inputs(inputs), training=False)).get_concrete_function(*given)
     for step in traced.graph.get_operations():
         for each in step.outputs:
             size = each.shape.num_elements() or 0

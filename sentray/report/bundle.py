@@ -366,7 +366,7 @@ def _what_learnt(subject: Subject) -> Section:
     if bundle.folded and architecture is not None and WIDE in architecture.heads:
         heaviest, tables = heaviest_grams(bundle, MAX_GRAMS), []
         most = max((weight for _, _, weight in heaviest), default=1.0)
-        for label in bundle.labels[:MAX_LABELS]:
+        for label in list(dict.fromkeys(of for of, _, _ in heaviest))[:MAX_LABELS]:
             rows = [(gram, f"{weight:.2f}", bar(weight / most)) for of, gram, weight in heaviest if of == label]
             tables.append(Table(f"For {label[:MAX_NAME]}", ("word or n-gram", "weight", BAR), rows))
         more = len(bundle.labels) - MAX_LABELS

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from sentray.corpus.limits import MAX_NAME
 from sentray.decision import UNSURE
+from sentray.task import NO_LABEL
 
 MAX_VALUES, MAX_CELLS = 1000, 20_000
 """Values that a shard counts each, and with them all their labels; what is rarer counts as `OTHERS`."""
 OTHERS = "\0others"
 SPECIAL = {"": "(none)", OTHERS: "(others)"}
 """What is no value, and what it is called."""
-NO_LABEL = ""
-"""The key of rows without a label, of which the bundle is unsure or which have none of several."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}([T ]|$)")
 
 By = dict[str, dict[str, int]]

@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from sentray.bundle import Bundle
 from sentray.errors import SentrayError
-from sentray.scoring.by import NO_LABEL
 from sentray.scoring.stats import Counts, KnownBins, LengthsBins, Number, ScoresBins, WordsBins
+from sentray.task import NO_LABEL
 
 SOME, MUCH = 0.1, 0.25
 """Population stability indices from which two samples differ somewhat, and much: the usual ones (Siddiqi, "Credit Risk

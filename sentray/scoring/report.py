@@ -19,7 +19,7 @@ from sentray.scoring.drift import Reference
 from sentray.scoring.output import OutputFolder
 from sentray.scoring.parts import open_part
 from sentray.scoring.stats import Counts
-from sentray.tables import NO_LABEL, binned
+from sentray.tables import WITHOUT_LABEL, binned
 from sentray.text.vocabulary import Vocabulary
 
 MAX_VALUES, MAX_LABELS = 60, plots.MAX_SERIES
@@ -57,7 +57,7 @@ def page(
         notes=_notes(summary, reference),
         key=_key(summary),
         labels=_labels(counts, model, reference),
-        groups=_groups(counts, settings.by, NO_LABEL[model.spec.task]),
+        groups=_groups(counts, settings.by, WITHOUT_LABEL[model.spec.task]),
         pictures=_pictures(counts, model, reference),
         drift=_drift(summary["drift"] or {}),
         words=_words(counts, model, reference),
@@ -99,7 +99,7 @@ def _labels(counts: Counts, model: Bundle, reference: Reference | None) -> list[
     totals = [sum(column) for column in columns]
     if model.spec.task == "multilabel":
         totals = [counts.scored, *([reference.scored_rows] if reference else [])]
-    without = NO_LABEL[model.spec.task]
+    without = WITHOUT_LABEL[model.spec.task]
     table = [
         [name, rows[0], *(percent(number / max(1, total)) for number, total in zip(rows, totals, strict=False))]
         for name, *rows in zip([*model.labels, without], *columns, strict=True)

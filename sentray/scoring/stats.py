@@ -20,6 +20,7 @@ from sentray.errors import SentrayError
 from sentray.inference.scorer import Scores
 from sentray.scoring import by
 from sentray.scoring.by import MAX_VALUES
+from sentray.task import NO_LABEL
 
 if TYPE_CHECKING:
     from sentray.scoring.output import Record
@@ -129,7 +130,7 @@ class Counts:
             decided = scores.decided
             found = dict(zip(labels, profile.of_labels(decided, len(labels)).tolist(), strict=True))
             if decided.ndim == 2:
-                found[by.NO_LABEL] = int(np.count_nonzero(~decided.any(axis=1)))
+                found[NO_LABEL] = int(np.count_nonzero(~decided.any(axis=1)))
             _add(self.labels, {label: number for label, number in found.items() if number})
             if values is not None:
                 by.add(self.by, by.count(values, decided, labels))

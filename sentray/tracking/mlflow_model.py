@@ -17,7 +17,7 @@ class SentrayModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._predictor = sentray.Predictor(context.artifacts["bundle"], keep=())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Columns `label` and `score` of a frame's first column, of texts, and those of numbers by their names."""
+        """What `sentray.Predictor` adds, of a frame's first column, of texts, and those of numbers by their names."""
         return self._predictor(model_input.rename(columns={model_input.columns[0]: "text"}))
 
 

@@ -148,9 +148,18 @@ def model_of(made: Bundle, folder: str) -> dict[str, Any]:
         folder: A local folder that holds it alone.
     """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
-    columns = [ColSpec("string", "label", required=False), ColSpec("float", "score", required=False)]
+    from sentray.inference.scorer import ANSWERS, LABELS_TYPE
+
+    kinds = {"string": DataType.string, "float": DataType.float}
+    columns = [
+        ColSpec(
+            kinds.get(str(kind)) or Array(kinds["string" if kind == LABELS_TYPE else "float"]), name, required=False
+        )
+        for name, kind in ANSWERS[made.spec.task].items()
+    ]
     numbers = [ColSpec("double", name) for name in made.spec.columns]
     given = [ColSpec("string", "text"), *numbers] if numbers else [ColSpec("string")]
     extra = "[segment]" if made.spec.cleaning.segment else ""

@@ -222,11 +222,15 @@ def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: Tra
     from sentray.inference.scorer import golden_texts
 
     facts = dataset.facts
+    spec = facts.spec
+    if (function := spec.function) is not None:
+        layers = models.custom_layers(model, function.name.partition(":")[0])
+        spec = spec.model_copy(update={"function": function.model_copy(update={"layers": layers})})
     files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model), bundle.TEXTS: dataset.texts.to_bytes()}
     if dataset.grams is not None:
         files[bundle.GRAMS] = dataset.grams.table.tobytes()
     configured = settings.model_dump(mode="json")
-    made = bundle.make(facts.spec, dataset.vocabulary, files, settings=configured, trained_on=facts.trained_on)
+    made = bundle.make(spec, dataset.vocabulary, files, settings=configured, trained_on=facts.trained_on)
     samples = dataset.vocabulary.samples() + (dataset.grams.samples() if dataset.grams is not None else [])
     golden = golden_texts(made, samples)
     bundle.publish(bundle.update(made, golden=golden), str(folder / BUNDLE_FOLDER))

@@ -185,7 +185,7 @@ def new_network(
         among: The connection to the other workers, who must call it too.
     """
     facts, words = dataset.facts, dataset.vocabulary.size
-    spec, classes, architecture = facts.spec, len(facts.spec.labels), models.architecture(facts.spec.architecture)
+    spec, classes, architecture = facts.spec, len(facts.spec.labels), models.architecture(facts.spec.network)
     steps = settings.epochs * -(-len(rows) // settings.batch_size)
     scheduled = partial(schedule, steps=steps, warmup=settings.warmup, decay=settings.decay == "linear")
 

@@ -49,6 +49,7 @@ from sentray.text.vocabulary import Vocabulary
 from sentray.training import training_set
 from sentray.training.continuing import base_of, rehearsal, start_of, trained_before
 from sentray.training.folds import NEVER, Folds, hold_out
+from sentray.training.function import checked
 from sentray.training.gram_counts import choose_grams
 from sentray.training.window_sums import sizes
 
@@ -151,6 +152,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
             deep=deep and deep.spec,
             numeric=_measured(settings.numeric, found.numbers),
             task=task,
+            function=checked(settings),
         )
     )
     max_length = spec.max_length
@@ -242,6 +244,7 @@ def require_files(settings: TrainSettings) -> None:
         )
     rules_from(settings)
     _dimensions(settings)
+    checked(settings)
 
 
 def _dimensions(settings: TrainSettings) -> int | None:

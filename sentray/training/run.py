@@ -35,6 +35,7 @@ from sentray.evaluation import Look, Measured, measure
 from sentray.lease import Lease, require_held
 from sentray.report.evidence import Evidence
 from sentray.storage import Folder, behind, reading
+from sentray.task import NO_LABEL
 from sentray.tracking import Trackers
 from sentray.training import training_set
 from sentray.training.checkpoint import HeldOut, NothingToKeepError, State
@@ -120,7 +121,8 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     if Folder(settings.out).read(bundle.MANIFEST) is None:
         return None
     found = bundle.load(settings.out)
-    if any(found.settings.get(name, _DEFAULTS[name]) != value for name, value in _claim(settings).items()):
+    kept = _DEFAULTS | found.settings | ({"function": found.spec.function.digest} if found.spec.function else {})
+    if any(kept.get(name) != value for name, value in _claim(settings).items()):
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
     if found.trained_on is not None:
         _require_unchanged(settings, Folder(settings.out), found.trained_on.digest, settings.out, console)
@@ -132,7 +134,9 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
 
 def _claim(settings: TrainSettings) -> dict[str, Any]:
     """What a run that goes on in a work folder must have in common with the one that began there."""
-    return settings.model_dump(mode="json", exclude=RESUMABLE)
+    source = models.architecture(settings.model)
+    function = {"function": source.digest} if isinstance(source, models.Built) and source.source else {}
+    return settings.model_dump(mode="json", exclude=RESUMABLE) | function
 
 
 def _describe(settings: TrainSettings, plan: cluster.Plan) -> str:
@@ -258,7 +262,12 @@ def _to_look_at(
 def _require_same(work: Folder, settings: TrainSettings) -> None:
     before = work.read_json(CLAIM, "remove the folder to start anew") or {}
     for key, value in _claim(settings).items():
-        if before.get(key, _DEFAULTS[key]) != value:
+        if key == "function" and before.get(key) != value:
+            raise SentrayError(
+                f"the source of --model {settings.model} has changed since the run in {work.out} was started: bring it "
+                "back to go on, or remove the folder to start anew"
+            )
+        if before.get(key, _DEFAULTS.get(key)) != value:
             raise SentrayError(
                 f"{work.out} holds a run that was started with --{key.replace('_', '-')} {before.get(key)}, not "
                 f"{value}; use that setting to go on, or remove the folder to start anew"
@@ -363,7 +372,9 @@ def _reference(facts: training_set.Facts, validation: dict[str, Any]) -> dict[st
     }
     if validation:
         of["scores"] = f"the {validation['rows']:,} held-out rows, by fits that did not see them"
-    predicted = validation and dict(zip(facts.spec.labels, validation.get("predicted", ()), strict=False))
+    predicted = validation and dict(zip(facts.spec.labels, validation["predicted"], strict=True))
+    if "predicted_none" in validation:
+        predicted[NO_LABEL] = validation["predicted_none"]
     return {
         "words": None,
         **reviews,
@@ -371,6 +382,7 @@ def _reference(facts: training_set.Facts, validation: dict[str, Any]) -> dict[st
         "labels": predicted or None,
         "scored_rows": validation.get("rows", 0),
         "of": of,
+        **{name: validation[name] for name in ("span",) if name in validation},
     }
 
 
@@ -384,7 +396,9 @@ def _figures(facts: training_set.Facts, state: State, settings: TrainSettings) -
     if folds:
         fits = "fit 1, on the rows" if folds == 1 else f"fits 1 to {folds}, each on those of all training rows"
         # The wide half has a fixed schedule.
-        chosen = ["epochs"] * (settings.model != models.WIDE) + ["threshold"] * (settings.threshold is not None)
+        chosen = ["epochs"] * (settings.model != models.WIDE) + ["threshold"] * (
+            settings.threshold is not None or facts.spec.task == "multilabel"
+        )
         of["validation"] = f"{fits} that it held out and did not see. "
         if chosen:
             of["validation"] += f"These rows chose the {' and the '.join(chosen)}, so that it is a little too good. "
@@ -398,7 +412,7 @@ def _test(settings: TrainSettings, trained: bundle.Bundle, console: Console) -> 
     shared = {name: getattr(settings, name) for name in CorpusSettings.model_fields}
     with TemporaryDirectory() as scratch:
         path = bundle.publish(trained, f"{scratch}/bundle").path
-        asked = EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", **shared)
+        asked = EvaluateSettings(bundle=path, corpus=settings.corpus, split="test", trust_model=True, **shared)
         return measure(asked, console, Look(settings.excerpts, task=trained.spec.task) if settings.report else None)
 
 

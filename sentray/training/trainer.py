@@ -14,7 +14,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from sentray import bundle, cluster
+from sentray import bundle, cluster, models
 from sentray.bundle import Bundle
 from sentray.config import TrainSettings
 from sentray.console import Console, count
@@ -25,6 +25,7 @@ from sentray.training import worker
 from sentray.training.allreduce import TOKEN_BYTES, AllReduce, listen
 from sentray.training.checkpoint import BUNDLE_FOLDER, HeldOut, State, read_state
 from sentray.training.progress import shown_on
+from sentray.training.training_set import Facts
 from sentray.training.worker import Check, Job
 
 RUN_NAME = "train"
@@ -67,7 +68,7 @@ def fit(
     # Ray Train's handler of Ctrl-C would outlive the training that it ends.
     try:
         with shown_on(console, history) as board, cluster.keep_handler(signal.SIGINT):
-            trainer = _trainer(Job(settings, prepared, board, require_held), work, awaited)
+            trainer = _trainer(Job(settings, prepared, board, require_held, _code(prepared)), work, awaited)
             _withdraw_reservation(Folder(work))
             Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
             result = trainer.fit()
@@ -82,6 +83,12 @@ def fit(
         raise result.return_value
     with result.checkpoint.as_directory() as folder:
         return read_state(folder), bundle.load(Path(folder) / BUNDLE_FOLDER), HeldOut.read(folder)
+
+
+def _code(prepared: str) -> bytes:
+    """The function that builds the network of a training set, by value; nothing where it is one of ours."""
+    spec = Facts.read(prepared).spec
+    return models.packed([spec.function.name, *spec.own_code]) if spec.function is not None else b""
 
 
 def _trainer(job: Job, work: str, awaited: str) -> Any:

@@ -85,6 +85,7 @@ def validated(
             f"calibrated: temperature {mix.temperature:.3g}; on held-out rows {what} {before[by]:.4f} before, "
             f"{found[by]:.4f} after"
         )
+    span = profile.span_of(calibrated[:, 0]) if task == "regression" else None
     found |= {
         "threshold": decision.threshold,
         **({} if decision.thresholds is None else {"thresholds": dict(zip(names, decision.thresholds, strict=True))}),
@@ -96,8 +97,10 @@ def validated(
             **({"calibration_curve": calibration_curve(labels, raw)} if curves else {}),
         },
         **({"calibration_curve": calibration_curve(labels, calibrated)} if curves else {}),
-        "score_histogram": profile.of_scores(calibrated).tolist(),
-        "predicted": profile.of_labels(decided, len(names)).tolist(),
+        **({} if span is None else {"span": span}),
+        "score_histogram": profile.of_scores(calibrated, task, span).tolist(),
+        "predicted": [] if task == "regression" else profile.of_labels(decided, len(names)).tolist(),
+        **({"predicted_none": int((~decided.any(axis=1)).sum())} if task == "multilabel" else {}),
         "baselines": baselines(held_out, tuple(state.choice.epochs), names, task),
     }
     return bundle.update(trained, calibration=calibration, decision=decision), found, calibrated
@@ -119,7 +122,7 @@ def _decision(
     console: Console,
 ) -> Decision:
     """How probabilities become labels, as held-out rows say."""
-    rule = settings.threshold
+    rule = settings.threshold or ("f1" if task == "multilabel" else None)
     if rule is None:
         return Decision(unsure=unsure)
     if task == "multilabel":

@@ -60,12 +60,14 @@ class Job:
         dataset: Folder of the training set.
         progress: Handle of the actor of `shown_on`, or None.
         require_held: Raises when the work folder is no longer the run's; None where nobody else may want it.
+        code: The function that builds the network and its layers, as `models.packed` gives them; empty for one of ours.
     """
 
     settings: TrainSettings
     dataset: str
     progress: Any = None
     require_held: Check | None = None
+    code: bytes = b""
 
 
 def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
@@ -207,13 +209,19 @@ def _of_first(allreduce: AllReduce, work: Callable[[], Any]) -> Any:
 
 def _load(job: Job) -> TrainingSet:
     dataset = TrainingSet.load(job.dataset)
-    if not isinstance(models.architecture(dataset.facts.spec.architecture), models.Halves):
+    if job.code:
+        models.unpack(job.code)
+    if not isinstance(models.architecture(dataset.facts.spec.network), models.Halves):
         _prepare_tensorflow(job.settings)
     return dataset
 
 
 def _prepare_tensorflow(settings: TrainSettings) -> None:
     models.prepare_tensorflow(max(int(settings.cpus_per_worker), 1))
+    import tensorflow as tf
+
+    # Replicas are to be equal, and a resumed run to end as an unbroken one: on a GPU too.
+    tf.config.experimental.enable_op_determinism()
 
 
 def _start(

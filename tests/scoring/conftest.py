@@ -199,9 +199,9 @@ class LightScorer:
     """Gives scores that depend on a text's length; dies of `POISON`."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
-        self.bundle = SimpleNamespace(labels=labels)
+        self.bundle = SimpleNamespace(labels=labels, metrics={})
 
-    def score(self, texts: pa.ChunkedArray) -> Scores:
+    def score(self, texts: pa.ChunkedArray, numbers: None = None) -> Scores:
         values = texts.to_pylist()
         if POISON in values:
             os.kill(os.getpid(), signal.SIGKILL)

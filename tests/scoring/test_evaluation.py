@@ -37,14 +37,17 @@ def with_score(monkeypatch: pytest.MonkeyPatch, score: Callable[[pa.ChunkedArray
 
     class Light(evaluation.PackedScorer):
         def scorer(self) -> Any:
-            return SimpleNamespace(bundle=SimpleNamespace(labels=("neg", "pos")), score=score)
+            return SimpleNamespace(
+                bundle=SimpleNamespace(labels=("neg", "pos"), spec=SimpleNamespace(task="classification", columns=())),
+                score=score,
+            )
 
     monkeypatch.setattr(evaluation, "PackedScorer", Light)
 
 
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(texts: pa.ChunkedArray) -> Scores:
+    def half(texts: pa.ChunkedArray, numbers: None = None) -> Scores:
         nothing = np.zeros(len(texts), np.int32)
         return Scores(np.full((len(texts), 2), 0.5, np.float32), nothing, nothing)
 
