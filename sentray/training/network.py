@@ -66,6 +66,7 @@ class Network:
         seed: int = 0,
         rank: int = 0,
         device: str | None = None,
+        compiled: bool = False,
     ) -> None:
         self._model, self._task, self._device = model, task, device
         self._most, self._seed, self._rank, self._step = most, seed, rank, 0
@@ -94,6 +95,7 @@ class Network:
         self._tables: list[int] = []
         with tf.device(device):
             signature = [inputs, wanted, floats, scalar, scalar, seeds]
+            self._backward = tf.function(self._of_batch, jit_compile=compiled)
             self._gradient_graph = tf.function(self._gradient, input_signature=signature)
             self._gradient_graph.get_concrete_function()
             self._logits_graph = tf.function(lambda given: self._outputs(given, training=False), [inputs])
@@ -242,25 +244,39 @@ class Network:
     def _gradient(
         self, given: list[Any], wanted: Any, weights: Any, batch_rows: Any, scale: Any, seeds: Any
     ) -> tuple[Any, ...]:
+        loss, correct, tables, dense, changes = self._backward(given, wanted, weights, batch_rows, scale, seeds)
+        rows, values, first = [], [], 0
+        width = max((self._row_size(at) for at in self._tables), default=0)
+        for at, (of_rows, of_values) in zip(self._tables, tables, strict=True):
+            of_rows, of_values = _by_rows(of_rows, of_values, self._zero_padding)
+            rows.append(of_rows + first)
+            values.append(tf.pad(of_values, [[0, 0], [0, width - of_values.shape[1]]]))
+            first += self._trained[at].shape[0]
+        rows, values = tf.concat([tf.zeros(0, tf.int32), *rows], 0), tf.concat([tf.zeros((0, width)), *values], 0)
+        return loss, correct, rows, values / scale, dense, changes
+
+    def _of_batch(
+        self, given: list[Any], wanted: Any, weights: Any, batch_rows: Any, scale: Any, seeds: Any
+    ) -> tuple[Any, ...]:
+        """Loss and right answers, of each table rows and values, all other gradients, changes of the statistics."""
         for variable, seed in zip(self._seeds, tf.unstack(seeds), strict=True):
             variable.assign(tf.cast(seed, variable.dtype))
         before = [tf.identity(variable.value) for variable in self._statistics]
         share = tf.cast(tf.shape(weights)[0], tf.float32) / batch_rows
         with tf.GradientTape() as tape:
-            losses, correct = loss_of(self._task, self._outputs(given, training=True), wanted)
+            losses, right = loss_of(self._task, self._outputs(given, training=True), wanted)
             loss = tf.reduce_sum(losses * weights)
             further = [share * tf.cast(each, tf.float32) for each in self._features.losses]
             total = scale * tf.add_n([loss / batch_rows, *further])
         found = tape.gradient(total, [variable.value for variable in self._trained])
         self._tables = [at for at, each in enumerate(found) if isinstance(each, tf.IndexedSlices)]
-        rows, values, first = [], [], 0
-        for at in self._tables:
-            of_rows, of_values = _by_rows(found[at], self._row_size(at), self._zero_padding)
-            rows.append(of_rows + first)
-            values.append(of_values)
-            first += self._trained[at].shape[0]
-        width = max((self._row_size(at) for at in self._tables), default=0)
-        wide = [tf.pad(each, [[0, 0], [0, width - each.shape[1]]]) for each in values]
+        tables = [
+            (
+                tf.cast(tf.reshape(found[at].indices, [-1]), tf.int32),
+                tf.cast(tf.reshape(found[at].values, [-1, self._row_size(at)]), tf.float32),
+            )
+            for at in self._tables
+        ]
         dense = [
             tf.zeros(variable.shape) if gradient is None else gradient
             for at, (variable, gradient) in enumerate(zip(self._trained, found, strict=True))
@@ -272,14 +288,8 @@ class Network:
         ]
         for variable, old in zip(self._statistics, before, strict=True):
             variable.assign(old)
-        return (
-            loss,
-            tf.math.count_nonzero(correct & (weights > 0)),
-            tf.concat([tf.zeros(0, tf.int32), *rows], 0),
-            tf.concat([tf.zeros((0, width)), *wide], 0) / scale,
-            _laid_out(dense) / scale,
-            _laid_out(changes),
-        )
+        correct = tf.reduce_sum(tf.cast(right & (weights > 0), tf.int32))
+        return loss, correct, tables, _laid_out(dense) / scale, _laid_out(changes)
 
     def _apply(self, rows: Any, values: Any, dense: Any, statistics: Any, scale: Any) -> None:
         gradients, first = dict[int, Any](), 0
@@ -333,11 +343,10 @@ def has_zero_padding(model: Any) -> bool:
     return "GlobalAveragePooling1D" in layers and "Embedding" in layers and not layers["Embedding"].mask_zero
 
 
-def _by_rows(slices: Any, size: int, zero_padding: bool) -> tuple[Any, Any]:
-    """The distinct rows of a table that has a gradient, ascending, and the sums of theirs, float32 [rows, size]."""
-    distinct, index = tf.unique(tf.cast(tf.reshape(slices.indices, [-1]), tf.int32))
+def _by_rows(rows: Any, values: Any, zero_padding: bool) -> tuple[Any, Any]:
+    """The distinct rows of a table, ascending, and the sums of their values, float32 [rows, size]."""
+    distinct, index = tf.unique(rows)
     order = tf.argsort(distinct)
-    values = tf.cast(tf.reshape(slices.values, [-1, size]), tf.float32)
     sums = tf.math.unsorted_segment_sum(values, tf.gather(tf.math.invert_permutation(order), index), tf.size(distinct))
     rows = tf.gather(distinct, order)
     return rows, sums * tf.cast(rows > 0, tf.float32)[:, None] if zero_padding else sums
