@@ -37,6 +37,7 @@ __all__ = [  # noqa: F405
     "score",
     "submit",
     "train",
+    "tune",
     "verify",
     "vocab",
     "words",

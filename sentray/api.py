@@ -316,6 +316,11 @@ VERBS = {
         "sentray.training.crossvalidation:crossvalidate",
         "The figures of each fold, their means and intervals, as in `crossvalidation.json`.",
     ),
+    "tune": Verb(
+        config.TuneSettings,
+        "sentray.tuning.tune:tune",
+        "The `trials`, the best first, as in `trials.json`, and the `metrics` of the bundle.",
+    ),
     "evaluate": Verb(
         config.EvaluateSettings, "sentray.evaluation:evaluate", "The metrics by name, as in `metrics.json`."
     ),
@@ -585,6 +590,7 @@ def _blank(texts: "pa.ChunkedArray") -> "pa.ChunkedArray":
 
 train: Callable[..., Model] = _function(VERBS["train"], "train")
 crossvalidate: Callable[..., dict[str, Any]] = _function(VERBS["crossvalidate"], "crossvalidate")
+tune: Callable[..., dict[str, Any]] = _function(VERBS["tune"], "tune")
 evaluate: Callable[..., dict[str, Any]] = _function(VERBS["evaluate"], "evaluate")
 compare: Callable[..., dict[str, Any]] = _function(VERBS["compare"], "compare")
 score: Callable[..., dict[str, Any]] = _function(VERBS["score"], "score")

@@ -24,7 +24,7 @@ from sentray.errors import SentrayError, SentrayWarning, first_line
 
 USER_ERROR, UNEXPECTED_ERROR, INTERRUPTED, STOPPED = SentrayError.status, 3, 130, 143
 
-RESUMABLE = ("train", "crossvalidate", "score", "reproduce")
+RESUMABLE = ("train", "crossvalidate", "tune", "score", "reproduce")
 """Verbs that go on where they were when the same command is given again."""
 
 
@@ -36,7 +36,8 @@ def _show(name: str, result: Any, settings: Any, console: Console) -> None:
         tables.comparison(console, result)
         if not result["passed"]:
             raise SentrayError(f"{settings.other} is not what --require {settings.require} asks for: see the last line")
-    elif name == "train":
+    elif name in ("train", "tune"):
+        result = result.get("metrics", result)
         if measured := [name for name in ("validation", "test") if name in result]:
             console.say(f"{measured[-1]} rows ({result['figures'][measured[-1]]}):")
             tables.metrics(console, result[measured[-1]])

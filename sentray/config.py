@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -106,6 +107,12 @@ def _unsure(value: str) -> str:
     low, _, high = value.partition(":")
     if not (_is_share(low) and _is_share(high) and float(low) <= float(high)):
         raise ValueError("it must be two probabilities, the lower first, as in 0.4:0.6")
+    return value
+
+
+def _budget(value: str) -> str:
+    if re.fullmatch(r"[0-9]{1,6}[smh]", value) is None or not int(value[:-1]):
+        raise ValueError("it must be a time in seconds, minutes or hours, as in 90s, 30m or 2h")
     return value
 
 
@@ -468,6 +475,48 @@ class CrossvalidateSettings(TrainSettings):
     at_once: int | None = setting(
         "folds that are trained at the same time; as many as there are CPUs for where not given", None, ge=1
     )
+
+
+class TuneSettings(TrainSettings):
+    """Try settings on held-out rows, by Ray Tune with ASHA, and train with the best, as `sentray train` would.
+
+    A trial is a training without the last fit, on the held-out rows of `train` and never on test rows. The first has
+    the settings of this command, others draw some of them anew; those that do worse than half of the earlier ones after
+    2, 4, 8 … epochs, or fits, are stopped. Where --space is not given they draw batch_size, learning_rate,
+    embedding_learning_rate, min_gram_reviews and characters, as far as the model has them.
+    """
+
+    unused = frozenset({"continue_from"})
+    panel = "Trials"
+
+    out: str = setting("folder or URL for the bundle and trials.json; what was stopped goes on there")
+    trials: int | None = setting("how many; 20 where --budget is not given either", None, ge=1, le=1000)
+    budget: Annotated[str, AfterValidator(_budget)] | None = setting(
+        "time after which no trial goes on, such as 90s, 30m or 2h; of it at most a quarter prepares the corpus", None
+    )
+    space: str | None = setting(
+        "TOML file that says which settings are tried: batch_size = [16, 32], learning_rate.log = [1e-4, 1e-2], "
+        "max_norm.between = [1, 5]",
+        None,
+    )
+    at_once: int | None = setting(
+        "trials at the same time, of --cpus-per-worker each; as many as there are CPUs for where not given", None, ge=1
+    )
+    workers: WorkerRange = setting(
+        "data-parallel processes of the last training, such as 4, or as many of 1:4 as the cluster has room for",
+        WorkerRange(min=1, max=1),
+    )
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        if not self.validation_fraction:
+            raise ValueError("tune judges by held-out rows: leave out --validation-fraction 0")
+        return self
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget; None where there is none."""
+        return int(self.budget[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.budget[-1]] if self.budget else None
 
 
 class EvaluateSettings(CorpusSettings, PoolSettings):

@@ -33,6 +33,7 @@ def metrics(
     labels: Sequence[str],
     predicted: NDArray[Any] | None = None,
     task: Task = "classification",
+    intervals: bool = True,
 ) -> dict[str, Any]:
     """All metrics as JSON values; precision, recall and F1 without a label are the labels' plain means.
 
@@ -56,13 +57,14 @@ def metrics(
         labels: Names; those of an ordinal scale are numbers.
         predicted: What each row got, as `Decision.of` gives it, which is asked without thresholds where not given.
         task: What is asked.
+        intervals: Whether to find them, which takes most of the time.
     """
     rows, count = probabilities.shape
     if predicted is None:
         predicted = MOST_PROBABLE.of(probabilities, task)
     given = _Given(truth, probabilities, predicted)
     found, ends, bootstrap = _bootstrapped(
-        lambda some, weights: _FIGURES[task](given.rows(some), weights, labels), rows, count
+        lambda some, weights: _FIGURES[task](given.rows(some), weights, labels), rows, count, intervals
     )
 
     def those_of(label: int | None) -> dict[str, Any]:
@@ -367,7 +369,7 @@ def _calibration_error(truth: NDArray[Any], probabilities: Floats, weights: Floa
 
 
 def _bootstrapped(
-    measured: Callable[[Integers, Floats], dict[Metric, Floats]], rows: int, labels: int
+    measured: Callable[[Integers, Floats], dict[Metric, Floats]], rows: int, labels: int, intervals: bool = True
 ) -> tuple[dict[Metric, Floats], dict[Metric, list[float]], dict[str, float]]:
     """Figures of all rows, by metric the limits of the interval where it is defined, and how they were found.
 
@@ -375,13 +377,14 @@ def _bootstrapped(
         measured: Gives the figures of some rows, by their positions, for several weights of them, [times, rows].
         rows: How many there are.
         labels: How often the weights are looked at for a figure.
+        intervals: Whether to find any.
     """
     every = np.arange(rows)
     found = measured(every, np.ones((1, rows)))
     resampled = min(rows, MAX_RESAMPLED, max(1000, 3 * MAX_RESAMPLED // labels))
     resamples = max(MIN_RESAMPLES, min(RESAMPLES, _WORK // (labels * max(resampled, 1))))
     about = {"level": LEVEL, "resamples": resamples, "rows": resampled}
-    if not rows:
+    if not rows or not intervals:
         return found, {}, about
     generator = np.random.default_rng(0)
     some = generator.choice(rows, resampled, replace=False) if resampled < rows else every
@@ -395,14 +398,14 @@ def _bootstrapped(
         for name, values in measured(some, counts.astype(np.float32)).items():
             drawn[name].append(values)
     narrower, tails = np.sqrt(resampled / rows), [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-    intervals = {}
+    limits = {}
     for name, parts in drawn.items():
         values = np.concatenate(parts)
         values = values[np.isfinite(values)]
         if len(values) and np.isfinite(found[name][0]):
             ends = found[name][0] + (np.percentile(values, tails) - middle[name][0]) * narrower
-            intervals[name] = ends.tolist()
-    return found, intervals, about
+            limits[name] = ends.tolist()
+    return found, limits, about
 
 
 def _json(value: np.floating[Any]) -> float | None:

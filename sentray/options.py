@@ -219,12 +219,20 @@ def resolve(model: type[S], given: Mapping[str, Any], config: str | None = None)
     """
     found = {} if config is None else _read(config)
     from_file = by_field(model, {k: v for k, v in found.items() if (k, v) != _GONE}, f"the config file {config}")
-    values = {**from_file, **given}
+    return checked(model, {**from_file, **given}, from_file.keys() - given, config)
+
+
+def checked(model: type[S], values: Mapping[str, Any], from_file: Collection[str] = (), file: str | None = None) -> S:
+    """Settings from values by field name, some of which a file has.
+
+    Raises:
+        UsageError: A value is missing or not valid.
+    """
     _refuse_texts(model, values)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_sentence(model, error, from_file.keys() - given, config)) from None
+        raise UsageError(_sentence(model, error, from_file, file)) from None
 
 
 def by_field(model: type[Settings], values: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -237,11 +245,15 @@ def by_field(model: type[Settings], values: Mapping[str, Any], source: str) -> d
     found = {}
     for key, value in values.items():
         if (name := fields.get(key.replace("-", "_"))) is None:
-            near = difflib.get_close_matches(key.replace("-", "_"), fields, n=1, cutoff=0.7)
-            cure = f"did you mean {near[0]!r}?" if near else f"it may set {', '.join(sorted(fields))}"
-            raise UsageError(f"{source} sets {key!r}, which is no option here; {cure}")
+            raise UsageError(f"{source} sets {key!r}, which is no option here; {near(key.replace('-', '_'), fields)}")
         found[name] = value
     return found
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """What a user may have meant by a name, in words."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"did you mean {found[0]!r}?" if found else f"it may set {', '.join(sorted(known))}"
 
 
 def _read(config: str) -> dict[str, Any]:

@@ -112,6 +112,34 @@ def comparison(console: Console, values: Mapping[str, Any]) -> None:
     console.say(values["verdict"])
 
 
+def trials(console: Console, figures: Mapping[str, Any]) -> None:
+    """Print the trials of `sentray tune`, the best first, and what the best gained on held-out rows."""
+    # It is of a room that imports this one.
+    from sentray.tuning.records import written
+
+    best, own = figures["trials"][0], next((each for each in figures["trials"] if each["number"] == 1), None)
+    name, about = headline(best)
+    rows = []
+    for record in figures["trials"]:
+        cells = ["-", "", "-", "", "-"]
+        if record["loss"] is not None:
+            ends = record["intervals"]
+            cells = [record["loss"], _interval(ends.get("log_loss")), record[name], _interval(ends.get(name))]
+            cells.append(record["epochs"])
+        status = "" if record["status"] == "ended" else record["status"]
+        rows.append([record["number"], *cells, record["seconds"], status, written(record["settings"])])
+    header = ["trial", "held-out loss", "95 %", about, "95 %", "epochs", "seconds", "", "settings"]
+    console.table(header, rows)
+    line = f"best: trial {best['number']}, {written(best['settings'])}"
+    if own is not None and own["status"] == "ended" and best is not own:
+        line += (
+            f"; held-out loss {best['loss']:.4f} instead of {own['loss']:.4f}, {about} {best[name]:.4f} instead of "
+            f"{own[name]:.4f}"
+        )
+    console.say(line)
+    console.say(f"these figures are of {figures['of']}")
+
+
 def compared(values: Mapping[str, Any]) -> list[list[Any]]:
     """A row for each metric: its name, what both bundles have, the difference, its interval, and who is better."""
     rows = []

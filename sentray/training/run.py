@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,10 +70,28 @@ def work_folder(out: str) -> str:
     return behind(out, ".work")
 
 
-def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Tuned:
+    """That the settings of a training were chosen by held-out rows.
+
+    Attributes:
+        trials: Among so many.
+        records: Files that say so, to lie beside the bundle.
+    """
+
+    trials: int
+    records: dict[str, bytes]
+
+
+def train(settings: TrainSettings, console: Console, tuned: Tuned | None = None) -> dict[str, Any]:
     """Train a model and write its bundle to `settings.out`, with `metrics.json` and the settings beside it.
 
     A run that was killed goes on from its last checkpoint when it is started again.
+
+    Args:
+        settings: Of the run.
+        console: Where to say what happens.
+        tuned: How the settings were chosen, where `sentray tune` did.
 
     Returns:
         The metrics, as in `metrics.json`.
@@ -103,7 +121,7 @@ def train(settings: TrainSettings, console: Console) -> dict[str, Any]:
                 metrics = _finished(settings, console)
                 if metrics is None:
                     console.say(_describe(settings, plan))
-                    metrics = _train(settings, work, lease, trackers, console)
+                    metrics = _train(settings, work, lease, trackers, console, tuned)
             except NothingToKeepError:
                 lease.discard()
                 raise
@@ -125,7 +143,7 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     if any(kept.get(name) != value for name, value in _claim(settings).items()):
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
     if found.trained_on is not None:
-        _require_unchanged(settings, Folder(settings.out), found.trained_on.digest, settings.out, console)
+        require_unchanged(settings, Folder(settings.out), found.trained_on.digest, settings.out, console)
     # A run that was killed at its very end left it.
     Folder(settings.out).delete(bundle.UNFINISHED)
     console.say(f"{settings.out} is finished: it holds the bundle of this command already; nothing to do")
@@ -156,7 +174,9 @@ def _describe(settings: TrainSettings, plan: cluster.Plan) -> str:
     return f"plan: read with {count(reading, 'CPU')}, then train with {then}"
 
 
-def _train(settings: TrainSettings, work: Folder, lease: Lease, trackers: Trackers, console: Console) -> dict[str, Any]:
+def _train(
+    settings: TrainSettings, work: Folder, lease: Lease, trackers: Trackers, console: Console, tuned: Tuned | None
+) -> dict[str, Any]:
     """Prepare, fit, measure on the test rows and publish; the metrics."""
     # What Ray reads when it is imported is set when it is connected.
     from sentray.training.trainer import fit
@@ -164,8 +184,8 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, trackers: Tracke
     prepared, clock = behind(work.out, f"/{DATASET}"), _Clock()
     if training_set.exists(prepared):
         facts = training_set.Facts.read(prepared)
-        _require_same(work, settings)
-        _require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
+        require_same(work, _claim(settings))
+        require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
         console.say("the corpus is prepared already: going on with it")
     else:
         _prepare(settings, work, prepared, console)
@@ -185,14 +205,15 @@ def _train(settings: TrainSettings, work: Folder, lease: Lease, trackers: Tracke
         console.say("no test rows and none held out: the bundle's accuracy is not measured")
     clock.lap("measuring")
     # What was learnt and what was tested on are one corpus.
-    _require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
-    metrics = _metrics(facts, state, len(trained.vocabulary), validation, tested.metrics, settings)
+    require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
+    metrics = _metrics(facts, state, len(trained.vocabulary), validation, tested.metrics, settings, tuned)
     final = bundle.update(trained, metrics=metrics)
     records = {
         SETTINGS_FILE: settings_text(settings).encode(),
         METRICS_FILE: _json(metrics),
         HISTORY_FILE: _json(state.history),
         **{name: _content(prepared, name) for name in (QUARANTINE_FILE, FILES_FILE)},
+        **(tuned.records if tuned else {}),
     }
     if settings.report:
         found = partial(_evidence, prepared, held_out, chances, tested, trained, settings)
@@ -259,13 +280,18 @@ def _to_look_at(
         return {}
 
 
-def _require_same(work: Folder, settings: TrainSettings) -> None:
+def require_same(work: Folder, claim: Mapping[str, Any]) -> None:
+    """Refuse to go on in a work folder with other settings than those that began there.
+
+    Raises:
+        SentrayError: Says which is another.
+    """
     before = work.read_json(CLAIM, "remove the folder to start anew") or {}
-    for key, value in _claim(settings).items():
+    for key, value in claim.items():
         if key == "function" and before.get(key) != value:
             raise SentrayError(
-                f"the source of --model {settings.model} has changed since the run in {work.out} was started: bring it "
-                "back to go on, or remove the folder to start anew"
+                f"the source of the function of the run in {work.out} has changed since it was started: bring it back "
+                "to go on, or remove the folder to start anew"
             )
         if before.get(key, _DEFAULTS.get(key)) != value:
             raise SentrayError(
@@ -274,7 +300,7 @@ def _require_same(work: Folder, settings: TrainSettings) -> None:
             )
 
 
-def _require_unchanged(settings: TrainSettings, folder: Folder, known: str, made: str, console: Console) -> None:
+def require_unchanged(settings: TrainSettings, folder: Folder, known: str, made: str, console: Console) -> None:
     """Refuse a corpus that is not what was learnt from. Where only a time differs, its rows are read and compared.
 
     Args:
@@ -330,6 +356,7 @@ def _metrics(
     validation: dict[str, Any],
     test: dict[str, Any],
     settings: TrainSettings,
+    tuned: Tuned | None,
 ) -> dict[str, Any]:
     rows, last, held = facts.rows, state.history[-1], facts.held_out
     left_out = [*held, held[0] if held and not settings.refit else 0]
@@ -355,7 +382,7 @@ def _metrics(
             for short, name in (("accuracy", "accuracy"), ("f1", "f1"), ("auc", "roc_auc"))
         },
         "validation_rows": validation.get("rows", 0),
-        "figures": _figures(facts, state, settings),
+        "figures": _figures(facts, state, settings, tuned),
         "reference": _reference(facts, validation),
         **({"validation": validation} if validation else {}),
         **({"test": test} if test else {}),
@@ -386,7 +413,7 @@ def _reference(facts: training_set.Facts, validation: dict[str, Any]) -> dict[st
     }
 
 
-def _figures(facts: training_set.Facts, state: State, settings: TrainSettings) -> dict[str, str]:
+def _figures(facts: training_set.Facts, state: State, settings: TrainSettings, tuned: Tuned | None) -> dict[str, str]:
     """Which fit and which rows each figure is of, in words."""
     rows, folds = facts.rows, len(facts.held_out)
     seen = f"all {rows:,} training rows"
@@ -396,9 +423,9 @@ def _figures(facts: training_set.Facts, state: State, settings: TrainSettings) -
     if folds:
         fits = "fit 1, on the rows" if folds == 1 else f"fits 1 to {folds}, each on those of all training rows"
         # The wide half has a fixed schedule.
-        chosen = ["epochs"] * (settings.model != models.WIDE) + ["threshold"] * (
-            settings.threshold is not None or facts.spec.task == "multilabel"
-        )
+        thresholds = settings.threshold is not None or facts.spec.task == "multilabel"
+        chosen = ["epochs"] * (settings.model != models.WIDE) + ["threshold"] * thresholds
+        chosen += [f"settings among {tuned.trials:,} trials"] if tuned else []
         of["validation"] = f"{fits} that it held out and did not see. "
         if chosen:
             of["validation"] += f"These rows chose the {' and the '.join(chosen)}, so that it is a little too good. "

@@ -81,7 +81,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
     wanted = "" if str(settings.workers) == str(allreduce.world) else f" of {settings.workers}"
     tell("line", f"training with {count(allreduce.world, 'worker')}{wanted}")
     tell("expected", "the workers to load the training set")
-    dataset = _together(allreduce, lambda: _load(job))
+    dataset = _together(allreduce, lambda: load(job))
     if isinstance(dataset, SentrayError):
         return dataset
     state, logits, replica = _start(settings, dataset, allreduce, tell)
@@ -117,7 +117,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
         if state.fit < folds and judged and not dead:
             tell("expected", "the held-out rows to be scored")
             logits[state.fit, state.epoch + 1] = replica.held_out(state.fit)
-            record |= _of_first(allreduce, partial(_judged, state, logits, dataset, network.heads))
+            record |= _of_first(allreduce, partial(judge, state, logits, dataset, network.heads))
         tell("epoch", {**record, "trial": folds > 1 and state.fit < folds})
         if dead:
             if state.restarts >= settings.max_restarts:
@@ -167,7 +167,7 @@ def _least(state: State, heads: Sequence[str]) -> str:
     )
 
 
-def _judged(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[str]) -> dict[str, Any]:
+def judge(state: State, logits: Logits, dataset: TrainingSet, heads: Sequence[str]) -> dict[str, Any]:
     """By head the loss and the accuracy on the rows that the present fit holds out, after the epoch just trained."""
     task, found = dataset.facts.spec.task, logits[state.fit, state.epoch + 1]
     wanted = dataset.facts.wanted(dataset.targets[dataset.held == state.fit])
@@ -207,7 +207,8 @@ def _of_first(allreduce: AllReduce, work: Callable[[], Any]) -> Any:
     return json.loads(allreduce.gather(mine.encode())[0])
 
 
-def _load(job: Job) -> TrainingSet:
+def load(job: Job) -> TrainingSet:
+    """The training set, in a process that is ready to train on it."""
     dataset = TrainingSet.load(job.dataset)
     if job.code:
         models.unpack(job.code)

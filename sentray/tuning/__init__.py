@@ -1,0 +1,1 @@
+"""`sentray tune`: trials of settings, judged on held-out rows."""
