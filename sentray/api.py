@@ -205,7 +205,7 @@ class Model:
         return Model, (self.path, self._engine, self._trusted)
 
     def __repr__(self) -> str:
-        return f"sentray.load({self.path!r})  # {', '.join(self.labels)}"
+        return f"sentray.load({self.path!r})  # {', '.join(self.labels) or 'a number'}"
 
 
 def load(bundle: Source | Model, engine: str = "auto", trust_model: bool = False) -> Model:

@@ -300,7 +300,8 @@ class NetworkSettings(Settings):
     panel = "Network"
 
     model: str = setting(
-        "network to train: wide-deep, wide, deep, tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average",
+        "network to train: wide-deep, wide, deep, tutorial-cnn, pretrained-cnn, embedding-mlp, embedding-average, "
+        "kim-cnn, bilstm, or package.module:function, which gives a Keras model of a sentray.NetworkSpec",
         "wide-deep",
     )
     max_length: int | None = setting(
@@ -538,7 +539,8 @@ class CompareSettings(EvaluateSettings):
     """Measure two bundles on the same labelled reviews, which neither was trained on, and say whether B is better.
 
     `--require not-worse` is a test of non-inferiority: it fails unless the interval of 95 % of the difference of the
-    shares of rows that are right, B - A, lies above -MARGIN. `better` wants it above 0.
+    shares of rows that are right, B - A, lies above -MARGIN. `better` wants it above 0. Of several labels a row is
+    right where it got all its labels and no other; numbers are compared by their mean absolute error.
     """
 
     bundle: str = setting("folder or URL of the one bundle, such as the one in use", alias="a", argument=True)
@@ -550,7 +552,11 @@ class CompareSettings(EvaluateSettings):
         "what B must be by the rows that it gets right, else the status is 1; in Python look at `passed`", "none"
     )
     margin: float = setting(
-        "share of rows that B may get right less often and still count as not worse", 0.01, ge=0, lt=1
+        "share of rows that B may get right less often, or of A's mean absolute error that B's may be larger, and "
+        "still count as not worse",
+        0.01,
+        ge=0,
+        lt=1,
     )
     excerpts: bool = setting("keep the first 200 characters of the texts that the page and quarantined rows show", True)
 

@@ -317,7 +317,7 @@ def _covariance(one: Floats, other: Floats, weights: Floats) -> Floats:
 def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
     spread = _covariance(one, one, weights) * _covariance(other, other, weights)
     # Values that are all alike leave what rounding makes of nothing.
-    spread = np.where(spread > 1e-20 * _mean(one**2, weights) * _mean(other**2, weights), spread, np.nan)
+    spread = np.where(spread > 1e-14 * _mean(one**2, weights) * _mean(other**2, weights), spread, np.nan)
     return _covariance(one, other, weights) / np.sqrt(spread)
 
 

@@ -373,7 +373,9 @@ def packed(names: Sequence[str]) -> bytes:
     from ray import cloudpickle
 
     found = {name: named(name) for name in names}
-    modules = [sys.modules[name] for name in {name.partition(":")[0] for name in names} - {"__main__"}]
+    # A name may be that of another module than the one that defines what it names.
+    modules = [sys.modules[name] for name in {each.__module__ for each in found.values()} & sys.modules.keys()]
+    modules = [module for module in modules if module.__name__ != "__main__"]
     try:
         for module in modules:
             cloudpickle.register_pickle_by_value(module)

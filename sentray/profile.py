@@ -50,7 +50,7 @@ def of_scores(
 def span_of(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
     """Where the bins of a regression's numbers begin and end: it holds all but the outermost hundredths of these."""
     low, high = np.percentile(values, [1, 99]).tolist()
-    return low, max(high, float(np.nextafter(np.float32(low), np.float32(np.inf))))
+    return low, high if high > low else low + 1
 
 
 def of_labels(decided: NDArray[Any], labels: int) -> Counts:

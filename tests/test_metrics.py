@@ -228,6 +228,13 @@ def test_those_of_numbers_are_scikit_learn_s_and_scipy_s(seed: int, rows: int, f
         assert low <= high, name
 
 
+def test_numbers_that_are_all_alike_have_no_correlation() -> None:
+    truth = np.array([4.5, 1.0, 10.0] * 7, np.float32)
+    found = metrics(truth, np.full((21, 1), -2.733, np.float32), (), task="regression")
+    assert (found["pearson"], found["spearman"]) == (None, None)
+    assert found["r2"] < 0
+
+
 def test_an_interval_of_ranks_is_that_of_rows_drawn_anew() -> None:
     stats = pytest.importorskip("scipy.stats")
     random = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""`sentray bench train`: sentray against the tutorial's Keras script and fastText, and two workers against one."""
+"""`sentray bench train`: sentray against a plain Keras script and fastText, and two workers against one."""
 
 import os
 import tempfile
@@ -47,7 +47,8 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
     ):
         common: dict[str, Any] = {
             **{"corpus": corpus, "out": folder, "epochs": settings.epochs, "seed": settings.seed},
-            **{"model": "tutorial-cnn", "test_fraction": 0.1, "validation_fraction": 0},
+            **{"model": settings.model, "max_length": settings.max_length},
+            **{"test_fraction": 0.1, "validation_fraction": 0},
         }
         prepared = Path(folder, "prepared")
         defaults = TrainSettings(**common)
@@ -58,10 +59,10 @@ def bench_train(settings: BenchTrainSettings, console: Console) -> dict[str, Any
             run = TrainSettings(**common | {"workers": workers, "cpus_per_worker": cpus, "batch_size": batch})
             return list(fit(run, str(prepared), f"{folder}/{workers}-{cpus}-{batch}", console)[0].history)
 
-        console.progress(f"the tutorial's script, {count(cores, 'core')}")
+        console.progress(f"the plain Keras script, {count(cores, 'core')}")
         arguments = (str(prepared), settings.epochs, BATCHES[0], settings.seed)
-        script = processes.run("the tutorial's script", tutorial_script, *arguments)
-        both = {"the tutorial's Keras script": script, "sentray, 1 worker": sentray(1, cores, BATCHES[0])}
+        script = processes.run("the plain Keras script", keras_script, *arguments)
+        both = {"a plain Keras script": script, "sentray, 1 worker": sentray(1, cores, BATCHES[0])}
         tables = {f"training, {count(cores, 'CPU')}, batches of {BATCHES[0]}": compared(both, rows)}
         for batch in BATCHES:
             runs = {count(workers, "worker"): sentray(workers, 1, batch) for workers in (1, 2)}
@@ -146,8 +147,8 @@ def compared(runs: dict[str, list[dict[str, Any]]], rows: int) -> Rows:
     return with_ratios(found, "rows_per_s")
 
 
-def tutorial_script(folder: str, epochs: int, batch_size: int, seed: int) -> list[dict[str, float]]:
-    """The tutorial's training as a plain Keras script: pad every review to the longest one, compile, fit.
+def keras_script(folder: str, epochs: int, batch_size: int, seed: int) -> list[dict[str, float]]:
+    """Training as a plain Keras script does it: pad every review to the longest one, compile, fit.
 
     Args:
         folder: the training set.

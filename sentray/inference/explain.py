@@ -252,7 +252,8 @@ def explain(scorer: Scorer, texts: Sequence[str], method: Method = "paths", labe
     bundle, engine, task = scorer.bundle, scorer.engine, scorer.bundle.spec.task
     labels, words = bundle.labels, bundle.vocabulary
     if label is not None and task in ("ordinal", "regression"):
-        raise SentrayError(f"{bundle} has one answer for the whole of its {task}: leave the label out")
+        what = "step of a scale" if task == "ordinal" else "number"
+        raise SentrayError(f"{bundle} gives a {what}, which is explained as a whole: leave the label out")
     if label is not None and label not in labels:
         raise SentrayError(f"{bundle} has no label {label!r}; it has {', '.join(labels)}")
     encoded = scorer.encoder.encode(pa.array(texts, pa.large_string()))

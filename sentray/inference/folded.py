@@ -226,7 +226,8 @@ def load(bundle: Bundle) -> tuple[Network, dict[str, Floats]]:
             if isinstance(branch, Wide):
                 rows = len(weights[f"kernel{number}"])
                 _require(rows == grams, f"it knows {rows:,} n-grams, the bundle {grams:,}")
-        fit = scores == outputs(bundle.spec.task, labels)
+        # Two classes may have a softmax, too.
+        fit = scores in (outputs(bundle.spec.task, labels), labels if bundle.spec.task == "classification" else 0)
         _require(fit, f"it gives {scores:,} scores for {labels:,} labels of the task {bundle.spec.task}")
         takes = len(bundle.spec.numeric)
         _require(network.numbers == takes, f"it takes {network.numbers:,} numbers, the bundle {takes:,}")

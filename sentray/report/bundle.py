@@ -433,7 +433,8 @@ def _how_it_fails(subject: Subject) -> Section:
         reviews = [_review(subject, row, text(shown, _WORDS * 6)) for row, shown in zip(wrong, texts, strict=True)]
         return Section("fails", title, [said, *reviews])
     since = ", which was since trained on these rows too" if evidence.which == "validation" else ""
-    said += f" A word's colour says for which label it speaks in the finished model{since}."
+    what = "whether it speaks for more or less" if of_number else "for which label it speaks"
+    said += f" A word's colour says {what} in the finished model{since}."
     reviews = []
     for row, each in zip(wrong, explain(Scorer(subject.bundle, threads=1), texts), strict=True):
         heaviest = ", ".join(f"“{word}” {weight:+.2f}" for word, weight in each.rows(_HEAVIEST)) or "none"

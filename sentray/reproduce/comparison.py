@@ -29,6 +29,9 @@ OURS = "sentray"
 SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     OURS: {"model": "wide-deep"},
     "tutorial-cnn": {"model": "tutorial-cnn", "epochs": 10, "validation_fraction": 0},
+    # Vectors as they are drawn, as in the paper's CNN-rand; a longer review's end is what they see.
+    "kim-cnn": {"model": "kim-cnn", "max_length": 400},
+    "bilstm": {"model": "bilstm", "max_length": 400},
 }
 """Those that `sentray train` trains: settings besides the corpus's."""
 

@@ -20,6 +20,7 @@ from sentray.scoring.output import OutputFolder
 from sentray.scoring.parts import open_part
 from sentray.scoring.stats import Counts
 from sentray.tables import WITHOUT_LABEL, binned
+from sentray.task import Task
 from sentray.text.vocabulary import Vocabulary
 
 MAX_VALUES, MAX_LABELS = 60, plots.MAX_SERIES
@@ -57,7 +58,7 @@ def page(
         notes=_notes(summary, reference),
         key=_key(summary),
         labels=_labels(counts, model, reference),
-        groups=_groups(counts, settings.by, WITHOUT_LABEL[model.spec.task]),
+        groups=_groups(counts, settings.by, model.spec.task),
         pictures=_pictures(counts, model, reference),
         drift=_drift(summary["drift"] or {}),
         words=_words(counts, model, reference),
@@ -109,8 +110,11 @@ def _labels(counts: Counts, model: Bundle, reference: Reference | None) -> list[
     return table if len(table) <= MAX_VALUES else sorted(table, key=lambda row: -row[1])[:MAX_VALUES]
 
 
-def _groups(counts: Counts, column: str | None, without: str) -> dict[str, Any] | None:
+def _groups(counts: Counts, column: str | None, task: Task) -> dict[str, Any] | None:
     """The labels over files or values: a table, and of days a picture too; None where nothing was counted."""
+    without, several = WITHOUT_LABEL[task], task == "multilabel"
+    # A row counts for each of its labels.
+    counted, what_rows = ("labels given", "Labels given") if several else ("rows", "Scored rows")
     unit, found = by.coarser(counts.by, MAX_VALUES)
     if not found:
         return None
@@ -139,16 +143,16 @@ def _groups(counts: Counts, column: str | None, without: str) -> dict[str, Any] 
         if unit == "value" or column is None
         else plots.bars(
             {name: [parts[day][index] for day in days] for index, name in enumerate(names)},
-            f"Scored rows of each {unit} by label, from {days[0]} to {days[-1]}; the table has the numbers",
-            f"Scored rows by {unit}{' (its Monday)' if unit == 'week' else ''} and label",
+            f"{what_rows} of each {unit} by label, from {days[0]} to {days[-1]}; the table has the numbers",
+            f"{what_rows} by {unit}{' (its Monday)' if unit == 'week' else ''} and label",
             unit,
-            "rows",
+            counted,
             ticks=days,
             stacked=True,
         ),
-        "caption": f"Scored rows by {what} and label"
+        "caption": f"{what_rows} by {what} and label"
         + ("; what was rare in a part of the input is among the others there" if by.OTHERS in counts.by else ""),
-        "head": [what, "rows", *(_named(index, name) for index, name in enumerate(names))],
+        "head": [what, counted, *(_named(index, name) for index, name in enumerate(names))],
         "rows": [
             [
                 _over_bar(by.SPECIAL.get(value, value), parts[value]),

@@ -243,9 +243,8 @@ def pooled(tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     That of an ordinal scale is its accuracy, too; where rows have no one label there is no matrix.
     """
-    name, _ = headline(tests[0])
-    total = sum(test["rows"] for test in tests)
     if "confusion_matrix" not in tests[0]:
+        name, total = headline(tests[0])[0], sum(test["rows"] for test in tests)
         return {name: sum(test[name] * test["rows"] for test in tests) / max(total, 1)}
     labels = sorted({label for test in tests for label in test["labels"]}, key=label_order)
     matrix = np.zeros((len(labels), len(labels)), np.int64)

@@ -7,7 +7,6 @@ from sentray.bundle import Function
 from sentray.config import TrainSettings
 from sentray.errors import SentrayError, first_line
 from sentray.models import FUNCTION, IDS, NUMBERS, OUTPUT, NetworkSpec
-from sentray.task import Task
 
 _ROWS, _LENGTH = 100, 100
 """Of the small network, where the settings say nothing."""
@@ -24,7 +23,7 @@ def checked(settings: TrainSettings) -> Function | None:
     architecture = models.architecture(name)
     if not isinstance(architecture, models.Built) or architecture.name != FUNCTION:
         return None
-    task: Task = getattr(settings, "task", "classification")
+    task = settings.task
     labels = () if task == "regression" else ("a", "b", "c") if task == "multilabel" else ("a", "b")
     spec = NetworkSpec(
         rows=_ROWS,

@@ -53,6 +53,7 @@ class Network:
         seed: Fixes the dropout.
         rank: This worker's number, which dropout depends on too.
         device: Where the step runs, such as `/GPU:0`; where TensorFlow likes if None.
+        compiled: Whether XLA compiles a step for each shape of a batch, which takes seconds and makes steps faster.
     """
 
     def __init__(
@@ -94,13 +95,20 @@ class Network:
         # Where a step moves some rows alone, which the gradients' graph says.
         self._tables: list[int] = []
         with tf.device(device):
-            signature = [inputs, wanted, floats, scalar, scalar, seeds]
-            self._backward = tf.function(self._of_batch, jit_compile=compiled)
-            self._gradient_graph = tf.function(self._gradient, input_signature=signature)
+            self._gradient_signature = [inputs, wanted, floats, scalar, scalar, seeds]
+            self._apply_signature = [ints, matrix, floats, floats, scalar]
+            self._compile(compiled)
             self._gradient_graph.get_concrete_function()
             self._logits_graph = tf.function(lambda given: self._outputs(given, training=False), [inputs])
             self._parts = self._optimizers(learning_rate, embedding_learning_rate)
-            self._apply_graph = tf.function(self._apply, input_signature=[ints, matrix, floats, floats, scalar])
+
+    def _compile(self, compiled: bool) -> None:
+        """Make the graphs of a step, whose larger parts XLA compiles, once for each shape of a batch, or does not."""
+        self._compiled = compiled
+        self._backward = tf.function(self._of_batch, jit_compile=compiled)
+        self._move = tf.function(self._optimize, jit_compile=compiled)
+        self._gradient_graph = tf.function(self._gradient, input_signature=self._gradient_signature)
+        self._apply_graph = tf.function(self._apply, input_signature=self._apply_signature)
 
     def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Padded:
         """Lay reviews out for `gradients` and `logits`.
@@ -129,7 +137,15 @@ class Network:
         width = self._length or int(self._widths(packed).max())
         with tf.device(self._device):
             given = self._given(packed, np.arange(len(labels)), width)
-            found = self._gradient_graph(given, labels, weights, np.float32(batch_rows), self._scale(), seeds)
+            arguments = (given, labels, weights, np.float32(batch_rows), self._scale(), seeds)
+            try:
+                found = self._gradient_graph(*arguments)
+            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+                # Not every layer can be compiled; on each worker it is the same one.
+                if not self._compiled:
+                    raise
+                self._compile(False)
+                found = self._gradient_graph(*arguments)
         loss, correct, rows, values, dense, statistics = (each.numpy() for each in found)
         return Gradients(float(loss), int(correct), rows, values, dense, statistics)
 
@@ -304,12 +320,15 @@ class Network:
             first += variable.shape[0]
         others = [at for at in range(len(self._trained)) if at not in self._tables]
         gradients |= zip(others, _shaped(scale * dense, [self._trained[at] for at in others]), strict=True)
-        for optimizer, _, which in self._parts:
-            mine = [self._trained[at] for at in which]
-            optimizer.apply([tf.cast(gradients[at], self._trained[at].dtype) for at in which], mine)
+        self._move([gradients[at] for at in range(len(self._trained))])
         for variable, change in zip(self._statistics, _shaped(statistics, self._statistics), strict=True):
             whole = tf.as_dtype(variable.dtype).is_integer
             variable.assign_add(tf.cast(tf.round(change) if whole else change, variable.dtype))
+
+    def _optimize(self, gradients: list[Any]) -> None:
+        for optimizer, _, which in self._parts:
+            mine = [self._trained[at] for at in which]
+            optimizer.apply([tf.cast(gradients[at], self._trained[at].dtype) for at in which], mine)
 
 
 def loss_of(task: Task, logits: Any, wanted: Any) -> tuple[Any, Any]:

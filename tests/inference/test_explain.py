@@ -151,7 +151,7 @@ def test_paths_are_what_gradients_say_and_sum_to_the_logit(name: str, classes: i
             padded = network.length or len(ids) + 3
             logit, words, grams, bias = gradients(engine._model, ids, engine.grams, output, padded)
             found = found_grams(engine.grams, ids, [NAMES[each - 1] for each in ids])
-            parts = paths(network, weights, ids, found, output)
+            parts = paths(network, weights, ids, found, np.eye(engine._model.output_shape[1])[output])
             assert parts.words.sum() + parts.bias == pytest.approx(logit, abs=1e-4)
             assert parts.bias == pytest.approx(bias + words[len(ids) :].sum(), abs=1e-4), text
             own = parts.words.copy()

@@ -41,7 +41,7 @@ def bundle(
     files: dict[str, bytes], length: int = LENGTH, labels: int = 2, truncating: str = "pre", words: int = WORDS
 ) -> Any:
     """What the engine wants to know of a bundle."""
-    spec = SimpleNamespace(max_length=length, truncating=truncating)
+    spec = SimpleNamespace(max_length=length, truncating=truncating, task="classification", numeric=())
     words = SimpleNamespace(size=words)
     return SimpleNamespace(files=files, spec=spec, labels=["label"] * labels, vocabulary=words, grams=None)
 

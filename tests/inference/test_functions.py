@@ -195,6 +195,7 @@ def test_another_version_of_the_module_is_told_and_loads(of_function: Make, tmp_
         sentray.load(path, trust_model=True)
 
 
+@pytest.mark.slow
 def test_a_network_with_layers_of_its_own_is_trained_scored_and_verified(
     ray_session: None, in_process: Callable[[], None], tmp_path: Path
 ) -> None:
@@ -217,9 +218,8 @@ def test_a_network_with_layers_of_its_own_is_trained_scored_and_verified(
     sentray.verify(str(tmp_path / "scored"), input=str(reviews))
     scored = pq.read_table(tmp_path / "scored" / "scores").sort_by("id")
     truth = dict(zip(map(str, range(len(rows))), (row["label"] for row in rows), strict=True))
-    right = [
-        truth[n] == label for n, label in zip(*(scored[name].to_pylist() for name in ("id", "label")), strict=True)
-    ]
+    ids, labels = (scored[name].to_pylist() for name in ("id", "label"))
+    right = [truth[number] == label for number, label in zip(ids, labels, strict=True)]
     assert np.mean(right) > 0.9
     figures = sentray.evaluate(sentray.load(bundle_path, trust_model=True), pa.Table.from_pylist(rows), split="all")
     assert figures["accuracy"] == np.mean(right)

@@ -67,7 +67,7 @@ def bundle(
     truncating: str = "pre",
     words: int = WORDS,
 ) -> Any:
-    spec = SimpleNamespace(max_length=length, truncating=truncating)
+    spec = SimpleNamespace(max_length=length, truncating=truncating, task="classification", numeric=())
     known = SimpleNamespace(size=words)
     files = files | ({"grams.bin": grams.table.tobytes()} if grams else {})
     return SimpleNamespace(files=files, spec=spec, labels=["label"] * labels, vocabulary=known, grams=grams)

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from sentray.errors import SentrayError
 from sentray.report import evidence
-from sentray.report.evidence import EVIDENCE_FILE, Evidence, column_of, evidence_schema, label_errors, margin, thin
+from sentray.report.evidence import (
+    EVIDENCE_FILE,
+    Evidence,
+    array_of,
+    column_of,
+    evidence_schema,
+    is_right,
+    label_errors,
+    margin,
+    thin,
+)
 from sentray.report.subject import Subject
 from tests.report.conftest import rows
 
@@ -61,3 +71,19 @@ def test_labels_are_doubted_where_another_is_as_probable_as_for_its_own_rows() -
     )
     assert likely == 1
     assert [doubt.line() for doubt in found] == ["w is a (0.100), likely b (0.900): t"]
+
+
+def test_margins_of_each_task_are_below_0_where_a_row_is_wrong() -> None:
+    chances = np.array([[0.9, 0.2], [0.6, 0.7], [0.1, 0.8]], np.float32)
+    truth = np.array([[1, 0], [1, 0], [1, 1]], np.uint8)
+    found = margin(chances, truth)
+    assert found == pytest.approx([0.6, -0.4, -0.8])
+    assert (is_right(truth, chances > 0.5) == (found > 0)).all()
+    off = margin(np.array([[3.0], [1.0]], np.float32), np.array([1.0, 1.5], np.float32))
+    assert off.tolist() == [-2.0, -0.5]
+
+
+@pytest.mark.parametrize("values", [np.arange(3, dtype=np.int32), np.eye(3, dtype=np.uint8), np.ones(3, np.float32)])
+def test_what_is_true_goes_into_a_column_and_back(values: np.ndarray) -> None:
+    back = array_of(pa.chunked_array([column_of(values[:1]), column_of(values[1:])]))
+    assert (back.dtype, back.tolist()) == (values.dtype, values.tolist())

@@ -105,7 +105,8 @@ def test_compared(
             a != b for a, b in zip(*(map(set, _got(each, table)) for each in (one, other)), strict=True)
         )
         gaps = [1.0]
-    assert gaps == sorted(gaps, reverse=True)
+    # They are shown with six digits.
+    assert gaps == pytest.approx(sorted(gaps, reverse=True), rel=1e-4)
     assert all(row["truth"] is not None for row in found["differing"])
     same = sentray.compare(one.path, one.path, table, **asked_for)
     assert (same["passed"], same["differing"]) == (True, [])

@@ -199,7 +199,7 @@ class LightScorer:
     """Gives scores that depend on a text's length; dies of `POISON`."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
-        self.bundle = SimpleNamespace(labels=labels, metrics={})
+        self.bundle = SimpleNamespace(labels=labels, metrics={}, spec=SimpleNamespace(columns=()))
 
     def score(self, texts: pa.ChunkedArray, numbers: None = None) -> Scores:
         values = texts.to_pylist()

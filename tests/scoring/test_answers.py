@@ -104,6 +104,7 @@ def test_a_job_of_several_labels_is_proved(
     assert [len(row) for row in given] == [len(row) for row in found["scores"].to_pylist()]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "without a label" in page
+    assert "Labels given by value and label" in page
     assert "unsure" not in page
 
 

@@ -128,3 +128,11 @@ def test_warnings_of_a_training_are_lines_of_all() -> None:
     relay.note("warning: nothing is tracked")
     line = "fold 1: warning: nothing is tracked"
     assert said == [("progress", "fold 1: reading"), ("line", line), ("progress", line)]
+
+
+def test_rows_without_one_label_are_pooled_by_their_number() -> None:
+    folds = [{"rows": rows, "exact_match": share, "f1": 0.5, "intervals": {}} for rows, share in ((10, 0.5), (30, 0.9))]
+    assert pooled(folds) == {"exact_match": pytest.approx(0.8)}
+    found = summary(folds)
+    assert found["mean"] == {"exact_match": pytest.approx(0.7), "f1": 0.5}
+    assert pooled([{"rows": 5, "mean_absolute_error": 2.0, "r2": 0.1}]) == {"mean_absolute_error": 2.0}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from sentray import bundle, models
-from sentray.bundle import ModelSpec, TrainedOn
+from sentray.bundle import Function, ModelSpec, TrainedOn
 from sentray.config import TrainSettings
 from sentray.corpus.identity import TextHashes
 from sentray.corpus.source import resolve
@@ -311,6 +311,33 @@ def test_replicas_are_compared_to_the_last_bit(dataset: TrainingSet, tmp_path: P
             assert len(set(pool.map(Replica.check_replicas, replicas))) == 1
         else:
             assert_unlike(pool, replicas)
+
+
+def test_replicas_of_any_network_are_equal_and_go_on_to_the_same_bits(dataset: TrainingSet) -> None:
+    """LSTM, dropout, statistics, half precision, a schedule; the last batch has a row for one worker alone."""
+    function = Function(name="tests.training.own_networks:build", digest="0" * 64)
+    spec = dataset.facts.spec.model_copy(update={"architecture": models.FUNCTION, "function": function})
+    own = replace(dataset, facts=replace(dataset.facts, spec=spec, dimensions=6))
+    with pair() as (pool, workers):
+
+        def replicas() -> list[Replica]:
+            return [Replica(settings(batch_size=49), own, among, 3) for among in workers]
+
+        def train(some: list[Replica], number: int) -> str:
+            list(pool.map(lambda replica: replica.epoch(number, unseen), some))
+            (digest,) = set(pool.map(Replica.check_replicas, some))
+            return digest
+
+        whole = replicas()
+        first = train(whole, 0)
+        states = [{name: values.copy() for name, values in each.network.state().items()} for each in whole]
+        last = train(whole, 1)
+        resumed = replicas()
+        for replica in resumed:
+            replica.network.restore(states[0])
+        assert train(resumed, 1) == last != first
+    moved = {name for name in states[0] if not np.array_equal(states[0][name], whole[0].network.state()[name])}
+    assert {name.split(".")[1] for name in moved} == {"step", "weights", "statistics", "optimizer"}
 
 
 def test_replicas_of_halves_are_equal_and_follow_one(halves: TrainingSet) -> None:
