@@ -38,13 +38,17 @@ def pinned(settings: TrainSettings) -> TrainSettings:
         raise SentrayError(f"{path} holds another bundle than the one that was continued from: put that back")
     if found.texts is None:
         raise SentrayError(f"{found} is of an earlier format and does not say what it was trained on: train it again")
-    model = spec.architecture if spec.function is None else spec.function.name
+    model = spec.network
     default = TrainSettings.model_fields["model"].default
     if settings.model not in (model, default) and models.architecture(settings.model).name != model:
         raise SentrayError(f"{found} is a {model}, not a {settings.model}: leave out --model")
     if spec.function is not None and settings.model != model:
         raise SentrayError(f"{found} was built by code of yours, which is run again: give --model {model} as well")
+    if spec.function is not None and spec.function.layers:
+        raise SentrayError(f"{found} has layers that are not Keras's own, and cannot be continued from: train anew")
     taken = {"model": model, "task": spec.task, "numeric": spec.columns, "freeze": found.settings.get("freeze", False)}
+    if settings.task not in (TrainSettings.model_fields["task"].default, spec.task):
+        raise SentrayError(f"{found} answers --task {spec.task}, not {settings.task}: leave it out")
     if settings.numeric and set(settings.numeric) != set(spec.columns):
         raise SentrayError(f"{found} takes the numbers {', '.join(spec.columns) or 'none'}: leave out --numeric")
     return settings.model_copy(update={**taken, "continue_from": f"{path}#{found.digest}"})
@@ -112,8 +116,7 @@ def _start(files: dict[str, bytes]) -> tuple[Start, int | None]:
     from sentray.inference.networks import load_network
 
     base = bundle.unpack(files)
-    name = base.spec.architecture if base.spec.function is None else base.spec.function.name
-    model, architecture, about = load_network(base), models.architecture(name), base.calibration
+    model, architecture, about = load_network(base), models.architecture(base.spec.network), base.calibration
     heads = architecture.heads
     factors = {head: 1 / len(heads) for head in heads}
     added = 0.0

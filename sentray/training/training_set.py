@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -303,8 +304,9 @@ def write(
         folder.write(_VOCABULARY, words.to_text().encode())
     folder.write(TEXTS, texts.to_bytes())
     if start is not None:
-        with folder.create(_START) as stream:
-            np.savez(stream, **start)  # type: ignore[arg-type]
+        weights_file = io.BytesIO()
+        np.savez(weights_file, **start)  # type: ignore[arg-type]
+        folder.write(_START, weights_file.getvalue())
     with folder.create(FILES_FILE) as stream:
         pq.write_table(files_of(source), stream, compression="zstd")
     folder.write(_FACTS, TypeAdapter(Facts).dump_json(facts, indent=1))

@@ -17,12 +17,12 @@ SIZES = DeepSizes(SPEC, drop_words=0, drop_features=0, pace=1, reason="")
 DROPPING = DeepSizes(SPEC, drop_words=0.2, drop_features=0.5, pace=1, reason="")
 
 
-def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False) -> WindowSums:
+def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False, numbers: int = 0) -> WindowSums:
     vectors = np.random.default_rng(2).normal(0, 0.3, (ROWS, sizes.spec.dimensions)).astype(np.float32)
     vectors[0] = 0
-    found = WindowSums(vectors, sizes, classes, 5, 0.01, freeze=freeze)
-    # A bias that is not 0, as after training.
-    found.dense.weights[0, -1] = 0.25
+    found = WindowSums(vectors, sizes, classes, 5, 0.01, freeze=freeze, numbers=numbers)
+    # A bias and numbers' weights that are not 0, as after training.
+    found.dense.weights[0, -1 - numbers :] = 0.25
     return found
 
 
@@ -31,11 +31,11 @@ def reviews(lengths: list[int]) -> list[np.ndarray]:
     return [generator.integers(1, ROWS, length).astype(np.int32) for length in lengths]
 
 
-def keras_model(trained: WindowSums, classes: int) -> Any:
+def keras_model(trained: WindowSums, classes: int, numbers: int = 0) -> Any:
     """The Keras model with these weights, but for its last activation."""
     import keras
 
-    model = models.architecture("deep.v1").build(ROWS, 0, classes, deep=SPEC)
+    model = models.architecture("deep.v1").build(ROWS, 0, classes, deep=SPEC, numbers=numbers)
     for name, weights in trained.layers().items():
         model.get_layer(name).set_weights(weights)
     model.get_layer(models.OUTPUT).activation = keras.activations.linear
@@ -49,16 +49,17 @@ def padded(parts: list[np.ndarray], length: int) -> np.ndarray:
     return matrix
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_a_step_is_that_of_keras(classes: int) -> None:
+@pytest.mark.parametrize(("classes", "numbers"), [(2, 0), (3, 0), (3, 2)])
+def test_a_step_is_that_of_keras(classes: int, numbers: int) -> None:
     import keras
     import tensorflow as tf
 
-    trained, parts = network(classes=classes), reviews([1, 2, 3, 8, 31, 60])
+    trained, parts = network(classes=classes, numbers=numbers), reviews([1, 2, 3, 8, 31, 60])
+    values = np.random.default_rng(0).normal(size=(6, numbers)).astype(np.float32)
     labels, weights = np.arange(6, dtype=np.int32) % classes, np.linspace(0.5, 2, 6).astype(np.float32)
-    model = keras_model(trained, classes)
+    model = keras_model(trained, classes, numbers)
     with tf.GradientTape() as tape:
-        logits = model(padded(parts, 66))
+        logits = model([padded(parts, 66), values] if numbers else padded(parts, 66))
         if classes == 2:
             losses = keras.losses.binary_crossentropy(labels[:, None], logits, from_logits=True)
         else:
@@ -66,7 +67,7 @@ def test_a_step_is_that_of_keras(classes: int) -> None:
         loss = tf.reduce_sum(losses * weights)
         mean = loss / 7
     embedding, *kernels, output, bias = tape.gradient(mean, model.trainable_variables)
-    packed = trained.pack(parts)
+    packed = trained.pack(parts, values)
     step = trained.gradients(packed, labels, weights, 7)
     np.testing.assert_allclose(trained.logits(packed), logits, atol=1e-5)
     assert step.loss == pytest.approx(float(loss), rel=1e-5)
@@ -189,3 +190,13 @@ def test_sizes_follow_the_reviews() -> None:
     assert "learning rate times 3, for 500 short reviews (of 20 words)" in short.reason
     assert long.reason.endswith("vectors of 100 numbers, for 25,000 long reviews (of 230 words)")
     assert sizes(500, 20, 50).spec.dimensions == 50
+
+
+def test_weights_are_taken_over() -> None:
+    first, packed = network(numbers=2), reviews([4, 9])
+    other = WindowSums(first.embedding.weights.copy(), SIZES, 3, 6, 0.01, numbers=2)
+    other.start(first.layers())
+    values = np.ones((2, 2), np.float32)
+    np.testing.assert_allclose(
+        other.logits(other.pack(packed, values)), first.logits(first.pack(packed, values)), rtol=1e-6
+    )
