@@ -240,3 +240,18 @@ def test_what_a_job_must_know_to_take_files_apart():
     assert settings.reading == {"delimiter": "\t", "header": False, "columns": ["a", "b", "c"]}
     assert CorpusSettings(encoding="latin-1").reading == {"encoding": "iso8859-1"}
     assert CorpusSettings(**settings.reading).columns == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"label_separator": ";"}, "--label-separator needs --task multilabel"),
+        ({"task": "multilabel", "unsure": "0.4:0.6"}, "--unsure is about --task classification, not multilabel"),
+        ({"task": "regression", "class_weight": "balanced"}, "--class-weight is about --task classification"),
+        ({"task": "ordinal", "threshold": "f1"}, "--threshold needs labels that a review has or not"),
+    ],
+)
+def test_settings_that_do_not_fit_the_task(values, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainSettings(corpus="c", out="o", **values)
+    TrainSettings(corpus="c", out="o", task="multilabel", threshold="precision=0.9", label_separator=";")

@@ -28,6 +28,13 @@ On held-out rows coordinate descent (liblinear) has 90.4 % of IMDB's blocks, 79.
 this 90.5, 79.2 and 88.6, and after ten epochs 90.7, 79.1 and 88.3. Of several labels a softmax is as good as one label
 against the others: TREC 86.1 and 86.2.
 """
+OF_NUMBERS = 0.01
+"""The first step size of a regression, whose squares do not level off as a log loss does where a step goes too far.
+
+On a fifth of 6,000 of IMDB's reviews R² of the ratings is 0.597 after five epochs, after the first 0.609; ridge
+regression over the same values has 0.602 and over those without ratios 0.595. With a step of 0.03 it is 0.595, with 0.1
+it diverges.
+"""
 _COUNTED = 1000
 """Reviews whose grams are counted together."""
 # A row of `Wide._cells`: the gram's share of the penalty a review, then for each output ratio, weight, sum of squares.
@@ -107,6 +114,7 @@ class Wide:
 
     def __init__(self, grams: Grams, counts: Floats, steps: int, task: Task = "classification") -> None:
         self._grams, self._steps, self._step, self._task = grams, steps, 0, task
+        self._rate = OF_NUMBERS if task == "regression" else RATE
         ratio = ratios(counts, task)
         self._cells = np.zeros((grams.rows, 1 + _EACH * ratio.shape[1]), np.float32)
         self._cells[:, _PENALTY] = 1 / (C * np.maximum(counts[:, 0], 1))
@@ -137,7 +145,7 @@ class Wide:
 
     def apply(self, gradients: Gradients) -> bool:
         """Take a step of Adagrad with the global batch's gradients; it can always learn."""
-        rate = np.float32(RATE * max(1 - self._step / self._steps, 0))
+        rate = np.float32(self._rate * max(1 - self._step / self._steps, 0))
         self._step += 1
         _apply(gradients.rows, gradients.values, self._cells, gradients.dense, self._bias, rate)
         return True

@@ -131,7 +131,8 @@ class WindowSums(TableAndDense):
         # Glorot and Bengio 2010, as in Keras; but for the mean vector, whose many large numbers would drown the units.
         limits = [math.sqrt(6 / (dimensions + sizes.spec.filters)), math.sqrt(6 / sum(shapes[1])), 0.0]
         weights = [generator.uniform(-limit, limit, shape) for limit, shape in zip(limits, shapes, strict=True)]
-        weights[1][self._pooled :] = 0
+        # A regression starts from the mean number: squares of random numbers would be unlearnt for two hundred steps.
+        weights[1][0 if task == "regression" else self._pooled :] = 0
         dense = np.concatenate([part.ravel() for part in weights]).astype(np.float32)[None]
         table = Adam(vectors, None if freeze else embedding_learning_rate or learning_rate)
         super().__init__(table, Adam(dense, learning_rate), weights[0].size)

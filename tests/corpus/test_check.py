@@ -15,7 +15,7 @@ def look(read):
 
     def look(uri, **names):
         table = read(uri, **names)
-        settings = CheckSettings(corpus=str(uri))
+        settings = CheckSettings(corpus=str(uri), **names)
         rules, _ = rules_from(settings)
         blocks = [table.slice(start, 2) for start in range(0, table.num_rows, 2)]
 
@@ -49,12 +49,21 @@ def test_a_report(write, look):
     assert "--max-bad-rows 0.01" in seen.problem
 
 
+def test_a_report_of_several_labels_and_of_numbers(write, look):
+    several = write("m.csv", "text,label\na b,x;y\nc,;\nd,y\n")
+    report = look(several, task="multilabel", label_separator=";")
+    assert "train           3: x 1 (33.3%), y 2 (66.7%), no label 1 (33.3%)" in report.lines()
+    assert report.lines()[-1] == "training would learn 2 labels from 3 reviews"
+    numbers = look(write("n.csv", "text,label\na,10.5\nb,2\nc,x\n"), task="regression", max_bad_rows=0.5)
+    assert numbers.lines()[-1] == "training would learn numbers from 2 to 10.5 from 2 reviews"
+
+
 def test_a_report_as_text(write, look):
     assert look(write("a.csv", ROWS)).lines() == [
         "it",
         "rows            8, usable 6",
         "test            4: neg 1 (25.0%), pos 3 (75.0%)",
-        "  only 4 rows are measured, so that a single one is 25.0% of the accuracy",
+        "  only 4 rows are measured, so that a single one is 25.0% of them",
         "train           2: neg 1 (50.0%), pos 1 (50.0%)",
         "words a review  least 1, mean 2.0, median 2, 95 % up to 3, most 3",
         "bad rows        empty_text 1, missing_label 1",
@@ -127,9 +136,7 @@ def test_a_wrong_column_of_labels_names_twenty_of_them(write, look):
 
 def test_few_rows_and_one_label_are_told():
     assert warnings_of({"pos": 100, "neg": 1}) == []
-    assert warnings_of({"pos": 50, "neg": 30}) == [
-        "only 80 rows are measured, so that a single one is 1.2% of the accuracy"
-    ]
+    assert warnings_of({"pos": 50, "neg": 30}) == ["only 80 rows are measured, so that a single one is 1.2% of them"]
     assert warnings_of({"pos": 100}) == ["all rows that are measured have the label 'pos'"]
 
 

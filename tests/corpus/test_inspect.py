@@ -3,9 +3,10 @@ from functools import reduce
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from sentray.corpus.inspect import Inspection, inspect_rows
+from sentray.corpus.inspect import Inspection, as_trained, by_label, inspect_rows
 from sentray.corpus.rows import QUARANTINE_SCHEMA, Reason, mark
 from sentray.errors import SentrayError
 
@@ -108,3 +109,28 @@ def test_nothing_to_train_on(table):
         inspected(table.slice(0, 1)).check_trainable("x", 1)
     with pytest.raises(SentrayError, match="no labelled review"):
         inspected(table.slice(4, 1)).check_trainable("x", 1)
+
+
+def test_each_of_several_labels_counts_and_must_be_known(write, read):
+    rows = ["x,a;b,train", "y,b,train", "z,;,train", "v,b;c,test"]
+    table = read(write("m.csv", "text,label,split\n" + "\n".join(rows) + "\n"), task="multilabel", label_separator=";")
+    seen = inspected(table)
+    assert (seen.usable, seen.classes("train")) == (4, ["a", "b"])
+    assert by_label(seen.of_split("train")) == {"a": 1, "b": 2}
+    seen.check_trainable("m", 0, "multilabel")
+    met = as_trained(seen, lambda labels: [inspect_rows(table, labels)], task="multilabel")
+    (bad,) = met.bad.to_pylist()
+    assert (bad["row"], bad["reason"], bad["detail"]) == (4, "unknown_label", "label 'c' is none of 'a', 'b'")
+    alike = inspected(table.filter(pc.equal(table["label"], "b")))
+    with pytest.raises(SentrayError, match="all training reviews of m have the same labels"):
+        alike.check_trainable("m", 0, "multilabel")
+
+
+def test_numbers_may_be_many_and_each_once(write, read):
+    rows = "".join(f"x,{number / 7}\n" for number in range(60))
+    table = read(write("n.csv", f"text,label\n{rows}"), task="regression")
+    seen = inspected(table)
+    seen.check_trainable("n", 0, "regression")
+    assert as_trained(seen, lambda labels: [], task="regression") is seen
+    with pytest.raises(SentrayError, match="nearly every label of n occurs once"):
+        seen.check_trainable("n", 0)

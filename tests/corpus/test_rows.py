@@ -1,14 +1,17 @@
+import json
 import sys
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray.config import CorpusSettings, EmbedSettings, ScoreSettings
 from sentray.corpus.rows import Block, Columns, Reason, decode, finish, label_form, label_order, mark, set_aside
+from sentray.task import split
 
 
 def finished(**columns: pa.Array) -> pa.Table:
@@ -121,3 +124,47 @@ def test_bad_rows_are_set_aside_with_or_without_their_texts():
     assert without.schema == set_aside(table).schema
     assert without.drop_columns("text") == set_aside(table).drop_columns("text")
     assert without["text"].to_pylist() == [None, None]
+
+
+def labels_of(table):
+    both = zip(table["label"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    return [(label and split(label), reason) for label, reason in both]
+
+
+def in_parquet(path, labels):
+    pq.write_table(pa.table({"text": ["x"] * len(labels), "label": labels}), path)
+    return path
+
+
+MISSING = (None, "missing_label")
+
+
+def test_several_labels_are_read_alike_from_every_format(write, read, tmp_path):
+    """An empty list says that no label fits, which is not the same as nothing."""
+    wanted = [(["1", "a"], None), ("", None), MISSING, (["b"], None)]
+    lists = [["a", "1", "a"], [], None, [" b ", None]]
+    parquet = in_parquet(tmp_path / "a.parquet", pa.array(lists))
+    rows = "".join(json.dumps({"text": "x", "label": label}) + "\n" for label in [["a", 1], [], None, "b"])
+    csv = write("a.csv", "text,label\nx,a; 1\nx,;\nx,\nx,b;b\n")
+    found = [
+        read(parquet, need_label=True, task="multilabel"),
+        read(write("a.jsonl", rows), need_label=True, task="multilabel"),
+        read(csv, need_label=True, task="multilabel", label_separator=";"),
+    ]
+    assert [labels_of(table) for table in found] == [wanted] * 3
+    lines = read(write("a.ft", "__label__b __label__a x\n__label__b x\nx\n"), need_label=True, task="multilabel")
+    assert labels_of(lines) == [(["a", "b"], None), (["b"], None), MISSING]
+    whole = in_parquet(tmp_path / "b.parquet", pa.array([[2, 10], [3]], pa.list_(pa.int8())))
+    assert labels_of(read(whole, task="multilabel")) == [(["10", "2"], None), (["3"], None)]
+    bytes_ = in_parquet(tmp_path / "c.parquet", pa.array([[b"caf\xe9", b"a"], [b"b"]]))
+    assert [reason for _, reason in labels_of(read(bytes_, task="multilabel"))] == ["invalid_utf8", None]
+
+
+@pytest.mark.parametrize("task", ["ordinal", "regression"])
+def test_numbers_have_one_form_and_what_is_none_is_set_aside(write, read, task):
+    path = write("a.csv", "text,label\nx,1.50\nx,+3\nx,1e2\nx,good\nx,\nx,nan\nx,1e999\n")
+    table = read(path, need_label=True, task=task)
+    bad = [(None, "unknown_label")]
+    assert labels_of(table) == [(["1.5"], None), (["3"], None), (["100"], None), *bad, MISSING, *bad, *bad]
+    assert table["detail"][3].as_py() == f"label 'good' is no number, as --task {task} needs"
+    assert sorted(["10", "-2", "1e1", "1.5", "x"], key=label_order) == ["-2", "1.5", "10", "1e1", "x"]

@@ -257,3 +257,19 @@ def test_rows_are_held_out_by_their_split_or_group_and_count_as_their_weight_say
     # Without a refit they are not trained on, and without held-out rows not even read.
     assert len(prepared(file, tmp_path / "once", refit=False).texts.values) == 10
     assert len(prepared(file, tmp_path / "none", validation_fraction=0)) == 10
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "labels", "targets"),
+    [
+        ("classification", ["b", "a", "b"], ["a", "b"], [1, 0, 1]),
+        ("ordinal", ["10", "-1", "2"], ["-1", "2", "10"], [2, 0, 1]),
+        ("multilabel", ["a\x1fb", "", "b\x1fc"], ["a", "b", "c"], [[1, 1, 0], [0, 0, 0], [0, 1, 1]]),
+        ("regression", ["1.5", "-2", "1e3"], [], [1.5, -2, 1000]),
+    ],
+)
+def test_targets_are_what_the_task_asks(task: Any, column: list[str], labels: list[str], targets: Any) -> None:
+    found, numbers = prepare._targets(pa.chunked_array([column[:1], column[1:]], pa.string()), task, None)
+    assert found == labels
+    assert numbers.tolist() == targets
+    assert numbers.dtype == training_set._KINDS[task]

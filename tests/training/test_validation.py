@@ -29,7 +29,7 @@ def held_out() -> HeldOut:
     generator = np.random.default_rng(0)
     logits = generator.normal(0.3, 1.5, (3000, 1, 1)).astype(np.float32)
     labels = (generator.random(3000) < 1 / (1 + np.exp(-logits[:, 0, 0]))).astype(np.int32)
-    return HeldOut(4 * logits, labels, np.ones(3000, np.float32))
+    return HeldOut(4 * logits, labels, np.ones(3000, np.float32), labels)
 
 
 def state(held_out: HeldOut) -> State:
@@ -66,7 +66,7 @@ def test_a_threshold_is_chosen_for_what_is_written(trained: Bundle, held_out: He
     assert made.decision == Decision(threshold=found["threshold"], unsure=(0.2, 0.3))
     assert found["classes"]["pos"]["precision"] >= 0.9
     assert found["unsure_rows"] > 0
-    few = HeldOut(held_out.logits[:50], 1 - held_out.labels[:50], held_out.weights[:50] * 0)
+    few = HeldOut(held_out.logits[:50], 1 - held_out.labels[:50], held_out.weights[:50] * 0, 1 - held_out.labels[:50])
     made, _, _ = validated(trained, state(held_out), few, settings(threshold="precision=1"), console)
     assert made.decision == MOST_PROBABLE
     assert any(line.startswith("warning: only 50 rows are measured") for line in console.lines)

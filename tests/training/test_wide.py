@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentray.models import OUTPUT, WIDE
+from sentray.task import Task, hits, wanted
 from sentray.text.cleaning import preset
 from sentray.text.encoding import Encoder
 from sentray.text.ngrams import Grams, GramSpec, make_table, word_grams
@@ -16,6 +17,7 @@ from sentray.text.vocabulary import Vocabulary, count_words
 from sentray.training import wide
 from sentray.training.allreduce import AllReduce
 from sentray.training.batches import epoch_batches, laid_out
+from sentray.training.calibration import log_loss
 from sentray.training.wide import Wide, presences, ratios
 from tests.training.test_allreduce import on_all
 
@@ -45,7 +47,11 @@ GRAMS, ALL = grams_of(REVIEWS), np.arange(60)
 
 def counts_of(classes: int, rows: np.ndarray = ALL, among: AllReduce | None = None) -> np.ndarray:
     return presences(
-        GRAMS, lambda chosen: [REVIEWS[row] for row in chosen], rows, TARGETS % classes, classes, among or AllReduce()
+        GRAMS,
+        lambda chosen: [REVIEWS[row] for row in chosen],
+        rows,
+        lambda chosen: hits("classification", TARGETS[chosen] % classes, classes),
+        among or AllReduce(),
     )
 
 
@@ -59,35 +65,48 @@ def matrix(reviews: list[np.ndarray]) -> np.ndarray:
 
 def test_presences_are_counted_alike_by_any_number_of_workers() -> None:
     rows = np.arange(5, 50)
-    wanted = np.stack([(matrix([REVIEWS[row] for row in rows if TARGETS[row] == k]) > 0).sum(0) for k in range(3)], 1)
+    by_class = [(matrix([REVIEWS[row] for row in rows if TARGETS[row] == k]) > 0).sum(0) for k in range(3)]
+    every = np.column_stack([sum(by_class), *by_class])
     for world in (1, 3):
         for found in on_all(world, lambda among: counts_of(3, rows, among)):
-            np.testing.assert_array_equal(found, wanted)
+            np.testing.assert_array_equal(found, every)
 
 
 def test_ratios_are_those_of_naive_bayes() -> None:
-    counts = np.array([[0, 0], [3, 1], [0, 2], [5, 5]], np.int32)
+    counts = np.array([[0, 0], [4, 1], [2, 2], [10, 5]], np.float32)
     yes, no = np.array([2, 3, 6]), np.array([4, 1, 6])
-    wanted = np.log(yes / yes.sum()) - np.log(no / no.sum())
-    np.testing.assert_allclose(ratios(counts)[:, 0], [0, *wanted], rtol=1e-6)
-    three = ratios(np.hstack([counts, counts[:, :1]]))
-    assert three.shape == (4, 3)
-    np.testing.assert_array_equal(three[:, 0], three[:, 2])
+    of_bayes = np.log(yes / yes.sum()) - np.log(no / no.sum())
+    np.testing.assert_allclose(ratios(counts)[:, 0], [0, *of_bayes], rtol=1e-6)
+    two = ratios(np.hstack([counts, counts[:, 1:]]))
+    assert two.shape == (4, 2)
+    np.testing.assert_array_equal(two[:, 0], two[:, 1])
 
 
-def objective(head: Wide, weights: np.ndarray, labels: np.ndarray, penalty: np.ndarray) -> float:
+def test_ratios_of_numbers_are_those_of_naive_bayes_as_far_as_these_are_linear() -> None:
+    """Of reviews that are nearly as often of the one class, 1, as of the other, -1."""
+    reviews, second = np.array([0, 400, 1000]), np.array([0, 202, 499])
+    mine = ratios(np.stack([reviews, 2 * second - reviews], 1).astype(np.float32), "regression")[1:, 0]
+    theirs = np.log((second + 1) / (reviews - second + 1))[1:]
+    np.testing.assert_allclose(mine, theirs, rtol=1e-3)
+
+
+def objective(head: Wide, weights: np.ndarray, labels: np.ndarray, penalty: np.ndarray, task: Task) -> float:
     """The loss that `gradients` is the gradient of, of weights u [gram rows, outputs]."""
     logits = matrix(REVIEWS) @ (weights * head.constants()[0])
-    if logits.shape[1] == 1:
-        logits = np.hstack([np.zeros_like(logits), logits])
-    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
-    return float(losses.sum() + (penalty * weights**2).sum() / 2)
+    losses = log_loss(logits, labels, task=task) * len(labels)
+    return float(losses + (penalty * weights**2).sum() / 2)
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_gradients_are_those_of_the_penalised_loss(classes: int) -> None:
-    counts, labels = counts_of(classes), TARGETS % classes
-    head = Wide(GRAMS, counts, 10)
+@pytest.mark.parametrize(
+    ("task", "classes"), [("classification", 2), ("classification", 3), ("multilabel", 3), ("regression", 0)]
+)
+def test_gradients_are_those_of_the_penalised_loss(task: Task, classes: int) -> None:
+    flags = np.random.default_rng(3).integers(0, 2, (60, 3)).astype(np.uint8)
+    given = {"classification": TARGETS % max(classes, 1), "multilabel": flags}.get(task, TARGETS - 0.5)
+    labels = wanted(task, given, classes)
+    of_rows = hits(task, given, classes)
+    counts = presences(GRAMS, lambda some: [REVIEWS[row] for row in some], ALL, lambda some: of_rows[some], AllReduce())
+    head = Wide(GRAMS, counts, 10, task)
     generator = np.random.default_rng(1)
     weights = generator.normal(0, 0.1, head.state()["weights"].shape)
     weights[0] = 0
@@ -95,14 +114,15 @@ def test_gradients_are_those_of_the_penalised_loss(classes: int) -> None:
     packed = head.pack(REVIEWS)
     found = head.gradients(packed, labels, np.ones(60, np.float32), 1)
     # Over all reviews, the penalty of every gram that occurs is whole.
-    penalty = (counts.sum(1) > 0)[:, None] / wide.C
+    penalty = (counts[:, :1] > 0) / wide.C
     logits = matrix(REVIEWS) @ (weights * head.constants()[0])
     np.testing.assert_allclose(head.logits(packed), logits, rtol=1e-4, atol=1e-4)
     for number in generator.choice(len(found.rows), 5, replace=False):
         for output in range(weights.shape[1]):
             step = np.zeros_like(weights)
             step[found.rows[number], output] = 1e-5
-            rise = objective(head, weights + step, labels, penalty) - objective(head, weights - step, labels, penalty)
+            above, below = (objective(head, weights + by, labels, penalty, task) for by in (step, -step))
+            rise = above - below
             assert found.values[number, output] == pytest.approx(rise / 2e-5, rel=1e-3, abs=1e-4)
     assert found.rows.tolist() == sorted(set(packed.rows.tolist()))
 
@@ -160,7 +180,13 @@ def test_held_out_reviews_are_told_as_well_as_by_liblinear(shared: Path) -> None
     held = np.isin(rows["fold"].to_numpy(), (0, 5))
     training, told = np.flatnonzero(~held), np.flatnonzero(held)
     targets = labels.astype(np.int32)
-    counts = presences(grams, lambda chosen: [reviews[row] for row in chosen], training, targets, 2, AllReduce())
+    counts = presences(
+        grams,
+        lambda chosen: [reviews[row] for row in chosen],
+        training,
+        lambda chosen: hits("classification", targets[chosen], 2),
+        AllReduce(),
+    )
     head = Wide(grams, counts, wide.EPOCHS * -(-len(training) // 32))
     for epoch in range(wide.EPOCHS):
         for batch in epoch_batches(len(training), 32, 0, epoch):

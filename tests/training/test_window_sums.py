@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentray import models
+from sentray import task as tasks
 from sentray.models import DeepSpec
+from sentray.task import Task
 from sentray.training.window_sums import DeepSizes, WindowSums, sizes
 
 ROWS = 40
@@ -17,10 +19,16 @@ SIZES = DeepSizes(SPEC, drop_words=0, drop_features=0, pace=1, reason="")
 DROPPING = DeepSizes(SPEC, drop_words=0.2, drop_features=0.5, pace=1, reason="")
 
 
-def network(sizes: DeepSizes = SIZES, classes: int = 3, freeze: bool = False, numbers: int = 0) -> WindowSums:
+def network(
+    sizes: DeepSizes = SIZES,
+    classes: int = 3,
+    freeze: bool = False,
+    task: Task = "classification",
+    numbers: int = 0,
+) -> WindowSums:
     vectors = np.random.default_rng(2).normal(0, 0.3, (ROWS, sizes.spec.dimensions)).astype(np.float32)
     vectors[0] = 0
-    found = WindowSums(vectors, sizes, classes, 5, 0.01, freeze=freeze, numbers=numbers)
+    found = WindowSums(vectors, sizes, classes, 5, 0.01, freeze=freeze, task=task, numbers=numbers)
     # A bias and numbers' weights that are not 0, as after training.
     found.dense.weights[0, -1 - numbers :] = 0.25
     return found
@@ -31,11 +39,11 @@ def reviews(lengths: list[int]) -> list[np.ndarray]:
     return [generator.integers(1, ROWS, length).astype(np.int32) for length in lengths]
 
 
-def keras_model(trained: WindowSums, classes: int, numbers: int = 0) -> Any:
+def keras_model(trained: WindowSums, classes: int, task: Task = "classification", numbers: int = 0) -> Any:
     """The Keras model with these weights, but for its last activation."""
     import keras
 
-    model = models.architecture("deep.v1").build(ROWS, 0, classes, deep=SPEC, numbers=numbers)
+    model = models.architecture("deep.v1").build(ROWS, 0, classes, deep=SPEC, task=task, numbers=numbers)
     for name, weights in trained.layers().items():
         model.get_layer(name).set_weights(weights)
     model.get_layer(models.OUTPUT).activation = keras.activations.linear
@@ -49,18 +57,32 @@ def padded(parts: list[np.ndarray], length: int) -> np.ndarray:
     return matrix
 
 
-@pytest.mark.parametrize(("classes", "numbers"), [(2, 0), (3, 0), (3, 2)])
-def test_a_step_is_that_of_keras(classes: int, numbers: int) -> None:
+@pytest.mark.parametrize(
+    ("task", "classes", "numbers"),
+    [
+        ("classification", 2, 0),
+        ("classification", 3, 0),
+        ("classification", 3, 2),
+        ("ordinal", 4, 0),
+        ("regression", 0, 2),
+    ],
+)
+def test_a_step_is_that_of_keras(task: Task, classes: int, numbers: int) -> None:
     import keras
     import tensorflow as tf
 
-    trained, parts = network(classes=classes, numbers=numbers), reviews([1, 2, 3, 8, 31, 60])
+    trained, parts = network(classes=classes, task=task, numbers=numbers), reviews([1, 2, 3, 8, 31, 60])
     values = np.random.default_rng(0).normal(size=(6, numbers)).astype(np.float32)
-    labels, weights = np.arange(6, dtype=np.int32) % classes, np.linspace(0.5, 2, 6).astype(np.float32)
-    model = keras_model(trained, classes, numbers)
+    labels, weights = np.arange(6, dtype=np.int32) % (classes or 9), np.linspace(0.5, 2, 6).astype(np.float32)
+    labels = tasks.wanted(task, labels, classes)
+    model = keras_model(trained, classes, task, numbers)
     with tf.GradientTape() as tape:
         logits = model([padded(parts, 66), values] if numbers else padded(parts, 66))
-        if classes == 2:
+        if task == "regression":
+            losses = keras.losses.mean_squared_error(labels, logits) / 2
+        elif task == "ordinal":
+            losses = (classes - 1) * keras.losses.binary_crossentropy(labels, logits, from_logits=True)
+        elif classes == 2:
             losses = keras.losses.binary_crossentropy(labels[:, None], logits, from_logits=True)
         else:
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)

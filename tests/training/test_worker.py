@@ -235,7 +235,7 @@ def in_folds(dataset: TrainingSet, folds: int) -> TrainingSet:
 def test_rows_held_out_choose_the_epochs_of_the_last_fit_and_a_stopped_run_ends_alike(
     dataset: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_load", lambda _: in_folds(dataset, 2))
+    monkeypatch.setattr(worker, "load", lambda _: in_folds(dataset, 2))
     store, board = Store(tmp_path / "checkpoints", monkeypatch), Board()
     asked = job(tmp_path, progress=board, epochs=4, patience=1)
     assert worker.run(asked, AllReduce()) is None
