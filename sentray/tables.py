@@ -220,7 +220,7 @@ def _histogram(console: Console, bins: Sequence[int], span: Sequence[float], lab
 def binned(labels: Sequence[str], task: Task) -> str:
     """What the bins of `profile.of_scores` are of."""
     if task == "regression":
-        return "value"
+        return "value, at both ends and beyond"
     if task in ("multilabel", "ordinal"):
         return "probability of the most probable label"
     return (

@@ -104,3 +104,24 @@ def test_nothing_scored(shown: Any) -> None:
     assert "rows            0" in lines
     assert "  as fine       0" in lines
     assert "probability of the label  rows" in lines
+
+
+def test_trials_are_shown_with_what_the_best_gained(capsys: pytest.CaptureFixture[str]) -> None:
+    about = {"epochs": 4, "seconds": 7, "error": "", "rows": 100, "folds": 1}
+    ended = {"status": "ended", "intervals": {"log_loss": [0.3, 0.5], "accuracy": [0.7, 0.9]}}
+    best = about | ended | {"number": 3, "settings": {"batch_size": 16}, "loss": 0.4, "accuracy": 0.81}
+    own = about | ended | {"number": 1, "settings": {}, "loss": 0.41, "accuracy": 0.8}
+    stopped = best | {"number": 4, "status": "stopped", "intervals": {}, "loss": 0.39}
+    failed = {"number": 2, "settings": {"batch_size": 64}, "status": "failed", "loss": None, "seconds": 0}
+    tables.trials(Console(), {"best": 3, "of": "100 rows", "trials": [best, own, stopped, failed]})
+    shown = [re.sub(" +", " ", line).strip() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1].startswith("3 0.4000 0.3000 to 0.5000 0.8100 0.7000 to 0.9000 4 7 batch_size 16")
+    assert shown[2].endswith("this command's own settings")
+    assert shown[3].startswith("4 0.3900 0.8100 4 7 stopped")
+    assert shown[4] == "2 - - - 0 failed batch_size 64"
+    assert shown[5] == (
+        "best: trial 3, batch_size 16; held-out loss 0.4000 instead of 0.4100, accuracy 0.8100 instead of 0.8000"
+    )
+    # Where the command's own settings did not come to their end, there is nothing to compare with.
+    tables.trials(Console(), {"best": 3, "of": "100 rows", "trials": [best, stopped]})
+    assert "instead of" not in capsys.readouterr().out

@@ -68,7 +68,7 @@ def fit(
     # Ray Train's handler of Ctrl-C would outlive the training that it ends.
     try:
         with shown_on(console, history) as board, cluster.keep_handler(signal.SIGINT):
-            trainer = _trainer(Job(settings, prepared, board, require_held, _code(prepared)), work, awaited)
+            trainer = _trainer(Job(settings, prepared, board, require_held, code_of(prepared)), work, awaited)
             _withdraw_reservation(Folder(work))
             Folder(work).write(_RESERVATION, f"train-{trainer.train_run_context.run_id}".encode())
             result = trainer.fit()
@@ -85,7 +85,7 @@ def fit(
         return read_state(folder), bundle.load(Path(folder) / BUNDLE_FOLDER), HeldOut.read(folder)
 
 
-def _code(prepared: str) -> bytes:
+def code_of(prepared: str) -> bytes:
     """The function that builds the network of a training set, by value; nothing where it is one of ours."""
     spec = Facts.read(prepared).spec
     return models.packed([spec.function.name, *spec.own_code]) if spec.function is not None else b""

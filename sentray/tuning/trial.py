@@ -31,12 +31,12 @@ MEASURE = {task: names[0] for task, names in COMPARED.items()}
 class Trial(Trainable):
     """Ray Tune's process of a trial, and of the next one when that has ended."""
 
-    def setup(self, config: dict[str, Any], trials: Mapping[int, tuple[TrainSettings, str]], board: Any) -> None:
+    def setup(self, config: dict[str, Any], trials: Mapping[int, Job], board: Any) -> None:
         """Ray's hook.
 
         Args:
             config: The trial's `number`.
-            trials: Settings and folder of the training set, by number.
+            trials: What to train, by number.
             board: Handle of the actor of `shown_on`.
         """
         self._trials, self._board = trials, board
@@ -45,7 +45,7 @@ class Trial(Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Ray's hook: begin with another trial."""
         number = new_config["number"]
-        self._reports = reports(*self._trials[number], partial(self._show, number))
+        self._reports = reports(self._trials[number], partial(self._show, number))
         return True
 
     def step(self) -> dict[str, Any]:
@@ -65,15 +65,14 @@ class Trial(Trainable):
         self._board.put.remote("progress", f"trial {number}: {progress_line(step)}")
 
 
-def reports(settings: TrainSettings, prepared: str, show: Show = lambda step: None) -> Iterator[dict[str, Any]]:
+def reports(job: Job, show: Show = lambda step: None) -> Iterator[dict[str, Any]]:
     """Fit for each fold of held-out rows; report after each epoch of the first fit, then after each further fit.
 
     So reports at the same `resource` are of the same rows. What a report says is what `sentray train` would find, would
     it end there: the heads after those epochs that were best, mixed and calibrated.
 
     Args:
-        settings: Of the training.
-        prepared: Folder of the training set.
+        job: Settings and training set.
         show: Called now and then with what the progress line shows.
 
     Yields:
@@ -83,7 +82,7 @@ def reports(settings: TrainSettings, prepared: str, show: Show = lambda step: No
     Raises:
         SentrayError: No seed made the network learn.
     """
-    dataset, alone = load(Job(settings, prepared)), AllReduce()
+    settings, dataset, alone = job.settings, load(job), AllReduce()
     folds, epochs = len(dataset.facts.held_out), 0
     state, logits = State(0, settings.seed), Logits()
     for fold in range(folds):

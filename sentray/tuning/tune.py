@@ -19,7 +19,7 @@ from sentray.training import run, training_set
 from sentray.training.prepare import prepare, require_files
 from sentray.training.progress import shown_on
 from sentray.training.run import Tuned, require_same, require_unchanged, train, work_folder
-from sentray.tuning.records import Records, written
+from sentray.tuning.records import Records
 from sentray.tuning.space import FITTING, Space, with_
 
 TRIALS_FILE = "trials.json"
@@ -31,6 +31,7 @@ RESUMABLE = run.RESUMABLE | {"trials", "budget", "at_once", "space"}
 """Settings that a command that goes on may change; what the file of the space says it may not."""
 _WORK = "/tune"
 _QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Else Ctrl-C would end the trials and go on with the last training.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -119,8 +120,9 @@ def _search(
     if not ended:
         failed = next((record["error"] for record in records.done.values() if record["error"]), None)
         raise SentrayError(failed or f"no trial came to its end within --budget {settings.budget}: give more time")
-    facts = training_set.Facts.read(prepared[1])
-    require_unchanged(settings, Folder(prepared[1]), facts.trained_on.digest, work.out, console)
+    first = _folder(work, changes[1])
+    known = training_set.Facts.read(first).trained_on.digest
+    require_unchanged(settings, Folder(first), known, work.out, console)
     made = sorted(records.done.values(), key=_order)
     figures = {
         "best": made[0]["number"],
@@ -139,43 +141,40 @@ def _order(record: Mapping[str, Any]) -> tuple[bool, float, int]:
     return record["status"] != "ended", float("inf") if record["loss"] is None else record["loss"], record["number"]
 
 
+def _folder(work: Folder, changes: Mapping[str, Any]) -> str:
+    """Where the training set of a trial lies, which it may share with others."""
+    about = {name: value for name, value in changes.items() if name not in FITTING}
+    return behind(work.out, f"/prepared-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}")
+
+
 def _prepare(trials: Mapping[int, TrainSettings], records: Records, work: Folder, console: Console) -> dict[int, str]:
-    """By number the folders of the training sets, each prepared once; those of trials for which there is time."""
-    folders: dict[int, str] = {}
-    ready, refused, late = set[str](), dict[str, str](), 0
-    aside = _Aside(console)
-    for number, settings in trials.items():
-        about = {name: value for name, value in records.changes[number].items() if name not in FITTING}
-        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-        folder = behind(work.out, f"/prepared-{name}")
-        if name not in ready | refused.keys() and number not in records.done:
-            if not training_set.exists(folder):
-                if number > 1 and records.left() < (1 - PREPARING) * records.budget:
-                    late += 1
-                    continue
+    """By number the folders of the training sets of trials that are not made yet, each prepared once."""
+    folders, ready, aside = dict[int, str](), dict[str, bool](), _Aside(console)
+    left = {number: settings for number, settings in trials.items() if number not in records.done}
+    for number, settings in left.items():
+        folder = _folder(work, records.changes[number])
+        if folder not in ready:
+            ready[folder] = training_set.exists(folder)
+            if not ready[folder] and (number == 1 or records.left() >= (1 - PREPARING) * records.budget):
                 try:
                     require_files(settings)
-                    prepare(settings, models.architecture(settings.model), folder, aside if ready else console)
+                    prepare(settings, models.architecture(settings.model), folder, console if number == 1 else aside)
+                    ready[folder] = True
                 except SentrayError as error:
                     if number == 1:
                         raise
-                    refused[name] = str(error)
-                else:
-                    if ready:
-                        console.say(f"prepared for trial {number}: {written(about)}")
-            if name not in refused:
-                ready.add(name)
-        if name in refused:
-            records.fail(number, refused[name])
-        else:
+                    records.fail(number, str(error))
+        if ready[folder]:
             folders[number] = folder
-    if late:
-        console.say(f"a quarter of the budget is over: {count(late, 'trial')} are left out that need other preparation")
+    if late := len(left) - len(folders):
+        console.say(
+            f"left out: {count(late, 'trial')} whose corpus could not be prepared, or not in a quarter of the budget"
+        )
     return folders
 
 
 def _run(
-    trials: dict[int, tuple[TrainSettings, str]],
+    trials: Mapping[int, tuple[TrainSettings, str]],
     records: Records,
     settings: TuneSettings,
     work: Folder,
@@ -186,6 +185,8 @@ def _run(
     import ray
     from ray import tune as ray_tune
 
+    from sentray.training.trainer import code_of
+    from sentray.training.worker import Job
     from sentray.tuning.halving import Halving, Watch
     from sentray.tuning.trial import Trial
 
@@ -194,7 +195,8 @@ def _run(
     work.delete("ray")
     console.expect("a trial to start")
     with cluster.environment(_QUIET), shown_on(_Aside(console, records.line)) as board:
-        made = ray_tune.with_parameters(Trial, trials=trials, board=board)
+        jobs = {number: Job(each, prepared, code=code_of(prepared)) for number, (each, prepared) in trials.items()}
+        made = ray_tune.with_parameters(Trial, trials=jobs, board=board)
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(made, resources),
             param_space={"number": ray_tune.grid_search(list(trials))},

@@ -17,7 +17,7 @@ from sentray.config import TuneSettings
 from sentray.errors import SentrayError
 from sentray.storage import Folder
 from sentray.training.training_set import TrainingSet
-from sentray.training.worker import Replica
+from sentray.training.worker import Job, Replica
 from sentray.tuning import tune as tuning
 from sentray.tuning.trial import reports
 from sentray.tuning.tune import tune
@@ -38,17 +38,26 @@ def _corpus(folder: Path) -> Path:
     return folder / "reviews.csv"
 
 
+class StoppedError(Exception):
+    pass
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_the_best_of_the_trials_is_trained_and_the_same_command_finds_it(
     tmp_path: Path, console: Any, in_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_process()
-    (tmp_path / "space.toml").write_text("batch_size = [8, 64]\nmin_gram_reviews = [2, 3]\n")
+    (tmp_path / "space.toml").write_text("batch_size = [8, 64]\n")
     values: dict[str, Any] = {"corpus": str(_corpus(tmp_path)), "out": str(tmp_path / "out"), "epochs": 3, "trials": 2}
     values |= {"model": "wide", "space": str(tmp_path / "space.toml"), "report": False, "at_once": 1}
-    refit = tuning._refit
-    monkeypatch.setattr(tuning, "_refit", lambda *_: {})
-    tune(TuneSettings(**values), console)
+
+    def stop(*_: Any) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "_refit", stop)
+        with pytest.raises(StoppedError):
+            tune(TuneSettings(**values), console)
     work = tmp_path / "out.work" / "tune"
     assert sorted(path.name for path in (work / "trials").iterdir()) == ["0001.json", "0002.json"]
     first = json.loads((work / "trials" / "0001.json").read_bytes())
@@ -56,14 +65,13 @@ def test_the_best_of_the_trials_is_trained_and_the_same_command_finds_it(
     # Each row is held out once, by the first fit after each epoch; and no test row is among them.
     assert [report["resource"] for report in first["reports"]] == [1, 2, 3, 6, 9, 12, 15]
     assert (first["status"], first["rows"], first["folds"], first["epochs"]) == ("ended", 80, 5, 15)
-    prepared = [path for path in work.iterdir() if path.name.startswith("prepared-")]
-    assert all(len(TrainingSet.load(str(folder))) == 80 for folder in prepared)
+    (prepared,) = work.glob("prepared-*")
+    assert len(TrainingSet.load(str(prepared))) == 80
 
-    # It goes on: with one trial more, and the last training.
-    monkeypatch.setattr(tuning, "_refit", refit)
-    figures = tune(TuneSettings(**values | {"trials": 3}), console)
+    # It goes on, with the last training.
+    figures = tune(TuneSettings(**values), console)
     assert any(line.endswith("2 are made") for line in console.lines)
-    assert sorted(record["number"] for record in figures["trials"]) == [1, 2, 3]
+    assert sorted(record["number"] for record in figures["trials"]) == [1, 2]
     best, own = figures["trials"][0], next(each for each in figures["trials"] if each["number"] == 1)
     assert own == first
     assert figures["best"] == best["number"]
@@ -76,7 +84,7 @@ def test_the_best_of_the_trials_is_trained_and_the_same_command_finds_it(
     assert metrics["validation"]["accuracy"] == best["accuracy"]
     assert metrics["validation"]["intervals"]["accuracy"] == best["intervals"]["accuracy"]
     assert metrics["test"]["rows"] == 20
-    assert "settings among 3 trials" in metrics["figures"]["validation"]
+    assert "settings among 2 trials" in metrics["figures"]["validation"]
     chosen = json.loads((tmp_path / "out" / "settings.json").read_bytes())
     assert best["settings"].items() <= chosen.items()
     assert json.loads((tmp_path / "out" / "trials.json").read_bytes())["trials"] == figures["trials"]
@@ -86,7 +94,7 @@ def test_the_best_of_the_trials_is_trained_and_the_same_command_finds_it(
     assert tune(TuneSettings(**values), console)["metrics"] == metrics
     with pytest.raises(SentrayError, match="holds another bundle; choose another --out, or remove it to tune anew"):
         tune(TuneSettings(**values | {"seed": 1}), console)
-    with pytest.raises(SentrayError, match="holds the best of 3 trials; choose another --out for more, or remove it"):
+    with pytest.raises(SentrayError, match="holds the best of 2 trials; choose another --out for more, or remove it"):
         tune(TuneSettings(**values | {"trials": 4}), console)
 
 
@@ -107,7 +115,7 @@ def test_a_network_that_does_not_learn_is_no_trial(
 
     monkeypatch.setattr(Replica, "epoch", dead)
     with pytest.raises(SentrayError, match="did not start to learn with 2 seeds"):
-        next(reports(settings, str(tmp_path / "set")))
+        next(reports(Job(settings, str(tmp_path / "set"))))
     assert seeds == [0, 1]
 
 
