@@ -166,8 +166,8 @@ class CorpusSettings(Settings):
         "classification",
     )
     label_separator: str | None = setting(
-        "with --task multilabel, what parts the labels of a column of text, as in drama;comedy; alone in a cell it "
-        "says that none fits",
+        "where a review has several labels, what parts them in a column of text, as in drama;comedy; alone in a cell "
+        "it says that none fits",
         None,
         min_length=1,
     )

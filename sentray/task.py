@@ -5,13 +5,15 @@ in scoring, so that everything between the two computes with rows of outputs and
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+# The command line's options need the tasks' names, and not NumPy.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Task = Literal["classification", "multilabel", "ordinal", "regression"]
-Floats = NDArray[np.floating[Any]]
+Floats: TypeAlias = "NDArray[np.floating[Any]]"
 
 VALUE = "value"
 """What the number of a regression is called, where others have a label."""
@@ -43,7 +45,7 @@ def activation(task: Task, labels: int) -> Literal["sigmoid", "softmax", "linear
     return "softmax" if task == "classification" and labels != 2 else "sigmoid"
 
 
-def wanted(task: Task, targets: NDArray[Any], labels: int) -> NDArray[Any]:
+def wanted(task: Task, targets: "NDArray[Any]", labels: int) -> "NDArray[Any]":
     """What a network should give for some reviews, as its loss takes it.
 
     Args:
@@ -55,6 +57,8 @@ def wanted(task: Task, targets: NDArray[Any], labels: int) -> NDArray[Any]:
     Returns:
         Classification: the targets. Else float32 [reviews, outputs].
     """
+    import numpy as np
+
     if task == "classification":
         return targets
     if task == "ordinal":
@@ -62,8 +66,10 @@ def wanted(task: Task, targets: NDArray[Any], labels: int) -> NDArray[Any]:
     return targets.astype(np.float32).reshape(len(targets), 1 if targets.ndim == 1 else labels)
 
 
-def hits(task: Task, targets: NDArray[Any], labels: int) -> NDArray[np.float32]:
+def hits(task: Task, targets: "NDArray[Any]", labels: int) -> "NDArray[np.float32]":
     """As `wanted`, for a classification too 1 where an output should be high; float32 [reviews, outputs]."""
+    import numpy as np
+
     if task == "classification":
         return np.asarray(targets[:, None] == np.arange(labels)[-outputs(task, labels) :], np.float32)
     return wanted(task, targets, labels)
@@ -80,6 +86,8 @@ def probabilities(task: Task, found: Floats) -> Floats:
         [reviews, labels]. Multilabel: each by itself. Else they sum to 1; a step that is less likely reached than a
         higher one counts as likely as that.
     """
+    import numpy as np
+
     if task == "ordinal":
         reached = np.minimum.accumulate(found, axis=1)
         return np.hstack([1 - reached[:, :1], reached[:, :-1] - reached[:, 1:], reached[:, -1:]])
