@@ -6,6 +6,7 @@
 Each verb of the command line is a function here, with the same options. They are imported when they are first used.
 """
 
+import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from sentray.errors import SentrayError
 
 if TYPE_CHECKING:
     from sentray.api import *  # noqa: F403
+    from sentray.models import NetworkSpec
 
 __version__ = "0.1.0"
 
@@ -47,9 +49,8 @@ __all__ = [  # noqa: F405
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'sentray' has no attribute {name!r}")
-    from sentray import api
-
-    return getattr(api, name)
+    module = importlib.import_module("sentray.models" if name == "NetworkSpec" else "sentray.api")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sentray import cluster, config, models, options, watchdog
+from sentray import cluster, config, options, watchdog
 from sentray.bench import settings as bench
 from sentray.config import STANDARD_INPUT, Settings
 from sentray.console import Console
 from sentray.errors import SentrayError, first_line
-from sentray.models import NetworkSpec as NetworkSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -428,6 +427,8 @@ def _function(verb: Verb, name: str) -> Callable[..., Any]:
         if "trust_model" in verb.settings.model_fields and any(getattr(v, "_trusted", False) for v in values.values()):
             values.setdefault("trust_model", True)
         if callable(values.get("model")):
+            from sentray import models
+
             values["model"] = models.name_of(values["model"])
         values = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
         tables = {key: values[key] for key in TABLES if not isinstance(values.get(key), str | None)}

@@ -50,7 +50,9 @@ def pinned(settings: TrainSettings) -> TrainSettings:
     if settings.task not in (TrainSettings.model_fields["task"].default, spec.task):
         raise SentrayError(f"{found} answers --task {spec.task}, not {settings.task}: leave it out")
     if settings.numeric and set(settings.numeric) != set(spec.columns):
-        raise SentrayError(f"{found} takes the numbers {', '.join(spec.columns) or 'none'}: leave out --numeric")
+        raise SentrayError(
+            f"{found} takes {', '.join(spec.columns) or 'no numbers'} besides the text: leave out --numeric"
+        )
     return settings.model_copy(update={**taken, "continue_from": f"{path}#{found.digest}"})
 
 

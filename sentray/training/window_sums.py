@@ -27,6 +27,10 @@ from sentray.training.losses import loss_of
 EPSILON = 1e-12
 """Added to the variance of a mean vector's numbers, far below that of one word's share."""
 
+NUMBERS = np.float32(10)
+"""What numbers beside the text are multiplied by, and their weights divided by: a step of Adam moves what they add ten
+times as far. Else in two epochs of 2,000 reviews a number's weight came to a fifth of what is best."""
+
 LONG, FEW, MANY = 60, 5000, 20_000
 """Words of a review above which it is long; reviews below which there are few, and from which there are many."""
 
@@ -143,7 +147,7 @@ class WindowSums(TableAndDense):
         """See `Head`."""
         ids, offsets = laid_out(reviews)
         words, ids = numbered(ids, len(self.embedding.weights))
-        given = np.zeros((len(reviews), 0), np.float32) if numbers is None else numbers
+        given = np.zeros((len(reviews), 0), np.float32) if numbers is None else numbers * NUMBERS
         return PackedWords(words, ids, offsets, given)
 
     def gradients(self, packed: PackedWords, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
@@ -192,13 +196,16 @@ class WindowSums(TableAndDense):
             f"units{width}": [part * np.float32(math.sqrt(width))]
             for width, part in zip(self._spec.widths, parts, strict=True)
         }
-        return {EMBEDDING: [self.embedding.weights], **units, OUTPUT: [output, bias]}
+        scales = np.ones((len(output), 1), np.float32)
+        scales[self._pooled + self._spec.dimensions :] = NUMBERS
+        return {EMBEDDING: [self.embedding.weights], **units, OUTPUT: [output * scales, bias]}
 
     def start(self, layers: Mapping[str, list[Floats]]) -> None:
         """Take over weights as `layers` gives them, but for the words' vectors, with which it is made."""
         kernels, output, bias = self._parts(self.dense.weights[0])
         units = [layers[f"units{width}"][0][0] / np.float32(math.sqrt(width)) for width in self._spec.widths]
         kernels[:], output[:], bias[:] = np.concatenate(units, axis=1), *layers[OUTPUT]
+        output[self._pooled + self._spec.dimensions :] /= NUMBERS
 
     def _parts(self, flat: Floats) -> list[Floats]:
         """Kernels, last layer and its bias as views of the flat weights."""

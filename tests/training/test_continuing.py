@@ -16,6 +16,7 @@ from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
 from sentray.inference.scorer import Scorer
+from sentray.models import OUTPUT, WIDE
 from sentray.training.allreduce import AllReduce
 from sentray.training.calibration import Mix
 from sentray.training.continuing import pinned
@@ -23,6 +24,8 @@ from sentray.training.folds import NEVER
 from sentray.training.heads import new_network
 from sentray.training.prepare import prepare
 from sentray.training.training_set import TrainingSet
+from sentray.training.wide import Wide
+from tests.training.test_wide import GRAMS, REVIEWS, TARGETS, matrix
 
 PLACES = ["Ulm", "Rome", "Oslo", "Bonn", "Kyiv", "Lima"]
 
@@ -117,7 +120,7 @@ def test_new_things_are_learnt_and_old_ones_kept(base: Path, corpus: Path, tmp_p
             "knows the labels 'neg', 'pos', and the corpus has 'mixed' as well: leave these rows out",
         ),
         ({"model": "tutorial-cnn"}, "is a wide-deep.v1, not a tutorial-cnn: leave out --model"),
-        ({"numeric": "id"}, "takes the numbers price: leave out --numeric"),
+        ({"numeric": "id"}, "takes price besides the text: leave out --numeric"),
         ({"task": "regression"}, "answers --task classification, not regression"),
         ({"continue_from": f"#{'0' * 64}"}, "holds another bundle than the one that was continued from"),
     ],
@@ -135,6 +138,18 @@ def test_what_contradicts_is_refused(base: Path, tmp_path: Path, change: dict[st
 
     with pytest.raises(SentrayError, match=sentence):
         start()
+
+
+def test_wide_weights_are_learnt_on_top_of_those_before() -> None:
+    base, bias = np.random.default_rng(0).normal(size=(GRAMS.rows, 3)).astype(np.float32), np.ones(3, np.float32)
+    head = Wide(GRAMS, np.ones((GRAMS.rows, 4), np.float32), 10)
+    head.start({WIDE: [base], OUTPUT: [np.eye(3, dtype=np.float32), bias]})
+    packed = head.pack(REVIEWS)
+    np.testing.assert_allclose(head.logits(packed), matrix(REVIEWS) @ base + bias, atol=1e-5)
+    np.testing.assert_array_equal(head.layers()[WIDE][0], base)
+    # The penalty is of what is added, so that without a loss nothing moves.
+    step = head.gradients(packed, TARGETS, np.zeros(len(REVIEWS), np.float32), len(REVIEWS))
+    assert not step.values.any()
 
 
 def test_settings_that_are_the_bundles_to_say_are_refused() -> None:
