@@ -150,7 +150,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
             max_length=max_length,
             grams=chosen and chosen.spec,
             deep=deep and deep.spec,
-            numeric=_measured(settings.numeric, found.numbers),
+            numeric=_measured(settings.numeric, found.numbers) if settings.numeric else (),
             task=task,
             function=checked(settings),
         )
