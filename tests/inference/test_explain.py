@@ -136,7 +136,7 @@ def gradients(model: Any, ids: np.ndarray, grams: Grams | None, output: int, pad
     return float(logit), adds.get("embedding", np.zeros(padded)), adds.get("wide"), bias
 
 
-CASES = [(name.removesuffix(".v1"), 2) for name in models.ARCHITECTURES]
+CASES = [(name.removesuffix(".v1"), 2) for name in models.ARCHITECTURES if name != "bilstm.v1"]
 CASES += [("tutorial-cnn", 3), ("embedding-average", 3), ("wide-deep", 3)]
 
 

@@ -42,7 +42,7 @@ def test_every_row_is_scored_or_quarantined(score: Score, out: Path, reviews: Pa
     assert table["id"].to_pylist() == [row["id"] for row in good]
     np.testing.assert_array_equal(table["positive"].to_numpy(), wanted.probabilities[:, 1])
     np.testing.assert_array_equal(table["score"].to_numpy(), wanted.best)
-    assert table["label"].to_pylist() == [small_bundle.labels[place] for place in wanted.classes]
+    assert table["label"].to_pylist() == [small_bundle.labels[place] for place in wanted.decided]
     assert table["words"].to_pylist() == wanted.words.tolist()
     assert table["known_words"].to_pylist() == wanted.known.tolist()
     assert table["rating"].to_pylist() == [row["rating"] for row in good]

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("ray_session", "light")
 def go_on(score: Callable[..., Any], small_bundle: Bundle, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Gives the same command again; scores follow from the texts' lengths, as they did then."""
     metrics = {"reference": REFERENCE}
-    monkeypatch.setattr(bundle, "load", lambda source: replace(small_bundle, digest=DIGEST, metrics=metrics))
+    monkeypatch.setattr(bundle, "load", lambda source, trusted: replace(small_bundle, digest=DIGEST, metrics=metrics))
     # The run that was killed renews its lease no more.
     monkeypatch.setattr("sentray.lease.STALE_SECONDS", 0.01)
 
