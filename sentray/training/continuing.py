@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentray import bundle, cluster, models
+from sentray import bundle, cluster, models, options
 from sentray.bundle import Bundle
 from sentray.config import TrainSettings
 from sentray.corpus.rows import Hashes, Mask
@@ -46,14 +46,26 @@ def pinned(settings: TrainSettings) -> TrainSettings:
         raise SentrayError(f"{found} was built by code of yours, which is run again: give --model {model} as well")
     if spec.function is not None and spec.function.layers:
         raise SentrayError(f"{found} has layers that are not Keras's own, and cannot be continued from: train anew")
-    taken = {"model": model, "task": spec.task, "numeric": spec.columns, "freeze": found.settings.get("freeze", False)}
+    architecture = models.architecture(settings.model)
+    if (
+        spec.function is not None
+        and isinstance(architecture, models.Built)
+        and architecture.digest != spec.function.digest
+    ):
+        raise SentrayError(
+            f"the source of --model {model} is not what {found} was trained with: put that version back, or train anew "
+            "without --continue-from"
+        )
     if settings.task not in (TrainSettings.model_fields["task"].default, spec.task):
         raise SentrayError(f"{found} answers --task {spec.task}, not {settings.task}: leave it out")
     if settings.numeric and set(settings.numeric) != set(spec.columns):
         raise SentrayError(
             f"{found} takes {', '.join(spec.columns) or 'no numbers'} besides the text: leave out --numeric"
         )
-    return settings.model_copy(update={**taken, "continue_from": f"{path}#{found.digest}"})
+    taken = {"model": model, "task": spec.task, "numeric": spec.columns, "continue_from": f"{path}#{found.digest}"}
+    # Checked anew, since not all settings go with the bundle's task; --freeze is none that may be given.
+    whole = options.checked(TrainSettings, {**dict(settings), **taken})
+    return whole.model_copy(update={"freeze": found.settings.get("freeze", False)})
 
 
 def base_of(settings: TrainSettings) -> Bundle | None:

@@ -434,10 +434,19 @@ def _write_reviews(
     # What a bundle was trained on says nothing of what goes on with it.
     fresh, continued = np.ones(len(hash), np.bool_) if base is None else ~trained_before(base, hash), None
     held = np.full(len(hash), NEVER, np.uint8)
-    held[fresh] = hold_out(group[fresh], given[fresh], settings.validation_fraction, settings.refit)
+    # Nor do rows whose group has some of these, but for those that their split holds out.
+    apart = fresh & (given | ~np.isin(group, group[~fresh]))
+    if base is not None and settings.validation_fraction and not apart.any():
+        raise SentrayError(
+            f"each new row is of a group of which {base} was trained on other rows, so that none can be held out: "
+            "leave these rows out, or give --validation-fraction 0"
+        )
+    held[apart] = hold_out(group[apart], given[apart], settings.validation_fraction, settings.refit)
     if base is not None:
         continued, line = rehearsal(base, ~fresh, weight)
         console.say(line)
+        if together := int((fresh & ~apart).sum()):
+            console.say(f"{together:,} new rows are never held out, since {base} was trained on others of their groups")
     if len(held) and np.bincount(held).max() == len(held) and held[0] != NEVER:
         raise SentrayError(
             f"all training rows of {corpus.name} would be held out together: give groups that are smaller, or "

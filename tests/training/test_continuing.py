@@ -1,5 +1,6 @@
 """Going on with a bundle: it starts as the bundle is, rehearses old rows, and does not forget."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 import sentray
 from sentray import bundle, models
+from sentray.bundle import Function
 from sentray.config import TrainSettings
 from sentray.console import Console
 from sentray.errors import SentrayError
@@ -120,7 +122,7 @@ def test_new_things_are_learnt_and_old_ones_kept(base: Path, corpus: Path, tmp_p
             "knows the labels 'neg', 'pos', and the corpus has 'mixed' as well: leave these rows out",
         ),
         ({"model": "tutorial-cnn"}, "is a wide-deep.v1, not a tutorial-cnn: leave out --model"),
-        ({"numeric": "id"}, "takes price besides the text: leave out --numeric"),
+        ({"numeric": "stars"}, "takes price besides the text: leave out --numeric"),
         ({"task": "regression"}, "answers --task classification, not regression"),
         ({"continue_from": f"#{'0' * 64}"}, "holds another bundle than the one that was continued from"),
     ],
@@ -138,6 +140,42 @@ def test_what_contradicts_is_refused(base: Path, tmp_path: Path, change: dict[st
 
     with pytest.raises(SentrayError, match=sentence):
         start()
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "sentence"),
+    [
+        ({"task": "multilabel"}, {"class_weight": "balanced"}, "--class-weight is about --task classification"),
+        ({"task": "multilabel"}, {"unsure": "0.4:0.6"}, "--unsure is about --task classification, not multilabel"),
+        ({"task": "regression", "labels": ()}, {"threshold": "0.5"}, "--threshold needs labels that a review has or"),
+        ({"architecture": "function"}, {"model": "tests.training.own_networks:build"}, "put that version back, or tr"),
+    ],
+)
+def test_the_bundles_task_and_source_are_checked(
+    base: Path, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], given: dict[str, Any], sentence: str
+) -> None:
+    found = bundle.load(base)
+    if "model" in given:
+        spec = spec | {"function": Function(name=given["model"], digest="0" * 64)}
+    changed = replace(found, spec=found.spec.model_copy(update=spec))
+    monkeypatch.setattr(bundle, "load", lambda path: changed)
+    with pytest.raises(SentrayError, match=sentence):
+        pinned(TrainSettings(corpus="new.csv", out="out", continue_from=str(base), **given))
+
+
+def test_no_row_is_held_out_whose_group_is_rehearsed(base: Path, tmp_path: Path, console: Any) -> None:
+    table = pa.concat_tables([NEW, OLD[:30]]).drop_columns("split")
+    groups = [f"g{number % 12}" for number in range(120)] + ["g0"] * 30
+    pq.write_table(table.append_column("film", pa.array(groups)), tmp_path / "new.parquet")
+    given: dict[str, Any] = {"corpus": str(tmp_path / "new.parquet"), "group_column": "film"}
+    settings = pinned(TrainSettings(out=str(tmp_path / "out"), continue_from=str(base), **given))
+    prepare(settings, models.architecture(settings.model), str(tmp_path / "set"), console)
+    held = TrainingSet.load(str(tmp_path / "set")).held
+    np.testing.assert_array_equal(held != NEVER, [group != "g0" for group in groups])
+    assert any(line.startswith("10 new rows are never held out, since the bundle") for line in console.lines)
+    pq.write_table(table.append_column("film", pa.array(["g0"] * 150)), tmp_path / "new.parquet")
+    with pytest.raises(SentrayError, match=r"each new row is of a group .* none can be held out"):
+        prepare(settings, models.architecture(settings.model), str(tmp_path / "set"), console)
 
 
 def test_wide_weights_are_learnt_on_top_of_those_before() -> None:
