@@ -233,6 +233,9 @@ class CorpusSettings(Settings):
             raise ValueError("--fold-column needs --test-fold, which of its values to test on; crossvalidate takes all")
         if self.test_fold is not None and self.test_fraction:
             raise ValueError("--test-fold and --test-fraction both say which rows to test on: leave one out")
+        for role in ("text", "label", "id", "split", "fold", "group"):
+            if (name := getattr(self, f"{role}_column")) in self.numeric:
+                raise ValueError(f"--numeric {name} is the --{role}-column, no number beside the text: leave it out")
         if self.label_separator is not None and self.task != "multilabel" and "task" not in self.unused:
             raise ValueError("--label-separator needs --task multilabel: else a review has one label")
         return self

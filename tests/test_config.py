@@ -255,3 +255,10 @@ def test_settings_that_do_not_fit_the_task(values, message):
     with pytest.raises(ValidationError, match=message):
         TrainSettings(corpus="c", out="o", **values)
     TrainSettings(corpus="c", out="o", task="multilabel", threshold="precision=0.9", label_separator=";")
+
+
+@pytest.mark.parametrize("role", ["text", "label", "id", "split", "fold", "group"])
+def test_a_column_with_a_part_of_its_own_is_no_number_beside_the_text(role):
+    values = {"corpus": "c", "out": "o", f"{role}_column": "n", "test_fold": "1/3", "numeric": "m,n"}
+    with pytest.raises(ValidationError, match=f"--numeric n is the --{role}-column, no number beside the text"):
+        TrainSettings(**values)
