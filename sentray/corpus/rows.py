@@ -71,6 +71,8 @@ _COMPARED = 1000
 """Columns of a file among which the one is looked for that a wrong name may mean."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_LARGEST = float(np.finfo(np.float32).max)
+"""Of a number that can be used: larger ones have no end where networks compute."""
 _FINITE = r"^(-?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|true|false)$"
 
 
@@ -229,9 +231,9 @@ def label_form(label: str) -> str:
 
 
 def number_form(label: str) -> str | None:
-    """A number as every format gives it; None where a label is none, or has no end."""
+    """A number as every format gives it; None where a label is none, or one that is too large for a float32."""
     number = float(label) if _NUMBER.fullmatch(label.strip()) else math.inf
-    return label_form(repr(number)) if math.isfinite(number) else None
+    return label_form(repr(number)) if abs(number) <= _LARGEST else None
 
 
 def label_order(label: str) -> tuple[float, str]:
@@ -257,12 +259,12 @@ def numbers_of(rows: pa.Table, names: Sequence[str]) -> Floats | None:
 
 
 def _number(texts: pa.Array) -> pa.Array:
-    """Texts as numbers, float64: 1 and 0 for true and false, null for whatever is no finite number."""
+    """Texts as numbers, float64: 1 and 0 for true and false, null for whatever is no number that a float32 can hold."""
     texts = pc.utf8_ltrim(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), "+")
     texts = pc.if_else(pc.match_substring_regex(texts, _FINITE), texts, None)
     texts = pc.replace_substring_regex(pc.replace_substring_regex(texts, "^true$", "1"), "^false$", "0")
     numbers = texts.cast(pa.float64())
-    return pc.if_else(pc.is_finite(numbers), numbers, None)
+    return pc.if_else(pc.less_equal(pc.abs(numbers), _LARGEST), numbers, None)
 
 
 def _numbers(block: Block, columns: Columns) -> tuple[pa.Array, Mask, pa.Array]:
@@ -273,7 +275,7 @@ def _numbers(block: Block, columns: Columns) -> tuple[pa.Array, Mask, pa.Array]:
     told = pa.nulls(count, pa.large_string())
     for name, text, number in zip(names, texts, found, strict=True):
         if number.null_count:
-            around = (f"{name} '", "' is no number", "")
+            around = (f"{name} '", "' is no number that can be used", "")
             before, behind, between = (pa.scalar(each, pa.large_string()) for each in around)
             shown = pc.binary_join_element_wise(before, pc.utf8_slice_codeunits(text, 0, MAX_NAME), behind, between)
             wrong = pc.if_else(is_blank(text), f"{name} has no number", shown).fill_null(f"{name} has no number")
@@ -539,7 +541,7 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
     if no_label.any():
         shown = pc.utf8_slice_codeunits(written.cast(pa.string()), 0, MAX_NAME)
-        told = pc.binary_join_element_wise("label '", shown, f"' is no number, as --task {task} needs", "")
+        told = pc.binary_join_element_wise("label '", shown, f"' is no number that --task {task} can use", "")
         detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)).fill_null(False), told, detail)
     if columns.settings.numeric:
         detail = pc.if_else(pc.equal(reason, str(Reason.INVALID_NUMBER)).fill_null(False), no_number, detail)

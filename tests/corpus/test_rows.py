@@ -162,9 +162,17 @@ def test_several_labels_are_read_alike_from_every_format(write, read, tmp_path):
 
 @pytest.mark.parametrize("task", ["ordinal", "regression"])
 def test_numbers_have_one_form_and_what_is_none_is_set_aside(write, read, task):
-    path = write("a.csv", "text,label\nx,1.50\nx,+3\nx,1e2\nx,good\nx,\nx,nan\nx,1e999\n")
+    path = write("a.csv", "text,label\nx,1.50\nx,+3\nx,1e2\nx,good\nx,\nx,nan\nx,1e999\nx,-1e39\n")
     table = read(path, need_label=True, task=task)
     bad = [(None, "unknown_label")]
-    assert labels_of(table) == [(["1.5"], None), (["3"], None), (["100"], None), *bad, MISSING, *bad, *bad]
-    assert table["detail"][3].as_py() == f"label 'good' is no number, as --task {task} needs"
+    assert labels_of(table) == [(["1.5"], None), (["3"], None), (["100"], None), *bad, MISSING, *bad * 3]
+    assert table["detail"][3].as_py() == f"label 'good' is no number that --task {task} can use"
     assert sorted(["10", "-2", "1e1", "1.5", "x"], key=label_order) == ["-2", "1.5", "10", "1e1", "x"]
+
+
+def test_numbers_beside_the_text_are_what_a_float32_can_hold():
+    values = pa.array(["-3e38", "TRUE", "1e39", "1e200", "x"])
+    block = Block("f", np.arange(1, 6), {"text": pa.array(["x"] * 5), "label": pa.array(["a"] * 5), "n": values})
+    table = finish(block, Columns(CorpusSettings(numeric="n"), need_label=True))
+    assert table["reason"].to_pylist() == [None, None, *["invalid_number"] * 3]
+    assert table["detail"][2].as_py() == "n '1e39' is no number that can be used"
