@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ from pydantic_core import from_json
 from sentray import __version__, models
 from sentray.corpus.identity import MAX_HASHES, TextHashes
 from sentray.corpus.limits import MAX_LABEL, MAX_LABELS
+from sentray.corpus.rows import number_form
 from sentray.decision import MOST_PROBABLE, Decision
 from sentray.errors import SentrayError, SentrayWarning
 from sentray.models import DeepSpec
@@ -159,6 +161,10 @@ class ModelSpec(BaseModel):
         least = {"regression": 0, "multilabel": 1}.get(self.task, 2)
         if len(self.labels) < least or (self.task == "regression" and self.labels):
             raise ValueError(f"it has {len(self.labels)} labels, which is no {self.task}")
+        if self.task == "ordinal":
+            steps = [float(number_form(label) or "nan") for label in self.labels]
+            if not all(low < high for low, high in pairwise(steps)):
+                raise ValueError("its labels are no numbers in ascending order, which an ordinal needs")
         if not 0 <= self.cleaning.min_token_length <= MAX_WORDS:
             raise ValueError(f"its words have at least {self.cleaning.min_token_length} characters")
         if self.grams and (self.buckets or 0) > MAX_WORD_ID:

@@ -452,3 +452,11 @@ def test_a_value_does_not_change_with_its_folder(written: Bundle) -> None:
     Path(written.path, bundle.MODEL).write_bytes(b"another")
     assert bundle.publish(written, written.path).files[bundle.MODEL] == b"a network"
     assert bundle.load(written.path) == written
+
+
+@pytest.mark.parametrize("labels", [("a", "b", "c"), ("10", "2"), ("1", "1.0"), ("1", "inf")])
+def test_steps_are_ascending_numbers(labels: tuple[str, ...]) -> None:
+    about = {"architecture": "a.v1", "cleaning": RULES, "max_length": 5, "task": "ordinal"}
+    assert ModelSpec.of(LISTED, labels=("-1", "0.5", "10"), **about).labels[1] == "0.5"
+    with pytest.raises(SentrayError, match="its labels are no numbers in ascending order"):
+        ModelSpec.of(LISTED, labels=labels, **about)
