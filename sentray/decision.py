@@ -102,11 +102,13 @@ def choose_threshold(rule: str, truth: NDArray[np.integer[Any]], second: Floats)
         return float(rule)
     order = np.argsort(-second, kind="stable")
     scores, positive = second[order].astype(np.float64), truth[order] == 1
+    if positive.all() or not positive.any():
+        return None
     # Before the first and behind each distinct probability: how many reviews are above a threshold there.
     above = np.concatenate([[0], np.flatnonzero(np.diff(scores)) + 1, [len(scores)]])
     # No threshold is below 0.
     above = above[(above == 0) | (scores[above - 1] > 0)]
-    if len(above) == 1 or positive.all() or not positive.any():
+    if len(above) == 1:
         return None
     # How many of them rightly.
     right = np.concatenate([[0.0], np.cumsum(positive)])[above]

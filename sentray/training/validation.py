@@ -13,7 +13,7 @@ from sentray.corpus.inspect import warnings_of
 from sentray.decision import Decision, choose_threshold, choose_thresholds
 from sentray.metrics import calibration_curve, metrics
 from sentray.task import Task, join
-from sentray.training.calibration import Mix, cross_fitted
+from sentray.training.calibration import PARTS, Mix, cross_fitted
 from sentray.training.checkpoint import HeldOut, State
 
 PROBABILITIES = ("ece", "brier", "log_loss")
@@ -29,7 +29,7 @@ COMPARED: dict[Task, tuple[str, ...]] = {
 CONSTANT: dict[Task, str] = {
     "classification": "most frequent label",
     "ordinal": "median label",
-    "multilabel": "labels that most have",
+    "multilabel": "same labels for all",
     "regression": "mean number",
 }
 """What says the same of every row."""
@@ -63,9 +63,11 @@ def validated(
         calibrated = held_out.scores(cross_fitted(logits, held_out.wanted, held_out.weights, task), task)
     decision = _decision(settings, labels, calibrated, unsure, task, console)
     decided = decision.of(calibrated, task)
-    found = metrics(labels, calibrated, names, decided, task)
-    values, rows = np.unique(labels, axis=0, return_counts=True)
-    for line in warnings_of({_told(value, names): int(count) for value, count in zip(values, rows, strict=True)}):
+    rule = (settings.threshold or "f1") if task == "multilabel" else None
+    found = metrics(labels, calibrated, names, decided if rule is None else by_others(rule, labels, calibrated), task)
+    values, rows = np.unique(labels, axis=0, return_counts=True) if names else ((), ())
+    told = {_told(value, names): int(count) for value, count in zip(values, rows, strict=True)}
+    for line in warnings_of(told, len(labels)):
         console.say(f"warning: {line}")
     if unknown := int((held_out.weights == 0).sum()):
         console.say(
@@ -101,16 +103,16 @@ def validated(
         "score_histogram": profile.of_scores(calibrated, task, span).tolist(),
         "predicted": [] if task == "regression" else profile.of_labels(decided, len(names)).tolist(),
         **({"predicted_none": int((~decided.any(axis=1)).sum())} if task == "multilabel" else {}),
-        "baselines": baselines(held_out, tuple(state.choice.epochs), names, task),
+        "baselines": baselines(held_out, tuple(state.choice.epochs), names, task, rule),
     }
     return bundle.update(trained, calibration=calibration, decision=decision), found, calibrated
 
 
-def _told(value: Any, names: tuple[str, ...]) -> str:
+def _told(value: NDArray[Any], names: tuple[str, ...]) -> str:
     """What is true of a row, in words."""
     if np.ndim(value):
         return join([name for name, has in zip(names, value, strict=True) if has])
-    return names[value] if names else f"{value:g}"
+    return names[int(value)]
 
 
 def _decision(
@@ -133,8 +135,28 @@ def _decision(
     return Decision(threshold=threshold, unsure=unsure)
 
 
+def by_others(rule: str, truth: NDArray[Any], probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of several labels each row gets by thresholds that other rows chose: those of four parts of five.
+
+    Args:
+        rule: Of the thresholds; see `choose_thresholds`.
+        truth: 1 for each label that a row has, [rows, labels].
+        probabilities: Of each label, [rows, labels].
+    """
+    part, found = np.arange(len(truth)) % PARTS, np.zeros(truth.shape, np.bool_)
+    for number in range(PARTS):
+        mine = part == number
+        chosen = Decision(thresholds=choose_thresholds(rule, truth[~mine], probabilities[~mine]))
+        found[mine] = chosen.of(probabilities[mine], "multilabel")
+    return found
+
+
 def baselines(
-    held_out: HeldOut, heads: tuple[str, ...], labels: tuple[str, ...], task: Task = "classification"
+    held_out: HeldOut,
+    heads: tuple[str, ...],
+    labels: tuple[str, ...],
+    task: Task = "classification",
+    rule: str | None = None,
 ) -> dict[str, Any]:
     """Figures of what a bundle should be better than on the same rows: one answer for all, each head alone.
 
@@ -143,6 +165,7 @@ def baselines(
         heads: Names of the heads.
         labels: Of the bundle.
         task: What is asked.
+        rule: Of the thresholds of several labels, which each has of its own, as the bundle; see `by_others`.
 
     Returns:
         By what it is the figures of `COMPARED`, with their `intervals`.
@@ -155,7 +178,10 @@ def baselines(
     found = {CONSTANT[task]: np.tile(answer.astype(np.float32), (len(truth), 1))}
     if len(heads) > 1:
         found |= {f"{head} half alone": held_out.scores(held_out.logits[:, at], task) for at, head in enumerate(heads)}
-    figures = {name: metrics(truth, values, labels, task=task) for name, values in found.items()}
+    figures = {
+        name: metrics(truth, values, labels, None if rule is None else by_others(rule, truth, values), task)
+        for name, values in found.items()
+    }
     compared = COMPARED[task]
     return {
         name: {

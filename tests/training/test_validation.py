@@ -13,7 +13,7 @@ from sentray.text.cleaning import preset
 from sentray.text.vocabulary import Vocabulary
 from sentray.training.calibration import fit_mix
 from sentray.training.checkpoint import Choice, HeldOut, State
-from sentray.training.validation import validated
+from sentray.training.validation import by_others, validated
 
 
 @pytest.fixture
@@ -80,3 +80,40 @@ def test_what_is_not_calibrated_is_measured_as_it_is(trained: Bundle, held_out: 
     none = State(3, 0, choice=Choice({"network": 3}))
     made, found, _ = validated(trained, none, None, settings(validation_fraction=0, threshold="0.7"), console)
     assert (made.decision, found) == (Decision(threshold=0.7), {})
+
+
+def test_numbers_are_no_labels_of_which_there_are_few(trained: Bundle, console: Any) -> None:
+    # Written with six digits they are all the same.
+    numbers = (1e6 + np.arange(200) / 10).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(200, 1, 1)).astype(np.float32)
+    held_out = HeldOut(logits, numbers, np.ones(200, np.float32), logits[:, 0], 1e6, 1.0)
+    spec = trained.spec.model_copy(update={"task": "regression", "labels": ()})
+    made = bundle.make(spec, trained.vocabulary, {bundle.MODEL: b""})
+    asked = settings(task="regression", calibrate="none")
+    choice = Choice({"network": 3}, fit_mix(logits, held_out.wanted, None, "regression"))
+    validated(made, State(3, 0, fit=5, choice=choice), held_out, asked, console)
+    assert console.lines == []
+
+
+def test_thresholds_of_several_labels_are_measured_on_rows_that_did_not_choose_them(
+    trained: Bundle, console: Any
+) -> None:
+    generator = np.random.default_rng(0)
+    truth = (generator.random((40, 2)) < 0.3).astype(np.uint8)
+    logits = generator.normal(-1, 1, (40, 1, 2)).astype(np.float32)
+    chances = generator.random((40, 2)).astype(np.float32)
+    before, flipped = by_others("f1", truth, chances), truth.copy()
+    flipped[::5] ^= 1
+    # What is true of a part's own rows says nothing of what they get, and something of what others get.
+    after = by_others("f1", flipped, chances)
+    np.testing.assert_array_equal(before[::5], after[::5])
+    assert (before != after).any()
+    assert by_others("f1", truth[:1], chances[:1]).shape == (1, 2)
+    spec = trained.spec.model_copy(update={"task": "multilabel"})
+    made = bundle.make(spec, trained.vocabulary, {bundle.MODEL: b""})
+    held_out = HeldOut(logits, truth, np.ones(40, np.float32), truth.astype(np.float32))
+    choice = Choice({"network": 3}, fit_mix(logits, held_out.wanted, None, "multilabel"))
+    made, found, _ = validated(made, State(3, 0, fit=5, choice=choice), held_out, settings(task="multilabel"), console)
+    assert made.decision.thresholds is not None
+    # As a bundle's labels, so these have thresholds of theirs: 0.5 would give none of them to any row.
+    assert found["baselines"]["same labels for all"]["f1"] > 0.3
