@@ -63,4 +63,5 @@ class Watch(Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Ray's hook, when a trial has failed for the last time."""
-        self._records.fail(trial.config["number"], "its process was lost more than --max-failures times; see the log")
+        why = "its process was lost more than --max-failures times; see the log"
+        self._records.fail(trial.config["number"], why, again=True)

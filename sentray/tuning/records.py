@@ -64,10 +64,16 @@ class Records:
             self._end(record, "ended" if report["ended"] else "stopped")
         self._show()
 
-    def fail(self, number: int, error: str) -> None:
-        """A trial cannot go on."""
+    def fail(self, number: int, error: str, *, again: bool = False) -> None:
+        """A trial cannot go on.
+
+        Args:
+            number: Of the trial.
+            error: Why, in words.
+            again: Whether it may when the command is given again, so that it is not stored.
+        """
         self.begin(number)
-        self._end(self._running[number] | {"error": error}, "failed")
+        self._end(self._running[number] | {"error": error}, "failed", keep=not again)
 
     def line(self) -> str:
         """How far all are, and the best so far."""
@@ -81,10 +87,11 @@ class Records:
         best = min(ended, key=lambda record: (record["loss"], record["number"]))
         return f"{line}; best {_figures(best)}: {written(best['settings'])}"
 
-    def _end(self, record: dict[str, Any], status: str) -> None:
+    def _end(self, record: dict[str, Any], status: str, *, keep: bool = True) -> None:
         number = record["number"]
         self.done[number] = self._running.pop(number) | record | {"status": status}
-        self._work.write_json(f"trials/{number:04}.json", self.done[number])
+        if keep:
+            self._work.write_json(f"trials/{number:04}.json", self.done[number])
         self._work.write_json(_SPENT, {"seconds": self._seconds()})
         said = record["error"] or (
             f"{'stopped with ' if status == 'stopped' else ''}held-out loss {_figures(record)}; "

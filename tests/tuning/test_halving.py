@@ -8,7 +8,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from sentray.config import TuneSettings
 from sentray.storage import Folder
-from sentray.tuning.halving import Halving
+from sentray.tuning.halving import Halving, Watch
 from sentray.tuning.records import Records
 
 SETTINGS = TuneSettings(corpus="reviews.csv", out="out")
@@ -32,7 +32,7 @@ def test_the_worse_half_is_stopped_after_two_epochs_and_the_first_never(tmp_path
 
 
 def test_trials_of_an_earlier_start_are_kept_and_compared_with(tmp_path: Path, console: Any) -> None:
-    folder, changes = Folder(str(tmp_path)), {1: {}, 2: {"batch_size": 16}, 3: {"batch_size": 64}}
+    folder, changes = Folder(str(tmp_path)), {1: {}, 2: {"batch_size": 16}, 3: {"batch_size": 64}, 4: {}}
     records = Records(folder, changes, 60, console)
     about = {"accuracy": 0.5, "rows": 10, "folds": 1, "time_total_s": 1.0, "intervals": {}}
     for number, end in ((1, True), (2, False)):
@@ -47,7 +47,11 @@ def test_trials_of_an_earlier_start_are_kept_and_compared_with(tmp_path: Path, c
     assert "trial 3 (batch_size 64): no room" in console.lines
     assert records.line().startswith("3 trials done, 0 running, 1:00 left; best 0.5100")
 
-    again = Records(folder, changes | {4: {}}, 60, console)
+    # What was lost may not be the next time.
+    Watch(records).on_trial_error(0, [], SimpleNamespace(config={"number": 4}))
+    assert records.done.pop(4)["error"].startswith("its process was lost")
+
+    again = Records(folder, changes, 60, console)
     assert [again.done[number]["status"] for number in (1, 2, 3)] == ["ended", "stopped", "failed"]
     assert again.done == records.done
     assert 59 < again.left() < 60
