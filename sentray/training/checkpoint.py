@@ -1,7 +1,7 @@
 """What training stores in a checkpoint of Ray Train: `State`, weights and `Logits` each epoch, at last the bundle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import takewhile
 from pathlib import Path
@@ -98,6 +98,17 @@ class State:
     def most_epochs(self, head: str, settings: TrainSettings, fixed: Mapping[str, int]) -> int:
         """Epochs that a head may train in the present fit; the arguments are those of `ended`."""
         return self.choice.epochs[head] if self.choice is not None else fixed.get(head, settings.epochs)
+
+    def judges(self, heads: Sequence[str], settings: TrainSettings, fixed: Mapping[str, int]) -> bool:
+        """Whether held-out rows matter after the next epoch; of a head whose schedule is fixed at its end alone.
+
+        Args:
+            heads: Of the network.
+            settings: Of the run.
+            fixed: Epochs of the heads whose schedule is fixed.
+        """
+        learning = any(head not in fixed and not self.ended(head, settings, fixed) for head in heads)
+        return learning or self.epoch + 1 in fixed.values()
 
     def losses(self, fit: int, head: str) -> list[float]:
         """The losses of a head on the rows that a fit holds out, by epoch, up to the first that was not scored."""

@@ -47,12 +47,10 @@ def validated(
         settings: Of the run.
         console: Where to say what was found.
     """
-    low, _, high = (settings.unsure or "").partition(":")
-    unsure = (float(low), float(high)) if settings.unsure else None
     task, names = trained.spec.task, trained.labels
     if held_out is None or state.choice is None or (mix := state.choice.mix) is None:
         threshold = None if settings.threshold is None else float(settings.threshold)
-        decision = Decision(threshold=threshold, unsure=unsure)
+        decision = Decision(threshold=threshold, unsure=_unsure(settings))
         if task == "multilabel":
             decision = Decision(thresholds=None if threshold is None else (threshold,) * len(names))
         return bundle.update(trained, decision=decision), {}, None
@@ -61,7 +59,11 @@ def validated(
     calibrated = raw
     if settings.calibrate != "none":
         calibrated = held_out.scores(cross_fitted(logits, held_out.wanted, held_out.weights, task), task)
-    decision = _decision(settings, labels, calibrated, unsure, task, console)
+    decision = decision_of(settings, labels, calibrated, task)
+    if task != "multilabel" and settings.threshold is not None and decision.threshold is None:
+        console.note(
+            f"no threshold fits --threshold {settings.threshold} on the held-out rows: the more probable label is taken"
+        )
     decided = decision.of(calibrated, task)
     rule = (settings.threshold or "f1") if task == "multilabel" else None
     found = metrics(labels, calibrated, names, decided if rule is None else by_others(rule, labels, calibrated), task)
@@ -115,24 +117,19 @@ def _told(value: NDArray[Any], names: tuple[str, ...]) -> str:
     return names[int(value)]
 
 
-def _decision(
-    settings: TrainSettings,
-    labels: NDArray[Any],
-    chances: NDArray[np.float32],
-    unsure: tuple[float, float] | None,
-    task: Task,
-    console: Console,
-) -> Decision:
+def decision_of(settings: TrainSettings, labels: NDArray[Any], chances: NDArray[np.float32], task: Task) -> Decision:
     """How probabilities become labels, as held-out rows say."""
     rule = settings.threshold or ("f1" if task == "multilabel" else None)
     if rule is None:
-        return Decision(unsure=unsure)
+        return Decision(unsure=_unsure(settings))
     if task == "multilabel":
         return Decision(thresholds=choose_thresholds(rule, labels, chances))
-    threshold = choose_threshold(rule, labels, chances[:, 1])
-    if threshold is None:
-        console.note(f"no threshold fits --threshold {rule} on the held-out rows: the more probable label is taken")
-    return Decision(threshold=threshold, unsure=unsure)
+    return Decision(threshold=choose_threshold(rule, labels, chances[:, 1]), unsure=_unsure(settings))
+
+
+def _unsure(settings: TrainSettings) -> tuple[float, float] | None:
+    low, _, high = (settings.unsure or "").partition(":")
+    return (float(low), float(high)) if settings.unsure else None
 
 
 def by_others(rule: str, truth: NDArray[Any], probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:

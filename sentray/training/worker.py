@@ -112,9 +112,7 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
             "fit": state.fit
         }
         dead = record.pop("dead")
-        # What held-out rows say of a head whose schedule is fixed matters at its end alone.
-        judged = {*network.heads} - {*ended, *network.fixed} or state.epoch + 1 in network.fixed.values()
-        if state.fit < folds and judged and not dead:
+        if state.fit < folds and state.judges(network.heads, settings, network.fixed) and not dead:
             tell("expected", "the held-out rows to be scored")
             logits[state.fit, state.epoch + 1] = replica.held_out(state.fit)
             record |= _of_first(allreduce, partial(judge, state, logits, dataset, network.heads))

@@ -18,7 +18,7 @@ from sentray.training.checkpoint import HeldOut, Logits, State, choose
 from sentray.training.folds import NEVER
 from sentray.training.progress import progress_line
 from sentray.training.training_set import TrainingSet
-from sentray.training.validation import COMPARED
+from sentray.training.validation import COMPARED, decision_of
 from sentray.training.worker import Job, Replica, judge, load
 
 Show = Callable[[dict[str, Any]], None]
@@ -69,7 +69,7 @@ def reports(job: Job, show: Show = lambda step: None) -> Iterator[dict[str, Any]
     """Fit for each fold of held-out rows; report after each epoch of the first fit, then after each further fit.
 
     So reports at the same `resource` are of the same rows. What a report says is what `sentray train` would find, would
-    it end there: the heads after those epochs that were best, mixed and calibrated.
+    it end there: the heads after those epochs that were best, mixed and calibrated, with the thresholds chosen then.
 
     Args:
         job: Settings and training set.
@@ -104,8 +104,12 @@ def reports(job: Job, show: Show = lambda step: None) -> Iterator[dict[str, Any]
                 state = replace(state, epoch=0, seed=state.seed + 1, restarts=state.restarts + 1, history=earlier)
                 replica = Replica(settings, dataset, alone, state.seed, fold)
                 continue
-            logits[fold, state.epoch + 1] = replica.held_out(fold)
-            record |= judge(state, logits, dataset, heads)
+            judged = state.judges(heads, settings, fixed)
+            # A report wants them also where `sentray train` would not look.
+            if judged or not fold:
+                logits[fold, state.epoch + 1] = replica.held_out(fold)
+            if judged:
+                record |= judge(state, logits, dataset, heads)
             state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
             ended = all(state.ended(head, settings, fixed) for head in heads)
             if ended or not fold:
@@ -146,7 +150,8 @@ def _figures(
     if settings.calibrate != "none":
         mixed = cross_fitted(found.logits, found.wanted, found.weights, task)
     scores, labels = found.scores(mixed, task), dataset.facts.spec.labels
-    every = metrics(found.labels, scores, labels, task=task, intervals=last)
+    decided = decision_of(settings, found.labels, scores, task).of(scores, task)
+    every = metrics(found.labels, scores, labels, decided, task, intervals=last)
     return {
         LOSS: log_loss(mixed, found.wanted, task=task),
         MEASURE[task]: every[MEASURE[task]],

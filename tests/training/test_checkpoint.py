@@ -1,3 +1,4 @@
+from sentray.config import TrainSettings
 from sentray.training.checkpoint import State
 from sentray.training.stopping import best_epoch
 
@@ -14,3 +15,9 @@ def test_no_epoch_is_chosen_that_a_fold_did_not_score() -> None:
     assert losses == [[0.7, 0.7, 0.6, 0.5, 0.4], [0.6, 0.7, 0.7]]
     assert best_epoch(losses, [10, 10]) == 1
     assert best_epoch(losses, [30, 10]) == 3
+
+
+def test_rows_are_scored_while_a_head_is_judged_and_at_the_end_of_a_fixed_schedule() -> None:
+    settings, heads, fixed = TrainSettings(corpus="", out="", epochs=3), ("wide", "deep"), {"wide": 5}
+    asked = [State(epoch, 0).judges(heads, settings, fixed) for epoch in range(5)]
+    assert asked == [True, True, True, False, True]
