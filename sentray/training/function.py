@@ -1,12 +1,13 @@
 """`checked`: a user's function, called for a small network before the corpus is read, and what a bundle keeps of it."""
 
+import functools
 from typing import Any
 
 from sentray import models
 from sentray.bundle import Function
 from sentray.config import TrainSettings
 from sentray.errors import SentrayError, first_line
-from sentray.models import FUNCTION, IDS, NUMBERS, OUTPUT, NetworkSpec
+from sentray.models import FUNCTION, IDS, NUMBERS, OUTPUT, Built, NetworkSpec
 
 _ROWS, _LENGTH = 100, 100
 """Of the small network, where the settings say nothing."""
@@ -21,7 +22,7 @@ def checked(settings: TrainSettings) -> Function | None:
     """
     name = settings.model
     architecture = models.architecture(name)
-    if not isinstance(architecture, models.Built) or architecture.name != FUNCTION:
+    if not isinstance(architecture, Built) or architecture.name != FUNCTION:
         return None
     task = settings.task
     labels = () if task == "regression" else ("a", "b", "c") if task == "multilabel" else ("a", "b")
@@ -36,6 +37,15 @@ def checked(settings: TrainSettings) -> Function | None:
         labels=labels,
     )
     digest = architecture.digest
+    compiled, half, layers = _looked_at(architecture, digest, spec)
+    _require_settings(name, compiled, half, settings)
+    return Function(name=name, digest=digest, layers=layers)
+
+
+@functools.lru_cache(maxsize=64)
+def _looked_at(architecture: Built, digest: str, spec: NetworkSpec) -> tuple[bool, bool, tuple[str, ...]]:
+    """Of the network of a function, since trials ask again: whether it is compiled and float16, its layers."""
+    name = architecture.source
     models.prepare_tensorflow(1)
     try:
         model = architecture.function(spec)
@@ -46,10 +56,12 @@ def checked(settings: TrainSettings) -> Function | None:
             "sentray.NetworkSpec and gives a keras.Model"
         ) from error
     _require_contract(name, model, spec)
-    _require_settings(name, model, settings)
+    half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+    if model.compiled:
+        _require_optimizer(name, model, half)
     layers = models.custom_layers(model, name.partition(":")[0])
     _require_loads(name, model, layers)
-    return Function(name=name, digest=digest, layers=layers)
+    return model.compiled, half, layers
 
 
 def _require_contract(name: str, model: Any, spec: NetworkSpec) -> None:
@@ -80,27 +92,30 @@ def _require_contract(name: str, model: Any, spec: NetworkSpec) -> None:
         )
 
 
-def _require_settings(name: str, model: Any, settings: TrainSettings) -> None:
-    """Refuse settings that the model's own optimizer makes of no use, and what an optimizer may not do."""
-    half = any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
-    if model.compiled:
+def _require_optimizer(name: str, model: Any, half: bool) -> None:
+    """Refuse what the model's own optimizer may not do."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
+        raise SentrayError(
+            f"the optimizer of --model {name} has use_ema=True without ema_overwrite_frequency, so that what is "
+            "measured on held-out rows is not what is kept: set ema_overwrite_frequency"
+        )
+    if half and optimizer is model.optimizer:
+        raise SentrayError(
+            f"--model {name} trains in float16 without loss scaling, so that small gradients become 0: leave out "
+            "auto_scale_loss=False, or take mixed_bfloat16"
+        )
+
+
+def _require_settings(name: str, compiled: bool, half: bool, settings: TrainSettings) -> None:
+    """Refuse settings that the model's own optimizer makes of no use, or that do not go with its numbers."""
+    if compiled:
         for option in ("learning_rate", "embedding_learning_rate", "warmup", "decay"):
             if getattr(settings, option) != TrainSettings.model_fields[option].default:
                 raise SentrayError(
                     f"--model {name} compiles its model with an optimizer of its own, which --"
                     f"{option.replace('_', '-')} does not change: leave one of both out"
                 )
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
-            raise SentrayError(
-                f"the optimizer of --model {name} has use_ema=True without ema_overwrite_frequency, so that what is "
-                "measured on held-out rows is not what is kept: set ema_overwrite_frequency"
-            )
-        if half and optimizer is model.optimizer:
-            raise SentrayError(
-                f"--model {name} trains in float16 without loss scaling, so that small gradients become 0: leave out "
-                "auto_scale_loss=False, or take mixed_bfloat16"
-            )
     elif half and settings.embedding_learning_rate is not None:
         raise SentrayError(
             f"--embedding-learning-rate does not go with the float16 of --model {name}: leave it out, or take "

@@ -1,5 +1,6 @@
 """`Space`: which settings `sentray tune` tries. A TOML file or the model says so, and the seed draws each trial's."""
 
+import contextlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,9 @@ import numpy as np
 
 from sentray import models
 from sentray.config import NetworkSettings, TextSettings, TrainSettings, TuneSettings
+from sentray.errors import SentrayError
 from sentray.options import Option, UsageError, checked, near
+from sentray.training.prepare import require_files
 
 FITTING = (
     *("learning_rate", "embedding_learning_rate", "batch_size", "warmup", "decay", "max_norm", "class_weight"),
@@ -78,9 +81,12 @@ class Space(dict[str, Values]):
         # The wide half has step sizes of its own.
         space = cls(batch_size=Values((16, 32, 64, 128)))
         if architecture.heads != (models.WIDE,):
-            space["learning_rate"] = Values(low=2e-4, high=4e-3, log=True)
-            if not settings.freeze:
-                space["embedding_learning_rate"] = Values(low=2e-4, high=4e-3, log=True)
+            rate = Values(low=2e-4, high=4e-3, log=True)
+            for name in ("learning_rate", "embedding_learning_rate"):
+                # A user's function may have an optimizer of its own, and frozen vectors have no rate.
+                with contextlib.suppress(SentrayError):
+                    require_files(with_(settings, {name: rate.low}))
+                    space[name] = rate
         if models.WIDE in architecture.heads:
             space["min_gram_reviews"] = Values((2, 3, 5))
             if settings.encoder == "vocabulary":
@@ -107,7 +113,11 @@ class Space(dict[str, Values]):
                 raise UsageError(f"--space {file} has {key!r}, which is no setting to try; {near(name, SEARCHED)}")
             space[name] = _values(value, Option(name, TrainSettings.model_fields[name]).kind, f"{key} in {file}")
             for each in space[name].choices or (space[name].low, space[name].high):
-                with_(settings, {name: each}, file)
+                tried = with_(settings, {name: each}, file)
+                try:
+                    require_files(tried)
+                except SentrayError as error:
+                    raise UsageError(f"{key} in {file}: {error}") from error
         if not space:
             raise UsageError(f"--space {file} has no setting: give one, as in `batch_size = [16, 32]`")
         return space

@@ -19,6 +19,7 @@ from sentray.errors import SentrayError
 from sentray.inference.networks import load_network
 from sentray.training.function import checked
 from sentray.training.run import work_folder
+from sentray.tuning.space import Space
 
 HERE, OWN = Path(__file__).parent, "tests.training.own_networks"
 
@@ -67,6 +68,21 @@ def test_what_breaks_the_contract_is_refused(model: str, values: dict[str, Any],
     with pytest.raises(SentrayError, match=re.escape(said)) as caught:
         checked(settings(model, **values))
     assert str(caught.value).count("\n") == 0
+
+
+def test_trials_leave_out_what_a_network_does_not_take_and_look_at_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.training import own_networks
+
+    built: list[Any] = []
+
+    def build(spec: Any) -> Any:
+        built.append(spec)
+        return own_networks.build(spec)
+
+    monkeypatch.setattr(own_networks, "counted", build, raising=False)
+    monkeypatch.setattr(build, "__module__", OWN)
+    assert [*Space.suiting(settings(f"{OWN}:counted"))] == ["batch_size"]
+    assert len(built) == 1
 
 
 def test_a_function_of_a_model_in_python_is_named() -> None:

@@ -85,6 +85,7 @@ def test_a_file_says_the_space(tmp_path: Path) -> None:
         ("cleaning.between = [1, 2]", "^cleaning in .*: give a list"),
         ("batch_size = [16, 'many']", r"^--batch-size is 'many' in \S+: input should be a valid integer"),
         ("learning_rate.between = [-1, 1]", r"^--learning-rate is -1 in \S+: input should be greater than 0"),
+        ("model = ['nowhere:build']", "^model in .*: .*the module 'nowhere' cannot be imported"),
         ("freeze = [true]", "^--freeze is about the word vectors of a file; name it with --embedding"),
         ("", "has no setting: give one, as in"),
         ("batch_size = [", "is not valid: "),
@@ -101,3 +102,10 @@ def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, content: str, sen
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(SentrayError, match=r"^--space nowhere.toml cannot be read: No such file"):
         Space.of(SETTINGS.model_copy(update={"space": "nowhere.toml"}))
+
+
+def test_a_setting_that_the_model_does_not_have_is_refused_before_the_search(tmp_path: Path) -> None:
+    file = tmp_path / "space.toml"
+    file.write_text("embedding_learning_rate.log = [1e-4, 1e-2]\n")
+    with pytest.raises(SentrayError, match=r"^embedding_learning_rate in \S+: .* which --model wide does not have"):
+        Space.of(SETTINGS.model_copy(update={"model": "wide", "space": str(file)}))
