@@ -140,7 +140,7 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
         return None
     found = bundle.load(settings.out)
     kept = _DEFAULTS | found.settings | ({"function": found.spec.function.digest} if found.spec.function else {})
-    if any(kept.get(name) != value for name, value in _claim(settings).items()):
+    if any(kept.get(name) != value for name, value in claim_of(settings).items()):
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to train anew")
     if found.trained_on is not None:
         require_unchanged(settings, Folder(settings.out), found.trained_on.digest, settings.out, console)
@@ -150,11 +150,16 @@ def _finished(settings: TrainSettings, console: Console) -> dict[str, Any] | Non
     return dict(found.metrics)
 
 
-def _claim(settings: TrainSettings) -> dict[str, Any]:
+def claim_of(settings: TrainSettings) -> dict[str, Any]:
     """What a run that goes on in a work folder must have in common with the one that began there."""
-    source = models.architecture(settings.model)
-    function = {"function": source.digest} if isinstance(source, models.Built) and source.source else {}
-    return settings.model_dump(mode="json", exclude=RESUMABLE) | function
+    source = source_of(settings.model)
+    return settings.model_dump(mode="json", exclude=RESUMABLE) | ({"function": source} if source else {})
+
+
+def source_of(model: str) -> str:
+    """SHA-256 of the source of a user's function; nothing of one of ours, which the version says."""
+    architecture = models.architecture(model)
+    return architecture.digest if isinstance(architecture, models.Built) and architecture.source else ""
 
 
 def _describe(settings: TrainSettings, plan: cluster.Plan) -> str:
@@ -184,7 +189,7 @@ def _train(
     prepared, clock = behind(work.out, f"/{DATASET}"), _Clock()
     if training_set.exists(prepared):
         facts = training_set.Facts.read(prepared)
-        require_same(work, _claim(settings))
+        require_same(work, claim_of(settings))
         require_unchanged(settings, Folder(prepared), facts.trained_on.digest, work.out, console)
         console.say("the corpus is prepared already: going on with it")
     else:
@@ -337,7 +342,7 @@ def require_unchanged(settings: TrainSettings, folder: Folder, known: str, made:
 
 def _prepare(settings: TrainSettings, work: Folder, prepared: str, console: Console) -> None:
     # Before the corpus is read, so that a folder that cannot be written is found at once.
-    work.write_json(CLAIM, _claim(settings))
+    work.write_json(CLAIM, claim_of(settings))
     console.expect("a block of reviews to be read")
     try:
         prepare(settings, models.architecture(settings.model), prepared, console)

@@ -15,6 +15,7 @@ from sentray.corpus.source import require_apart
 from sentray.errors import SentrayError
 from sentray.lease import Lease
 from sentray.storage import Folder, behind, locate
+from sentray.tracking import mlflow_run, tensorboard
 from sentray.training import run, training_set
 from sentray.training.prepare import prepare, require_files
 from sentray.training.progress import shown_on
@@ -29,7 +30,7 @@ PREPARING = 0.25
 """Share of the budget after which nothing is prepared any more."""
 RESUMABLE = run.RESUMABLE | {"trials", "budget", "at_once", "space"}
 """Settings that a command that goes on may change; what the file of the space says it may not."""
-_WORK = "/tune"
+_WORK, _REFIT = "/tune", "tune/refit.json"
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -54,7 +55,7 @@ def tune(settings: TuneSettings, console: Console) -> dict[str, Any]:
     require_apart(settings.corpus, settings.out)
     space = Space.of(settings)
     work = Folder(behind(work_folder(settings.out), _WORK))
-    claim = settings.model_dump(mode="json", exclude=RESUMABLE) | {"space": space.written()}
+    claim = _claim(settings, space)
     figures = _finished(settings, claim)
     if figures is None:
         with cluster.connect(settings.address, verbose=settings.verbose):
@@ -64,8 +65,16 @@ def tune(settings: TuneSettings, console: Console) -> dict[str, Any]:
                 cluster.require_shared(Path(work.path("")).parent, f"--out {settings.out}")
             with Lease(work, run.LEASE) as lease:
                 figures = _search(settings, space, claim, work, lease, console)
+            _drop_other(with_(settings, figures["trials"][0]["settings"]))
             return figures | {"metrics": _refit(settings, figures, console)}
     return figures | {"metrics": _refit(settings, figures, console)}
+
+
+def _claim(settings: TuneSettings, space: Space) -> dict[str, Any]:
+    """What a search that goes on must have in common with the one that began."""
+    tried = space["model"].choices if "model" in space else ()
+    sources = {name: source for name in (settings.model, *tried) if (source := run.source_of(name))}
+    return settings.model_dump(mode="json", exclude=RESUMABLE) | {"function": sources, "space": space.written()}
 
 
 def _finished(settings: TuneSettings, claim: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -81,7 +90,8 @@ def _finished(settings: TuneSettings, claim: Mapping[str, Any]) -> dict[str, Any
     found = folder.read_json(TRIALS_FILE)
     if found is None or found["claim"] != claim:
         raise SentrayError(f"{settings.out} holds another bundle; choose another --out, or remove it to tune anew")
-    if (made := len(found["trials"])) < (settings.trials or 0):
+    # A budget may have ended before so many were made.
+    if not settings.budget and (made := len(found["trials"])) < (settings.trials or 0):
         raise SentrayError(
             f"{settings.out} holds the best of {count(made, 'trial')}; choose another --out for more, or remove it"
         )
@@ -93,6 +103,19 @@ def _refit(settings: TuneSettings, figures: dict[str, Any], console: Console) ->
     best = with_(settings, figures["trials"][0]["settings"])
     content = (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode()
     return train(best, console, Tuned(len(figures["trials"]), {TRIALS_FILE: content}))
+
+
+def _drop_other(best: TrainSettings) -> None:
+    """Remove the last training of an earlier start, where more trials have chosen other settings since."""
+    from sentray.training.trainer import RUN_NAME
+
+    folder, claim = Folder(work_folder(best.out)), run.claim_of(best)
+    before = folder.read_json(_REFIT)
+    if before not in (None, claim) and folder.read_json(run.CLAIM) == before:
+        with Lease(folder, run.LEASE):
+            for name in (RUN_NAME, run.DATASET, run.CLAIM, tensorboard.FOLDER, mlflow_run.RUN_FILE):
+                folder.delete(name)
+    folder.write_json(_REFIT, claim)
 
 
 def _search(
@@ -149,27 +172,37 @@ def _folder(work: Folder, changes: Mapping[str, Any]) -> str:
 
 def _prepare(trials: Mapping[int, TrainSettings], records: Records, work: Folder, console: Console) -> dict[int, str]:
     """By number the folders of the training sets of trials that are not made yet, each prepared once."""
-    folders, ready, aside = dict[int, str](), dict[str, bool](), _Aside(console)
+    folders, aside = dict[int, str](), _Aside(console)
+    # What is wrong with each that was tried; nothing where it is ready.
+    found, late = dict[str, str](), 0
     left = {number: settings for number, settings in trials.items() if number not in records.done}
     for number, settings in left.items():
         folder = _folder(work, records.changes[number])
-        if folder not in ready:
-            ready[folder] = training_set.exists(folder)
-            if not ready[folder] and (number == 1 or records.left() >= (1 - PREPARING) * records.budget):
+        try:
+            require_files(settings)
+        except SentrayError as error:
+            records.fail(number, str(error))
+            continue
+        if folder not in found:
+            if training_set.exists(folder):
+                found[folder] = ""
+            elif number == 1 or records.left() >= (1 - PREPARING) * records.budget:
                 try:
-                    require_files(settings)
                     prepare(settings, models.architecture(settings.model), folder, console if number == 1 else aside)
-                    ready[folder] = True
+                    found[folder] = ""
                 except SentrayError as error:
                     if number == 1:
                         raise
-                    records.fail(number, str(error))
-        if ready[folder]:
+                    found[folder] = str(error)
+            else:
+                late += 1
+                continue
+        if found[folder]:
+            records.fail(number, found[folder])
+        else:
             folders[number] = folder
-    if late := len(left) - len(folders):
-        console.say(
-            f"left out: {count(late, 'trial')} whose corpus could not be prepared, or not in a quarter of the budget"
-        )
+    if late:
+        console.say(f"left out: {count(late, 'trial')} whose corpus could not be prepared in a quarter of the budget")
     return folders
 
 

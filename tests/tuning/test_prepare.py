@@ -19,6 +19,8 @@ CHANGES: dict[int, dict[str, Any]] = {
     3: {"batch_size": 64, "min_count": 3},
     4: {"learning_rate": 0.1},
     5: {"min_count": 9},
+    6: {"min_count": 9, "batch_size": 16},
+    7: {"max_grams": 9, "model": "deep"},
 }
 
 
@@ -51,8 +53,10 @@ def test_a_set_is_prepared_once_for_all_trials_that_share_it(
     folders, records = _prepared(tmp_path, console)
     assert [count for count, _ in made] == [2, 3]
     assert folders == {1: made[0][1], 2: made[1][1], 3: made[1][1], 4: made[0][1]}
-    assert records.done[5]["error"] == "no word is left"
-    assert console.lines[-1].startswith("left out: 1 trial whose corpus could not be prepared")
+    assert {number: record["error"][:19] for number, record in records.done.items()} == {
+        **dict.fromkeys((5, 6), "no word is left"),
+        7: "--max-grams, --min-",
+    }
     # What lies there is taken, and what was refused is not tried again.
     assert _prepared(tmp_path, console)[0] == folders
     assert len(made) == 2
@@ -65,4 +69,4 @@ def test_a_quarter_of_the_budget_prepares_the_first_trial_at_least(
     folders, _ = _prepared(tmp_path, console, 100)
     assert [count for count, _ in made] == [2]
     assert [*folders] == [1, 4]
-    assert console.lines[-1].startswith("left out: 3 trials whose corpus")
+    assert console.lines[-1].startswith("left out: 4 trials whose corpus")

@@ -50,6 +50,7 @@ def test_the_best_of_the_trials_is_trained_and_the_same_command_finds_it(
     (tmp_path / "space.toml").write_text("batch_size = [8, 64]\n")
     values: dict[str, Any] = {"corpus": str(_corpus(tmp_path)), "out": str(tmp_path / "out"), "epochs": 3, "trials": 2}
     values |= {"model": "wide", "space": str(tmp_path / "space.toml"), "report": False, "at_once": 1}
+    values["threshold"] = "0.7"
 
     def stop(*_: Any) -> None:
         raise StoppedError
