@@ -111,14 +111,24 @@ class Function(BaseModel):
     Attributes:
         name: `package.module:function`.
         digest: SHA-256 of the source of its module, 64 hexadecimal digits.
-        layers: Names of the layers that are not Keras's own; the bundle loads with `--trust-model` alone where it has
-            any.
+        layers: Names of the layers that are not Keras's own, and of those of Keras's that are not known to do nothing
+            but compute; the bundle loads with `--trust-model` alone where it has any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(max_length=MAX_LABEL)
     digest: str = Field(pattern="^[0-9a-f]{64}$")
     layers: tuple[Annotated[str, Field(max_length=MAX_LABEL)], ...] = Field(default=(), max_length=1000)
+
+    @property
+    def own_layers(self) -> list[str]:
+        """Those of the layers that are not Keras's own."""
+        return [name for name in self.layers if not models.is_stock(name)]
+
+    @property
+    def code(self) -> bytes:
+        """The function and its layers by value, as `models.unpack` takes them."""
+        return models.packed([self.name, *map(models.unregistered, self.own_layers)])
 
 
 class ModelSpec(BaseModel):
@@ -184,7 +194,7 @@ class ModelSpec(BaseModel):
     @property
     def own_code(self) -> list[str]:
         """What of the network is not Keras's own, as `models.named` takes it."""
-        return [] if self.function is None else [models.unregistered(name) for name in self.function.layers]
+        return [] if self.function is None else [models.unregistered(name) for name in self.function.own_layers]
 
     @classmethod
     def of(cls, words: Words, **values: Any) -> Self:
@@ -492,7 +502,7 @@ def load(path: str | Path, trusted: bool = False) -> Bundle:
 def _warn_if_changed(function: Function, path: str) -> None:
     """Say so where the source of a function's module, which is not run, is not what a bundle was trained with."""
     module = function.name.partition(":")[0]
-    if function.layers and (source := models.source_of(module)) and _sha256(source) != function.digest:
+    if function.own_layers and (source := models.source_of(module)) and _sha256(source) != function.digest:
         warnings.warn(
             f"{_named(path)} was trained with another version of {module}: its layers may compute something else, and "
             "its golden texts alone say whether they do",

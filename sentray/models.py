@@ -113,7 +113,8 @@ class NetworkSpec:
         """A layer of words' vectors with their first values, float32 [..., dimensions].
 
         Args:
-            mask: Whether the layers behind it leave out the padding.
+            mask: Whether the layers behind it leave out the padding. A mean over the words (GlobalAveragePooling1D)
+                is then no number for a review without a known word, and refused.
             name: Of the layer; a network of several needs others.
         """
         from keras import layers
@@ -248,6 +249,8 @@ class Built(Architecture):
         Raises:
             SentrayError: There is no source to be read.
         """
+        if self.source in DIGESTS:
+            return DIGESTS[self.source]
         module = sys.modules[self.function.__module__]
         try:
             path = getattr(module, "__file__", None)
@@ -350,6 +353,8 @@ def _finished(spec: NetworkSpec, ids: Any, features: Any) -> Any:
 
 GIVEN: dict[str, Any] = {}
 """Functions and classes that came to this process by value, by their names: `package.module:name`."""
+DIGESTS: dict[str, str] = {}
+"""Of their sources, `Built.digest`, where they are known: the source itself does not travel."""
 
 
 def name_of(function: Callable[[NetworkSpec], Any]) -> str:
@@ -474,6 +479,11 @@ def custom_layers(model: Any, module: str) -> tuple[str, ...]:
 
     look(serialize_keras_object(model))
     return tuple(sorted(found))
+
+
+def is_stock(name: str) -> bool:
+    """Whether `package.module:name` is Keras's own; what it writes without a module is, too."""
+    return name.startswith(("keras.", "keras:", "None:"))
 
 
 def unregistered(name: str) -> str:

@@ -41,6 +41,19 @@ def recurrent(spec: NetworkSpec) -> keras.Model:
     return model
 
 
+def wider(spec: NetworkSpec) -> keras.Model:
+    """Stock layers and operations of fewer users, and a constant."""
+    ids = spec.ids()
+    words = spec.embedding()(ids)
+    words = ops.flip(ops.normalize(words + ops.sin(ops.ones(words.shape[1:]))), axis=1)
+    image = layers.GlobalMaxPooling2D()(layers.Conv2D(4, (2, 3))(ops.expand_dims(words, -1)))
+    best = layers.Flatten()(ops.top_k(ops.transpose(words, (0, 2, 1)), 2)[0])
+    longer = layers.GlobalMaxPooling1D()(layers.Conv1DTranspose(3, 2, strides=2)(words))
+    return keras.Model(
+        ids, spec.output()(layers.Concatenate()([image, best, longer, ops.mean(ops.one_hot(ids, 5), 1)]))
+    )
+
+
 def cnn(spec: NetworkSpec) -> keras.Model:
     """Parallel convolutions (Kim 2014)."""
     ids = spec.ids()

@@ -59,6 +59,7 @@ class KerasEngine:
         model = load_network(bundle)
         self._model, self._spec, self.grams, self._process = model, bundle.spec, bundle.grams, os.getpid()
         self._inputs = [each.name for each in model.inputs]
+        self._named = str(bundle)
         # Of each input, 0 where it may have any.
         self._fixed = np.array([each.shape[1] or 0 for each in model.inputs])
         self._gpu = bool(tf.config.get_visible_devices("GPU"))
@@ -71,7 +72,8 @@ class KerasEngine:
         """Probability of each label for each review, float32 [reviews, labels]; of a regression the numbers.
 
         Raises:
-            SentrayError: In a fork of the process that loaded the network: TensorFlow's threads are not there.
+            SentrayError: In a fork of the process that loaded the network: TensorFlow's threads are not there; or the
+                network gives no number.
         """
         return probabilities(self._spec.task, self._run(self._network, encoded))
 
@@ -134,6 +136,11 @@ class KerasEngine:
                     _matrix(*each, rows, together + SPARE, columns) for each, columns in zip(inputs, size, strict=True)
                 ]
                 found[rows] = network(*given).numpy()[: len(rows)]
+        if none := np.count_nonzero(~np.isfinite(found).all(axis=1)):
+            raise SentrayError(
+                f"{self._named} gives no number for {none:,} of {len(found):,} texts (of one without a "
+                "known word a mean over masked words is none): train it again with a network that gives one for each"
+            )
         return found
 
     def _ragged(self, encoded: Encoded) -> list[_Ragged]:

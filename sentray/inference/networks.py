@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from sentray import models, task
-from sentray.bundle import GRAMS, MAX_BYTES, MODEL, Bundle
+from sentray.bundle import GRAMS, MAX_BYTES, MODEL, Bundle, Function
 from sentray.errors import SentrayError
 from sentray.storage import first_line
 
@@ -39,30 +39,50 @@ _WORDS_AT_ONCE = 1 << 15
 _OF_LAYERS = """
     InputLayer Embedding Dense EinsumDense Activation ReLU LeakyReLU PReLU ELU Softmax Masking Identity
     Conv1D SeparableConv1D DepthwiseConv1D MaxPooling1D AveragePooling1D GlobalMaxPooling1D GlobalAveragePooling1D
-    ZeroPadding1D Cropping1D UpSampling1D Flatten Reshape Permute RepeatVector
+    Conv1DTranspose ZeroPadding1D Cropping1D UpSampling1D
+    Conv2D SeparableConv2D DepthwiseConv2D MaxPooling2D AveragePooling2D GlobalMaxPooling2D GlobalAveragePooling2D
+    ZeroPadding2D Cropping2D UpSampling2D Flatten Reshape Permute RepeatVector
     LSTM GRU SimpleRNN RNN LSTMCell GRUCell SimpleRNNCell StackedRNNCells Bidirectional TimeDistributed
     Attention AdditiveAttention MultiHeadAttention GroupQueryAttention
     BatchNormalization LayerNormalization RMSNormalization GroupNormalization UnitNormalization
-    Dropout SpatialDropout1D GaussianNoise GaussianDropout AlphaDropout
-    Concatenate Add Subtract Multiply Average Maximum Minimum Dot
+    Dropout SpatialDropout1D SpatialDropout2D GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
+    Rescaling Concatenate Add Subtract Multiply Average Maximum Minimum Dot
 """
 _OF_NUMPY = """
     Absolute Abs Add Subtract Multiply Divide TrueDivide Negative Power Square Sqrt Exp Log Log1p Tanh Maximum Minimum
     Clip Sum Mean Max Min Var Std Prod Cumsum Matmul Dot Einsum Transpose Swapaxes Reshape ExpandDims Squeeze
     Concatenate Stack Where GetItem Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalNot
-    Any All OnesLike ZerosLike
+    LogicalXor Any All OnesLike ZerosLike Amax Amin Argmax Argmin Argsort Sort Flip Roll Sin Cos Tan Sinh Cosh Arcsin
+    Arccos Arctan Arctan2 Floor Ceil Round Trunc Sign Reciprocal Exp2 Expm1 Log2 Log10 Logaddexp FloorDivide Mod
+    DivideNoNan CountNonzero Cumprod Moveaxis Ravel Average Median Ptp Outer Tensordot Inner Take TakeAlongAxis Tril
+    Triu Pad Tile Isnan Isfinite Isinf NanToNum Hstack Vstack
 """
-_OF_NN = "Relu Relu6 LeakyRelu Elu Selu Gelu Silu Sigmoid HardSigmoid Softmax LogSoftmax Softplus Softsign"
-_PARTS = {
+_OF_MATH = "TopK Logsumexp Rsqrt Erf Erfc"
+_OF_NN = """
+    Relu Relu6 LeakyRelu Elu Selu Celu Gelu Glu Silu Sigmoid LogSigmoid HardSigmoid HardSilu HardTanh TanhShrink Softmax
+    LogSoftmax Sparsemax Softplus Softsign Squareplus OneHot MultiHot Normalize Moments MaxPool AveragePool RMSNorm
+    LayerNorm DotProductAttention
+"""
+_CONSTANTS = {"__numpy__", "__tensor__"}
+_NUMBERS = {"float16", "bfloat16", "float32", "float64", "int32", "int64", "bool"}
+"""Of the constants: numbers, of which none is larger than it is written."""
+_PARTS: dict[str | None, set[str]] = {
     "keras": {"Sequential", "Functional", "DTypePolicy"},
     "keras.src.models.functional": {"Functional"},
     "keras.layers": set(_OF_LAYERS.split()),
     "keras.src.ops.numpy": set(_OF_NUMPY.split()),
     "keras.src.ops.nn": set(_OF_NN.split()),
-    "keras.src.ops.core": {"Cast"},
-    None: {"__keras_tensor__", "__slice__", "__ellipsis__"},
+    "keras.src.ops.math": set(_OF_MATH.split()),
+    "keras.src.ops.core": {"Cast", "StopGradient", "Slice"},
+    "keras.src.ops.linalg": {"Norm"},
+    None: {"__keras_tensor__", "__slice__", "__ellipsis__", *_CONSTANTS},
 }
-"""What a network may be made of without trust: classes by their modules."""
+"""What a network may be made of without trust: classes by their modules. What a small description may make endless of,
+at once or before `_require_small` sees it, is not among them (Split, Diff, adaptive pooling)."""
+
+
+class _NeedsTrustError(ValueError):
+    """What a network's description holds may do more than compute."""
 
 
 def load_network(bundle: Bundle) -> Any:
@@ -92,6 +112,11 @@ def load_network(bundle: Bundle) -> Any:
             return _as_described(bundle, config, content)
     except SentrayError:
         raise
+    except _NeedsTrustError as error:
+        raise SentrayError(
+            f"the network in {MODEL} of {bundle} {error}, which needs --trust-model (in Python trust_model=True): give "
+            "it if you trust the bundle's maker"
+        ) from error
     # zipfile, h5py and Keras let through whatever a damaged file makes them raise.
     except Exception as error:
         raise SentrayError(
@@ -110,18 +135,26 @@ def as_inputs(given: Sequence[Any]) -> Any:
 
 
 def require_trust(bundle: Bundle) -> None:
-    """Refuse a bundle with layers of its own that is not trusted.
+    """Refuse a bundle with parts that need trust, and that is not trusted.
 
     Raises:
         SentrayError: With the layers and the cure.
     """
     function = bundle.spec.function
     if function is not None and function.layers and not bundle.trusted:
-        names = ", ".join(function.layers[:5]) + (" and more" if len(function.layers) > 5 else "")
         raise SentrayError(
-            f"{bundle} has layers that are not Keras's own ({names}), so that using it runs its maker's code: give "
-            "--trust-model (in Python trust_model=True) if you trust that, or train without such layers"
+            f"{bundle} {described(function)}: give --trust-model (in Python trust_model=True, of MLflow "
+            "model_config={'trust_model': True}) if you trust that, or train without such layers"
         )
+
+
+def described(function: Function) -> str:
+    """What of a function's network needs trust, and why; it has some."""
+    some = function.own_layers or function.layers
+    names = ", ".join(some[:5]) + (" and more" if len(some) > 5 else "")
+    if function.own_layers:
+        return f"has layers that are not Keras's own ({names}), so that using it runs its maker's code"
+    return f"has layers of Keras that are not among those known to do nothing but compute ({names})"
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
@@ -145,7 +178,7 @@ def _as_described(bundle: Bundle, config: Any, content: bytes) -> Any:
     own = {}
     if bundle.trusted and bundle.spec.function is not None:
         try:
-            own = models.custom_objects(bundle.spec.function.layers)
+            own = models.custom_objects(bundle.spec.function.own_layers)
         except SentrayError as error:
             raise SentrayError(
                 f"{bundle} needs its own layers: {error}; on a cluster each node needs the module, which `sentray "
@@ -172,22 +205,46 @@ def _as_described(bundle: Bundle, config: Any, content: bytes) -> Any:
     return _with_weights(build(), content)
 
 
-def _known(part: Any) -> Any:
+def needs_trust(model: Any, module: str) -> tuple[str, ...]:
+    """What of a network its bundle does not load without trust, by names as of `models.custom_layers`.
+
+    These, and of Keras's own what is not in `_PARTS`.
+
+    Args:
+        model: The network.
+        module: See `models.custom_layers`.
+    """
+    from keras.saving import serialize_keras_object
+
+    own, stock = models.custom_layers(model, module), set[str]()
+    _known(serialize_keras_object(model) | {"compile_config": None}, stock)
+    return (*own, *sorted(name for name in stock if models.is_stock(name)))
+
+
+def _known(part: Any, unknown: set[str] | None = None) -> Any:
     """A copy of a network's description, or of a part of it, without what only training needs.
 
+    Args:
+        part: The description.
+        unknown: Where given, it gets the names of what needs trust, `module:CLASS`, and nothing is raised.
+
     Raises:
-        ValueError: When it is made of anything else than `_PARTS`.
+        _NeedsTrustError: When it is made of anything else than `_PARTS`.
     """
-    if isinstance(part, list):
-        return [_known(each) for each in part]
+    if isinstance(part, list | tuple):
+        return [_known(each, unknown) for each in part]
     if not isinstance(part, dict):
         return part
     if "class_name" in part:
         module, name = part.get("module"), part["class_name"]
-        if not isinstance(name, str) or name not in _PARTS.get(module, ()):
-            raise ValueError(f"it has a part {f'{module}.{name}'[:100]!r}, which needs --trust-model")
-        if part.get("registered_name") not in (None, name) or part.get("compile_config"):
-            raise ValueError(f"its {name} is registered or compiled, which needs --trust-model")
+        known = isinstance(name, str) and name in _PARTS.get(module, ())
+        known &= name not in _CONSTANTS or part.get("config", {}).get("dtype") in _NUMBERS
+        if unknown is not None:
+            unknown |= set() if known else {f"{module}:{name}"}
+        elif not known:
+            raise _NeedsTrustError(f"has a part {f'{module}.{name}'[:100]!r}")
+        elif part.get("registered_name") not in (None, name) or part.get("compile_config"):
+            raise _NeedsTrustError(f"has a {name} that is registered or compiled")
     found: dict[str, Any] = {}
     for key, value in part.items():
         if key.endswith("_initializer") and value is not None:
@@ -195,7 +252,7 @@ def _known(part: Any) -> Any:
         elif key.endswith(("_regularizer", "_constraint")):
             found[key] = None
         else:
-            found[key] = False if key == "unroll" else _known(value)
+            found[key] = False if key == "unroll" else _known(value, unknown)
     return found
 
 

@@ -14,7 +14,7 @@ class SentrayModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """MLflow's hook: load the bundle."""
-        self._predictor = sentray.Predictor(context.artifacts["bundle"], keep=())
+        self._predictor = sentray.Predictor(context.artifacts["bundle"], keep=(), **(context.model_config or {}))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """What `sentray.Predictor` adds, of a frame's first column, of texts, and those of numbers by their names."""

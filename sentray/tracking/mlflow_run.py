@@ -166,6 +166,8 @@ def model_of(made: Bundle, folder: str) -> dict[str, Any]:
     return {
         "python_model": str(Path(__file__).with_name("mlflow_model.py")),
         "artifacts": {"bundle": folder},
+        # What `load_model` may be given otherwise; MLflow takes no other names.
+        "model_config": {"trust_model": False},
         # Without a name, so that a list is taken as well as a frame, of which it is the first column.
         "signature": ModelSignature(Schema(given), Schema(columns)),
         # MLflow would add itself, with its server and a bound on pyarrow, where none of its packages is named.

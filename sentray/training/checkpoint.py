@@ -230,12 +230,13 @@ def restore(folder: str, network: Any) -> None:
 def write_bundle(folder: Path, model: Any, settings: TrainSettings, dataset: TrainingSet) -> None:
     """Write the bundle of a trained Keras model, without metrics, as `BUNDLE_FOLDER` in a folder."""
     from sentray.inference.folding import fold_if_possible
+    from sentray.inference.networks import needs_trust
     from sentray.inference.scorer import golden_texts
 
     facts = dataset.facts
     spec = facts.spec
     if (function := spec.function) is not None:
-        layers = models.custom_layers(model, function.name.partition(":")[0])
+        layers = needs_trust(model, function.name.partition(":")[0])
         spec = spec.model_copy(update={"function": function.model_copy(update={"layers": layers})})
     files = {bundle.MODEL: models.keras_file(model), **fold_if_possible(model), bundle.TEXTS: dataset.texts.to_bytes()}
     if dataset.grams is not None:

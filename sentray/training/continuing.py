@@ -45,7 +45,7 @@ def pinned(settings: TrainSettings) -> TrainSettings:
     if spec.function is not None and settings.model != model:
         raise SentrayError(f"{found} was built by code of yours, which is run again: give --model {model} as well")
     if spec.function is not None and spec.function.layers:
-        raise SentrayError(f"{found} has layers that are not Keras's own, and cannot be continued from: train anew")
+        raise SentrayError(f"{found} has layers that need --trust-model, and cannot be continued from: train anew")
     architecture = models.architecture(settings.model)
     if (
         spec.function is not None

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sentray import cluster
+from sentray import cluster, models
 from sentray.config import SETTINGS_FILE, CrossvalidateSettings, TrainSettings, settings_text
 from sentray.console import Console, count, printable
 from sentray.corpus.dataset import Corpus, Tables
@@ -24,6 +24,7 @@ from sentray.metrics import LEVEL
 from sentray.storage import Folder, behind
 from sentray.tables import METRICS, headline, shown
 from sentray.tracking.mlflow_run import tracking_environment
+from sentray.training.function import checked
 from sentray.training.progress import shown_on
 from sentray.training.run import train, work_folder
 
@@ -51,6 +52,7 @@ def crossvalidate(settings: CrossvalidateSettings, console: Console) -> dict[str
         SentrayError: The corpus or a fold cannot be used.
     """
     require_apart(settings.corpus, settings.out)
+    checked(settings)
     with cluster.connect(settings.address, verbose=settings.verbose):
         names = list(folds_in(settings, console))
         jobs = {f"fold {name}": _fold(settings, name, number) for number, name in enumerate(names, 1)}
@@ -143,13 +145,18 @@ def train_each(
     task = ray.remote(num_cpus=0, max_retries=0)(_at_work)
     at_once = min(len(jobs), at_once or min(map(_room, jobs.values())))
     console.say(f"{count(len(jobs), 'training')}, {at_once} at the same time")
+    # A function may be one of a notebook, which no other process can import.
+    functions = {settings.model: checked(settings) for settings in jobs.values() if ":" in settings.model}
+    code = [(function.code, {function.name: function.digest}) for function in functions.values() if function]
     found: dict[str, dict[str, Any]] = {}
     left, running, environment = iter(jobs.items()), dict[Any, str](), tracking_environment()
     try:
         with shown_on(console) as board:
             while len(found) < len(jobs):
                 while len(running) < at_once and (job := next(left, None)) is not None:
-                    started = task.options(name=f"sentray {job[0]}").remote(work or _train, *job, board, environment)
+                    started = task.options(name=f"sentray {job[0]}").remote(
+                        work or _train, *job, board, environment, code
+                    )
                     running[started] = job[0]
                 (ready,), _ = ray.wait(list(running))
                 name = running.pop(ready)
@@ -176,8 +183,16 @@ def _room(settings: TrainSettings) -> int:
 
 
 def _at_work(
-    work: Work, name: str, settings: TrainSettings, board: Any, environment: Mapping[str, str]
+    work: Work,
+    name: str,
+    settings: TrainSettings,
+    board: Any,
+    environment: Mapping[str, str],
+    code: Sequence[tuple[bytes, dict[str, str]]],
 ) -> dict[str, Any]:
+    for functions, digests in code:
+        models.unpack(functions)
+        models.DIGESTS.update(digests)
     # Each has a run of its own. (Variables of a task's own would cost Ray a process made for it.)
     os.environ.pop("MLFLOW_RUN_ID", None)
     os.environ.update(environment)

@@ -37,6 +37,7 @@ from sentray.embeddings import ppmi
 from sentray.embeddings.matrix import centred, coverage, embedding_matrix
 from sentray.embeddings.read import dimensions_of, read_vectors
 from sentray.errors import SentrayError, first_line
+from sentray.inference.networks import described
 from sentray.models import DEEP, EMBEDDING, WIDE, Architecture
 from sentray.storage import Folder
 from sentray.task import Task, outputs, split
@@ -93,6 +94,9 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
     dimensions = _dimensions(settings)
     corpus = Corpus.open(settings.corpus, settings)
     console.say(f"corpus: {corpus.describe()}")
+    function = checked(settings) if base is None else base.spec.function
+    if function is not None and function.layers:
+        console.say(f"the bundle loads with --trust-model alone: its network {described(function)}")
     folder = Folder(out)
     folder.delete("")
     uses_grams = WIDE in architecture.heads
@@ -152,7 +156,7 @@ def prepare(settings: TrainSettings, architecture: Architecture, out: str, conso
             deep=deep and deep.spec,
             numeric=_measured(settings.numeric, found.numbers) if settings.numeric else (),
             task=task,
-            function=checked(settings),
+            function=function,
         )
     )
     max_length = spec.max_length

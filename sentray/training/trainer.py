@@ -14,7 +14,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from sentray import bundle, cluster, models
+from sentray import bundle, cluster
 from sentray.bundle import Bundle
 from sentray.config import TrainSettings
 from sentray.console import Console, count
@@ -88,7 +88,7 @@ def fit(
 def code_of(prepared: str) -> bytes:
     """The function that builds the network of a training set, by value; nothing where it is one of ours."""
     spec = Facts.read(prepared).spec
-    return models.packed([spec.function.name, *spec.own_code]) if spec.function is not None else b""
+    return spec.function.code if spec.function is not None else b""
 
 
 def _trainer(job: Job, work: str, awaited: str) -> Any:

@@ -17,7 +17,7 @@ from sentray import bundle, models
 from sentray.bundle import Bundle, Function, ModelSpec
 from sentray.errors import SentrayError, SentrayWarning
 from sentray.inference import folding
-from sentray.inference.networks import load_network
+from sentray.inference.networks import load_network, needs_trust
 from sentray.inference.scorer import Scorer, golden_texts
 from sentray.task import Task
 from sentray.text.cleaning import preset
@@ -66,6 +66,12 @@ def test_stock_layers_load_with_their_weights_and_score_alike_in_any_company(
     np.testing.assert_array_equal(scorer.score(texts.take(pa.array(some))).probabilities, together[some])
 
 
+def test_stock_layers_of_fewer_users_load_without_trust(of_function: Make) -> None:
+    found = load_network(of_function("wider"))
+    assert needs_trust(found, "tests.nets") == ()
+    assert len(found.weights) == 7
+
+
 def part(module: str | None, name: str, values: Any = None, **more: Any) -> dict[str, Any]:
     return {"module": module, "class_name": name, "config": values or {}, "registered_name": None, **more}
 
@@ -94,6 +100,10 @@ def setting(number: int, **changes: Any) -> Callable[[Any], object]:
         (setting(1, dtype=part("keras", "QuantizedDTypePolicy", {"mode": "int8"})), "needs --trust-model"),
         (setting(-1, activation=part("builtins", "function", "exec")), "needs --trust-model"),
         (setting(-1, activation=part("builtins", "__lambda__", {"value": "x"})), "needs --trust-model"),
+        (
+            setting(-1, activation=part(None, "__numpy__", {"value": ["x"], "dtype": "S999999"})),
+            "needs --trust-model",
+        ),
         (setting(-1, activation="exec"), "cannot be used"),
         (setting(1, input_dim=10**9), "knows 1,000,000,000 words, the bundle"),
         (setting(1, output_dim=10**9), "cannot be used"),
@@ -151,6 +161,14 @@ def test_a_function_of_foldable_shape_is_folded(
     assert np.ptp(found[0]) > 0.001
 
 
+def test_scores_that_are_no_numbers_are_refused(of_function: Make) -> None:
+    words, built = Vocabulary(WORDS), models.resolve("tests.training.own_networks:masked_mean")
+    made, model = of_function("recurrent"), built.build(Vocabulary(WORDS).size, LENGTH, 2, 6, labels=("neg", "pos"))
+    masked = bundle.make(made.spec, words, {bundle.MODEL: models.keras_file(model)})
+    with pytest.raises(SentrayError, match="the bundle gives no number for 1 of 2 texts"):
+        Scorer(masked).score(pa.array(["good film", ""]))
+
+
 # --- With trust
 
 
@@ -169,7 +187,7 @@ def test_a_function_whose_layers_are_not_told_of_is_refused(of_function: Make) -
     made = of_function("lstm")
     assert made.spec.function is not None
     silent = made.spec.model_copy(update={"function": made.spec.function.model_copy(update={"layers": ()})})
-    with pytest.raises(SentrayError, match=r"it has a part 'tests\.nets\.Weigh', which needs --trust-model"):
+    with pytest.raises(SentrayError, match=r"bundle has a part 'tests\.nets\.Weigh', which needs --trust-model"):
         load_network(bundle.make(silent, made.vocabulary, made.files))
 
 

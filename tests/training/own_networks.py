@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 import sentray
@@ -74,6 +75,18 @@ def with_lambda(spec: sentray.NetworkSpec) -> keras.Model:
     ids = spec.ids()
     flat = layers.Flatten()(spec.embedding()(ids))
     return keras.Model(ids, spec.output()(layers.Lambda(lambda values: 2 * values)(flat)))
+
+
+def masked_mean(spec: sentray.NetworkSpec) -> keras.Model:
+    ids = spec.ids(fixed=False)
+    return keras.Model(ids, spec.output()(layers.GlobalAveragePooling1D()(spec.embedding(mask=True)(ids))))
+
+
+def own_vectors(spec: sentray.NetworkSpec) -> keras.Model:
+    """Words' vectors that know nothing of the settings, and a step of Keras that is not known to be harmless."""
+    ids = spec.ids()
+    vectors = layers.Flatten()(layers.Embedding(spec.rows, 3)(ids))
+    return keras.Model(ids, spec.output()(keras.ops.repeat(vectors * np.ones(3 * spec.length), 2, axis=1)))
 
 
 def forgetful(spec: sentray.NetworkSpec) -> keras.Model:

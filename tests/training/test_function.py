@@ -16,7 +16,8 @@ import pytest
 from sentray import bundle, models
 from sentray.config import TrainSettings
 from sentray.errors import SentrayError
-from sentray.inference.networks import load_network
+from sentray.inference.networks import described, load_network
+from sentray.training.crossvalidation import _at_work
 from sentray.training.function import checked
 from sentray.training.run import work_folder
 from sentray.tuning.space import Space
@@ -60,6 +61,13 @@ def test_the_readme_s_example_keeps_the_contract(tmp_path: Path, monkeypatch: py
         (f"{OWN}:of_each_word", {}, "is not spec.output() on the features of a review"),
         (f"{OWN}:with_lambda", {}, "has a Lambda layer with code of its own"),
         (f"{OWN}:forgetful", {}, "cannot be loaded again ("),
+        (f"{OWN}:masked_mean", {}, "gives no number for a review without a known word: a mean over masked words"),
+        (f"{OWN}:own_vectors", {"dimensions": 5}, "makes no use of --dimensions: take spec.embedding()"),
+        (
+            f"{OWN}:own_vectors",
+            {"embedding": "x", "freeze": True},
+            "makes no use of --embedding: take spec.embedding()",
+        ),
         (f"{OWN}:build", {"learning_rate": 0.1}, "which --learning-rate does not change: leave one of both out"),
         (f"{OWN}:build", {"numeric": ("stars",)}, "has the inputs ids, not ids, numbers: make them with"),
     ],
@@ -83,6 +91,28 @@ def test_trials_leave_out_what_a_network_does_not_take_and_look_at_it_once(monke
     monkeypatch.setattr(build, "__module__", OWN)
     assert [*Space.suiting(settings(f"{OWN}:counted"))] == ["batch_size"]
     assert len(built) == 1
+
+
+def test_what_of_keras_needs_trust_is_kept() -> None:
+    function = checked(settings(f"{OWN}:own_vectors"))
+    assert function is not None
+    assert function.layers == ("keras.src.ops.numpy:Repeat",)
+    assert function.own_layers == []
+    assert described(function).endswith("do nothing but compute (keras.src.ops.numpy:Repeat)")
+
+
+def test_a_function_travels_to_a_fold_with_the_digest_of_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIVEN", "DIGESTS"):
+        monkeypatch.setattr(models, name, {})
+    code, own = models.resolve(f"{OWN}:build"), settings(f"{OWN}:build")
+    taken = [(models.packed([own.model]), {own.model: "0" * 64})]
+
+    def work(fold: str, settings: TrainSettings, board: Any) -> dict[str, Any]:
+        found = models.resolve(settings.model)
+        return {"fold": fold, "by value": found.function is not code.function, "digest": found.digest}
+
+    found = _at_work(work, "1/2", own, None, {}, taken)
+    assert found == {"fold": "1/2", "by value": True, "digest": "0" * 64}
 
 
 def test_a_function_of_a_model_in_python_is_named() -> None:
