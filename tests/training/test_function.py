@@ -141,9 +141,9 @@ def test_a_run_whose_worker_is_killed_ends_with_the_bits_of_an_unbroken_one(tmp_
     def start(out: Path) -> subprocess.Popen[str]:
         options = "--workers 2 --cpus-per-worker 0.5 --epochs 6 --max-length 20 --dimensions 8 --validation-fraction 0"
         command = ["train", "synthetic:600", "--model", f"{OWN}:build", "--out", str(out), *options.split()]
-        return subprocess.Popen(
-            [sys.executable, "-m", "sentray", *command], cwd=HERE.parents[1], stderr=subprocess.PIPE, text=True
-        )
+        program = [sys.executable, "-m", "sentray", *command]
+        outputs: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(program, cwd=HERE.parents[1], **outputs)
 
     def weights(out: Path) -> Any:
         return load_network(bundle.load(str(out), trusted=True)).get_weights()
@@ -162,7 +162,7 @@ def test_a_run_whose_worker_is_killed_ends_with_the_bits_of_an_unbroken_one(tmp_
     workers = [pid for pid, (_, name) in processes.items() if "RayTrainWorker" in name]
     mine = {pid for pid in workers if run.pid in (processes[pid][0], processes[processes[pid][0]][0])}
     os.kill(max(mine), signal.SIGKILL)
-    said = run.communicate(timeout=600)[1]
+    said, _ = run.communicate(timeout=600)
     assert run.returncode == 0
     assert "1 training worker lost" in said
     assert "going on after epoch" in said
