@@ -54,7 +54,7 @@ def placement(folder: Path) -> list[dict[str, Any]]:
     trainer._train_worker = look
     settings = TrainSettings(corpus="unused", out="unused", gpu=True, workers=2, cpus_per_worker=0.5)
     try:
-        trainer.fit(settings, "unused", str(folder / "placement"), Console())
+        trainer.fit(settings, str(folder / "one.work" / "dataset"), str(folder / "placement"), Console())
     except SentrayError as looked:
         return json.loads(str(looked))
     return []
