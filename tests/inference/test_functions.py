@@ -228,7 +228,7 @@ def test_a_network_with_layers_of_its_own_is_trained_scored_and_verified(
     assert made.spec.function is not None
     assert made.spec.function.layers == LAYERS
     assert not made.folded
-    with pytest.raises(SentrayError, match=r"give --trust-model \(in Python trust_model=True\)"):
+    with pytest.raises(SentrayError, match=r"give --trust-model \(in Python trust_model=True, "):
         sentray.score(bundle_path, str(reviews), out=str(tmp_path / "refused"))
     summary = sentray.score(bundle_path, str(reviews), out=str(tmp_path / "scored"), trust_model=True, workers=1)
     assert summary["engine"] == "keras"
