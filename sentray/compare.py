@@ -242,12 +242,8 @@ def judge(difference: float, ends: list[float], require: str, margin: float) -> 
     """
     low, high = ends
     seen = f"the shares of rows that are right differ by {difference:+.4f} (B - A), 95 % from {low:+.4f} to {high:+.4f}"
-    verdict = "neither is shown to be better"
-    if low > 0 or high < 0:
-        verdict = f"{'B' if low > 0 else 'A'} is more often right"
-    if require == "not-worse":
-        verdict += f"; B {'may be' if low < -margin else 'is not'} worse by more than {margin:g}"
-    return {"none": True, "not-worse": low >= -margin, "better": low > 0}[require], f"{verdict}: {seen}"
+    passed, verdict = _verdict(low, high, require, margin, "is more often right", f"{margin:g}")
+    return passed, f"{verdict}: {seen}"
 
 
 def judge_errors(difference: float, ends: list[float], error: float, require: str, margin: float) -> tuple[bool, str]:
@@ -262,12 +258,19 @@ def judge_errors(difference: float, ends: list[float], error: float, require: st
     """
     low, high = ends
     seen = f"the mean absolute errors differ by {difference:+.4f} (B - A), 95 % from {low:+.4f} to {high:+.4f}"
+    # Of errors the smaller one is the better.
+    passed, verdict = _verdict(-high, -low, require, margin * error, "is nearer", f"{margin:g} of A's error")
+    return passed, f"{verdict}: {seen}"
+
+
+def _verdict(low: float, high: float, require: str, margin: float, better: str, by: str) -> tuple[bool, str]:
+    """Whether B is what it must be, and which of both is better, from the limits of how much better B is."""
     verdict = "neither is shown to be better"
     if low > 0 or high < 0:
-        verdict = f"{'B' if high < 0 else 'A'} is nearer"
+        verdict = f"{'B' if low > 0 else 'A'} {better}"
     if require == "not-worse":
-        verdict += f"; B {'may be' if high > margin * error else 'is not'} worse by more than {margin:g} of A's error"
-    return {"none": True, "not-worse": high <= margin * error, "better": high < 0}[require], f"{verdict}: {seen}"
+        verdict += f"; B {'may be' if low < -margin else 'is not'} worse by more than {by}"
+    return {"none": True, "not-worse": low >= -margin, "better": low > 0}[require], verdict
 
 
 def _require_comparable(one: Bundle, other: Bundle, settings: CompareSettings) -> TextHashes:

@@ -59,8 +59,8 @@ def mark_unknown(rows: pa.Table, labels: Sequence[str]) -> pa.Table:
     detail = [None if each is None else f"label '{each[:MAX_NAME]}' is none of {listed(labels)}" for each in strange]
     column = rows.schema.get_field_index("label")
     rows = rows.set_column(column, rows.schema.field(column), label.take(encoded.indices))
-    told = pa.array(detail, pa.string()).take(encoded.indices)
-    return mark(rows, as_mask(pc.is_valid(told)), Reason.UNKNOWN_LABEL, told)
+    causes = pa.array(detail, pa.string()).take(encoded.indices)
+    return mark(rows, as_mask(pc.is_valid(causes)), Reason.UNKNOWN_LABEL, causes)
 
 
 def listed(labels: Sequence[str]) -> str:

@@ -272,15 +272,15 @@ def _numbers(block: Block, columns: Columns) -> tuple[pa.Array, Mask, pa.Array]:
     count, names = len(block.rows), columns.settings.numeric
     texts = [decode(block.columns.get(name, pa.nulls(count)), name, block.file)[0] for name in names]
     found = [_number(each) for each in texts]
-    told = pa.nulls(count, pa.large_string())
+    causes = pa.nulls(count, pa.large_string())
     for name, text, number in zip(names, texts, found, strict=True):
         if number.null_count:
             around = (f"{name} '", "' is no number that can be used", "")
             before, behind, between = (pa.scalar(each, pa.large_string()) for each in around)
             shown = pc.binary_join_element_wise(before, pc.utf8_slice_codeunits(text, 0, MAX_NAME), behind, between)
             wrong = pc.if_else(is_blank(text), f"{name} has no number", shown).fill_null(f"{name} has no number")
-            told = pc.coalesce(told, pc.if_else(pc.is_null(number), wrong, None))
-    return pa.StructArray.from_arrays(found, fields=list(numbers_type(names))), as_mask(pc.is_valid(told)), told
+            causes = pc.coalesce(causes, pc.if_else(pc.is_null(number), wrong, None))
+    return pa.StructArray.from_arrays(found, fields=list(numbers_type(names))), as_mask(pc.is_valid(causes)), causes
 
 
 def _hint(name: str, option: str, available: Sequence[str]) -> str:
@@ -534,15 +534,15 @@ def finish(block: Block, columns: Columns) -> pa.Table:
     split = _split_by_hash(split, columns.settings, {"id": ids, "text": text})
     detail = pa.nulls(count, pa.string())
     if (labels > 1).any():
-        told = [
+        causes = [
             f"the label is a list of {number:,}; --task multilabel takes several" if number > 1 else None
             for number in labels.tolist()
         ]
-        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(told, pa.string()), None)
+        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)), pa.array(causes, pa.string()), None)
     if no_label.any():
         shown = pc.utf8_slice_codeunits(written.cast(pa.string()), 0, MAX_NAME)
-        told = pc.binary_join_element_wise("label '", shown, f"' is no number that --task {task} can use", "")
-        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)).fill_null(False), told, detail)
+        causes = pc.binary_join_element_wise("label '", shown, f"' is no number that --task {task} can use", "")
+        detail = pc.if_else(pc.equal(reason, str(Reason.UNKNOWN_LABEL)).fill_null(False), causes, detail)
     if columns.settings.numeric:
         detail = pc.if_else(pc.equal(reason, str(Reason.INVALID_NUMBER)).fill_null(False), no_number, detail)
     if faults[Reason.INVALID_UTF8].any():
@@ -550,11 +550,11 @@ def finish(block: Block, columns: Columns) -> pa.Table:
         if not block.all_text:
             # Arrow takes strings for valid, whatever a file says.
             given_texts = [each.cast(pa.large_binary()) if each.type in _STRINGS else each for each in given_texts]
-        told = [
+        causes = [
             invalid_bytes([texts[row].as_py() for texts in given_texts]) if wrong else None
             for row, wrong in enumerate(as_mask(pc.equal(reason, Reason.INVALID_UTF8).fill_null(False)))
         ]
-        detail = pc.coalesce(detail, pa.array(told, pa.string()))
+        detail = pc.coalesce(detail, pa.array(causes, pa.string()))
     if block.broken:
         broken = np.isin(np.arange(count), list(block.broken))
         reasons, texts, details = zip(*(block.broken[index] for index in sorted(block.broken)), strict=True)

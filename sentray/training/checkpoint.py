@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,15 @@ class State:
         """
         learning = any(head not in fixed and not self.ended(head, settings, fixed) for head in heads)
         return learning or self.epoch + 1 in fixed.values()
+
+    def after(self, record: dict[str, Any]) -> "State":
+        """The state when one more epoch is done, with its record."""
+        return replace(self, epoch=self.epoch + 1, history=(*self.history, record))
+
+    def restarted(self) -> "State":
+        """The state before the present fit begins again with the next seed, after a dead start."""
+        earlier = tuple(record for record in self.history if record["fit"] < self.fit)
+        return replace(self, epoch=0, seed=self.seed + 1, restarts=self.restarts + 1, history=earlier)
 
     def losses(self, fit: int, head: str) -> list[float]:
         """The losses of a head on the rows that a fit holds out, by epoch, up to the first that was not scored."""

@@ -129,11 +129,10 @@ def run(job: Job, allreduce: AllReduce) -> SentrayError | None:
                 f"seed {state.seed} made a dead start (no unit of a layer reacts, or the loss is no number): again "
                 f"with seed {state.seed + 1}",
             )
-            earlier = tuple(record for record in state.history if record["fit"] < state.fit)
-            state = replace(state, epoch=0, seed=state.seed + 1, restarts=state.restarts + 1, history=earlier)
+            state = state.restarted()
             replica = Replica(settings, dataset, allreduce, state.seed, state.fit)
         else:
-            state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
+            state = state.after(record)
         replica.check_replicas()
         if isinstance(lost := _together(allreduce, still_held), SentrayError):
             return lost

@@ -100,8 +100,7 @@ def reports(job: Job, show: Show = lambda step: None) -> Iterator[dict[str, Any]
             if record.pop("dead"):
                 if state.restarts >= settings.max_restarts:
                     raise SentrayError(f"the network did not start to learn with {settings.max_restarts + 1} seeds")
-                earlier = tuple(record for record in state.history if record["fit"] < fold)
-                state = replace(state, epoch=0, seed=state.seed + 1, restarts=state.restarts + 1, history=earlier)
+                state = state.restarted()
                 replica = Replica(settings, dataset, alone, state.seed, fold)
                 continue
             judged = state.judges(heads, settings, fixed)
@@ -110,7 +109,7 @@ def reports(job: Job, show: Show = lambda step: None) -> Iterator[dict[str, Any]
                 logits[fold, state.epoch + 1] = replica.held_out(fold)
             if judged:
                 record |= judge(state, logits, dataset, heads)
-            state = replace(state, epoch=state.epoch + 1, history=(*state.history, record))
+            state = state.after(record)
             ended = all(state.ended(head, settings, fixed) for head in heads)
             if ended or not fold:
                 last = ended and fold + 1 == folds
