@@ -103,23 +103,23 @@ class FastNetwork(TableAndDense):
         """Lay reviews, int32 [words] each and cut to the network's length, out for `gradients`."""
         return pack_padded(reviews, self._length, len(self.embedding.weights))
 
-    def gradients(self, packed: Packed, labels: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
+    def gradients(self, packed: Packed, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
         """Loss of this worker's rows and what they add to the global batch's gradients.
 
         Args:
             packed: This worker's reviews.
-            labels: What the network should give for them; see `sentray.task.wanted`.
+            wanted: What the network should give for them; see `sentray.task.wanted`.
             weights: float32 [reviews], weights of their losses.
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
         flat = self.dense.weights[0]
-        if not len(labels):
+        if not len(wanted):
             words = packed.words[:0]
             return Gradients(0.0, 0, words, self.embedding.rows(words), np.zeros_like(flat))
         vectors = self.embedding.rows(packed.words)
         with tf.device(self._device):
             loss, correct, rows, dense = self._gradient_graph(
-                vectors, flat, packed.ids, packed.cells, labels, weights, np.float32(batch_rows)
+                vectors, flat, packed.ids, packed.cells, wanted, weights, np.float32(batch_rows)
             )
         return Gradients(float(loss), int(correct), packed.words[: len(rows)], np.asarray(rows), np.asarray(dense))
 
@@ -143,11 +143,11 @@ class FastNetwork(TableAndDense):
         return self._model
 
     def _gradient(
-        self, vectors: Any, flat: Any, ids: Any, cells: Any, labels: Any, weights: Any, batch_rows: Any
+        self, vectors: Any, flat: Any, ids: Any, cells: Any, wanted: Any, weights: Any, batch_rows: Any
     ) -> tuple[Any, Any, Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch([vectors, flat])
-            losses, correct = loss_of(self._task, self._logits(vectors, flat, ids, cells), labels)
+            losses, correct = loss_of(self._task, self._logits(vectors, flat, ids, cells), wanted)
             loss = tf.reduce_sum(losses * weights)
             mean = loss / batch_rows
         rows, dense = tape.gradient(mean, [vectors, flat])

@@ -26,8 +26,6 @@ from sentray.training.gradients import Floats, Gradients, clipped
 from sentray.training.training_set import TrainingSet
 
 State = dict[str, NDArray[Any]]
-COMPILED = 300
-"""Steps of a fit from which it is worth seconds to compile one; the same when a run goes on, for the same bits."""
 
 
 class Head(Protocol):
@@ -202,7 +200,7 @@ def new_network(
         build = partial(build, task=spec.task, numbers=len(spec.numeric), labels=spec.labels)
         if (start := dataset.start) is not None:
             build = partial(_started, build, [start[key] for key in sorted(start)])
-        network = _keras_network(settings, spec, build, seed, among.rank, rates(1), steps >= COMPILED)
+        network = _keras_network(settings, spec, build, seed, among, rates(1))
         return Heads({architecture.heads[0]: network}, network.keras_model, max_norm=settings.max_norm)
     heads: dict[str, Head] = {}
     gram_rows, fixed = 1, {}
@@ -256,9 +254,8 @@ def _keras_network(
     spec: ModelSpec,
     build: Callable[[], Any],
     seed: int,
-    rank: int,
+    among: AllReduce,
     rates: tuple[Rate, Rate],
-    compiled: bool,
 ) -> Any:
     """The head of an architecture that TensorFlow trains."""
     import keras
@@ -271,5 +268,6 @@ def _keras_network(
     if (fast := FAST.get(spec.architecture)) is not None and not spec.numeric:
         return fast(build(), *rates, task=spec.task, device=device)
     of_rows = rates[1] if settings.embedding_learning_rate else None
-    about: dict[str, Any] = {"task": spec.task, "most": spec.max_length, "seed": seed, "rank": rank, "device": device}
-    return Network(build(), rates[0], of_rows, **about, compiled=compiled)
+    about: dict[str, Any] = {"task": spec.task, "most": spec.max_length, "seed": seed, "device": device}
+    about |= {"rank": among.rank, "rows": settings.batch_size // among.world or None}
+    return Network(build(), rates[0], of_rows, **about)

@@ -52,8 +52,8 @@ class Network:
         most: Ids of a review at most, where the model takes any length.
         seed: Fixes the dropout.
         rank: This worker's number, which dropout depends on too.
+        rows: Reviews of most steps, where it is known.
         device: Where the step runs, such as `/GPU:0`; where TensorFlow likes if None.
-        compiled: Whether XLA compiles a step for each shape of a batch, which takes seconds and makes steps faster.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Network:
         most: int = 0,
         seed: int = 0,
         rank: int = 0,
+        rows: int | None = None,
         device: str | None = None,
-        compiled: bool = False,
     ) -> None:
         self._model, self._task, self._device = model, task, device
         self._most, self._seed, self._rank, self._step = most, seed, rank, 0
@@ -87,28 +87,32 @@ class Network:
         if self._zero_padding:
             table = next(layer for layer in model.layers if isinstance(layer, keras.layers.Embedding)).weights[0]
             table.assign(tf.concat([tf.zeros_like(table[:1]), table[1:]], 0))
-        ints, floats = (tf.TensorSpec([None], kind) for kind in (tf.int32, tf.float32))
-        matrix, scalar = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([], tf.float32)
-        inputs = [tf.TensorSpec((None, *each.shape[1:]), each.dtype) for each in model.inputs]
-        wanted = ints if task == "classification" else matrix
-        seeds = tf.TensorSpec([len(self._seeds), 2], tf.int32)
         # Where a step moves some rows alone, which the gradients' graph says.
         self._tables: list[int] = []
+        self._graphs: dict[int | None, Any] = {}
         with tf.device(device):
-            self._gradient_signature = [inputs, wanted, floats, scalar, scalar, seeds]
-            self._apply_signature = [ints, matrix, floats, floats, scalar]
-            self._compile(compiled)
-            self._gradient_graph.get_concrete_function()
-            self._logits_graph = tf.function(lambda given: self._outputs(given, training=False), [inputs])
+            self._gradient_graph(rows)
+            self._logits_graph = tf.function(lambda given: self._outputs(given, training=False), [self._given_of(None)])
             self._parts = self._optimizers(learning_rate, embedding_learning_rate)
+            # Ours can be compiled by XLA, which passes over the weights once; another might not.
+            self._move = tf.function(self._optimize, jit_compile=not model.compiled)
+            ints, floats, scalar = (tf.TensorSpec(*of) for of in (([None], tf.int32), ([None],), ([],)))
+            signature = [ints, tf.TensorSpec([None, None]), floats, floats, scalar]
+            self._apply_graph = tf.function(self._apply, signature).get_concrete_function()
 
-    def _compile(self, compiled: bool) -> None:
-        """Make the graphs of a step, whose larger parts XLA compiles, once for each shape of a batch, or does not."""
-        self._compiled = compiled
-        self._backward = tf.function(self._of_batch, jit_compile=compiled)
-        self._move = tf.function(self._optimize, jit_compile=compiled)
-        self._gradient_graph = tf.function(self._gradient, input_signature=self._gradient_signature)
-        self._apply_graph = tf.function(self._apply, input_signature=self._apply_signature)
+    def _gradient_graph(self, rows: int | None) -> Any:
+        """The graph of a step on so many reviews, since one for any number of them takes a recurrent layer longer."""
+        if rows not in self._graphs:
+            of_rows, scalar = tf.TensorSpec([rows]), tf.TensorSpec([])
+            wanted = tf.TensorSpec([rows], tf.int32) if self._task == "classification" else tf.TensorSpec([rows, None])
+            seeds = tf.TensorSpec([len(self._seeds), 2], tf.int32)
+            signature = [self._given_of(rows), wanted, of_rows, scalar, scalar, seeds]
+            self._graphs[rows] = tf.function(self._gradient, signature).get_concrete_function()
+        return self._graphs[rows]
+
+    def _given_of(self, rows: int | None) -> list[Any]:
+        """What the model's inputs take of so many reviews, or any number of them."""
+        return [tf.TensorSpec((rows, *each.shape[1:]), each.dtype) for each in self._model.inputs]
 
     def pack(self, reviews: Reviews, numbers: Floats | None = None) -> Padded:
         """Lay reviews out for `gradients` and `logits`.
@@ -119,16 +123,16 @@ class Network:
         """
         return Padded(reviews, numbers)
 
-    def gradients(self, packed: Padded, labels: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
+    def gradients(self, packed: Padded, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
         """Loss of this worker's rows and what they add to the global batch's gradients; no variable changes.
 
         Args:
             packed: This worker's reviews.
-            labels: What the network should give for them; see `sentray.task.wanted`.
+            wanted: What the network should give for them; see `sentray.task.wanted`.
             weights: float32 [reviews], weights of their losses.
             batch_rows: Rows of the global batch, over which the loss is averaged.
         """
-        if not len(labels):
+        if not len(wanted):
             width = max((self._row_size(table) for table in self._tables), default=0)
             empty, dense = np.zeros((0, width), np.float32), np.zeros(sum(self._dense_sizes), np.float32)
             return Gradients(0.0, 0, np.zeros(0, np.int32), empty, dense, np.zeros(sum(self._kept_sizes), np.float32))
@@ -136,16 +140,9 @@ class Network:
         seeds = generator.integers(0, 1 << 31, (len(self._seeds), 2)).astype(np.int32)
         width = self._length or int(self._widths(packed).max())
         with tf.device(self._device):
-            given = self._given(packed, np.arange(len(labels)), width)
-            arguments = (given, labels, weights, np.float32(batch_rows), self._scale(), seeds)
-            try:
-                found = self._gradient_graph(*arguments)
-            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-                # Not every layer can be compiled; on each worker it is the same one.
-                if not self._compiled:
-                    raise
-                self._compile(False)
-                found = self._gradient_graph(*arguments)
+            given = self._given(packed, np.arange(len(wanted)), width)
+            arguments = [given, wanted, weights, np.float32(batch_rows), self._scale(), seeds]
+            found = self._gradient_graph(len(wanted))(*tf.nest.map_structure(tf.constant, arguments))
         loss, correct, rows, values, dense, statistics = (each.numpy() for each in found)
         return Gradients(float(loss), int(correct), rows, values, dense, statistics)
 
@@ -161,8 +158,8 @@ class Network:
             if callable(rate):
                 getattr(optimizer, "inner_optimizer", optimizer).learning_rate = rate(self._step)
         with tf.device(self._device):
-            scale, rows = self._scale(), gradients.rows
-            self._apply_graph(rows, gradients.values, gradients.dense, gradients.statistics, scale)
+            sums = (gradients.rows, gradients.values, gradients.dense, gradients.statistics, self._scale())
+            self._apply_graph(*map(tf.constant, sums))
         return bool(gradients.values.any() if self._tables else gradients.dense[: self._dense_sizes[0]].any())
 
     def logits(self, packed: Padded) -> Floats:
@@ -260,7 +257,7 @@ class Network:
     def _gradient(
         self, given: list[Any], wanted: Any, weights: Any, batch_rows: Any, scale: Any, seeds: Any
     ) -> tuple[Any, ...]:
-        loss, correct, tables, dense, changes = self._backward(given, wanted, weights, batch_rows, scale, seeds)
+        loss, correct, tables, dense, changes = self._of_batch(given, wanted, weights, batch_rows, scale, seeds)
         rows, values, first = [], [], 0
         width = max((self._row_size(at) for at in self._tables), default=0)
         for at, (of_rows, of_values) in zip(self._tables, tables, strict=True):
@@ -308,27 +305,27 @@ class Network:
         return loss, correct, tables, _laid_out(dense) / scale, _laid_out(changes)
 
     def _apply(self, rows: Any, values: Any, dense: Any, statistics: Any, scale: Any) -> None:
-        gradients, first = dict[int, Any](), 0
+        tables, first = [], 0
         for at in self._tables:
-            variable = self._trained[at]
-            start, end = tf.unstack(tf.searchsorted(rows, [first, first + variable.shape[0]]))
+            size = self._trained[at].shape[0]
+            start, end = tf.unstack(tf.searchsorted(rows, [first, first + size]))
             # Dense, since a sparse one would have Keras's optimizers take each step as one of these rows alone.
-            own = tf.math.unsorted_segment_sum(
-                scale * values[start:end, : self._row_size(at)], rows[start:end] - first, variable.shape[0]
-            )
-            gradients[at] = tf.reshape(own, variable.shape)
-            first += variable.shape[0]
-        others = [at for at in range(len(self._trained)) if at not in self._tables]
-        gradients |= zip(others, _shaped(scale * dense, [self._trained[at] for at in others]), strict=True)
-        self._move([gradients[at] for at in range(len(self._trained))])
+            own = values[start:end, : self._row_size(at)]
+            tables.append(tf.math.unsorted_segment_sum(own, rows[start:end] - first, size))
+            first += size
+        self._move(tables, dense, scale)
         for variable, change in zip(self._statistics, _shaped(statistics, self._statistics), strict=True):
             whole = tf.as_dtype(variable.dtype).is_integer
             variable.assign_add(tf.cast(tf.round(change) if whole else change, variable.dtype))
 
-    def _optimize(self, gradients: list[Any]) -> None:
+    def _optimize(self, tables: list[Any], dense: Any, scale: Any) -> None:
+        others = [at for at in range(len(self._trained)) if at not in self._tables]
+        found = dict(zip(others, _shaped(dense, [self._trained[at] for at in others]), strict=True))
+        found |= zip(self._tables, tables, strict=True)
         for optimizer, _, which in self._parts:
             mine = [self._trained[at] for at in which]
-            optimizer.apply([tf.cast(gradients[at], self._trained[at].dtype) for at in which], mine)
+            scaled = [scale * tf.reshape(found[at], each.shape) for at, each in zip(which, mine, strict=True)]
+            optimizer.apply([tf.cast(part, each.dtype) for part, each in zip(scaled, mine, strict=True)], mine)
 
 
 def loss_of(task: Task, logits: Any, wanted: Any) -> tuple[Any, Any]:

@@ -191,14 +191,14 @@ def spec_of(classes: int = 3, **values: Any) -> models.NetworkSpec:
 
 
 def test_the_general_network_trains_any_layers_of_keras() -> None:
-    """Against Keras's own gradients and optimizer, compiled; dropout is left out, whose seeds differ."""
+    """Against Keras's own gradients and optimizer; dropout is left out, whose seeds differ."""
     keras.utils.set_random_seed(1)
     ours, theirs = (mixture(spec_of()) for _ in range(2))
     for layer in [*ours._flatten_layers(), *theirs._flatten_layers()]:
         for name in {"rate", "recurrent_dropout"} & set(vars(layer)):
             setattr(layer, name, 0.0)
     theirs.set_weights(ours.get_weights())
-    network = Network(ours, 1, most=LENGTH, compiled=True)
+    network = Network(ours, 1, most=LENGTH)
     parts, labels = reviews([3, 9, 31, LENGTH]), np.array([0, 1, 2, 0], "i4")
     for _ in range(3):
         gradients = network.gradients(network.pack(parts), labels, np.ones(4, np.float32), 4)
@@ -242,24 +242,6 @@ def test_half_precision_trains_with_a_scaled_loss_and_skips_what_overflows() -> 
     network.apply(replace(gradients, dense=np.full_like(gradients.dense, np.inf)))
     assert float(optimizer.dynamic_scale) == scale / 2
     assert np.array_equal(network.state()["weights.0"], before["weights.0"])
-
-
-class Uncompilable(keras.layers.Layer):
-    def call(self, values: Any) -> Any:
-        return values + tf.stop_gradient(
-            tf.ensure_shape(tf.numpy_function(np.zeros_like, [values], "float32"), values.shape)
-        )
-
-    def compute_output_shape(self, shape: Any) -> Any:
-        return shape
-
-
-def test_what_cannot_be_compiled_is_trained_all_the_same() -> None:
-    ids = spec_of(2).ids()
-    model = keras.Model(ids, spec_of(2).output()(Uncompilable()(keras.layers.Flatten()(spec_of(2).embedding()(ids)))))
-    network = Network(model, 0.01, compiled=True)
-    gradients = network.gradients(network.pack(reviews([9])), np.zeros(1, "i4"), np.ones(1, "f4"), 1)
-    assert network.apply(gradients)
 
 
 def test_a_review_s_logits_do_not_depend_on_those_beside_it() -> None:
