@@ -1,12 +1,13 @@
 """Training runs are compared by rows a second, and by the time to the least loss that all reach."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sentray.bench.train import compared, fasttext_seconds
+from sentray.bench.train import by_turns, compared, fasttext_seconds
 
 
 def test_runs_are_compared_at_a_loss_that_all_reach() -> None:
@@ -22,6 +23,19 @@ def test_runs_are_compared_at_a_loss_that_all_reach() -> None:
     assert (script["rows_per_s"], script["s_to_loss_0.2000"], script["ratio"]) == (100, 18, 1)
     assert (sentray["rows_per_s"], sentray["s_to_loss_0.2000"], sentray["ratio"]) == (200, 9, 2)
     assert (sentray["network_ms"], sentray["peak_mb"], sentray["loss"]) == (pytest.approx(20), 500, 0.1)
+
+
+def test_runs_take_turns_and_the_faster_of_each_counts() -> None:
+    turns: list[str] = []
+    seconds = {"a": iter([3.0, 2.0]), "b": iter([1.0, 4.0])}
+
+    def run(name: str) -> list[dict[str, float]]:
+        turns.append(name)
+        return [{"seconds": 9.0}, {"seconds": next(seconds[name])}]
+
+    found = by_turns({name: partial(run, name) for name in seconds})
+    assert turns == ["a", "b", "a", "b"]
+    assert {name: epochs[1]["seconds"] for name, epochs in found.items()} == {"a": 2.0, "b": 1.0}
 
 
 def test_fasttext_trains_on_the_same_sentences(tmp_path: Path) -> None:
