@@ -546,8 +546,9 @@ def explain(
 
 
 def _model(bundle: Source | Model, engine: str, trusted: bool) -> Model:
-    loaded = isinstance(bundle, Model) and engine in ("auto", bundle._engine)
-    return bundle if loaded else Model(bundle, engine, trusted)  # type: ignore[return-value]
+    if isinstance(bundle, Model) and engine in ("auto", bundle._engine):
+        return bundle
+    return Model(bundle, engine, trusted)
 
 
 def _reviews(settings: config.ReadSettings, console: Console) -> Any:

@@ -104,14 +104,7 @@ class FastNetwork(TableAndDense):
         return pack_padded(reviews, self._length, len(self.embedding.weights))
 
     def gradients(self, packed: Packed, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
-        """Loss of this worker's rows and what they add to the global batch's gradients.
-
-        Args:
-            packed: This worker's reviews.
-            wanted: What the network should give for them; see `sentray.task.wanted`.
-            weights: float32 [reviews], weights of their losses.
-            batch_rows: Rows of the global batch, over which the loss is averaged.
-        """
+        """See `heads.Head`."""
         flat = self.dense.weights[0]
         if not len(wanted):
             words = packed.words[:0]

@@ -96,8 +96,8 @@ class Network:
             self._parts = self._optimizers(learning_rate, embedding_learning_rate)
             # Ours can be compiled by XLA, which passes over the weights once; another might not.
             self._move = tf.function(self._optimize, jit_compile=not model.compiled)
-            ints, floats, scalar = (tf.TensorSpec(*of) for of in (([None], tf.int32), ([None],), ([],)))
-            signature = [ints, tf.TensorSpec([None, None]), floats, floats, scalar]
+            ints, floats = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None])
+            signature = [ints, tf.TensorSpec([None, None]), floats, floats, tf.TensorSpec([])]
             self._apply_graph = tf.function(self._apply, signature).get_concrete_function()
 
     def _gradient_graph(self, rows: int | None) -> Any:
@@ -124,14 +124,7 @@ class Network:
         return Padded(reviews, numbers)
 
     def gradients(self, packed: Padded, wanted: NDArray[Any], weights: Floats, batch_rows: int) -> Gradients:
-        """Loss of this worker's rows and what they add to the global batch's gradients; no variable changes.
-
-        Args:
-            packed: This worker's reviews.
-            wanted: What the network should give for them; see `sentray.task.wanted`.
-            weights: float32 [reviews], weights of their losses.
-            batch_rows: Rows of the global batch, over which the loss is averaged.
-        """
+        """See `heads.Head`; no variable changes."""
         if not len(wanted):
             width = max((self._row_size(table) for table in self._tables), default=0)
             empty, dense = np.zeros((0, width), np.float32), np.zeros(sum(self._dense_sizes), np.float32)
@@ -257,21 +250,7 @@ class Network:
     def _gradient(
         self, given: list[Any], wanted: Any, weights: Any, batch_rows: Any, scale: Any, seeds: Any
     ) -> tuple[Any, ...]:
-        loss, correct, tables, dense, changes = self._of_batch(given, wanted, weights, batch_rows, scale, seeds)
-        rows, values, first = [], [], 0
-        width = max((self._row_size(at) for at in self._tables), default=0)
-        for at, (of_rows, of_values) in zip(self._tables, tables, strict=True):
-            of_rows, of_values = _by_rows(of_rows, of_values, self._zero_padding)
-            rows.append(of_rows + first)
-            values.append(tf.pad(of_values, [[0, 0], [0, width - of_values.shape[1]]]))
-            first += self._trained[at].shape[0]
-        rows, values = tf.concat([tf.zeros(0, tf.int32), *rows], 0), tf.concat([tf.zeros((0, width)), *values], 0)
-        return loss, correct, rows, values / scale, dense, changes
-
-    def _of_batch(
-        self, given: list[Any], wanted: Any, weights: Any, batch_rows: Any, scale: Any, seeds: Any
-    ) -> tuple[Any, ...]:
-        """Loss and right answers, of each table rows and values, all other gradients, changes of the statistics."""
+        """Loss and right answers, the tables' rows and their values, all other gradients, changes of the statistics."""
         for variable, seed in zip(self._seeds, tf.unstack(seeds), strict=True):
             variable.assign(tf.cast(seed, variable.dtype))
         before = [tf.identity(variable.value) for variable in self._statistics]
@@ -283,13 +262,15 @@ class Network:
             total = scale * tf.add_n([loss / batch_rows, *further])
         found = tape.gradient(total, [variable.value for variable in self._trained])
         self._tables = [at for at, each in enumerate(found) if isinstance(each, tf.IndexedSlices)]
-        tables = [
-            (
-                tf.cast(tf.reshape(found[at].indices, [-1]), tf.int32),
-                tf.cast(tf.reshape(found[at].values, [-1, self._row_size(at)]), tf.float32),
-            )
-            for at in self._tables
-        ]
+        rows, values, first = [tf.zeros(0, tf.int32)], [], 0
+        width = max((self._row_size(at) for at in self._tables), default=0)
+        for at in self._tables:
+            of_rows = tf.cast(tf.reshape(found[at].indices, [-1]), tf.int32)
+            of_values = tf.cast(tf.reshape(found[at].values, [-1, self._row_size(at)]), tf.float32)
+            of_rows, of_values = _by_rows(of_rows, of_values, self._zero_padding)
+            rows.append(of_rows + first)
+            values.append(tf.pad(of_values, [[0, 0], [0, width - of_values.shape[1]]]))
+            first += self._trained[at].shape[0]
         dense = [
             tf.zeros(variable.shape) if gradient is None else gradient
             for at, (variable, gradient) in enumerate(zip(self._trained, found, strict=True))
@@ -302,7 +283,8 @@ class Network:
         for variable, old in zip(self._statistics, before, strict=True):
             variable.assign(old)
         correct = tf.reduce_sum(tf.cast(right & (weights > 0), tf.int32))
-        return loss, correct, tables, _laid_out(dense) / scale, _laid_out(changes)
+        of_tables = tf.concat(rows, 0), tf.concat([tf.zeros((0, width)), *values], 0) / scale
+        return loss, correct, *of_tables, _laid_out(dense) / scale, _laid_out(changes)
 
     def _apply(self, rows: Any, values: Any, dense: Any, statistics: Any, scale: Any) -> None:
         tables, first = [], 0
