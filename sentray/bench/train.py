@@ -185,7 +185,7 @@ def keras_script(folder: str, epochs: int, batch_size: int, seed: int) -> Epochs
     for row, review in zip(padded, dataset.reviews(np.arange(len(dataset))), strict=True):
         row[: len(review)] = review
     keras.utils.set_random_seed(seed)
-    model = models.architecture(dataset.facts.spec.architecture).build(dataset.vocabulary.size, length, classes)
+    model = models.architecture(dataset.facts.spec.network).build(dataset.vocabulary.size, length, classes)
     loss = "binary_crossentropy" if classes == 2 else "sparse_categorical_crossentropy"
     model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
     records = []

@@ -2,7 +2,8 @@
 
 Weights and optimizer are TensorFlow's variables and stay where TensorFlow has them. What a step adds to the global
 batch's gradients leaves it, and comes back summed over the workers; then every worker applies the optimizer to the same
-numbers. `fast_network` computes the same sooner for the shapes it knows, with Adam.
+numbers. Sooner, and to the same numbers, `encoders` compute some layers of any model on CPUs, and `fast_network` whole
+models of the shapes it knows.
 """
 
 import math
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from sentray.models import IDS, NUMBERS, OUTPUT, padded_length
 from sentray.task import Task
+from sentray.training import encoders
 from sentray.training.adam import Floats, Rate
 from sentray.training.batches import Reviews, laid_out
 from sentray.training.gradients import Gradients
@@ -74,7 +76,11 @@ class Network:
         self._inputs = [each.name for each in model.inputs]
         self._length: int | None = model.inputs[self._inputs.index(IDS)].shape[1]
         self._output = model.get_layer(OUTPUT)
-        self._features = keras.Model(model.inputs, self._output.input)
+        # On a GPU Keras's own code is the faster one.
+        self._encoders = [] if device else encoders.found_in(model)
+        encoded = [each.output for each in self._encoders]
+        # An output of Keras's models has to be that of a layer in them, and may be an encoder's here.
+        self._features = keras.Model([*model.inputs, *encoded], keras.layers.Identity()(self._output.input))
         self._trained: list[Any] = list(model.trainable_variables)
         # A layer that is trained has weights that are not, its statistics; one that is frozen has no others.
         self._statistics = [each for layer in model._flatten_layers() for each in layer._non_trainable_variables]
@@ -244,6 +250,7 @@ class Network:
 
     def _outputs(self, given: list[Any], training: bool) -> Any:
         """The outputs before the last activation, float32 [reviews, outputs]."""
+        given = [*given, *encoders.features(self._encoders, given[self._inputs.index(IDS)])]
         features = self._features(given if len(given) > 1 else given[0], training=training)
         return tf.matmul(tf.cast(features, tf.float32), self._output.kernel) + self._output.bias
 
