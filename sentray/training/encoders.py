@@ -1,8 +1,9 @@
-"""Encoders: layers of a Keras network that make features of a review's words, computed sooner than by Keras's own code.
+"""Encoders: layers of a Keras network that make features of a review's words, computed faster than by Keras's own code.
 
-`found_in` finds those of any network whose computation is known here. A layer's product with the vectors is taken once
+`found_in` finds those in a network whose computation is known here. A layer's product with the vectors is taken once
 for each distinct word of a batch, since a word occurs in it many times over; of the padding behind a review only what
-differs is computed; and what is done word by word is compiled. Features and gradients are those of Keras.
+differs is computed; and what is done word by word is compiled. Features and gradients are those of Keras, but that of
+windows with the same sum the first gets the whole gradient, where Keras splits it.
 """
 
 import threading
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import activations, layers
@@ -27,6 +29,9 @@ _RISING = (activations.relu, activations.linear, activations.sigmoid, activation
 """Activations that never fall: the largest of their values is their value of the largest."""
 
 
+Encode = Callable[[Any, Any, Any, bool], Any]
+
+
 @dataclass(frozen=True)
 class Encoder:
     """What stands between an embedding and some features of a review.
@@ -35,12 +40,13 @@ class Encoder:
         embedding: The Keras layer of the words' vectors.
         output: The Keras tensor of the features, [reviews, features].
         encode: The features, from the vectors of distinct words, float32 [words, dimensions], each position's index
-            among them, int32 [reviews, positions], and the words of each review, int32 [reviews].
+            among them, int32 [reviews, positions], the words of each review, int32 [reviews], and whether the padding
+            is masked.
     """
 
     embedding: Any
     output: Any
-    encode: Callable[[Any, Any, Any], Any]
+    encode: Encode
 
 
 def found_in(model: Any) -> list[Encoder]:
@@ -49,9 +55,15 @@ def found_in(model: Any) -> list[Encoder]:
     They are a convolution of which each filter's largest output counts (Conv1D and GlobalMaxPooling1D), and an LSTM
     from either end or both (Hochreiter and Schmidhuber 1997) whose last state counts, with or without a mask.
     """
-    found = (find(layer) for layer in model.layers for find in (_largest_windows, _last_states))
-    ids = next((each for each in model.inputs if each.name == IDS), None)
-    return [each for each in found if each is not None and each.embedding.input is ids]
+    graph, encoders = getattr(model, "_functional", model), []
+    ids = next((each for each in graph.inputs if each.name == IDS), None)
+    for node in (each for nodes in graph._nodes_by_depth.values() for each in nodes):
+        if (found := _largest_windows(node) or _last_states(node)) is not None:
+            below, encode = found
+            layer = below.operation
+            if type(layer) is layers.Embedding and _is(layer) and below.input_tensors[0] is ids:
+                encoders.append(Encoder(layer, node.output_tensors[0], encode))
+    return encoders
 
 
 def features(encoders: Sequence[Encoder], ids: Any) -> list[Any]:
@@ -65,37 +77,47 @@ def features(encoders: Sequence[Encoder], ids: Any) -> list[Any]:
     about = tf.reshape(index, tf.shape(ids)), tf.math.count_nonzero(ids, 1, dtype=tf.int32)
     tables = {each.embedding.name: each.embedding.embeddings.value for each in encoders}
     vectors = {name: tf.gather(table, words) for name, table in tables.items()}
-    return [each.encode(vectors[each.embedding.name], *about) for each in encoders]
+    return [each.encode(vectors[each.embedding.name], *about, each.embedding.mask_zero) for each in encoders]
 
 
-def _largest_windows(pooling: Any) -> Encoder | None:
-    layer: Any = _source(pooling) if type(pooling) is layers.GlobalMaxPooling1D else None
+def _largest_windows(node: Any) -> tuple[Any, Encode] | None:
+    """The node of Keras's graph that a convolution under its largest outputs reads, and how it encodes."""
+    pooling, below = node.operation, _before(node)
+    if type(pooling) is not layers.GlobalMaxPooling1D or below is None or (embedded := _before(below)) is None:
+        return None
+    layer: Any = below.operation
     if type(layer) is not layers.Conv1D or layer.activation not in _RISING:
         return None
-    simple = _is(layer, strides=(1,), padding="valid", dilation_rate=(1,), groups=1, data_format="channels_last")
+    plain = {"strides": (1,), "padding": "valid", "dilation_rate": (1,), "groups": 1, "data_format": "channels_last"}
+    if not _is(layer, **plain) or not _is(pooling, data_format="channels_last", keepdims=False):
+        return None
     # Keras refuses reviews without a whole window, which a network of any length may get.
-    if not simple or (embedding := _embedding(layer)) is None or (layer.input.shape[1] or 0) < layer.kernel_size[0]:
+    if (below.input_tensors[0].shape[1] or 0) < layer.kernel_size[0]:
         return None
 
-    def encode(vectors: Any, index: Any, lengths: Any) -> Any:
+    def encode(vectors: Any, index: Any, lengths: Any, masked: bool) -> Any:
         largest = _largest(vectors, tf.transpose(layer.kernel, (0, 2, 1)), index, lengths)
         return layer.activation(largest + layer.bias if layer.use_bias else largest)
 
-    return Encoder(embedding, pooling.output, encode)
+    return embedded, encode
 
 
-def _last_states(layer: Any) -> Encoder | None:
+def _last_states(node: Any) -> tuple[Any, Encode] | None:
+    """The node of Keras's graph that an LSTM from either end or both reads, and how it encodes."""
+    layer: Any = node.operation
     both = type(layer) is layers.Bidirectional and layer.merge_mode == "concat"
     directions = [layer.forward_layer, layer.backward_layer] if both else [layer]
-    if any(type(each) is not layers.LSTM for each in directions) or (embedding := _embedding(layer)) is None:
+    if any(type(each) is not layers.LSTM for each in directions) or (embedded := _before(node)) is None:
         return None
-    settings = {"activation": "tanh", "recurrent_activation": "sigmoid", "dropout": 0, "recurrent_dropout": 0}
-    settings |= {"return_sequences": False, "return_state": False, "stateful": False}
-    if not all(_is(each, **settings) for each in directions):
+    plain = {"dropout": 0, "recurrent_dropout": 0, "return_sequences": False, "return_state": False, "stateful": False}
+    if not _is(layer) or not all(_is(each, **plain) for each in directions):
+        return None
+    gates = [(each.cell.activation, each.cell.recurrent_activation) for each in directions]
+    if any(each != (activations.tanh, activations.sigmoid) for each in gates):
         return None
 
-    def encode(vectors: Any, index: Any, lengths: Any) -> Any:
-        if not embedding.mask_zero:
+    def encode(vectors: Any, index: Any, lengths: Any, masked: bool) -> Any:
+        if not masked:
             lengths = tf.fill(tf.shape(lengths), tf.shape(index)[1])
         states = []
         for each in directions:
@@ -104,29 +126,25 @@ def _last_states(layer: Any) -> Encoder | None:
             states.append(_last_state(products, each.cell.recurrent_kernel.value, index, lengths, each.go_backwards))
         return tf.concat(states, 1)
 
-    return Encoder(embedding, layer.output, encode)
+    return embedded, encode
 
 
-def _source(layer: Any) -> Any:
-    """The layer that this one reads, with that one's mask or none; None where it reads more or is used again."""
-    if len(layer._inbound_nodes) != 1:
+def _before(node: Any) -> Any:
+    """The node that a node of Keras's graph reads, with that one's mask or none; None where it is given more."""
+    given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+    values, *others = [each for each in given if each is not None and not isinstance(each, bool)] or [None]
+    if not isinstance(values, keras.KerasTensor):
         return None
-    values, *others = layer._inbound_nodes[0].input_tensors
     if any(each is not getattr(values, "_keras_mask", None) for each in others):
         return None
-    return values._keras_history.operation
-
-
-def _embedding(layer: Any) -> Any:
-    """The embedding that a layer reads, where it is a plain one."""
-    found = _source(layer)
-    return found if type(found) is layers.Embedding and _is(found) else None
+    operation, number, _ = values._keras_history
+    return operation._inbound_nodes[number]
 
 
 def _is(layer: Any, **settings: Any) -> bool:
     """Whether a layer computes in float32, adds nothing to the loss, and has these settings."""
     config = layer.get_config()
-    settings |= {name: None for name in config if name.endswith("regularizer")}
+    settings |= {name: None for name in config if name.endswith("regularizer") or name == "lora_rank"}
     return layer.compute_dtype == "float32" and all(config[name] == value for name, value in settings.items())
 
 
@@ -220,7 +238,7 @@ _LOCK = threading.Lock()
 
 
 def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function with no other of these beside it, as they would spend their time on Python's own lock."""
+    """Call a function with none of these beside it: between NumPy's short calls they would fight for Python's lock."""
     with _LOCK:
         return function(*arguments)
 
@@ -298,7 +316,7 @@ def _find_largest(products: Floats, index: Ids, lengths: Ids, largest: Floats, w
     width, filters = products.shape[1:]
     sums, best, place = np.empty(filters, np.float32), np.empty(filters, np.float32), np.empty(filters, np.int32)
     for review in range(len(index)):
-        best[:] = -np.inf
+        best[:], place[:] = -np.inf, 0
         for first in range(min(lengths[review] + 1, index.shape[1] - width + 1)):
             sums[:] = 0
             for offset in range(width - 1):

@@ -2,7 +2,7 @@
 
 Weights and optimizer are TensorFlow's variables and stay where TensorFlow has them. What a step adds to the global
 batch's gradients leaves it, and comes back summed over the workers; then every worker applies the optimizer to the same
-numbers. Sooner, and to the same numbers, `encoders` compute some layers of any model on CPUs, and `fast_network` whole
+numbers. Faster, and to the same numbers, `encoders` compute some layers of any model on CPUs, and `fast_network` whole
 models of the shapes it knows.
 """
 
@@ -79,8 +79,9 @@ class Network:
         # On a GPU Keras's own code is the faster one.
         self._encoders = [] if device else encoders.found_in(model)
         encoded = [each.output for each in self._encoders]
-        # An output of Keras's models has to be that of a layer in them, and may be an encoder's here.
-        self._features = keras.Model([*model.inputs, *encoded], keras.layers.Identity()(self._output.input))
+        # What the last layer reads may be an encoder's, and a Keras model's output has to be that of a layer in it.
+        as_it_is = keras.layers.Identity(dtype="float32", autocast=False, name="sentray_features")
+        self._features = keras.Model([*model.inputs, *encoded], as_it_is(self._output.input))
         self._trained: list[Any] = list(model.trainable_variables)
         # A layer that is trained has weights that are not, its statistics; one that is frozen has no others.
         self._statistics = [each for layer in model._flatten_layers() for each in layer._non_trainable_variables]

@@ -35,9 +35,8 @@ def over(*made: Callable[[Any], Any], mask: bool = False, fixed: bool = True, **
 
 def windows(filters: int, width: int, activation: Any = "relu", **how: Any) -> Callable[[Any], Any]:
     layers = keras.layers
-    return lambda vectors: layers.GlobalMaxPooling1D()(
-        layers.Conv1D(filters, width, activation=activation, **how)(vectors)
-    )
+    how = {"activation": activation, "bias_initializer": "glorot_uniform"} | how
+    return lambda vectors: layers.GlobalMaxPooling1D()(layers.Conv1D(filters, width, **how)(vectors))
 
 
 def lstm(units: int, **how: Any) -> Callable[[Any], Any]:
@@ -83,6 +82,28 @@ def check(build: Build, lengths: list[int], found: int) -> None:
             np.testing.assert_allclose(left, right, atol=5e-6)
 
 
+def shared(vectors: Any) -> Any:
+    """A layer that is used twice."""
+    layer = keras.layers.LSTM(4)
+    return keras.layers.Add()([layer(vectors), layer(vectors)])
+
+
+def embedded_twice(spec: models.NetworkSpec) -> Any:
+    """An embedding of the ids and, before, of others."""
+    ids, embedding = spec.ids(), spec.embedding()
+    other, own = embedding(keras.ops.flip(ids, 1)), embedding(ids)
+    made = [lstm(4)(own), windows(4, 3)(embedding(ids)), lstm(4)(other)]
+    return keras.Model(ids, spec.output()(keras.layers.Concatenate()(made)))
+
+
+def added(spec: models.NetworkSpec) -> Any:
+    """Layers one by one, for each of which Keras calls those before anew."""
+    model = keras.Sequential()
+    for layer in (spec.ids(), spec.embedding(mask=True), keras.layers.LSTM(5), spec.output()):
+        model.add(layer)
+    return model
+
+
 LENGTHS = [0, 1, 2, 5, LENGTH - 3, LENGTH - 2, LENGTH - 1, LENGTH]
 
 
@@ -99,11 +120,22 @@ LENGTHS = [0, 1, 2, 5, LENGTH - 3, LENGTH - 2, LENGTH - 1, LENGTH]
         (over(lstm(5, use_bias=False), mask=True, fixed=False), 1),
         (over(both_ends(4)), 1),
         (over(both_ends(4), mask=True), 1),
+        (over(shared), 2),
+        (embedded_twice, 2),
+        (added, 1),
         (over(both_ends(3), windows(4, 2), lambda vectors: keras.layers.GlobalMaxPooling1D()(vectors)), 2),
     ],
     ids=[
         *("windows", "widths and activations", "a mask is not for windows", "frozen", "lstm", "masked", "backwards"),
-        *("any length", "both ends", "both ends, masked", "beside each other and others"),
+        *(
+            "any length",
+            "both ends",
+            "both ends, masked",
+            "layer used twice",
+            "embedding used twice",
+            "added",
+            "beside each other and others",
+        ),
     ],
 )
 def test_features_and_gradients_are_those_of_keras(build: Build, found: int) -> None:
@@ -150,10 +182,16 @@ def test_any_sizes_give_the_numbers_of_keras(
     check(over(windows(units, width), lstm(units, go_backwards=backwards), mask=mask), lengths, found=2)
 
 
-def shared(vectors: Any) -> Any:
-    """A layer that is used twice."""
-    layer = keras.layers.LSTM(4)
-    return keras.layers.Add()([layer(vectors), layer(vectors)])
+def tanh(values: Any) -> Any:
+    """An activation that Keras writes down by the name of its own."""
+    return 1.7159 * keras.ops.tanh(values * 2 / 3)
+
+
+def flipped(spec: models.NetworkSpec) -> Any:
+    """An embedding that reads no ids as they are."""
+    ids, embedding = spec.ids(), spec.embedding()
+    vectors = embedding(keras.ops.flip(ids, 1))
+    return keras.Model(ids, spec.output()(keras.layers.Concatenate()([lstm(4)(vectors), windows(4, 3)(vectors)])))
 
 
 def late(vectors: Any) -> Any:
@@ -163,10 +201,12 @@ def late(vectors: Any) -> Any:
 @pytest.mark.parametrize(
     "build",
     [
+        flipped,
         over(windows(4, 3, padding="same")),
         over(windows(4, 3, strides=2)),
         over(windows(4, 3, dilation_rate=2)),
         over(windows(4, 3, "gelu")),
+        over(lambda vectors: keras.layers.GlobalMaxPooling1D(keepdims=True)(keras.layers.Conv1D(4, 3)(vectors))[:, 0]),
         over(windows(4, 3), fixed=False),
         over(windows(4, 3, kernel_regularizer="l2")),
         over(windows(4, 3, dtype="mixed_bfloat16")),
@@ -174,10 +214,13 @@ def late(vectors: Any) -> Any:
         over(lambda vectors: windows(4, 3)(keras.layers.SpatialDropout1D(0.2)(vectors))),
         over(lstm(4, dropout=0.2)),
         over(lstm(4, recurrent_activation="hard_sigmoid")),
+        over(lstm(4, activation=tanh)),
+        over(lambda vectors: keras.layers.LSTM(4)(vectors, mask=np.arange(LENGTH)[None] < 6)),
+        over(lstm(4), lora_rank=2),
         over(late),
-        over(shared),
         over(lambda vectors: keras.layers.LSTM(6)(vectors, initial_state=[vectors[:, 0], vectors[:, 1]])),
         over(lambda vectors: keras.layers.Bidirectional(keras.layers.LSTM(4), merge_mode="sum")(vectors)),
+        over(lambda vectors: keras.layers.Bidirectional(keras.layers.LSTM(4), activity_regularizer="l2")(vectors)),
         over(lambda vectors: keras.layers.GRU(4)(vectors)),
     ],
 )
@@ -189,11 +232,18 @@ def test_a_gpu_s_layers_are_left_to_keras() -> None:
     assert Network(model_of(over(lstm(4))), 0.01, device="/CPU:0")._encoders == []
 
 
-@pytest.mark.parametrize("made", [windows(4, 3, "linear"), lstm(4)])
-def test_no_number_stays_no_number(made: Any) -> None:
+WINDOWS = windows(4, 3, "linear")
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("made", [WINDOWS, lstm(4)])
+def test_no_number_stays_no_number(made: Any, value: float) -> None:
     """A run that diverged is found by its loss."""
     model = model_of(over(made))
     kernel = model.trainable_variables[1]
-    kernel.assign(np.full(kernel.shape, np.nan, np.float32))
-    (features,) = encoders.features(encoders.found_in(model), tf.ones((1, LENGTH), tf.int32))
-    assert np.isnan(features).all()
+    kernel.assign(np.full(kernel.shape, value, np.float32))
+    model.trainable_variables[0].assign(np.ones((ROWS, 6), np.float32))
+    with tf.GradientTape() as tape:
+        (features,) = encoders.features(encoders.found_in(model), tf.ones((1, LENGTH), tf.int32))
+    assert len(tape.gradient(features, [each.value for each in model.trainable_variables[:2]])) == 2
+    assert np.isfinite(features).all() == (made is not WINDOWS and value < 0)
