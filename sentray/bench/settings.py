@@ -13,7 +13,7 @@ class BenchTrainSettings(BenchSettings):
     """Compare training with a plain Keras script of the same network and fastText, and two workers with one."""
 
     corpus: str | None = setting("labelled reviews; nltk:movie_reviews, or synthetic:2000 where it cannot be had", None)
-    model: str = setting("network to train, such as kim-cnn and bilstm", "tutorial-cnn")
+    model: str = setting("network to train, such as kim-cnn, bilstm and package.module:function", "tutorial-cnn")
     max_length: int | None = setting("words of a review that are used; all where not given", None, ge=1)
     epochs: int = setting("passes over the training reviews of each run", 8, ge=2)
     sentences: int = setting("sentences of 20 words to train on beside fastText; 0 for none", 1_000_000, ge=0)

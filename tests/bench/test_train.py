@@ -2,12 +2,18 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sentray.bench.train import by_turns, compared, fasttext_seconds
+from sentray import models
+from sentray.bench.train import by_turns, compared, fasttext_seconds, keras_script
+from sentray.bundle import Function, ModelSpec
+from sentray.text.cleaning import preset
+from sentray.training.training_set import TrainingSet
 
 
 def test_runs_are_compared_at_a_loss_that_all_reach() -> None:
@@ -43,3 +49,27 @@ def test_fasttext_trains_on_the_same_sentences(tmp_path: Path) -> None:
     table = pa.table({"text": ["good film", "bad film"] * 20, "label": ["pos", "neg"] * 20})
     pq.write_table(table, tmp_path / "sentences.parquet")
     assert all(seconds > 0 for seconds in fasttext_seconds(str(tmp_path / "sentences.parquet")).values())
+
+
+@pytest.mark.parametrize("function", [None, Function(name="tests.nets:cnn", digest="0" * 64)])
+def test_the_script_trains_the_network_that_is_asked_for(
+    function: Function | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "tutorial-cnn.v1" if function is None else models.FUNCTION
+    rules, labels = preset("reviews")[0], ("neg", "pos")
+    spec = ModelSpec(architecture=name, function=function, cleaning=rules, labels=labels, max_length=12)
+
+    class Reviews:
+        facts, vocabulary = SimpleNamespace(spec=spec), SimpleNamespace(size=20)
+        targets = np.arange(40, dtype=np.int32) % 2
+
+        def __len__(self) -> int:
+            return len(self.targets)
+
+        def reviews(self, rows: np.ndarray) -> list[np.ndarray]:
+            return [np.full(5, 1 + target, np.int32) for target in self.targets[rows]]
+
+    monkeypatch.setattr(TrainingSet, "load", lambda folder: Reviews())
+    first, *_, last = keras_script("", 8, 8, 1)
+    assert last["loss"] < first["loss"]
+    assert last["seconds"] > 0
