@@ -9,7 +9,7 @@ windows with the same sum the first gets the whole gradient, where Keras splits 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import keras
@@ -75,9 +75,23 @@ def features(encoders: Sequence[Encoder], ids: Any) -> list[Any]:
     """
     words, index = tf.unique(tf.reshape(ids, [-1]))
     about = tf.reshape(index, tf.shape(ids)), tf.math.count_nonzero(ids, 1, dtype=tf.int32)
-    tables = {each.embedding.name: each.embedding.embeddings.value for each in encoders}
-    vectors = {name: tf.gather(table, words) for name, table in tables.items()}
-    return [each.encode(vectors[each.embedding.name], *about, each.embedding.mask_zero) for each in encoders]
+    found: dict[int, Any] = {}
+    for embedding in {each.embedding.name: each.embedding for each in encoders}.values():
+        own = [number for number, each in enumerate(encoders) if each.embedding is embedding]
+        copies = _copies(tf.gather(embedding.embeddings.value, words), len(own))
+        for number, vectors in zip(own, copies, strict=True):
+            found[number] = encoders[number].encode(vectors, *about, embedding.mask_zero)
+    return [found[number] for number in range(len(encoders))]
+
+
+def _copies(values: Any, count: int) -> list[Any]:
+    """Values for several readers, whose gradients are added up in the readers' order: TensorFlow's own order varies."""
+
+    @tf.custom_gradient
+    def compute(values: Any) -> tuple[list[Any], Any]:
+        return [tf.identity(values) for _ in range(count)], lambda *gradients: reduce(tf.add, gradients)
+
+    return list(compute(values))
 
 
 def _largest_windows(node: Any) -> tuple[Any, Encode] | None:
