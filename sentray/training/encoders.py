@@ -7,6 +7,7 @@ windows with the same sum the first gets the whole gradient, where Keras splits 
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -28,8 +29,7 @@ Ids = NDArray[np.int32]
 _RISING = (activations.relu, activations.linear, activations.sigmoid, activations.tanh)
 """Activations that never fall: the largest of their values is their value of the largest."""
 
-
-Encode = Callable[[Any, Any, Any, bool], Any]
+Encode = Callable[[Any, Any, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Encoder:
         embedding: The Keras layer of the words' vectors.
         output: The Keras tensor of the features, [reviews, features].
         encode: The features, from the vectors of distinct words, float32 [words, dimensions], each position's index
-            among them, int32 [reviews, positions], the words of each review, int32 [reviews], and whether the padding
-            is masked.
+            among them, int32 [reviews, positions], and the words of each review, int32 [reviews].
     """
 
     embedding: Any
@@ -75,13 +74,10 @@ def features(encoders: Sequence[Encoder], ids: Any) -> list[Any]:
     """
     words, index = tf.unique(tf.reshape(ids, [-1]))
     about = tf.reshape(index, tf.shape(ids)), tf.math.count_nonzero(ids, 1, dtype=tf.int32)
-    found: dict[int, Any] = {}
-    for embedding in {each.embedding.name: each.embedding for each in encoders}.values():
-        own = [number for number, each in enumerate(encoders) if each.embedding is embedding]
-        copies = _copies(tf.gather(embedding.embeddings.value, words), len(own))
-        for number, vectors in zip(own, copies, strict=True):
-            found[number] = encoders[number].encode(vectors, *about, embedding.mask_zero)
-    return [found[number] for number in range(len(encoders))]
+    readers = Counter(each.embedding.name for each in encoders)
+    tables = {each.embedding.name: each.embedding.embeddings.value for each in encoders}
+    copies = {name: iter(_copies(tf.gather(table, words), readers[name])) for name, table in tables.items()}
+    return [each.encode(next(copies[each.embedding.name]), *about) for each in encoders]
 
 
 def _copies(values: Any, count: int) -> list[Any]:
@@ -109,7 +105,7 @@ def _largest_windows(node: Any) -> tuple[Any, Encode] | None:
     if (below.input_tensors[0].shape[1] or 0) < layer.kernel_size[0]:
         return None
 
-    def encode(vectors: Any, index: Any, lengths: Any, masked: bool) -> Any:
+    def encode(vectors: Any, index: Any, lengths: Any) -> Any:
         largest = _largest(vectors, tf.transpose(layer.kernel, (0, 2, 1)), index, lengths)
         return layer.activation(largest + layer.bias if layer.use_bias else largest)
 
@@ -130,8 +126,8 @@ def _last_states(node: Any) -> tuple[Any, Encode] | None:
     if any(each != (activations.tanh, activations.sigmoid) for each in gates):
         return None
 
-    def encode(vectors: Any, index: Any, lengths: Any, masked: bool) -> Any:
-        if not masked:
+    def encode(vectors: Any, index: Any, lengths: Any) -> Any:
+        if not embedded.operation.mask_zero:
             lengths = tf.fill(tf.shape(lengths), tf.shape(index)[1])
         states = []
         for each in directions:
@@ -215,11 +211,10 @@ def _last_state(products: Any, recurrent: Any, index: Any, lengths: Any, backwar
         read = [products, recurrent, index, lengths]
         last, *kept = tf.numpy_function(partial(_alone, _read, backwards), read, [tf.float32] * 5)
 
-        def gradient(of_last: Any) -> tuple[Any, Any]:
+        def gradient(of_last: Any) -> list[Any]:
             arguments = [of_last, *kept, recurrent, index, lengths, tf.shape(products)[0]]
             found = tf.numpy_function(partial(_alone, _unread, backwards), arguments, [tf.float32] * 2)
-            of_products, of_recurrent = found
-            return tf.ensure_shape(of_products, products.shape), tf.ensure_shape(of_recurrent, recurrent.shape)
+            return [tf.ensure_shape(each, of.shape) for each, of in zip(found, (products, recurrent), strict=True)]
 
         return tf.ensure_shape(last, (index.shape[0], recurrent.shape[0])), gradient
 
@@ -300,8 +295,8 @@ def _unread(
     of_gates, transposed = np.empty_like(gates), np.ascontiguousarray(recurrent.T)
     of_state, of_cell = of_last[turns.order], np.zeros_like(of_last)
     by_gate, of_each = gates.reshape(-1, 4, units), of_gates.reshape(-1, 4, units)
-    before = [np.zeros_like(of_last), *(cells[begin:end] for begin, end in turns.parts)]
-    for (begin, end), cell in zip(reversed(turns.parts), before[-2::-1], strict=True):
+    before = [np.zeros_like(of_last), *(cells[begin:end] for begin, end in turns.parts[:-1])]
+    for (begin, end), cell in reversed(list(zip(turns.parts, before, strict=False))):
         own = slice(begin, end)
         _of_gates(by_gate[own], cell, shown[own], of_state, of_cell, of_each[own])
         np.matmul(of_gates[own], transposed, out=of_state[: end - begin])
@@ -328,9 +323,9 @@ def _find_largest(products: Floats, index: Ids, lengths: Ids, largest: Floats, w
         winners: int32 [reviews, filters], written.
     """
     width, filters = products.shape[1:]
-    sums, best, place = np.empty(filters, np.float32), np.empty(filters, np.float32), np.empty(filters, np.int32)
+    sums, best, winner = np.empty(filters, np.float32), np.empty(filters, np.float32), np.empty(filters, np.int32)
     for review in range(len(index)):
-        best[:], place[:] = -np.inf, 0
+        best[:], winner[:] = -np.inf, 0
         for first in range(min(lengths[review] + 1, index.shape[1] - width + 1)):
             sums[:] = 0
             for offset in range(width - 1):
@@ -342,8 +337,8 @@ def _find_largest(products: Floats, index: Ids, lengths: Ids, largest: Floats, w
                 value = sums[unit] + products[row, width - 1, unit]
                 # A sum that is no number is kept as well.
                 if not value <= best[unit]:
-                    best[unit], place[unit] = value, np.int32(first)
-        largest[review], winners[review] = best, place
+                    best[unit], winner[unit] = value, np.int32(first)
+        largest[review], winners[review] = best, winner
 
 
 @_compile

@@ -1,4 +1,4 @@
-"""Encoders against the layers of Keras in whose place they compute."""
+"""Encoders against the layers of Keras that they replace."""
 
 from collections.abc import Callable
 from functools import partial
