@@ -52,6 +52,8 @@ def _keep_code() -> tuple[bool, str | None]:
 CACHED, CACHE_NOTE = _keep_code()
 """Whether the next process finds the code that this one compiles, and a sentence for the user where it may not."""
 compiled = njit(cache=CACHED, nogil=True)
+contracted = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")
+"""For arithmetic of floats: a product and a sum may be rounded once, and nothing is added in another order."""
 inlined = njit(cache=CACHED, nogil=True, inline="always")
 """For what is called for every word, where calls would take a fifth more time; then arguments must not be arrays."""
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from sentray.text.simd import CACHED
+from sentray.text.simd import contracted
 from sentray.training.gradients import Gradients
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
@@ -170,10 +169,7 @@ class TableAndDense:
         return {"embedding": self.embedding, "dense": self.dense}
 
 
-_compile = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")
-
-
-@_compile
+@contracted
 def _move(w: Floats, m: Floats, v: Floats, g: Floats, size: np.float32) -> None:
     for i in range(len(w)):
         m_i = m[i] + (g[i] - m[i]) * _ONE_LESS_BETA_1
@@ -183,7 +179,7 @@ def _move(w: Floats, m: Floats, v: Floats, g: Floats, size: np.float32) -> None:
         w[i] -= size * m[i] / (np.sqrt(v[i]) + _EPSILON)
 
 
-@_compile
+@contracted
 def _apply(
     weights: Floats, first: Floats, second: Floats, gradients: Floats, which: NDArray[np.int32], size: np.float32
 ) -> None:
@@ -192,7 +188,7 @@ def _apply(
         _move(weights[row], first[row], second[row], gradients[number], size)
 
 
-@_compile
+@contracted
 def _catch_up(
     weights: Floats,
     first: Floats,

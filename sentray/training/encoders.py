@@ -17,11 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import activations, layers
-from numba import njit
 from numpy.typing import NDArray
 
 from sentray.models import IDS
-from sentray.text.simd import CACHED
+from sentray.text.simd import contracted
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
@@ -306,10 +305,9 @@ def _unread(
 
 
 _1, _HALF = np.float32(1), np.float32(0.5)
-_compile = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")
 
 
-@_compile
+@contracted
 def _find_largest(products: Floats, index: Ids, lengths: Ids, largest: Floats, winners: Ids) -> None:
     """Find each filter's largest sum over a review's windows, and where the first window that has it begins.
 
@@ -341,7 +339,7 @@ def _find_largest(products: Floats, index: Ids, lengths: Ids, largest: Floats, w
         largest[review], winners[review] = best, winner
 
 
-@_compile
+@contracted
 def _of_largest(
     of_largest: Floats,
     index: Ids,
@@ -366,7 +364,7 @@ def _of_largest(
                     of_kernel[offset, unit, number] += gradient * vectors[row, number]
 
 
-@_compile
+@contracted
 def _next_cells(gates: Floats, before: Floats, cells: Floats) -> None:
     """The cells after a position, [reviews, units], from those before it."""
     for row in range(len(gates)):
@@ -375,7 +373,7 @@ def _next_cells(gates: Floats, before: Floats, cells: Floats) -> None:
             cells[row, unit] = kept * before[row, unit] + taken * gates[row, 2, unit]
 
 
-@_compile
+@contracted
 def _show(gates: Floats, states: Floats) -> None:
     """Multiply states with the output gates."""
     for row in range(len(gates)):
@@ -383,7 +381,7 @@ def _show(gates: Floats, states: Floats) -> None:
             states[row, unit] *= _HALF * gates[row, 3, unit] + _HALF
 
 
-@_compile
+@contracted
 def _of_gates(
     gates: Floats, before: Floats, shown: Floats, of_state: Floats, of_cell: Floats, of_gates: Floats
 ) -> None:
@@ -412,7 +410,7 @@ def _of_gates(
             of_cell[row, unit] *= _HALF * gates[row, 1, unit] + _HALF
 
 
-@_compile
+@contracted
 def _add_rows(rows: Ids, values: Floats, sums: Floats) -> None:
     """Add each row of the values to that row of the sums."""
     for number in range(len(rows)):

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from sentray.models import EMBEDDING, OUTPUT, DeepSpec
 from sentray.task import Task, outputs
-from sentray.text.simd import CACHED
+from sentray.text.simd import contracted
 from sentray.training.adam import Adam, Floats, Rate, TableAndDense
 from sentray.training.batches import Reviews, laid_out, numbered
 from sentray.training.gradients import Gradients
@@ -241,10 +240,8 @@ def _of_sums(gradients: Floats, normalized: Floats, norms: Floats) -> Floats:
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
-_compile = njit(nogil=True, cache=CACHED, fastmath={"contract", "nsz"}, error_model="numpy")
 
-
-@_compile
+@contracted
 def _largest_windows(
     ids: Ids, offsets: Offsets, products: Floats, widths: NDArray[np.int64], pools: Floats, winners: Ids
 ) -> None:
@@ -287,7 +284,7 @@ def _largest_windows(
                         winners[review, column + unit] = window if value > largest else winners[review, column + unit]
 
 
-@_compile
+@contracted
 def _to_winners(
     ids: Ids, offsets: Offsets, winners: Ids, gradients: Floats, widths: NDArray[np.int64], of_products: Floats
 ) -> None:
@@ -304,7 +301,7 @@ def _to_winners(
                     of_products[ids[begin + word], column] += gradient
 
 
-@_compile
+@contracted
 def _sums(ids: Ids, offsets: Offsets, vectors: Floats, sums: Floats) -> None:
     """Add up the vectors of each review's words."""
     for review in range(len(offsets) - 1):
@@ -313,7 +310,7 @@ def _sums(ids: Ids, offsets: Offsets, vectors: Floats, sums: Floats) -> None:
                 sums[review, number] += vectors[ids[position], number]
 
 
-@_compile
+@contracted
 def _to_words(ids: Ids, offsets: Offsets, of_sums: Floats, of_vectors: Floats) -> None:
     """Add each review's gradient to that of each of its words."""
     for review in range(len(offsets) - 1):
@@ -322,7 +319,7 @@ def _to_words(ids: Ids, offsets: Offsets, of_sums: Floats, of_vectors: Floats) -
                 of_vectors[ids[position], number] += of_sums[review, number]
 
 
-@_compile
+@contracted
 def _drop(
     words: Ids, offsets: Offsets, seed: np.uint64, of_words: float, of_features: float, ids: Ids, mask: Floats
 ) -> None:
@@ -344,7 +341,7 @@ def _drop(
             mask[review, column] = 0 if _share(state) < of_features else kept
 
 
-@_compile
+@contracted
 def _share(state: np.uint64) -> np.float32:
     """A random number from 0 to 1: SplitMix64 (Steele, Lea and Flood 2014), whose states are `_ODD` apart."""
     mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
